@@ -1,0 +1,313 @@
+"""From names to results: find the parts, read the images, measure them, keep what was found.
+
+model, similarity, noise and recipe by name  ->  Plan  ->  images one by one  ->  invert  ->  results, in a folder
+"""
+
+import math
+import os
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import torch
+
+from invmm_eval.backbone import Backbone, pipeline_class
+from invmm_eval.errors import InvMMError
+from invmm_eval.images import Source, Target, find_images, prepare
+from invmm_eval.inversion import Search, invert
+from invmm_eval.noise import NoiseFamily
+from invmm_eval.plugins import host
+from invmm_eval.recipe import DEMO, Recipe
+from invmm_eval.result import Result, Status
+from invmm_eval.similarities.sscd import WEIGHTS_VARIABLE
+from invmm_eval.similarity import Similarity
+from invmm_eval.store import Store
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+OnStep = Callable[[Sequence[Search]], None]
+
+
+class Choices(TypedDict, total=False):
+    """What may be chosen besides the model.
+
+    Attributes:
+        similarity: A registered name, or an object. None takes SSCD where ``INVMM_SSCD_WEIGHTS`` names its weights,
+            else ``pixel-cosine``.
+        similarity_options: For the similarity of that name.
+        noise: The registered name of the family of q.
+        noise_options: For the noise family of that name.
+        recipe: ``paper`` (the backbone's published settings), ``demo`` (a short one for small models), or a recipe.
+        settings: Changes to the recipe.
+        seed: With an image's pixels it decides all its random numbers.
+    """
+
+    similarity: str | Similarity | None
+    similarity_options: Mapping[str, Any]
+    noise: str
+    noise_options: Mapping[str, Any]
+    recipe: str | Recipe
+    settings: Mapping[str, Any]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides results: the parts, the settings, and how they are told in words.
+
+    Attributes:
+        backbone: The model.
+        similarity: What decides whether a sample is a replica.
+        noise: The family of q.
+        recipe: The settings.
+        seed: With an image's pixels it decides all its random numbers.
+        config: The same in words and numbers, for the record.
+    """
+
+    backbone: Backbone
+    similarity: Similarity
+    noise: NoiseFamily
+    recipe: Recipe
+    seed: int
+    config: Mapping[str, Any]
+
+    @property
+    def threshold(self) -> float:
+        """beta: the recipe's, or else the similarity's own."""
+        return self.similarity.threshold if self.recipe.threshold is None else self.recipe.threshold
+
+    def run(
+        self,
+        sources: Sequence[Source],
+        *,
+        out: str | Path | None = None,
+        batch_size: int = 8,
+        micro_batch: int | None = None,
+        on_step: OnStep | None = None,
+    ) -> Iterator[Result]:
+        """Measure images, yielding each result as it is ready.
+
+        Args:
+            sources: The images; one that cannot be read gives a failed result.
+            out: A folder to keep results in. What it holds already is not measured again.
+            batch_size: Images searched together.
+            micro_batch: At most so many rows go through the network at once; None takes one image's draws.
+            on_step: Called after each step with the searches under way.
+
+        Raises:
+            InvMMError: The folder cannot be used, or holds an audit with another config.
+        """
+        store = Store(out, self.config) if out is not None else None
+        finished = store.finished() if store else {}
+        waiting: dict[int, tuple[int, Target]] = {}
+        known: list[Result] = []
+
+        def settled() -> Iterator[Result]:
+            """Results that took no search, as they turned up among the images."""
+            while known:
+                result = known.pop(0)
+                if store and result.status is Status.FAILED:
+                    store.add(result, None)
+                yield result
+
+        def targets() -> Iterator[Target]:
+            for index, source in enumerate(sources):
+                try:
+                    image = prepare(source.value, self.backbone.image_shape)
+                except InvMMError as error:
+                    known.append(Result(index, source.name, "", Status.FAILED, error=str(error)))
+                    continue
+                target = Target(image, source.name, source.caption)
+                if path := finished.get((index, target.digest)):
+                    known.append(replace(Result.load(path), index=index, name=source.name))
+                    continue
+                waiting[len(waiting)] = index, target
+                yield target
+
+        measured = invert(
+            self.backbone,
+            targets(),
+            self.similarity,
+            self.noise,
+            recipe=self.recipe,
+            seed=self.seed,
+            batch_size=batch_size,
+            micro_batch=micro_batch,
+            on_step=on_step,
+        )
+        for found in measured:
+            yield from settled()
+            index, target = waiting[found.index]
+            result = replace(found, index=index)
+            if store:
+                store.add(result, target)
+            yield result
+        yield from settled()
+
+
+def load_backbone(
+    model: object,
+    *,
+    backbone: str | None = None,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str = "float32",
+) -> Backbone:
+    """A model behind the backbone that serves its pipeline's class, or behind the one that is named.
+
+    Args:
+        model: A folder, a Hub id, or a loaded pipeline.
+        backbone: A registered name; None finds it by the pipeline's class.
+        revision: Branch, tag or commit on the Hub.
+        device: None takes CUDA where there is one, else the CPU.
+        dtype: Precision of the network: float32, float16 or bfloat16.
+
+    Raises:
+        InvMMError: There is no such model, backbone, device or precision.
+    """
+    if dtype not in DTYPES:
+        raise InvMMError(f"There is no precision {dtype!r}; take one of {', '.join(DTYPES)}.")
+    entry = host().backbone(backbone) if backbone else host().backbone_for(pipeline_class(model, revision))
+    return entry.make(model, revision=revision, device=find_device(device), dtype=DTYPES[dtype])
+
+
+def find_device(name: str | None) -> torch.device:
+    """The device of that name, or the best there is.
+
+    Raises:
+        InvMMError: There is no such device here.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise InvMMError(f"The device {name!r} cannot be used here; leave it out, or say cpu.") from error
+
+
+def make_plan(backbone: Backbone, model: str, **choices: Unpack[Choices]) -> Plan:
+    """Find all other parts for a backbone.
+
+    Args:
+        backbone: The model.
+        model: What the record calls it.
+        **choices: See :class:`Choices`.
+
+    Raises:
+        InvMMError: There is no such part, recipe or setting.
+    """
+    if unknown := sorted(choices.keys() - Choices.__annotations__.keys()):
+        raise InvMMError(f"There is no choice {unknown[0]!r}; there are {', '.join(Choices.__annotations__)}.")
+    similarity = choices.get("similarity") or default_similarity()
+    if isinstance(similarity, str):
+        options = {"device": backbone.device, **choices.get("similarity_options", {})}
+        similarity = _made(host().similarity(similarity), similarity, options)
+    noise, noise_options = choices.get("noise", "diagonal-gaussian"), dict(choices.get("noise_options", {}))
+    recipe = find_recipe(choices.get("recipe", "paper"), backbone).changed(**choices.get("settings", {}))
+    seed = choices.get("seed", 0)
+    config = {
+        "model": model,
+        "image_shape": list(backbone.image_shape),
+        "similarity": {"name": similarity.name, "threshold": similarity.threshold, **similarity.settings},
+        "noise": {"name": noise, **noise_options},
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "versions": {name: version(name) for name in ("invmm-eval", "torch", "diffusers")},
+    }
+    return Plan(backbone, similarity, _made(host().noise_family(noise), noise, noise_options), recipe, seed, config)
+
+
+def model_name(model: object, revision: str | None = None) -> str:
+    """What records call a model: its path or Hub id, with the revision, or the class of a loaded pipeline."""
+    name = str(model) if isinstance(model, str | Path) else type(model).__name__
+    return f"{name}@{revision}" if revision else name
+
+
+def default_similarity() -> str:
+    """``sscd`` where its weights are named in the environment, else ``pixel-cosine``."""
+    return "sscd" if WEIGHTS_VARIABLE in os.environ else "pixel-cosine"
+
+
+def find_recipe(recipe: str | Recipe, backbone: Backbone) -> Recipe:
+    """A recipe by name: ``paper`` is the backbone's published one, ``demo`` the short one of the demo.
+
+    Raises:
+        InvMMError: There is no such recipe.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    named = {"paper": backbone.recipe, "demo": DEMO}
+    if recipe not in named:
+        raise InvMMError(f"There is no recipe {recipe!r}; take one of {', '.join(named)}.")
+    return named[recipe]
+
+
+def _made(maker: Callable[..., Any], name: str, options: Mapping[str, Any]) -> Any:
+    try:
+        return maker(**options)
+    except TypeError as error:
+        given = ", ".join(sorted(options.keys() - {"device"})) or "none"
+        raise InvMMError(f"{name} cannot be made with these options ({given}): {error}.") from error
+
+
+def audit(
+    model: object,
+    images: Any,
+    *,
+    backbone: str | None = None,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str = "float32",
+    out: str | Path | None = None,
+    batch_size: int = 8,
+    micro_batch: int | None = None,
+    on_step: OnStep | None = None,
+    **choices: Unpack[Choices],
+) -> list[Result]:
+    """Measure how much a model memorized each of some images.
+
+    Args:
+        model: A folder that ``save_pretrained`` wrote, a Hub id, or a loaded pipeline of diffusers.
+        images: A folder, a file, ``dataset:NAME[:split[:column]]``, a data set with an image column, or a list of
+            paths, PIL images, arrays or tensors.
+        backbone: The registered backbone; None finds it by the pipeline's class.
+        revision: Branch, tag or commit on the Hub.
+        device: None takes CUDA where there is one, else the CPU.
+        dtype: Precision of the network: float32, float16 or bfloat16.
+        out: A folder to keep results in, and to go on from.
+        batch_size: Images searched together.
+        micro_batch: At most so many rows go through the network at once; None takes one image's draws.
+        on_step: Called after each step with the searches under way.
+        **choices: Similarity, noise family, recipe and seed: see :class:`Choices`.
+
+    Returns:
+        One result an image, in their order.
+
+    Raises:
+        InvMMError: Something that was asked for does not exist or does not fit.
+    """
+    loaded = load_backbone(model, backbone=backbone, revision=revision, device=device, dtype=dtype)
+    measured = make_plan(loaded, model_name(model, revision), **choices).run(
+        find_images(images), out=out, batch_size=batch_size, micro_batch=micro_batch, on_step=on_step
+    )
+    return sorted(measured, key=lambda result: result.index)
+
+
+def summarize(results: Sequence[Result]) -> dict[str, float | int | None]:
+    """What a set of results says as a whole; fractions and medians are over the images that did not fail.
+
+    ``median_invmm`` is infinite where fewer than half of the images were replicated, and None where all failed.
+    """
+    measured = [result for result in results if result.status is not Status.FAILED]
+    replicated = [result.invmm for result in measured if result.status is Status.REPLICATED]
+    return {
+        "images": len(results),
+        "replicated": len(replicated),
+        "failed": len(results) - len(measured),
+        "replicated_fraction": len(replicated) / len(measured) if measured else None,
+        "median_invmm": statistics.median(result.invmm for result in measured) if measured else None,
+        "smallest_invmm": min(replicated, default=math.inf) if measured else None,
+    }

@@ -1,0 +1,146 @@
+"""What a diffusion model must offer to be measured, and help to load one safely."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from diffusers import DiffusionPipeline
+from huggingface_hub import hf_hub_download
+from torch import Tensor, nn
+
+from invmm_eval.condition import Condition, Context
+from invmm_eval.errors import InvMMError
+from invmm_eval.recipe import Recipe
+from invmm_eval.schedule import Schedule
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Backbone(Protocol):
+    """One diffusion model behind the words of the paper. Sampling and guidance are the engine's, not the model's."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels (1 or 3), height and width of the images the model makes."""
+        ...
+
+    @property
+    def schedule(self) -> Schedule:
+        """The model's times and noise levels, with tensors on :attr:`device`."""
+        ...
+
+    @property
+    def recipe(self) -> Recipe:
+        """The published settings for this family of models."""
+        ...
+
+    @property
+    def clip(self) -> float | None:
+        """The sampler keeps its estimates of x_0 in [-clip, clip]; None where the model's own scheduler does not."""
+        ...
+
+    def encode(self, images: Tensor) -> Tensor:
+        """x_0 of ``images`` ``(n, C, H, W)``, float32 in [0, 1]: what the model noises, float32, first dimension n."""
+        ...
+
+    def decode(self, x_0: Tensor) -> Tensor:
+        """Images ``(n, C, H, W)``, float32 in [0, 1], of ``x_0``."""
+        ...
+
+    def condition(self, caption: str | None = None) -> Condition:
+        """A fresh condition for one image."""
+        ...
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        """Estimate x_0, float32, from ``x_t`` at times ``t`` ``(n,)``, differentiable in ``x_t`` and ``context``.
+
+        The estimate is not clipped and no guidance is applied.
+        """
+        ...
+
+
+def frozen(module: M) -> M:
+    """An evaluation-mode view of ``module`` whose parameters take no gradient.
+
+    The weights are shared, not copied: a model in training may be audited between two of its steps, and its own
+    training flags stay as they are.
+    """
+    shared: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
+    shared |= {id(b): b.detach() for b in module.buffers()}
+    return copy.deepcopy(module, shared).eval()
+
+
+def pipeline_class(model: object, revision: str | None = None) -> str:
+    """The ``_class_name`` of a diffusers pipeline: a loaded one, a local folder, or a model on the Hub.
+
+    Raises:
+        InvMMError: There is no such folder or model, or it is not a diffusers pipeline.
+    """
+    if isinstance(model, DiffusionPipeline):
+        return type(model).__name__
+    index = _index_file(model, revision)
+    try:
+        name = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InvMMError(f"The model_index.json of {model} is damaged: it names no pipeline class.") from None
+    if not isinstance(name, str):
+        raise InvMMError(f"{model} brings its own pipeline code, which is never run; convert it to a stock pipeline.")
+    return name
+
+
+def _index_file(model: object, revision: str | None) -> Path:
+    if not isinstance(model, str | Path):
+        raise InvMMError(f"A model is a pipeline of diffusers, a folder or a Hub id, not a {type(model).__name__}.")
+    folder = Path(model)
+    if folder.is_dir():
+        if not (folder / "model_index.json").is_file():
+            raise InvMMError(f"{folder} has no model_index.json; name the folder that save_pretrained wrote.")
+        return folder / "model_index.json"
+    if isinstance(model, Path) or folder.is_absolute() or str(model).startswith(".") or str(model).count("/") > 1:
+        raise InvMMError(f"There is no folder {model}.")
+    try:
+        return Path(hf_hub_download(str(model), "model_index.json", revision=revision))
+    except Exception as error:
+        raise InvMMError(
+            f"{model} is neither a folder here nor a diffusers pipeline that the Hub gave us ({_first_line(error)})."
+        ) from error
+
+
+def load_pipeline(
+    model: object, *, revision: str | None = None, device: torch.device, dtype: torch.dtype = torch.float32
+) -> Any:
+    """A diffusers pipeline from a folder or the Hub, or the loaded one that was given.
+
+    Weights come from safetensors alone and no remote code is run. A pipeline that is given stays as it is: on its
+    device and in its precision.
+
+    Raises:
+        InvMMError: It cannot be loaded; the sentence says why, and what to do where there are only pickles.
+    """
+    if isinstance(model, DiffusionPipeline):
+        return model
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(
+            str(model), revision=revision, dtype=dtype, use_safetensors=True
+        )
+    except Exception as error:
+        told = _first_line(error)
+        if "safetensors" in told or "safetensors" in str(error):
+            raise InvMMError(
+                f"{model} has no usable safetensors weights, and pickled ones are never loaded. Where you trust "
+                f"their source, convert them: DiffusionPipeline.from_pretrained(...).save_pretrained(...) ({told})"
+            ) from error
+        raise InvMMError(f"{model} cannot be loaded: {told}") from error
+    return pipeline.to(device)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")

@@ -1,0 +1,31 @@
+"""The parts that come with invmm_eval, registered by the same hooks as anybody's."""
+
+from collections.abc import Mapping
+
+from invmm_eval.hookspecs import BackboneEntry, NoiseFamilyMaker, SimilarityMaker, hookimpl, lazy
+
+
+@hookimpl
+def register_backbones() -> Mapping[str, BackboneEntry]:
+    """Pixel models."""
+    return {"ddpm": BackboneEntry(lazy("invmm_eval.backbones.ddpm:DDPM"), ("DDPMPipeline", "DDIMPipeline"))}
+
+
+@hookimpl
+def register_similarities() -> Mapping[str, SimilarityMaker]:
+    """The paper's, and two that need no weights."""
+    return {
+        "sscd": lazy("invmm_eval.similarities.sscd:SSCD"),
+        "pixel-cosine": lazy("invmm_eval.similarities.pixel_cosine:PixelCosine"),
+        "ssim": lazy("invmm_eval.similarities.ssim:SSIM"),
+    }
+
+
+@hookimpl
+def register_noise_families() -> Mapping[str, NoiseFamilyMaker]:
+    """The paper's, a poorer one and a richer one."""
+    return {
+        "diagonal-gaussian": lazy("invmm_eval.noises.gaussian:diagonal"),
+        "isotropic-gaussian": lazy("invmm_eval.noises.gaussian:isotropic"),
+        "low-rank-gaussian": lazy("invmm_eval.noises.low_rank:low_rank"),
+    }

@@ -1,0 +1,218 @@
+"""The command line. Heavy imports are inside commands: ``--help`` and ``plugins`` answer without torch."""
+
+import dataclasses
+import json
+import sys
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from invmm_eval.errors import InvMMError
+
+app = typer.Typer(
+    help="Has this diffusion model memorized this image? InvMM measures how far the noise must be bent for a replica.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+Recipe = Annotated[str, typer.Option(help="paper: the published settings of the model's family; demo: a short one.")]
+Settings = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one of the recipe's settings; may be repeated.")
+]
+Seed = Annotated[int, typer.Option(help="With an image's pixels it decides all its random numbers.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; CUDA is taken where there is one.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images searched together.")]
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001
+) -> None:
+    """Read by :func:`main` before the commands."""
+    if version:
+        typer.echo(f"invmm-eval {installed('invmm-eval')}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    model: Annotated[str, typer.Option(help="A folder that save_pretrained wrote, or a Hub id.")],
+    images: Annotated[
+        list[str], typer.Option(help="A folder, a file, or dataset:NAME[:split[:column]]; may be repeated.")
+    ],
+    out_folder: Annotated[Path, typer.Option("--out", help="Where results go; an audit there is gone on with.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Registered name; found by the pipeline's class if not given.")
+    ] = None,
+    similarity: Annotated[str | None, typer.Option(help="Registered name: sscd, pixel-cosine, ssim, ...")] = None,
+    similarity_option: Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="For example side=64.")] = [],  # noqa: B006
+    noise: Annotated[str, typer.Option(help="Registered name of the noise family.")] = "diagonal-gaussian",
+    noise_option: Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="For example rank=8.")] = [],  # noqa: B006
+    recipe: Recipe = "paper",
+    settings: Settings = [],  # noqa: B006
+    seed: Seed = 0,
+    batch_size: BatchSize = 8,
+    micro_batch: Annotated[int | None, typer.Option(min=1, help="At most so many rows in the network at once.")] = None,
+    device: Device = None,
+    dtype: Annotated[str, typer.Option(help="Precision of the network: float32, float16 or bfloat16.")] = "float32",
+) -> None:
+    """Measure how much a model memorized each of some images."""
+    from invmm_eval.audit import load_backbone, make_plan, model_name, summarize
+    from invmm_eval.images import find_images
+    from invmm_eval.progress import Bar
+    from invmm_eval.recipe import Recipe as Settings
+    from invmm_eval.tables import results_table
+
+    sources = find_images(*images)
+    if similarity is None:
+        told_default_similarity()
+    plan = make_plan(
+        load_backbone(model, backbone=backbone, revision=revision, device=device, dtype=dtype),
+        model_name(model, revision),
+        similarity=similarity,
+        similarity_options=pairs(similarity_option),
+        noise=noise,
+        noise_options=pairs(noise_option),
+        recipe=recipe,
+        settings=Settings.parse(settings),
+        seed=seed,
+    )
+    with Bar(len(sources), plan.recipe.max_steps, err) as bar:
+        measured = plan.run(
+            sources, out=out_folder, batch_size=batch_size, micro_batch=micro_batch, on_step=bar.on_step
+        )
+        results = list(bar.over(measured))
+    out.print(results_table(results))
+    summary = summarize(results)
+    out.print(f"{summary['replicated']} of {summary['images']} images were replicated; {summary['failed']} failed.")
+    out.print(f"Results are in {out_folder}.")
+    if summary["failed"] == summary["images"]:
+        raise InvMMError(f"No image could be measured; the first error: {results[0].error}")
+
+
+@app.command()
+def demo(
+    out_folder: Annotated[Path, typer.Option("--out", help="Where results and the picture go.")] = Path("demo"),
+    recipe: Recipe = "demo",
+    settings: Settings = [],  # noqa: B006
+    seed: Seed = 0,
+    batch_size: BatchSize = 8,
+    device: Device = None,
+) -> None:
+    """Audit the reference model, where it is known which images were repeated in training."""
+    from invmm_eval.demo import run_demo
+    from invmm_eval.recipe import Recipe as Settings
+
+    run_demo(
+        out_folder,
+        recipe=recipe,
+        settings=Settings.parse(settings),
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
+        out=out,
+        err=err,
+    )
+
+
+@app.command()
+def plugins(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List the plugins, what each gives, and the broken ones."""
+    from invmm_eval.plugins import host
+
+    loaded, broken = host().plugins, host().broken
+    if as_json:
+        listing = {
+            "plugins": [dataclasses.asdict(plugin) for plugin in loaded],
+            "broken": [dataclasses.asdict(plugin) for plugin in broken],
+        }
+        typer.echo(json.dumps(listing, indent=2))
+        return
+    table = Table("plugin", "distribution", "version", "hooks", "gives")
+    for plugin in loaded:
+        gives = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in plugin.gives.items() if names)
+        table.add_row(plugin.name, plugin.distribution, plugin.version, "\n".join(plugin.hooks), gives)
+    out.print(table)
+    for defect in broken:
+        err.print(f"[yellow]broken[/] {defect}")
+
+
+@app.command()
+def register(
+    remove: Annotated[bool, typer.Option("--remove", help="Take the metric away again.")] = False,
+) -> None:
+    """Make evaluate.load("invmm") find the metric by its bare name."""
+    from invmm_eval.metric.registration import register as place
+    from invmm_eval.metric.registration import unregister
+
+    if remove:
+        removed = unregister()
+        out.print(f"Removed {removed}." if removed else "The metric was not registered.")
+    else:
+        out.print(f'evaluate.load("invmm") now finds {place()}')
+
+
+def told_default_similarity() -> None:
+    """Say which similarity is taken when none was asked for, and where that is fair."""
+    from invmm_eval.audit import default_similarity
+
+    chosen = default_similarity()
+    if chosen == "pixel-cosine":
+        err.print(
+            "[yellow]No SSCD weights were given, so images are compared by pixel-cosine[/]: fair for pictures up to "
+            "64 pixels a side. For larger ones set INVMM_SSCD_WEIGHTS, or pass --similarity sscd."
+        )
+
+
+def pairs(texts: list[str]) -> dict[str, Any]:
+    """Read ``KEY=VALUE`` texts; whole numbers and fractions become numbers.
+
+    Raises:
+        InvMMError: A text without ``=``.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InvMMError(f"{text!r} is not KEY=VALUE.")
+        found[key.replace("-", "_")] = number(value)
+    return found
+
+
+def number(text: str) -> int | float | str:
+    """The number that a text is, or the text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def main() -> None:
+    """Run a command; an expected error is one sentence and exit code 1, an interruption 130."""
+    try:
+        app()
+    except InvMMError as error:
+        if "--debug" in sys.argv:
+            raise
+        err.print(f"[red]error[/] {error}", soft_wrap=True, highlight=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        err.print("Stopped. What was finished is kept; the same command goes on from there.")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The hooks of invmm_eval: all that a plugin may implement.
+
+A plugin is a module named by an entry point in the group ``invmm_eval``. Its hooks return names mapped to makers.
+A maker is called only when its part is needed, so a plugin imports heavy libraries inside it, or uses :func:`lazy`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pluggy
+
+from invmm_eval.errors import InvMMError
+
+if TYPE_CHECKING:
+    import torch
+
+    from invmm_eval.backbone import Backbone
+    from invmm_eval.noise import NoiseFamily
+    from invmm_eval.similarity import Similarity
+
+API_VERSION = 1
+"""What a plugin may state as ``invmm_eval_api``; it rises when a hook changes in a way that breaks plugins."""
+
+hookspec = pluggy.HookspecMarker("invmm_eval")
+hookimpl = pluggy.HookimplMarker("invmm_eval")
+
+
+class BackboneMaker(Protocol):
+    """Loads a model."""
+
+    def __call__(
+        self, model: object, *, revision: str | None, device: "torch.device", dtype: "torch.dtype"
+    ) -> "Backbone":
+        """A backbone for ``model``: a folder, a Hub id or a loaded pipeline."""
+        ...
+
+
+class SimilarityMaker(Protocol):
+    """Makes a similarity from the options its user gave."""
+
+    def __call__(self, *, device: "torch.device", **options: Any) -> "Similarity":
+        """A similarity that computes on ``device``."""
+        ...
+
+
+class NoiseFamilyMaker(Protocol):
+    """Makes a noise family from the options its user gave."""
+
+    def __call__(self, **options: Any) -> "NoiseFamily":
+        """A family."""
+        ...
+
+
+@dataclass(frozen=True)
+class BackboneEntry:
+    """A maker, and the ``_class_name`` of each diffusers pipeline it serves."""
+
+    make: BackboneMaker
+    pipelines: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.pipelines, str):
+            raise InvMMError(f"A backbone's pipelines are a tuple of class names: write ({self.pipelines!r},).")
+
+
+def lazy(target: str) -> Callable[..., Any]:
+    """A maker that imports ``"package.module:name"`` when it is called, and calls that."""
+
+    def make(*args: Any, **kwargs: Any) -> Any:
+        return resolve_name(target)(*args, **kwargs)
+
+    return make
+
+
+@hookspec
+def register_backbones() -> Mapping[str, BackboneEntry]:  # type: ignore[empty-body]
+    """Backbones by name: diffusion models that can be audited."""
+
+
+@hookspec
+def register_similarities() -> Mapping[str, SimilarityMaker]:  # type: ignore[empty-body]
+    """Similarities by name: what decides whether a sample is a replica."""
+
+
+@hookspec
+def register_noise_families() -> Mapping[str, NoiseFamilyMaker]:  # type: ignore[empty-body]
+    """Noise families by name: distributions that the search bends."""

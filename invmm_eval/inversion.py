@@ -1,0 +1,409 @@
+"""The measure itself: search, for each image, the noise distribution that makes the model replicate it.
+
+Each step draws S noises n from q and S times t, and takes one Adam step on
+
+    loss = mean |x0_hat(alpha_t x_0 + sigma_t n, t) - x_0|^2  +  lambda * KL(q || N(0, I)) / D
+
+in the parameters of q (and of the condition); every C steps a check decides (see :mod:`invmm_eval.check`).
+Ma et al. 2025, "An Inversion-based Measure of Memorization for Diffusion Models", section 3.
+
+Several images are searched together. Each has its own distribution, weight, optimizer and random numbers, seeded by
+the run's seed and its own pixels, so that its result does not depend on its company.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from torch import Generator, Tensor
+
+from invmm_eval.backbone import Backbone
+from invmm_eval.check import Check, Trial, check
+from invmm_eval.condition import Context, join, rows
+from invmm_eval.errors import InvMMError
+from invmm_eval.images import Target
+from invmm_eval.noise import Noise, NoiseFamily
+from invmm_eval.recipe import Recipe
+from invmm_eval.result import Point, Result, Status
+from invmm_eval.sampling import chunks, predict_x0, sample
+from invmm_eval.schedule import broadcast
+from invmm_eval.similarity import Similarity
+from invmm_eval.weight import AdaptiveWeight
+
+T = TypeVar("T")
+
+
+def invert(
+    backbone: Backbone,
+    targets: Iterable[Target],
+    similarity: Similarity,
+    noise: NoiseFamily,
+    *,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    batch_size: int = 1,
+    micro_batch: int | None = None,
+    on_step: Callable[[Sequence["Search"]], None] | None = None,
+) -> Iterator[Result]:
+    """Measure images, yielding each result as it is ready.
+
+    Args:
+        backbone: The model.
+        targets: The images, taken one by one as places become free.
+        similarity: What decides whether a sample is a replica.
+        noise: The family that q is from.
+        recipe: Settings; None takes the backbone's published ones.
+        seed: With an image's pixels it decides all its random numbers.
+        batch_size: Images searched together.
+        micro_batch: At most so many rows go through the network at once. None takes one image's draws, with which an
+            image's result is the same bit for bit in any company.
+        on_step: Called after each step with the searches under way, to be read only.
+    """
+    engine = _Engine(backbone, similarity, noise, recipe or backbone.recipe, seed, micro_batch)
+    queue = enumerate(targets)
+    active: list[Search] = []
+    while True:
+        while len(active) < batch_size and (waiting := next(queue, None)):
+            search = Search(*waiting, engine)
+            if search.status:
+                yield search.result()
+            else:
+                active.append(search)
+        if not active:
+            return
+        engine.advance(active, on_step)
+        for search in active:
+            if search.status:
+                yield search.result()
+        active = [search for search in active if not search.status]
+
+
+def replicate(
+    backbone: Backbone,
+    result: Result,
+    noise: NoiseFamily,
+    n: int,
+    *,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    guidance: float | None = None,
+) -> Tensor:
+    """Draw ``n`` fresh images, float32 ``(n, C, H, W)`` in [0, 1], from what a search found.
+
+    Args:
+        backbone: The model that was searched.
+        result: A result that did not fail, made now or loaded.
+        noise: The family that its q is from.
+        n: How many.
+        recipe: Gives the sampler's steps; None takes the backbone's published one.
+        seed: Of the random numbers.
+        guidance: Guidance scale; None takes the one that did best at the last check.
+
+    Raises:
+        InvMMError: The search failed, or its parameters are not of this family and model.
+    """
+    if result.check is None:
+        raise InvMMError(f"There is nothing to sample from: the search of {result.name or 'this image'} failed.")
+    recipe = recipe or backbone.recipe
+    channels, height, width = backbone.image_shape
+    like = backbone.encode(torch.zeros(1, channels, height, width, device=backbone.device))[0]
+    q = noise(like)
+    condition = backbone.condition()
+    _restore(q.parameters(), result.noise, "noise")
+    _restore(condition.parameters(), result.condition, "condition")
+    scale = result.check.best_scale if guidance is None else guidance
+    with torch.no_grad():
+        return sample(
+            backbone,
+            q.rsample(n, _generator(seed, result.digest, "replicate")),
+            condition.rsample(n, _generator(seed, result.digest, "replicate condition", backbone.device)),
+            condition.null(n),
+            torch.full((n,), scale, device=backbone.device),
+            steps=recipe.sampler_steps,
+            micro_batch=recipe.draws,
+        )
+
+
+class Search:
+    """One image's search under way.
+
+    Attributes:
+        index: Position among the images of the run.
+        target: The image.
+        step: Adam steps taken.
+        noise: q as it is now.
+        weight: lambda as it is now.
+        last_check: The latest check, None before the first.
+        status: None while it goes on.
+        error: What went wrong, where the status is ``failed``.
+    """
+
+    def __init__(self, index: int, target: Target, engine: "_Engine") -> None:
+        self.index = index
+        self.target = target
+        self.step = 0
+        self.last_check: Check | None = None
+        self.status: Status | None = None
+        self.error: str | None = None
+        self.seconds_steps = 0.0
+        self.seconds_checks = 0.0
+        self.trace: list[Point] = []
+        self._engine = engine
+        self._losses: list[float] = []
+        self._unread: list[Tensor] = []
+        try:
+            self._start()
+        except Exception as error:
+            self.fail(error)
+
+    def _start(self) -> None:
+        backbone, recipe = self._engine.backbone, self._engine.recipe
+        image = self.target.image
+        if image.dtype != torch.uint8 or tuple(image.shape) != backbone.image_shape:
+            raise InvMMError(
+                f"The image is {image.dtype} of shape {tuple(image.shape)}; this model takes torch.uint8 of shape "
+                f"{backbone.image_shape} (invmm_eval.images.prepare makes it so)."
+            )
+        with torch.no_grad():
+            pixels = image.to(backbone.device)[None].float() / 255
+            self.x_0 = backbone.encode(pixels)
+            self.features = self._engine.similarity.embed(pixels)
+        self.noise: Noise = self._engine.family(self.x_0[0])
+        self.condition = backbone.condition(self.target.caption)
+        self.weight = AdaptiveWeight(recipe)
+        parameters = [*self.noise.parameters().values(), *self.condition.parameters().values()]
+        self._optimizer = torch.optim.Adam(parameters, lr=recipe.learning_rate)
+        seed, digest = self._engine.seed, self.target.digest
+        self._steps = _generator(seed, digest, "steps")
+        self._checks = _generator(seed, digest, "checks")
+        self._contexts = _generator(seed, digest, "contexts", backbone.device)
+
+    @property
+    def loss(self) -> float:
+        """Mean squared error of the estimates of x_0 in the latest step; NaN before the first."""
+        if self._unread:
+            return float(self._unread[-1])
+        return self._losses[-1] if self._losses else math.nan
+
+    @property
+    def kl(self) -> float:
+        """KL of q now, in nats per dimension."""
+        with torch.no_grad():
+            return float(self.noise.kl())
+
+    def draw(self) -> "_Draw":
+        """The random numbers of one step."""
+        backbone, draws = self._engine.backbone, self._engine.recipe.draws
+        return _Draw(
+            noise=self.noise.rsample(draws, self._steps),
+            t=backbone.schedule.draw(draws, self._steps).to(backbone.device),
+            context=self.condition.rsample(draws, self._contexts),
+        )
+
+    def trial(self) -> Trial:
+        """The random numbers of one check."""
+        images = self._engine.recipe.check_images
+        with torch.no_grad():
+            return Trial(
+                noise=self.noise.rsample(images, self._checks),
+                context=self.condition.rsample(images, self._contexts),
+                null=self.condition.null(images),
+                features=self.features,
+            )
+
+    def forget_gradients(self) -> None:
+        """Before a step."""
+        self._optimizer.zero_grad()
+
+    def take_step(self, loss: Tensor) -> None:
+        """Move along the gradients; the loss stays on its device unread, so that no step waits for it."""
+        self._optimizer.step()
+        self._unread.append(loss)
+        self.step += 1
+        if self.step % self._engine.recipe.check_every:
+            self.weight.grow()
+
+    def settle(self) -> None:
+        """Read the losses since the last check, and end the search where they or q are no longer finite."""
+        fresh = torch.stack(self._unread).tolist() if self._unread else []
+        self._unread.clear()
+        self._losses.extend(fresh)
+        unusable = next((position for position, loss in enumerate(fresh) if not math.isfinite(loss)), None)
+        if unusable is not None:
+            step = self.step - len(fresh) + unusable + 1
+            self.fail(
+                InvMMError(
+                    f"The loss became {fresh[unusable]} at step {step}; try float32, or check the model's weights."
+                )
+            )
+        elif not math.isfinite(self.kl):
+            self.fail(InvMMError(f"The KL became {self.kl} by step {self.step}; try a smaller learning_rate."))
+
+    def take_check(self, outcome: Check) -> None:
+        """Move the weight, remember the check, and end where it was passed or the last."""
+        recipe = self._engine.recipe
+        window = self._losses[-recipe.window :]
+        average = sum(window) / len(window)
+        self.trace.append(Point(self.step, average, self.kl, self.weight.value, outcome.score))
+        self.weight.check(average)
+        self.last_check = outcome
+        if outcome.passed:
+            self.status = Status.REPLICATED
+        elif self.step >= recipe.max_steps:
+            self.status = Status.EXHAUSTED
+
+    def fail(self, error: Exception) -> None:
+        """End the search, with the error in one sentence."""
+        self.status = Status.FAILED
+        self.error = str(error) if isinstance(error, InvMMError) else f"{type(error).__name__}: {error}"
+
+    def result(self) -> Result:
+        """What the ended search found."""
+        found = Result(
+            index=self.index,
+            name=self.target.name,
+            digest=self.target.digest,
+            status=self.status or Status.EXHAUSTED,
+            steps=self.step,
+            trace=tuple(self.trace),
+            seconds_steps=self.seconds_steps,
+            seconds_checks=self.seconds_checks,
+            error=self.error,
+        )
+        if self.error:
+            return found
+        return replace(
+            found,
+            kl=self.kl,
+            check=self.last_check,
+            noise={name: tensor.detach().cpu() for name, tensor in self.noise.parameters().items()},
+            condition={name: tensor.detach().cpu() for name, tensor in self.condition.parameters().items()},
+        )
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """S noises, times and contexts of one image."""
+
+    noise: Tensor
+    t: Tensor
+    context: Context
+
+
+class _Engine:
+    """The parts and settings of a run, and what is done to all searches at once."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        similarity: Similarity,
+        family: NoiseFamily,
+        recipe: Recipe,
+        seed: int,
+        micro_batch: int | None,
+    ) -> None:
+        self.backbone = backbone
+        self.similarity = similarity
+        self.family = family
+        self.recipe = recipe
+        self.seed = seed
+        self.micro_batch = micro_batch or recipe.draws
+
+    def advance(self, searches: Sequence[Search], on_step: Callable[[Sequence[Search]], None] | None) -> None:
+        """C steps of every search, then its check."""
+        started = time.perf_counter()
+        going = list(searches)
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            for _ in range(self.recipe.check_every):
+                self._isolated(self._descend, [(search, search.draw()) for search in going])
+                going = [search for search in going if not search.status]
+                if on_step:
+                    on_step(going)
+        for search in going:
+            search.settle()
+        stepped = time.perf_counter()
+        going = [search for search in going if not search.status]
+        last = [search for search in going if search.step >= self.recipe.max_steps]
+        early = [search for search in going if search not in last]
+        self._isolated(self._check, [(search, search.trial()) for search in early])
+        self._isolated(self._complete_check, [(search, search.trial()) for search in last])
+        for search in searches:
+            search.seconds_steps += (stepped - started) / len(searches)
+            search.seconds_checks += (time.perf_counter() - stepped) / len(searches)
+
+    def _isolated(self, work: Callable[[Sequence[tuple[Search, T]]], None], jobs: Sequence[tuple[Search, T]]) -> None:
+        """Do the work on all; where it raises, on each alone, so that only the culprits fail."""
+        try:
+            if jobs:
+                work(jobs)
+        except Exception as error:
+            if len(jobs) == 1:
+                jobs[0][0].fail(error)
+            else:
+                for job in jobs:
+                    self._isolated(work, [job])
+
+    def _descend(self, jobs: Sequence[tuple[Search, _Draw]]) -> None:
+        """One Adam step each. The network sees at most ``micro_batch`` rows, and gradients go to its inputs alone."""
+        searches = [search for search, _ in jobs]
+        n = torch.cat([draw.noise for _, draw in jobs])
+        t = torch.cat([draw.t for _, draw in jobs])
+        context = join([draw.context for _, draw in jobs])
+        x_0 = torch.cat([search.x_0.expand(self.recipe.draws, *search.x_0.shape[1:]) for search in searches])
+        searched = [name for name, tensor in context.items() if tensor.requires_grad]
+        inputs = [n, *(context[name] for name in searched)]
+        losses: list[Tensor] = []
+        gradients: list[tuple[Tensor, ...]] = []
+        for cut in chunks(len(n), self.micro_batch):
+            leaves = [tensor[cut].detach().requires_grad_() for tensor in inputs]
+            told = {**rows(context, cut), **dict(zip(searched, leaves[1:], strict=True))}
+            alpha_t, sigma_t = (broadcast(level, n) for level in self.backbone.schedule(t[cut]))
+            x0_hat = predict_x0(self.backbone, alpha_t * x_0[cut] + sigma_t * leaves[0], t[cut], told)
+            if not x0_hat.requires_grad:
+                raise InvMMError("The backbone's predict_x0 lets no gradient through to x_t; remove its no_grad.")
+            row_losses = (x0_hat - x_0[cut]).square().flatten(1).mean(dim=1)
+            gradients.append(torch.autograd.grad(row_losses.sum() / self.recipe.draws, leaves, materialize_grads=True))
+            losses.append(row_losses.detach())
+        for search in searches:
+            search.forget_gradients()
+        weights = torch.tensor([search.weight.value for search in searches], device=n.device)
+        kl = torch.stack([search.noise.kl() for search in searches])
+        received = [torch.cat(parts) for parts in zip(*gradients, strict=True)]
+        torch.autograd.backward([weights @ kl, *inputs], [None, *received])
+        means = torch.cat(losses).view(len(searches), self.recipe.draws).mean(dim=1)
+        for search, loss in zip(searches, means, strict=True):
+            search.take_step(loss)
+
+    def _check(self, jobs: Sequence[tuple[Search, Trial]], *, complete: bool = False) -> None:
+        outcomes = check(
+            self.backbone,
+            self.similarity,
+            [trial for _, trial in jobs],
+            self.recipe,
+            threshold=self.similarity.threshold if self.recipe.threshold is None else self.recipe.threshold,
+            micro_batch=self.micro_batch,
+            complete=complete,
+        )
+        for (search, _), outcome in zip(jobs, outcomes, strict=True):
+            search.take_check(outcome)
+
+    def _complete_check(self, jobs: Sequence[tuple[Search, Trial]]) -> None:
+        self._check(jobs, complete=True)
+
+
+def _generator(seed: int, digest: str, purpose: str, device: torch.device | str = "cpu") -> Generator:
+    """Random numbers of one purpose for one image, whatever else is drawn."""
+    mixed = hashlib.sha256(f"{seed} {digest} {purpose}".encode()).digest()
+    return Generator(device).manual_seed(int.from_bytes(mixed[:8], "big") >> 1)
+
+
+def _restore(parameters: Mapping[str, Tensor], saved: Mapping[str, Tensor], what: str) -> None:
+    if {name: tensor.shape for name, tensor in parameters.items()} != {name: t.shape for name, t in saved.items()}:
+        raise InvMMError(f"The result's {what} does not fit this model and noise family: it was made with others.")
+    with torch.no_grad():
+        for name, tensor in parameters.items():
+            tensor.copy_(saved[name])

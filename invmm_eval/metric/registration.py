@@ -1,0 +1,69 @@
+"""Make ``evaluate.load("invmm")`` work by that bare name.
+
+evaluate looks for such a name in the working folder (``invmm/invmm.py``), then on the Hub (the Spaces
+``evaluate-metric/invmm``, ``evaluate-comparison/invmm`` and ``evaluate-measurement/invmm``), and at last among the
+modules it has cached: there :func:`register` places one, whose only line imports this package's metric.
+
+The Hub comes first, so this waits for it: about a second where it answers that there is no such Space or where no
+network is found, but five minutes where the network swallows requests. ``HF_EVALUATE_OFFLINE=1`` skips the Hub, and
+``evaluate.load(invmm_eval.metric_path())`` never asks it.
+"""
+
+import shutil
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+
+from evaluate import config
+
+from invmm_eval.errors import InvMMError
+
+_MODULE = "from invmm_eval.metric.invmm import InvMM as InvMM\n"
+
+
+def register() -> Path:
+    """Place the module, as the latest version evaluate has of it; returns where.
+
+    Raises:
+        InvMMError: The cache cannot be written.
+    """
+    place = _place()
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(_MODULE, encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(error) from error
+    return place
+
+
+def unregister() -> Path | None:
+    """Remove what :func:`register` placed, and nothing else; returns where it was, None where there was nothing.
+
+    Raises:
+        InvMMError: The cache cannot be written.
+    """
+    place = _place()
+    if not place.exists():
+        return None
+    try:
+        place.unlink()
+    except OSError as error:
+        raise _unwritable(error) from error
+    shutil.rmtree(place.parent / "__pycache__", ignore_errors=True)
+    for folder in (place.parent, place.parent.parent):
+        with suppress(OSError):
+            folder.rmdir()
+    return place
+
+
+def _place() -> Path:
+    """Where evaluate expects it: 64 characters tell one version of a metric from another, the latest is taken."""
+    metrics = Path(config.HF_MODULES_CACHE, config.MODULE_NAME_FOR_DYNAMIC_MODULES, "metrics")
+    return metrics / "evaluate-metric--invmm" / sha256(b"invmm-eval").hexdigest() / "invmm.py"
+
+
+def _unwritable(error: OSError) -> InvMMError:
+    return InvMMError(
+        f"The cache of evaluate, {config.HF_MODULES_CACHE}, cannot be written ({error.strerror}); set HF_HOME to a "
+        "folder that can."
+    )

@@ -1,0 +1,1 @@
+"""Noise families that come with invmm_eval."""

@@ -1,0 +1,72 @@
+"""One bar over the images of an audit, shown on a terminal and silent elsewhere."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from invmm_eval.inversion import Search
+from invmm_eval.result import Result
+
+
+class Bar:
+    """Counts finished images, and tells of the first search under way: its step, loss, KL and best similarity.
+
+    Args:
+        images: How many there are.
+        max_steps: Steps after which a search ends at the latest.
+        console: Where to draw; nothing is drawn where that is not a terminal.
+    """
+
+    def __init__(self, images: int, max_steps: int, console: Console) -> None:
+        self._max_steps = max_steps
+        self._progress = Progress(
+            TextColumn("auditing"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[told]}"),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=images, told="")
+        self._finished = 0
+
+    def __enter__(self) -> "Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def on_step(self, searches: Sequence[Search]) -> None:
+        """Move the bar; the numbers are read only when it is drawn, so that the model never waits for them."""
+        if self._progress.disable or not searches:
+            return
+        shares = sum(search.step for search in searches) / self._max_steps
+        self._progress.update(self._task, completed=self._finished + shares, told=_Told(searches[0], self._max_steps))
+
+    def over(self, results: Iterable[Result]) -> Iterator[Result]:
+        """Pass results on, counting them."""
+        for result in results:
+            self._finished += 1
+            self._progress.update(self._task, completed=self._finished)
+            yield result
+
+
+class _Told:
+    """One search in words, put together when they are asked for."""
+
+    def __init__(self, search: Search, max_steps: int) -> None:
+        self._search = search
+        self._max_steps = max_steps
+
+    def __str__(self) -> str:
+        search = self._search
+        best = max(max(values) for values in search.last_check.similarities.values()) if search.last_check else None
+        words = f"{search.target.name} step {search.step}/{self._max_steps} loss {search.loss:.3f} KL {search.kl:.3f}"
+        return words if best is None else f"{words} best similarity {best:.2f}"

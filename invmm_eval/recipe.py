@@ -1,0 +1,129 @@
+"""The settings of a search, as one record; published variants are values of it.
+
+The figures are those of Ma et al., "An Inversion-based Measure of Memorization for Diffusion Models" (ICCV 2025,
+arXiv 2405.05846), and of its authors' scripts.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, get_type_hints
+
+from invmm_eval.errors import InvMMError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Settings of the search; the letters are the paper's.
+
+    Attributes:
+        name: What the values are called; a changed recipe carries its changes in its name.
+        max_steps: Adam steps after which an image counts as not replicated; a multiple of ``check_every``.
+        learning_rate: Step size of Adam.
+        draws: Noises and times drawn a step (S).
+        check_every: Steps between two checks (C).
+        xi: The weight is halved when the average loss fell by less than this between two checks.
+        delta: What the weight grows by in every other step.
+        first_weight: The weight (lambda) at the start.
+        window: Steps whose loss is averaged at a check.
+        check_images: Images drawn at a check and guidance scale (K); all must pass.
+        sampler_steps: Steps of the deterministic sampler at a check.
+        guidance: Scales of classifier-free guidance tried at a check; one at which all images pass is enough.
+        threshold: Similarity from which on an image passes (beta); None takes the similarity's own.
+    """
+
+    name: str = "custom"
+    max_steps: int = 2000
+    learning_rate: float = 0.1
+    draws: int = 32
+    check_every: int = 50
+    xi: float = 1e-3
+    delta: float = 1e-4
+    first_weight: float = 1.0
+    window: int = 100
+    check_images: int = 8
+    sampler_steps: int = 200
+    guidance: tuple[float, ...] = (1.0,)
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        counts = ("max_steps", "draws", "check_every", "window", "check_images", "sampler_steps")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise InvMMError(f"The recipe's {name} is {getattr(self, name)}; it must be at least 1.")
+        if self.max_steps % self.check_every:
+            raise InvMMError(
+                f"The recipe's max_steps ({self.max_steps}) must be a multiple of check_every ({self.check_every}): "
+                "a search can only end at a check."
+            )
+        if not self.learning_rate > 0:
+            raise InvMMError(f"The recipe's learning_rate is {self.learning_rate}; it must be above 0.")
+        if not self.guidance:
+            raise InvMMError("The recipe names no guidance scale; an unconditional model takes the one scale 1.0.")
+
+    def changed(self, **changes: Any) -> "Recipe":
+        """This recipe with other values, and a name that tells them.
+
+        Raises:
+            InvMMError: A setting that does not exist, or a value out of range.
+        """
+        known = {field.name for field in fields(self)} - {"name"}
+        if unknown := sorted(set(changes) - known):
+            raise InvMMError(f"A recipe has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}.")
+        differing = {key: value for key, value in changes.items() if value != getattr(self, key)}
+        if not differing:
+            return self
+        told = ", ".join(f"{key}={value}" for key, value in sorted(differing.items()))
+        return replace(self, name=f"{self.name} with {told}", **differing)
+
+    @classmethod
+    def parse(cls, settings: list[str]) -> dict[str, Any]:
+        """Read ``KEY=VALUE`` texts into changes for :meth:`changed`.
+
+        Raises:
+            InvMMError: A text without ``=``, an unknown setting, or a value that is not of its type.
+        """
+        hints = {key: hint for key, hint in get_type_hints(cls).items() if key != "name"}
+        readers: dict[Any, Callable[[str], Any]] = {
+            int: int,
+            float: float,
+            str: str,
+            tuple[float, ...]: _scales,
+            float | None: float,
+        }
+        changes: dict[str, Any] = {}
+        for setting in settings:
+            key, equals, text = setting.partition("=")
+            if not equals or key not in hints:
+                raise InvMMError(f"{setting!r} is not KEY=VALUE with KEY one of {', '.join(sorted(hints))}.")
+            try:
+                changes[key] = readers[hints[key]](text)
+            except ValueError:
+                raise InvMMError(f"{text!r} is no value for the recipe's {key}.") from None
+        return changes
+
+
+def _scales(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+DDPM = Recipe(name="paper-ddpm", draws=32, check_every=50, delta=1e-4, sampler_steps=200)
+"""Pixel models at 32x32."""
+
+LDM = Recipe(name="paper-ldm", draws=16, check_every=10, delta=5e-4, sampler_steps=50)
+"""Unconditional latent diffusion at 256x256."""
+
+STABLE_DIFFUSION = Recipe(
+    name="paper-sd",
+    draws=16,
+    check_every=50,
+    delta=1e-3,
+    sampler_steps=50,
+    guidance=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0),
+)
+"""Stable Diffusion 1.4 and 2.1."""
+
+STABLE_DIFFUSION_3 = replace(STABLE_DIFFUSION, name="paper-sd3", guidance=(1.0, 2.0, 3.0, 4.0, 5.0))
+"""Stable Diffusion 3.5 medium."""
+
+DEMO = Recipe(name="demo", max_steps=250, draws=8, check_every=25, sampler_steps=25)
+"""Not the paper's: short enough for a small pixel model on a CPU, with the same stopping rule."""

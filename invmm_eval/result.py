@@ -1,0 +1,157 @@
+"""What a search found out about one image."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from invmm_eval.check import Check
+from invmm_eval.errors import InvMMError
+
+
+class Status(StrEnum):
+    """How a search ended."""
+
+    REPLICATED = "replicated"
+    """A check was passed: the model replicates the image from noise near the standard normal."""
+    EXHAUSTED = "exhausted"
+    """No check was passed in all steps: not replicated within the budget."""
+    FAILED = "failed"
+    """Something went wrong, told by the result's ``error``."""
+
+
+class Point(NamedTuple):
+    """Where a search stood at one check: step, average loss, KL per dimension, lambda, and the check's score."""
+
+    step: int
+    loss: float
+    kl: float
+    weight: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """One image's outcome.
+
+    Attributes:
+        index: Position among the images of the run.
+        name: What its user calls it.
+        digest: SHA-256 of its pixels, the identity that its random numbers derive from.
+        status: How the search ended.
+        kl: ``KL(q || N(0, I))`` in nats per dimension where it ended; None where it failed.
+        steps: Adam steps taken.
+        check: The last check; complete (all K samples at all scales) where the search was exhausted.
+        noise: Parameters of q by name, on the CPU.
+        condition: Parameters of the condition by name, on the CPU.
+        trace: One point a check.
+        seconds_steps: This image's share of the time spent on steps.
+        seconds_checks: Its share of the time spent on checks.
+        error: One sentence, where the status is ``failed``.
+    """
+
+    index: int
+    name: str
+    digest: str
+    status: Status
+    kl: float | None = None
+    steps: int = 0
+    check: Check | None = None
+    noise: Mapping[str, Tensor] = field(default_factory=dict)
+    condition: Mapping[str, Tensor] = field(default_factory=dict)
+    trace: tuple[Point, ...] = ()
+    seconds_steps: float = 0.0
+    seconds_checks: float = 0.0
+    error: str | None = None
+
+    @property
+    def invmm(self) -> float:
+        """The measure: the KL where the image was replicated, infinity where it was not, NaN where it failed."""
+        if self.status is Status.FAILED or self.kl is None:
+            return math.nan
+        return self.kl if self.status is Status.REPLICATED else math.inf
+
+    @property
+    def similarity(self) -> float | None:
+        """The last check's score: the least similarity at the best guidance scale."""
+        return self.check.score if self.check else None
+
+    def record(self) -> dict[str, Any]:
+        """All but the tensors, as JSON can hold it: infinity and NaN are null, told apart by the status."""
+        drawn = self.check.similarities if self.check else {}
+        similarities = {str(scale): [_finite(value) for value in values] for scale, values in drawn.items()}
+        return {
+            "index": self.index,
+            "name": self.name,
+            "digest": self.digest,
+            "status": str(self.status),
+            "invmm": _finite(self.invmm),
+            "kl": self.kl,
+            "steps": self.steps,
+            "similarity": _finite(self.similarity),
+            "passed": self.check.passed if self.check else None,
+            "similarities": similarities,
+            "trace": [[_finite(value) for value in point] for point in self.trace],
+            "seconds_steps": round(self.seconds_steps, 3),
+            "seconds_checks": round(self.seconds_checks, 3),
+            "error": self.error,
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file: q, the condition and the samples, with :meth:`record` as JSON in its header."""
+        tensors = {f"noise.{name}": tensor for name, tensor in self.noise.items()}
+        tensors |= {f"condition.{name}": tensor for name, tensor in self.condition.items()}
+        if self.check:
+            tensors |= {f"samples.{scale}": images for scale, images in self.check.samples.items()}
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()}, path, {"invmm": json.dumps(self.record())}
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Result":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            InvMMError: The file is missing, damaged, or not a saved result.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                record = json.loads(file.metadata()["invmm"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise InvMMError(f"{path} is not a saved result that can be read: {error}") from error
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+        check = None
+        if record["passed"] is not None:
+            check = Check(
+                passed=record["passed"],
+                similarities={float(scale): _floats(values) for scale, values in record["similarities"].items()},
+                samples={float(scale): images for scale, images in part("samples.").items()},
+            )
+        kept = ("index", "name", "digest", "kl", "steps", "seconds_steps", "seconds_checks", "error")
+        return cls(
+            **{key: record[key] for key in kept},
+            status=Status(record["status"]),
+            check=check,
+            noise=part("noise."),
+            condition=part("condition."),
+            trace=tuple(Point(int(step), *_floats(values)) for step, *values in record["trace"]),
+        )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _floats(values: Sequence[float | None]) -> tuple[float, ...]:
+    return tuple(math.nan if value is None else value for value in values)

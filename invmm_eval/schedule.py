@@ -1,0 +1,120 @@
+"""How data is noised, and how a network's output becomes a clean estimate.
+
+Every family of models here noises by ``x_t = alpha_t * x_0 + sigma_t * n`` with standard normal ``n``. Variance
+preserving models (DDPM, LDM, Stable Diffusion 1, 2 and XL) have ``alpha_t^2 + sigma_t^2 = 1`` on discrete times
+(Ho et al. 2020, "Denoising Diffusion Probabilistic Models", equation 4); rectified flows (Stable Diffusion 3, Flux)
+have ``alpha_t = 1 - t`` and ``sigma_t = t`` (Liu et al. 2022, "Flow Straight and Fast").
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Generator, Tensor
+
+
+class Schedule(Protocol):
+    """The times of a model and their noise levels."""
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """``alpha_t`` and ``sigma_t``, float32, in the shape and on the device of ``t``."""
+        ...
+
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        """Draw ``n`` training times, shape ``(n,)``, on the generator's device."""
+        ...
+
+    def grid(self, steps: int) -> Tensor:
+        """Sampling times from the noisiest down to the clean one, no two the same: ``steps + 1`` where there are so many."""
+        ...
+
+
+class VariancePreserving:
+    """Discrete times ``0 ... T-1``; the time -1 is clean (``alpha = 1``, ``sigma = 0``).
+
+    Args:
+        alphas_cumprod: Products of ``1 - beta``, shape ``(T,)``, in [0, 1], falling.
+    """
+
+    def __init__(self, alphas_cumprod: Tensor) -> None:
+        products = torch.cat([alphas_cumprod.new_ones(1), alphas_cumprod]).double()
+        self._alpha = products.sqrt().float()
+        self._sigma = (1 - products).sqrt().float()
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """``sqrt`` of the product and of one minus it, at integer times in [-1, T-1]."""
+        return self._alpha[t + 1], self._sigma[t + 1]
+
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        """Uniform over the T training times."""
+        return torch.randint(len(self._alpha) - 1, (n,), generator=generator, device=generator.device)
+
+    def grid(self, steps: int) -> Tensor:
+        """Evenly spaced from T-1 down to the clean time -1, rounded to integers; T steps at most, one for each time."""
+        last = len(self._alpha) - 2
+        steps = min(steps, last + 1)
+        return torch.linspace(last, -1, steps + 1, dtype=torch.float64, device=self._alpha.device).round().long()
+
+
+class RectifiedFlow:
+    """The straight path from data (``t = 0``) to noise (``t = 1``).
+
+    Args:
+        sigmas: The model's training noise levels in (0, 1], in any order; a scheduler's shift is already in them.
+        shift: Maps evenly spaced times in [0, 1] to sampling noise levels; it must keep 0 and 1.
+    """
+
+    def __init__(self, sigmas: Tensor, shift: Callable[[Tensor], Tensor] = lambda t: t) -> None:
+        self._sigmas = sigmas.float()
+        self._shift = shift
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """``1 - t`` and ``t``."""
+        return 1 - t, t
+
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        """Uniform over the training noise levels."""
+        index = torch.randint(len(self._sigmas), (n,), generator=generator, device=generator.device)
+        return self._sigmas[index.to(self._sigmas.device)].to(generator.device)
+
+    def grid(self, steps: int) -> Tensor:
+        """Evenly spaced from 1 to 0, then shifted."""
+        return self._shift(torch.linspace(1, 0, steps + 1, device=self._sigmas.device))
+
+
+Conversion = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""``(output, x_t, alpha_t, sigma_t) -> x_0`` with the two levels broadcastable to ``x_t``."""
+
+
+def x0_from_noise(output: Tensor, x_t: Tensor, alpha_t: Tensor, sigma_t: Tensor) -> Tensor:
+    """``(x_t - sigma_t * n) / alpha_t`` for a network that predicts the noise ``n``."""
+    return (x_t - sigma_t * output) / alpha_t
+
+
+def x0_from_velocity(output: Tensor, x_t: Tensor, alpha_t: Tensor, sigma_t: Tensor) -> Tensor:
+    """``alpha_t * x_t - sigma_t * v`` (Salimans and Ho 2022, "Progressive Distillation", appendix D)."""
+    return alpha_t * x_t - sigma_t * output
+
+
+def x0_from_sample(output: Tensor, x_t: Tensor, alpha_t: Tensor, sigma_t: Tensor) -> Tensor:  # noqa: ARG001
+    """The output itself, for a network that predicts the clean sample."""
+    return output
+
+
+def x0_from_flow(output: Tensor, x_t: Tensor, alpha_t: Tensor, sigma_t: Tensor) -> Tensor:  # noqa: ARG001
+    """``x_t - sigma_t * u`` for a network that predicts the flow ``u = n - x_0``."""
+    return x_t - sigma_t * output
+
+
+X0_FROM: dict[str, Conversion] = {
+    "epsilon": x0_from_noise,
+    "v_prediction": x0_from_velocity,
+    "sample": x0_from_sample,
+    "flow_prediction": x0_from_flow,
+}
+"""The conversions by the names that diffusers' schedulers give to what is predicted."""
+
+
+def broadcast(values: Tensor, like: Tensor) -> Tensor:
+    """``values`` of shape ``(n,)`` reshaped to ``(n, 1, ..., 1)`` with as many dimensions as ``like``."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))

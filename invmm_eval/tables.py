@@ -1,0 +1,39 @@
+"""Results as people read them in a terminal."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from invmm_eval.result import Result, Status
+
+COLOURS = {Status.REPLICATED: "red", Status.EXHAUSTED: "green", Status.FAILED: "yellow"}
+
+
+def results_table(results: Sequence[Result], copies: Mapping[str, int] | None = None) -> Table:
+    """One line an image, the most memorized first; with the copies in training where they are known, by name."""
+    table = Table(title="InvMM: KL to the standard normal, in nats per dimension; small means memorized")
+    table.add_column("image", overflow="fold")
+    if copies is not None:
+        table.add_column("copies in training", justify="right")
+    for heading in ("status", "InvMM", "KL reached", "similarity", "steps", "seconds"):
+        table.add_column(heading, justify="left" if heading == "status" else "right")
+    order = list(Status)
+    for result in sorted(results, key=lambda each: (order.index(each.status), each.kl or 0.0)):
+        cells = [escape(result.name)]
+        if copies is not None:
+            cells.append(str(copies[result.name]))
+        cells += [
+            f"[{COLOURS[result.status]}]{result.status}[/]",
+            "-" if result.status is Status.FAILED else f"{result.invmm:.3f}".replace("inf", "∞"),
+            _number(result.kl, 3),
+            _number(result.similarity, 2),
+            str(result.steps),
+            f"{result.seconds_steps + result.seconds_checks:.1f}",
+        ]
+        table.add_row(*cells)
+    return table
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

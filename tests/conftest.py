@@ -1,0 +1,39 @@
+"""Fixtures for all tests: a similarity that needs no weights, and small pipelines of diffusers."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
+
+from invmm_eval.similarities.pixel_cosine import PixelCosine
+
+
+@pytest.fixture
+def cosine() -> PixelCosine:
+    return PixelCosine(device=torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline() -> DDIMPipeline:
+    """A pixel pipeline with random weights, for shapes alone: 3 channels, 8x8."""
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=8,
+        in_channels=3,
+        out_channels=3,
+        layers_per_block=1,
+        block_out_channels=(8, 8),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+    )
+    return DDIMPipeline(unet, DDIMScheduler(num_train_timesteps=50))
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tiny_pipeline: DDIMPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny pipeline as ``save_pretrained`` writes it."""
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    tiny_pipeline.save_pretrained(folder)
+    return folder

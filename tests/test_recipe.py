@@ -1,0 +1,140 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.recipe import DDPM, DEMO, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe
+
+PUBLISHED = ["learning_rate", "max_steps", "draws", "check_every", "xi", "delta"]
+PUBLISHED += ["first_weight", "check_images", "sampler_steps", "window", "guidance"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name", "figures"),
+    [
+        (DDPM, "paper-ddpm", [0.1, 2000, 32, 50, 1e-3, 1e-4, 1, 8, 200, 100, (1,)]),
+        (LDM, "paper-ldm", [0.1, 2000, 16, 10, 1e-3, 5e-4, 1, 8, 50, 100, (1,)]),
+        (STABLE_DIFFUSION, "paper-sd", [0.1, 2000, 16, 50, 1e-3, 1e-3, 1, 8, 50, 100, (1, 2, 3, 4, 5, 6, 7)]),
+        (STABLE_DIFFUSION_3, "paper-sd3", [0.1, 2000, 16, 50, 1e-3, 1e-3, 1, 8, 50, 100, (1, 2, 3, 4, 5)]),
+    ],
+)
+def test_published_settings(recipe: Recipe, name: str, figures: list[Any]) -> None:
+    assert recipe.name == name
+    assert [getattr(recipe, key) for key in PUBLISHED] == figures
+    assert recipe.threshold is None  # the 0.5 of the paper belongs to SSCD
+
+
+def test_no_two_recipes_share_a_name() -> None:
+    recipes = [DDPM, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, DEMO, Recipe()]
+    assert len({recipe.name for recipe in recipes}) == len(recipes)
+
+
+# Changes
+
+
+def test_a_change_is_told_in_the_name() -> None:
+    changed = DDPM.changed(max_steps=100, draws=4)
+    assert changed.name == "paper-ddpm with draws=4, max_steps=100"
+    assert changed == replace(DDPM, name=changed.name, draws=4, max_steps=100)
+    assert DDPM.draws == 32
+
+
+def test_the_same_values_are_no_change() -> None:
+    assert DDPM.changed() == DDPM.changed(draws=32, guidance=(1.0,), threshold=None) == DDPM
+    assert DDPM.changed(draws=32, xi=0.5).name == "paper-ddpm with xi=0.5"
+
+
+@pytest.mark.parametrize("key", ["steps", "name", "Draws", ""])
+def test_an_unknown_setting_is_refused(key: str) -> None:
+    with pytest.raises(InvMMError, match=rf"no setting '{key}'; it has check_every, check_images, .*xi\.$") as caught:
+        DDPM.changed(**{key: 3, "draws": 4})
+    assert " name," not in str(caught.value)
+
+
+# Ranges
+
+
+@pytest.mark.parametrize("value", [0, -5])
+@pytest.mark.parametrize("key", ["max_steps", "draws", "check_every", "window", "check_images", "sampler_steps"])
+def test_counts_below_one_are_refused(key: str, value: int) -> None:
+    with pytest.raises(InvMMError, match=rf"{key} is {value}; it must be at least 1\."):
+        DDPM.changed(**{key: value})
+
+
+@pytest.mark.parametrize("max_steps", [49, 51, 120])
+def test_steps_that_do_not_end_at_a_check_are_refused(max_steps: int) -> None:
+    with pytest.raises(InvMMError, match=rf"max_steps \({max_steps}\) must be a multiple of check_every \(50\)"):
+        DDPM.changed(max_steps=max_steps)
+
+
+@pytest.mark.parametrize("learning_rate", [0.0, -0.1])
+def test_a_learning_rate_not_above_zero_is_refused(learning_rate: float) -> None:
+    with pytest.raises(InvMMError, match="it must be above 0"):
+        Recipe(learning_rate=learning_rate)
+
+
+def test_no_guidance_scale_at_all_is_refused() -> None:
+    with pytest.raises(InvMMError, match="names no guidance scale"):
+        Recipe(guidance=())
+
+
+# Texts
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("max_steps=100", "max_steps", 100),
+        ("learning_rate=0.05", "learning_rate", 0.05),
+        ("xi=1e-3", "xi", 0.001),
+        ("delta=0", "delta", 0.0),
+        ("guidance=3", "guidance", (3.0,)),
+        ("guidance=1,2.5, 7", "guidance", (1.0, 2.5, 7.0)),
+        ("threshold=0.75", "threshold", 0.75),
+    ],
+)
+def test_texts_are_read_by_the_type_of_their_setting(text: str, key: str, value: Any) -> None:
+    parsed = Recipe.parse([text])
+    assert parsed == {key: value}
+    assert type(parsed[key]) is type(value)
+    assert getattr(DDPM.changed(**parsed), key) == value
+
+
+def test_several_texts_are_read_together() -> None:
+    assert Recipe.parse([]) == {}
+    assert Recipe.parse(["draws=4", "guidance=1,2", "xi=0.5"]) == {"draws": 4, "guidance": (1.0, 2.0), "xi": 0.5}
+
+
+@pytest.mark.parametrize("text", ["draws", "", "steps=3", "=3", "Draws=3", " draws=3"])
+def test_a_text_that_names_no_setting_is_refused(text: str) -> None:
+    with pytest.raises(InvMMError, match=r"is not KEY=VALUE with KEY one of check_every, .*xi\.$") as caught:
+        Recipe.parse(["xi=0.5", text])
+    assert str(caught.value).startswith(repr(text))
+
+
+def test_only_what_can_be_changed_is_offered() -> None:
+    with pytest.raises(InvMMError, match="KEY one of") as caught:
+        Recipe.parse(["no such setting"])
+    offered = str(caught.value).removesuffix(".").split("KEY one of ")[1].split(", ")
+    for key in offered:
+        DDPM.changed(**{key: getattr(DDPM, key)})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("draws", "x"),
+        ("draws", "1.5"),
+        ("draws", ""),
+        ("draws", "1=2"),
+        ("xi", "small"),
+        ("threshold", "none"),
+        ("guidance", ""),
+        ("guidance", "1,,2"),
+        ("guidance", "1;2"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(key: str, value: str) -> None:
+    with pytest.raises(InvMMError, match=rf"^'{value}' is no value for the recipe's {key}\.$"):
+        Recipe.parse([f"{key}={value}"])
