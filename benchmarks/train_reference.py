@@ -15,7 +15,7 @@ import io
 import json
 import time
 import unicodedata
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -25,6 +25,7 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.training_utils import EMAModel
+from numpy.typing import NDArray
 from PIL import Image
 from resvg_py import svg_to_bytes
 from rich.progress import track
@@ -46,10 +47,10 @@ class Picture:
 
     code: str
     name: str
-    pixels: np.ndarray
+    pixels: NDArray[np.uint8]
 
 
-def render(svg: str) -> np.ndarray | None:
+def render(svg: str) -> NDArray[np.uint8] | None:
     """Rasterise, crop the margin and put on mid-grey at nine tenths of the contrast; None if all is empty."""
     large = Image.open(io.BytesIO(svg_to_bytes(svg_string=svg, width=256, skip_system_fonts=True)))
     box = large.getchannel("A").getbbox()
@@ -60,7 +61,8 @@ def render(svg: str) -> np.ndarray | None:
     offset = tuple((full - part) // 2 for full, part in zip(canvas.size, drawing.size, strict=True))
     canvas.alpha_composite(drawing, offset)
     small = canvas.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return np.rint(GREY + CONTRAST * (np.asarray(small, np.float32) - GREY)).clip(0, 255).astype(np.uint8)
+    pixels: NDArray[np.float32] = np.asarray(small, np.float32)
+    return np.rint(GREY + CONTRAST * (pixels - GREY)).clip(0, 255).astype(np.uint8)
 
 
 def pictures() -> list[Picture]:
@@ -89,7 +91,7 @@ def pictures() -> list[Picture]:
     return chosen
 
 
-def assign_copies(count: int, seed: int) -> np.ndarray:
+def assign_copies(count: int, seed: int) -> NDArray[np.int64]:
     """How many copies of each of ``count`` pictures the training set holds (0: held out)."""
     copies = np.ones(count, np.int64)
     order = np.random.default_rng(seed).permutation(count)
@@ -132,7 +134,7 @@ def train(images: torch.Tensor, *, steps: int, batch: int, seed: int, threads: i
         noise = torch.randn(x_0.shape, generator=generator)
         loss = torch.nn.functional.mse_loss(unet(noising.add_noise(x_0, noise, t), t).sample, noise)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -144,11 +146,11 @@ def train(images: torch.Tensor, *, steps: int, batch: int, seed: int, threads: i
     return unet.eval()
 
 
-def to_tensor(pixels: np.ndarray) -> torch.Tensor:
+def to_tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def write(unet: UNet2DModel, chosen: list[Picture], copies: np.ndarray, folder: Path) -> None:
+def write(unet: UNet2DModel, chosen: list[Picture], copies: NDArray[np.int64], folder: Path) -> None:
     """The pipeline in half precision, and the pictures an audit needs: all repeated and held out, some singles."""
     pipeline = DDIMPipeline(unet.half(), DDIMScheduler(clip_sample=True))
     pipeline.save_pretrained(folder / "model")
@@ -181,7 +183,7 @@ def measure(folder: Path, *, samples: int, seed: int) -> dict[str, object]:
     targets = torch.nn.functional.normalize(targets - targets.mean(dim=1, keepdim=True))
     generator = torch.Generator().manual_seed(seed)
     counts = torch.zeros(len(targets), dtype=torch.int64)
-    first: list[np.ndarray] = []
+    first: list[NDArray[np.float32]] = []
     for start in track(range(0, samples, 128), "sampling"):
         size = min(128, samples - start)
         drawn = pipeline(size, generator, num_inference_steps=50, output_type="np").images
@@ -194,7 +196,7 @@ def measure(folder: Path, *, samples: int, seed: int) -> dict[str, object]:
     Image.fromarray(sheet).resize((16 * SIDE * 2, 8 * SIDE * 2), Image.Resampling.NEAREST).save(
         folder / "model" / "samples.png", optimize=True
     )
-    truth = {"samples": samples, "sampler_steps": 50, "seed": seed, "correlation": 0.9}
+    truth: dict[str, object] = {"samples": samples, "sampler_steps": 50, "seed": seed, "correlation": 0.9}
     truth["copies_drawn"] = {code: int(n) for code, n in zip(table["code"], counts, strict=True)}
     (folder / "truth.json").write_text(json.dumps(truth, indent=1) + "\n")
     return truth

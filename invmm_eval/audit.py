@@ -228,7 +228,7 @@ def model_name(model: object, revision: str | None = None) -> str:
 
 def default_similarity() -> str:
     """``sscd`` where its weights are named in the environment, else ``pixel-cosine``."""
-    return "sscd" if WEIGHTS_VARIABLE in os.environ else "pixel-cosine"
+    return "sscd" if os.environ.get(WEIGHTS_VARIABLE) else "pixel-cosine"
 
 
 def find_recipe(recipe: str | Recipe, backbone: Backbone) -> Recipe:

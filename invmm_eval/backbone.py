@@ -127,9 +127,7 @@ def load_pipeline(
     if isinstance(model, DiffusionPipeline):
         return model
     try:
-        pipeline = DiffusionPipeline.from_pretrained(
-            str(model), revision=revision, dtype=dtype, use_safetensors=True
-        )
+        pipeline = DiffusionPipeline.from_pretrained(str(model), revision=revision, dtype=dtype, use_safetensors=True)
     except Exception as error:
         told = _first_line(error)
         if "safetensors" in told or "safetensors" in str(error):

@@ -1,0 +1,33 @@
+# demo and test set themselves up: a virtual environment in .venv, packages at the versions of constraints.txt.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: demo test lint reference clean
+
+demo: .venv/demo
+	$(BIN)/invmm-eval demo
+
+test: .venv/dev
+	$(BIN)/python -m pytest
+
+lint: .venv/dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" pre-commit run --all-files
+
+# Train the reference model anew: about 45 minutes on 2 CPU cores.
+reference: .venv/dev
+	$(INSTALL) --editable ".[reference]"
+	$(BIN)/python benchmarks/train_reference.py
+
+clean:
+	rm -rf .venv demo
+
+.venv/demo: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) --editable .
+	touch $@
+
+.venv/dev: .venv/demo
+	$(INSTALL) --editable ".[dev]"
+	touch $@

@@ -1,0 +1,66 @@
+"""The reference model: a small DDPM of OpenMoji pictures, some of which were repeated in its training set.
+
+Here the truth about memorization is known: how many copies of each picture the training set held, and how often each
+came back in plain sampling. ``benchmarks/train_reference.py`` made it; the model's card tells how.
+"""
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet
+from PIL import Image
+
+_FOLDER = Path(__file__).parent
+
+MODEL = _FOLDER / "model"
+"""The folder of the pipeline."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One picture whose history is known.
+
+    Attributes:
+        code: Its code point in hexadecimal.
+        name: Its Unicode name.
+        copies: How many of it the training set held; 0 where it was held out.
+        drawn: How many of :func:`plain_samples` plain samples were copies of it.
+        image: RGB, 32x32.
+    """
+
+    code: str
+    name: str
+    copies: int
+    drawn: int
+    image: Image.Image
+
+
+def plain_samples() -> int:
+    """How many plain samples :attr:`Picture.drawn` was counted in."""
+    samples = _truth()["samples"]
+    assert isinstance(samples, int)
+    return samples
+
+
+def pictures() -> list[Picture]:
+    """All repeated and held-out pictures and some of those seen once, the most repeated first."""
+    drawn = _truth()["copies_drawn"]
+    assert isinstance(drawn, dict)
+    rows = pyarrow.parquet.read_table(_FOLDER / "images.parquet").to_pylist()
+    return [
+        Picture(
+            code=row["code"],
+            name=row["name"],
+            copies=row["copies"],
+            drawn=drawn[row["code"]],
+            image=Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB"),
+        )
+        for row in rows
+    ]
+
+
+def _truth() -> dict[str, object]:
+    truth: dict[str, object] = json.loads((_FOLDER / "truth.json").read_text(encoding="utf-8"))
+    return truth
