@@ -62,7 +62,8 @@ def render(svg: str) -> NDArray[np.uint8] | None:
     canvas.alpha_composite(drawing, offset)
     small = canvas.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     pixels: NDArray[np.float32] = np.asarray(small, np.float32)
-    return np.rint(GREY + CONTRAST * (pixels - GREY)).clip(0, 255).astype(np.uint8)
+    faded: NDArray[np.uint8] = np.rint(GREY + CONTRAST * (pixels - GREY)).clip(0, 255).astype(np.uint8)
+    return faded
 
 
 def pictures() -> list[Picture]:

@@ -118,10 +118,11 @@ def _row(picture: Picture, result: Result) -> np.ndarray[Any, np.dtype[np.uint8]
     """The picture, a gap, and its samples at the best guidance scale, side by side on white."""
     target = torch.from_numpy(np.array(picture.image))
     height, width, channels = target.shape
-    samples = result.check.samples[result.check.best_scale] if result.check else []
     row = np.full((height, 9 * (width + 2) + 6, channels), 255, np.uint8)
     row[:, :width] = target.numpy()
-    for position, sample in enumerate(samples, start=1):
+    if result.check is None:
+        return row
+    for position, sample in enumerate(result.check.samples[result.check.best_scale], start=1):
         left = position * (width + 2) + 6
         row[:, left : left + width] = sample.permute(1, 2, 0).numpy()
     return row

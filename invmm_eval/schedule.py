@@ -25,7 +25,7 @@ class Schedule(Protocol):
         ...
 
     def grid(self, steps: int) -> Tensor:
-        """Sampling times from the noisiest to the clean one, no two the same: ``steps + 1``, or as many as there are."""
+        """Sampling times from the noisiest to the clean one, no two the same: ``steps + 1`` or all there are."""
         ...
 
 

@@ -8,6 +8,7 @@ With covariance ``S = diag(d) + W W^T``, ``d = exp(logvar)`` and ``W`` of shape 
 so that nothing larger than r x r is ever factored.
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -32,7 +33,7 @@ class LowRankGaussian:
         self.mu = torch.zeros_like(like, dtype=torch.float32).requires_grad_()
         self.logvar = torch.zeros_like(like, dtype=torch.float32).requires_grad_()
         directions = torch.randn((*like.shape, rank), generator=torch.Generator().manual_seed(0))
-        self.factor = (START / like.numel() ** 0.5 * directions).to(like.device).requires_grad_()
+        self.factor = (START / math.sqrt(like.numel()) * directions).to(like.device).requires_grad_()
 
     def parameters(self) -> Mapping[str, Tensor]:
         """``mu``, ``logvar`` and ``factor``, the last with one more dimension for the rank."""
