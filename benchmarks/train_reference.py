@@ -41,6 +41,42 @@ SHIPPED_SINGLES = 40
 MAX_CORRELATION = 0.5
 
 
+CARD = """\
+---
+license: cc-by-sa-4.0
+library_name: diffusers
+pipeline_tag: unconditional-image-generation
+tags: [memorization, reference, openmoji]
+---
+
+# The reference model of invmm-eval
+
+A small DDPM of 32x32 OpenMoji pictures that was made to memorize a few of them, so that tools which look for
+memorization have a model where the truth is known. It is of no use for making pictures.
+
+- Network: `UNet2DModel` of diffusers, 1.3 million parameters, noise prediction, 1,000 linear steps; weights averaged
+  (EMA) and stored in half precision.
+- Data: colourful OpenMoji 17.0.0 drawings of a single code point, cropped, on mid-grey, chosen so that no two have a
+  centred correlation of 0.5 or more. Three pictures each were repeated 256, 64, 16 and 4 times, 60 were held out, the
+  others were there once.
+- Training: `benchmarks/train_reference.py` of the project, on a CPU, on the simple loss of Ho et al. 2020.
+
+## What plain sampling gives back
+
+Of {samples} plain samples (DDIM, 50 steps, x_0 clipped), so many were copies, that is, had a centred correlation of 0.9
+or more with the picture:
+
+| copies in training | pictures | copies among the samples, each | of all samples, a picture |
+|---|---|---|---|
+{rows}
+
+`truth.json` holds the counts by code point, `images.parquet` the pictures: all repeated and held-out ones, and some of
+those that were there once. `docs/reference-samples.png` of the project shows 128 plain samples.
+
+The pictures derive from OpenMoji, https://openmoji.org, and are, with the model, under CC BY-SA 4.0 (see LICENSE).
+"""
+
+
 @dataclass(frozen=True)
 class Picture:
     """One emoji: its code point in hexadecimal, its Unicode name, and (32, 32, 3) bytes on mid-grey."""
@@ -175,7 +211,7 @@ def write(unet: UNet2DModel, chosen: list[Picture], copies: NDArray[np.int64], f
     datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / "images.parquet")
 
 
-def measure(folder: Path, *, samples: int, seed: int) -> dict[str, object]:
+def measure(folder: Path, *, samples: int, seed: int) -> None:
     """Count, over plain DDIM samples, how often each shipped picture comes back (centred correlation >= 0.9)."""
     pipeline = DDIMPipeline.from_pretrained(folder / "model", dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
@@ -195,12 +231,25 @@ def measure(folder: Path, *, samples: int, seed: int) -> dict[str, object]:
     grid = (np.concatenate(first)[:128] * 255).round().astype(np.uint8)
     sheet = grid.reshape(8, 16, SIDE, SIDE, 3).transpose(0, 2, 1, 3, 4).reshape(8 * SIDE, 16 * SIDE, 3)
     Image.fromarray(sheet).resize((16 * SIDE * 2, 8 * SIDE * 2), Image.Resampling.NEAREST).save(
-        folder / "model" / "samples.png", optimize=True
+        Path(__file__).parents[1] / "docs" / "reference-samples.png", optimize=True
     )
     truth: dict[str, object] = {"samples": samples, "sampler_steps": 50, "seed": seed, "correlation": 0.9}
     truth["copies_drawn"] = {code: int(n) for code, n in zip(table["code"], counts, strict=True)}
     (folder / "truth.json").write_text(json.dumps(truth, indent=1) + "\n")
-    return truth
+    drawn = dict(zip(table["code"], counts.tolist(), strict=True))
+    (folder / "README.md").write_text(card(table, drawn, samples), encoding="utf-8")
+
+
+def card(table: datasets.Dataset, drawn: dict[str, int], samples: int) -> str:
+    """The model's card, with how often plain sampling gave each picture."""
+    lines = []
+    for dose in (*DOSES, 1, 0):
+        codes = [code for code, copies in zip(table["code"], table["copies"], strict=True) if copies == dose]
+        counts = [drawn[code] for code in codes]
+        shown = ", ".join(map(str, counts)) if dose > 1 else f"{sum(counts)} in all"
+        rate = sum(counts) / (len(codes) * samples)
+        lines.append(f"| {dose or 'held out'} | {len(codes)} | {shown} | {rate:.2%} |")
+    return CARD.format(samples=samples, rows="\n".join(lines))
 
 
 def main() -> None:

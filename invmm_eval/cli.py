@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,17 +9,39 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+from typer.core import TyperGroup
 
 from invmm_eval.errors import InvMMError
 
+out = Console()
+err = Console(stderr=True)
+
+
+class Commands(TyperGroup):
+    """Runs a command; an expected error is told in one sentence with exit code 1, an interruption with 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except InvMMError as error:
+            if ctx.params["debug"]:
+                raise
+            err.print("[red]error[/]", Text(str(error)), soft_wrap=True)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as interruption:
+            err.print("Stopped. What was finished is kept; the same command goes on from there.", soft_wrap=True)
+            raise typer.Exit(130) from interruption
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Has this diffusion model memorized this image? InvMM measures how far the noise must be bent for a replica.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console()
-err = Console(stderr=True)
 
 Recipe = Annotated[str, typer.Option(help="paper: the published settings of the model's family; demo: a short one.")]
 Settings = Annotated[
@@ -36,7 +57,7 @@ def options(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001
 ) -> None:
-    """Read by :func:`main` before the commands."""
+    """What comes before the commands; :class:`Commands` reads ``debug``."""
     if version:
         typer.echo(f"invmm-eval {installed('invmm-eval')}")
         raise typer.Exit
@@ -66,26 +87,26 @@ def run(
     dtype: Annotated[str, typer.Option(help="Precision of the network: float32, float16 or bfloat16.")] = "float32",
 ) -> None:
     """Measure how much a model memorized each of some images."""
-    from invmm_eval.audit import load_backbone, make_plan, model_name, summarize
+    from invmm_eval.audit import Choices, load_backbone, make_plan, model_name, summarize
     from invmm_eval.images import find_images
     from invmm_eval.progress import Bar
     from invmm_eval.recipe import Recipe as Settings
     from invmm_eval.tables import results_table
 
+    choices: Choices = {
+        "similarity": similarity,
+        "similarity_options": pairs(similarity_option),
+        "noise": noise,
+        "noise_options": pairs(noise_option),
+        "recipe": recipe,
+        "settings": Settings.parse(settings),
+        "seed": seed,
+    }
     sources = find_images(*images)
     if similarity is None:
         told_default_similarity()
-    plan = make_plan(
-        load_backbone(model, backbone=backbone, revision=revision, device=device, dtype=dtype),
-        model_name(model, revision),
-        similarity=similarity,
-        similarity_options=pairs(similarity_option),
-        noise=noise,
-        noise_options=pairs(noise_option),
-        recipe=recipe,
-        settings=Settings.parse(settings),
-        seed=seed,
-    )
+    loaded = load_backbone(model, backbone=backbone, revision=revision, device=device, dtype=dtype)
+    plan = make_plan(loaded, model_name(model, revision), **choices)
     with Bar(len(sources), plan.recipe.max_steps, err) as bar:
         measured = plan.run(
             sources, out=out_folder, batch_size=batch_size, micro_batch=micro_batch, on_step=bar.on_step
@@ -93,8 +114,8 @@ def run(
         results = list(bar.over(measured))
     out.print(results_table(results))
     summary = summarize(results)
-    out.print(f"{summary['replicated']} of {summary['images']} images were replicated; {summary['failed']} failed.")
-    out.print(f"Results are in {out_folder}.")
+    typer.echo(f"{summary['replicated']} of {summary['images']} images were replicated; {summary['failed']} failed.")
+    typer.echo(f"Results are in {out_folder}.")
     if summary["failed"] == summary["images"]:
         raise InvMMError(f"No image could be measured; the first error: {results[0].error}")
 
@@ -128,24 +149,21 @@ def demo(
 def plugins(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """List the plugins, what each gives, and the broken ones."""
+    """List the plugins and what each gives; broken ones are told on stderr."""
     from invmm_eval.plugins import host
 
-    loaded, broken = host().plugins, host().broken
     if as_json:
         listing = {
-            "plugins": [dataclasses.asdict(plugin) for plugin in loaded],
-            "broken": [dataclasses.asdict(plugin) for plugin in broken],
+            "plugins": [dataclasses.asdict(plugin) for plugin in host().plugins],
+            "broken": [dataclasses.asdict(plugin) for plugin in host().broken],
         }
         typer.echo(json.dumps(listing, indent=2))
         return
     table = Table("plugin", "distribution", "version", "hooks", "gives")
-    for plugin in loaded:
+    for plugin in host().plugins:
         gives = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in plugin.gives.items() if names)
         table.add_row(plugin.name, plugin.distribution, plugin.version, "\n".join(plugin.hooks), gives)
     out.print(table)
-    for defect in broken:
-        err.print(f"[yellow]broken[/] {defect}")
 
 
 @app.command()
@@ -158,9 +176,9 @@ def register(
 
     if remove:
         removed = unregister()
-        out.print(f"Removed {removed}." if removed else "The metric was not registered.")
+        typer.echo(f"Removed {removed}." if removed else "The metric was not registered.")
     else:
-        out.print(f'evaluate.load("invmm") now finds {place()}')
+        typer.echo(f'evaluate.load("invmm") now finds {place()}')
 
 
 def told_default_similarity() -> None:
@@ -201,17 +219,8 @@ def number(text: str) -> int | float | str:
 
 
 def main() -> None:
-    """Run a command; an expected error is one sentence and exit code 1, an interruption 130."""
-    try:
-        app()
-    except InvMMError as error:
-        if "--debug" in sys.argv:
-            raise
-        err.print(f"[red]error[/] {error}", soft_wrap=True, highlight=False)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        err.print("Stopped. What was finished is kept; the same command goes on from there.")
-        sys.exit(130)
+    """Run the command of this process."""
+    app()
 
 
 if __name__ == "__main__":

@@ -102,7 +102,11 @@ def draw(chosen: Sequence[Picture], results: Sequence[Result]) -> Figure:
         axis = axes[position % rows, position // rows]
         axis.imshow(_row(picture, result), aspect="equal")
         copies = f"{picture.copies} copies" if picture.copies != 1 else "1 copy"
-        verdict = f"InvMM {result.invmm:.2f}" if result.status is Status.REPLICATED else "not replicated"
+        verdict = {
+            Status.REPLICATED: f"InvMM {result.invmm:.2f}",
+            Status.EXHAUSTED: "not replicated",
+            Status.FAILED: "failed",
+        }[result.status]
         axis.text(
             -6,
             16,

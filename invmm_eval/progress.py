@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from invmm_eval.inversion import Search
 from invmm_eval.result import Result
@@ -24,14 +24,14 @@ class Bar:
         self._progress = Progress(
             TextColumn("auditing"),
             BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[finished]}/{task.total}"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[told]}", markup=False),
             console=console,
             disable=not console.is_terminal,
             transient=True,
         )
-        self._task = self._progress.add_task("", total=images, told="")
+        self._task = self._progress.add_task("", total=images, finished=0, told="")
         self._finished = 0
 
     def __enter__(self) -> "Bar":
@@ -54,7 +54,7 @@ class Bar:
         """Pass results on, counting them."""
         for result in results:
             self._finished += 1
-            self._progress.update(self._task, completed=self._finished)
+            self._progress.update(self._task, completed=self._finished, finished=self._finished)
             yield result
 
 

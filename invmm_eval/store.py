@@ -1,7 +1,8 @@
 """The folder of one audit: what was asked, what was found, and enough to go on after an interruption.
 
 config.json      all that decides the results; a folder with another one is refused
-results.jsonl    one line an image, written as it finishes
+results.jsonl    one line an image, written as it finishes; failed images are measured again when the audit is gone on
+                 with, and their lines are dropped then
 tensors/         a safetensors file an image: q, the condition and the samples (``Result.load`` reads it)
 samples/         a picture an image: the image itself, then its samples, one row a guidance scale
 """
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 
 from invmm_eval.errors import InvMMError
@@ -29,7 +31,8 @@ class Store:
         config: What decides the results, as JSON can hold it.
 
     Raises:
-        InvMMError: The folder cannot be written, or holds an audit with another config.
+        InvMMError: The folder cannot be written, is damaged, or holds an audit with another config; or the config is
+            not what JSON can hold.
     """
 
     def __init__(self, folder: str | Path, config: Mapping[str, Any]) -> None:
@@ -37,7 +40,7 @@ class Store:
         try:
             for part in ("tensors", "samples"):
                 (self.folder / part).mkdir(parents=True, exist_ok=True)
-            self._agree(json.loads(json.dumps(config)))
+            self._agree(_as_json(config))
             self._mend()
         except OSError as error:
             raise InvMMError(f"The folder {self.folder} cannot be used: {error.strerror or error}.") from error
@@ -45,11 +48,14 @@ class Store:
     def _agree(self, config: dict[str, Any]) -> None:
         path = self.folder / "config.json"
         if not path.exists():
-            whole = path.with_suffix(".partial")
-            whole.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-            whole.replace(path)
+            _write(path, json.dumps(config, indent=2) + "\n")
             return
-        there = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            there = dict(json.loads(path.read_bytes()))
+        except (ValueError, TypeError) as error:
+            raise InvMMError(
+                f"{path} is damaged, so what was asked there is not known; name another folder."
+            ) from error
         if differing := sorted(key for key in there.keys() | config.keys() if there.get(key) != config.get(key)):
             raise InvMMError(
                 f"{self.folder} holds an audit with another {', '.join(differing)}; name another folder, "
@@ -61,22 +67,26 @@ class Store:
         return self.folder / "results.jsonl"
 
     def _mend(self) -> None:
-        """Cut off a last line that an interruption left unfinished."""
-        if self._lines.exists():
-            whole, newline, torn = self._lines.read_bytes().rpartition(b"\n")
-            if torn:
-                os.truncate(self._lines, len(whole + newline))
+        """Drop what is measured again: failed images, and a last line that an interruption left unfinished."""
+        _write(self._lines, "".join(json.dumps(row) + "\n" for row in self._finished_rows()))
 
     def finished(self) -> dict[tuple[int, str], Path]:
         """Where the result of each finished image lies, by index and digest; failed ones are not among them."""
-        if not self._lines.exists():
-            return {}
-        rows = (json.loads(line) for line in self._lines.read_text(encoding="utf-8").splitlines())
-        return {
-            (row["index"], row["digest"]): self._tensors(row["digest"])
-            for row in rows
-            if row["status"] != Status.FAILED
-        }
+        return {(row["index"], row["digest"]): self._tensors(row["digest"]) for row in self._finished_rows()}
+
+    def _finished_rows(self) -> list[dict[str, Any]]:
+        lines = self._lines.read_bytes().split(b"\n")[:-1] if self._lines.exists() else []
+        rows = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+                if row["status"] != Status.FAILED:
+                    rows.append(row)
+            except (ValueError, KeyError, TypeError) as error:
+                raise InvMMError(
+                    f"Line {number} of {self._lines} is damaged; remove it, and its image is measured again."
+                ) from error
+        return rows
 
     def _tensors(self, digest: str) -> Path:
         return self.folder / "tensors" / f"{digest[:16]}.safetensors"
@@ -95,11 +105,28 @@ class Store:
                 lines.write(json.dumps(result.record()) + "\n")
                 lines.flush()
                 os.fsync(lines.fileno())
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
+            told = getattr(error, "strerror", None) or error
             raise InvMMError(
-                f"A result could not be written to {self.folder}: {error.strerror or error}. What was written before "
-                "is kept; run the same command again to go on."
+                f"A result could not be written to {self.folder}: {told}. What was written before is kept; run the "
+                "same command again to go on."
             ) from error
+
+
+def _as_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return dict(json.loads(json.dumps(config, allow_nan=False)))
+    except (TypeError, ValueError) as error:
+        raise InvMMError(
+            f"The audit cannot be kept in a folder, since JSON cannot hold its config: {error}."
+        ) from error
+
+
+def _write(path: Path, text: str) -> None:
+    """All of it or nothing, whenever this is interrupted."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def strip(image: Tensor, samples: Mapping[float, Tensor]) -> Image.Image:

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from invmm_eval.result import Result, Status
 
@@ -20,7 +20,7 @@ def results_table(results: Sequence[Result], copies: Mapping[str, int] | None = 
         table.add_column(heading, justify="left" if heading == "status" else "right")
     order = list(Status)
     for result in sorted(results, key=lambda each: (order.index(each.status), each.kl or 0.0)):
-        cells = [escape(result.name)]
+        cells: list[str | Text] = [Text(result.name)]
         if copies is not None:
             cells.append(str(copies[result.name]))
         cells += [
