@@ -19,11 +19,11 @@ import torch
 from rich.console import Console
 
 from invmm_eval.audit import load_backbone, make_plan
-from invmm_eval.demo import DOSES, auc, choose
+from invmm_eval.demo import DOSES, MICRO_BATCH, auc, choose
 from invmm_eval.images import Source
 from invmm_eval.progress import Bar
 from invmm_eval.recipe import Recipe
-from invmm_eval.reference import MODEL, plain_samples, pictures
+from invmm_eval.reference import MODEL, pictures, plain_samples
 from invmm_eval.result import Result, Status
 
 
@@ -31,7 +31,7 @@ def audit(options: argparse.Namespace, seed: int, console: Console) -> dict[str,
     chosen = choose(pictures(), per_dose=options.per_dose, held_out=options.held_out)
     plan = make_plan(
         load_backbone(MODEL),
-        "reference",
+        MODEL,
         similarity=options.similarity,
         recipe=options.recipe,
         settings=Recipe.parse(options.set),
@@ -41,7 +41,8 @@ def audit(options: argparse.Namespace, seed: int, console: Console) -> dict[str,
     with Bar(len(chosen), plan.recipe.max_steps, console) as bar:
         sources = [Source(picture.code, picture.image) for picture in chosen]
         results = sorted(
-            bar.over(plan.run(sources, batch_size=options.batch_size, on_step=bar.on_step)), key=lambda r: r.index
+            bar.over(plan.run(sources, batch_size=options.batch_size, micro_batch=MICRO_BATCH, on_step=bar.on_step)),
+            key=lambda r: r.index,
         )
     doses = {}
     for dose in (*DOSES, 0):

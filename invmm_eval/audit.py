@@ -3,6 +3,8 @@
 model, similarity, noise and recipe by name  ->  Plan  ->  images one by one  ->  invert  ->  results, in a folder
 """
 
+import itertools
+import logging
 import math
 import os
 import statistics
@@ -14,7 +16,7 @@ from typing import Any, TypedDict, Unpack
 
 import torch
 
-from invmm_eval.backbone import Backbone, pipeline_class
+from invmm_eval.backbone import Backbone, pipeline_class, weights_identity
 from invmm_eval.errors import InvMMError
 from invmm_eval.images import Source, Target, find_images, prepare
 from invmm_eval.inversion import Search, invert
@@ -25,6 +27,8 @@ from invmm_eval.result import Result, Status
 from invmm_eval.similarities.sscd import WEIGHTS_VARIABLE
 from invmm_eval.similarity import Similarity
 from invmm_eval.store import Store
+
+_log = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -103,6 +107,7 @@ class Plan:
         store = Store(out, self.config) if out is not None else None
         finished = store.finished() if store else {}
         waiting: dict[int, tuple[int, Target]] = {}
+        numbers = itertools.count()
         known: list[Result] = []
 
         def settled() -> Iterator[Result]:
@@ -124,7 +129,7 @@ class Plan:
                 if path := finished.get((index, target.digest)):
                     known.append(replace(Result.load(path), index=index, name=source.name))
                     continue
-                waiting[len(waiting)] = index, target
+                waiting[next(numbers)] = index, target
                 yield target
 
         measured = invert(
@@ -140,7 +145,7 @@ class Plan:
         )
         for found in measured:
             yield from settled()
-            index, target = waiting[found.index]
+            index, target = waiting.pop(found.index)
             result = replace(found, index=index)
             if store:
                 store.add(result, target)
@@ -183,17 +188,20 @@ def find_device(name: str | None) -> torch.device:
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=name).device
+        device = torch.empty(0, device=name).device
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         raise InvMMError(f"The device {name!r} cannot be used here; leave it out, or say cpu.") from error
+    return device
 
 
-def make_plan(backbone: Backbone, model: str, **choices: Unpack[Choices]) -> Plan:
+def make_plan(backbone: Backbone, model: object, revision: str | None = None, **choices: Unpack[Choices]) -> Plan:
     """Find all other parts for a backbone.
 
     Args:
         backbone: The model.
-        model: What the record calls it.
+        model: What it was loaded from, for the record.
+        revision: Branch, tag or commit on the Hub.
         **choices: See :class:`Choices`.
 
     Raises:
@@ -209,7 +217,8 @@ def make_plan(backbone: Backbone, model: str, **choices: Unpack[Choices]) -> Pla
     recipe = find_recipe(choices.get("recipe", "paper"), backbone).changed(**choices.get("settings", {}))
     seed = choices.get("seed", 0)
     config = {
-        "model": model,
+        "model": model_name(model, revision),
+        "weights": weights_identity(model, revision),
         "image_shape": list(backbone.image_shape),
         "similarity": {"name": similarity.name, "threshold": similarity.threshold, **similarity.settings},
         "noise": {"name": noise, **noise_options},
@@ -227,8 +236,15 @@ def model_name(model: object, revision: str | None = None) -> str:
 
 
 def default_similarity() -> str:
-    """``sscd`` where its weights are named in the environment, else ``pixel-cosine``."""
-    return "sscd" if os.environ.get(WEIGHTS_VARIABLE) else "pixel-cosine"
+    """``sscd`` where its weights are named in the environment, else ``pixel-cosine``, with a word that says so."""
+    if os.environ.get(WEIGHTS_VARIABLE):
+        return "sscd"
+    _log.warning(
+        "No weights of SSCD were named, so images are compared by pixel-cosine: fair up to 64 pixels a side. "
+        "For larger ones set %s.",
+        WEIGHTS_VARIABLE,
+    )
+    return "pixel-cosine"
 
 
 def find_recipe(recipe: str | Recipe, backbone: Backbone) -> Recipe:
@@ -290,7 +306,7 @@ def audit(
         InvMMError: Something that was asked for does not exist or does not fit.
     """
     loaded = load_backbone(model, backbone=backbone, revision=revision, device=device, dtype=dtype)
-    measured = make_plan(loaded, model_name(model, revision), **choices).run(
+    measured = make_plan(loaded, model, revision, **choices).run(
         find_images(images), out=out, batch_size=batch_size, micro_batch=micro_batch, on_step=on_step
     )
     return sorted(measured, key=lambda result: result.index)
@@ -299,7 +315,7 @@ def audit(
 def summarize(results: Sequence[Result]) -> dict[str, float | int | None]:
     """What a set of results says as a whole; fractions and medians are over the images that did not fail.
 
-    ``median_invmm`` is infinite where fewer than half of the images were replicated, and None where all failed.
+    ``median_invmm`` is infinite unless more than half of the images were replicated, and None where all failed.
     """
     measured = [result for result in results if result.status is not Status.FAILED]
     replicated = [result.invmm for result in measured if result.status is Status.REPLICATED]

@@ -66,10 +66,11 @@ def options(
 @app.command()
 def run(
     model: Annotated[str, typer.Option(help="A folder that save_pretrained wrote, or a Hub id.")],
-    images: Annotated[
-        list[str], typer.Option(help="A folder, a file, or dataset:NAME[:split[:column]]; may be repeated.")
-    ],
+    images: Annotated[list[str], typer.Option(help="A folder, files, or dataset:NAME[:split[:column]].")],
     out_folder: Annotated[Path, typer.Option("--out", help="Where results go; an audit there is gone on with.")],
+    more: Annotated[
+        list[str], typer.Argument(metavar="[IMAGES]...", help="More images, as --images *.png gives.")
+    ] = [],  # noqa: B006
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")] = None,
     backbone: Annotated[
         str | None, typer.Option(help="Registered name; found by the pipeline's class if not given.")
@@ -87,7 +88,7 @@ def run(
     dtype: Annotated[str, typer.Option(help="Precision of the network: float32, float16 or bfloat16.")] = "float32",
 ) -> None:
     """Measure how much a model memorized each of some images."""
-    from invmm_eval.audit import Choices, load_backbone, make_plan, model_name, summarize
+    from invmm_eval.audit import Choices, load_backbone, make_plan, summarize
     from invmm_eval.images import find_images
     from invmm_eval.progress import Bar
     from invmm_eval.recipe import Recipe as Settings
@@ -102,11 +103,10 @@ def run(
         "settings": Settings.parse(settings),
         "seed": seed,
     }
-    sources = find_images(*images)
-    if similarity is None:
-        told_default_similarity()
+    sources = find_images(*images, *more)
+    quiet()
     loaded = load_backbone(model, backbone=backbone, revision=revision, device=device, dtype=dtype)
-    plan = make_plan(loaded, model_name(model, revision), **choices)
+    plan = make_plan(loaded, model, revision, **choices)
     with Bar(len(sources), plan.recipe.max_steps, err) as bar:
         measured = plan.run(
             sources, out=out_folder, batch_size=batch_size, micro_batch=micro_batch, on_step=bar.on_step
@@ -133,6 +133,7 @@ def demo(
     from invmm_eval.demo import run_demo
     from invmm_eval.recipe import Recipe as Settings
 
+    quiet()
     run_demo(
         out_folder,
         recipe=recipe,
@@ -181,16 +182,11 @@ def register(
         typer.echo(f'evaluate.load("invmm") now finds {place()}')
 
 
-def told_default_similarity() -> None:
-    """Say which similarity is taken when none was asked for, and where that is fair."""
-    from invmm_eval.audit import default_similarity
+def quiet() -> None:
+    """Leave the terminal to this program: diffusers draws bars of its own, even where there is no terminal."""
+    from diffusers.utils.logging import disable_progress_bar
 
-    chosen = default_similarity()
-    if chosen == "pixel-cosine":
-        err.print(
-            "[yellow]No SSCD weights were given, so images are compared by pixel-cosine[/]: fair for pictures up to "
-            "64 pixels a side. For larger ones set INVMM_SSCD_WEIGHTS, or pass --similarity sscd."
-        )
+    disable_progress_bar()
 
 
 def pairs(texts: list[str]) -> dict[str, Any]:

@@ -185,9 +185,8 @@ class Search:
     @property
     def loss(self) -> float:
         """Mean squared error of the estimates of x_0 in the latest step; NaN before the first."""
-        if self._unread:
-            return float(self._unread[-1])
-        return self._losses[-1] if self._losses else math.nan
+        latest: list[Tensor] | list[float] = self._unread[-1:] or self._losses[-1:]
+        return float(latest[0]) if latest else math.nan
 
     @property
     def kl(self) -> float:

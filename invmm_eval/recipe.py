@@ -4,6 +4,7 @@ The figures are those of Ma et al., "An Inversion-based Measure of Memorization 
 arXiv 2405.05846), and of its authors' scripts.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_type_hints
@@ -55,6 +56,10 @@ class Recipe:
                 f"The recipe's max_steps ({self.max_steps}) must be a multiple of check_every ({self.check_every}): "
                 "a search can only end at a check."
             )
+        for name in ("learning_rate", "delta", "first_weight", "guidance", "threshold"):
+            value = getattr(self, name)
+            if not all(map(math.isfinite, value if isinstance(value, tuple) else (value or 0,))):
+                raise InvMMError(f"The recipe's {name} is {value}; it must be finite.")
         if not self.learning_rate > 0:
             raise InvMMError(f"The recipe's learning_rate is {self.learning_rate}; it must be above 0.")
         if not self.guidance:

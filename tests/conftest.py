@@ -1,5 +1,6 @@
 """Fixtures for all tests: a similarity that needs no weights, and small pipelines of diffusers."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,17 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 
 from invmm_eval.similarities.pixel_cosine import PixelCosine
+from invmm_eval.similarities.sscd import WEIGHTS_VARIABLE
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_weights_in_the_environment() -> Iterator[None]:
+    """Only the tests of the real SSCD, which read the variable when they are collected, are to know of its weights."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(WEIGHTS_VARIABLE, raising=False)
+        yield
 
 
 @pytest.fixture

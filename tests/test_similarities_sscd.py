@@ -129,11 +129,6 @@ def torchscript(path: Path, module: nn.Module, channels: int = 3) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True)
-def no_weights_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(WEIGHTS_VARIABLE, raising=False)
-
-
 def check_embedding(similarity: SSCD, images: Tensor, pixels: NDArray[np.float64]) -> None:
     features = similarity.embed(images)
     assert features.dtype == torch.float32

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from invmm_eval.audit import Choices, load_backbone, make_plan, model_name, summarize
+from invmm_eval.audit import Choices, load_backbone, make_plan, summarize
 from invmm_eval.backbone import Backbone
 from invmm_eval.images import Source, find_images, prepare
 
@@ -132,7 +132,7 @@ class InvMM(evaluate.Metric):  # type: ignore[misc]
         if max_steps is not None:
             choices["settings"] = {**choices.get("settings", {}), "max_steps": max_steps}
         loaded = self._backbone(model, backbone=backbone, revision=revision, device=device, dtype=dtype)
-        plan = make_plan(loaded, model_name(model, revision), **choices)
+        plan = make_plan(loaded, model, revision, **choices)
         images = [image or {} for image in references]
         sources = [Source(image.get("path") or str(index), image) for index, image in enumerate(images)]
         measured = plan.run(sources, out=out, batch_size=batch_size, micro_batch=micro_batch)

@@ -1,0 +1,70 @@
+"""The reference model: small, with a truth that rises with the dose, and InvMM finds that truth."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMPipeline
+
+from invmm_eval.audit import load_backbone, make_plan
+from invmm_eval.demo import auc, choose
+from invmm_eval.images import Source, prepare
+from invmm_eval.reference import MODEL, pictures, plain_samples
+from invmm_eval.result import Status
+from invmm_eval.sampling import sample
+from invmm_eval.similarities.pixel_cosine import PixelCosine
+
+
+@pytest.fixture
+def all_threads() -> Iterator[None]:
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield
+    torch.set_num_threads(1)
+
+
+def test_it_is_small() -> None:
+    shipped = [MODEL.parent / "images.parquet", MODEL.parent / "truth.json", *MODEL.rglob("*")]
+    assert sum(file.stat().st_size for file in shipped if file.is_file()) < 3_000_000
+
+
+def test_it_is_an_ordinary_pipeline() -> None:
+    pipeline = DDIMPipeline.from_pretrained(MODEL, dtype=torch.float32, use_safetensors=True)
+    assert load_backbone(MODEL).image_shape == (3, pipeline.unet.config.sample_size, pipeline.unet.config.sample_size)
+
+
+def test_its_licence_and_card_stand_beside_it() -> None:
+    assert "OpenMoji" in (MODEL.parent / "LICENSE").read_text()
+    assert f"Of {plain_samples()} plain samples" in (MODEL.parent / "README.md").read_text()
+
+
+def test_plain_sampling_gives_back_more_of_what_was_repeated_more() -> None:
+    rates = {dose: [p.drawn for p in pictures() if p.copies == dose] for dose in (256, 64, 16, 4, 1, 0)}
+    means = [sum(counts) / len(counts) for counts in rates.values()]
+    assert means[0] > means[1] > means[2] > means[3] >= means[4] >= means[5]
+    assert rates[0] == [0] * len(rates[0])
+
+
+@pytest.mark.usefixtures("all_threads")
+def test_the_counts_are_those_of_fresh_samples() -> None:
+    """The share of copies of the most repeated pictures among 64 new samples agrees with the recorded one."""
+    backbone = load_backbone(MODEL)
+    most = [p for p in pictures() if p.copies == 256]
+    cosine = PixelCosine(device=torch.device("cpu"))
+    noise = torch.randn((64, 3, 32, 32), generator=torch.Generator().manual_seed(123))
+    images = sample(backbone, noise, {}, {}, torch.ones(64), steps=25, micro_batch=64)
+    targets = torch.stack([prepare(p.image, backbone.image_shape) for p in most]).float() / 255
+    copies = int((cosine.compare(cosine.embed(images), cosine.embed(targets)) >= 0.9).sum())
+    expected = 64 * sum(p.drawn for p in most) / plain_samples()
+    assert abs(copies - expected) < 4 * expected**0.5
+
+
+@pytest.mark.usefixtures("all_threads")
+def test_repeated_pictures_are_found_and_held_out_ones_are_not(tmp_path: Path) -> None:
+    chosen = [p for p in choose(pictures(), per_dose=2, held_out=2) if p.copies in (256, 0)]
+    plan = make_plan(load_backbone(MODEL), MODEL, similarity="pixel-cosine", recipe="demo", seed=1)
+    sources = [Source(p.name, p.image) for p in chosen]
+    results = sorted(plan.run(sources, batch_size=4, out=tmp_path), key=lambda result: result.index)
+    assert [result.status for result in results[2:]] == [Status.EXHAUSTED] * 2
+    assert auc(results[:2], results[2:]) >= 0.95
