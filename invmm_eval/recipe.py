@@ -130,5 +130,8 @@ STABLE_DIFFUSION = Recipe(
 STABLE_DIFFUSION_3 = replace(STABLE_DIFFUSION, name="paper-sd3", guidance=(1.0, 2.0, 3.0, 4.0, 5.0))
 """Stable Diffusion 3.5 medium."""
 
-DEMO = Recipe(name="demo", max_steps=250, draws=8, check_every=25, sampler_steps=25)
-"""Not the paper's: short enough for a small pixel model on a CPU, with the same stopping rule."""
+DEMO = Recipe(name="demo", max_steps=250, draws=8, check_every=25, sampler_steps=25, threshold=0.9)
+"""Not the paper's: short enough for a small pixel model on a CPU, with the same stopping rule.
+
+The threshold is meant for pixel-cosine: it is the one by which copies among the reference model's samples are counted.
+"""

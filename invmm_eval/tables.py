@@ -11,23 +11,24 @@ COLOURS = {Status.REPLICATED: "red", Status.EXHAUSTED: "green", Status.FAILED: "
 
 
 def results_table(results: Sequence[Result], copies: Mapping[str, int] | None = None) -> Table:
-    """One line an image, the most memorized first; with the copies in training where they are known, by name."""
+    """One line an image, the most memorized first; with the copies in training where they are known, by name.
+
+    Of images that were not replicated the KL says nothing: they stand in the order of their similarity.
+    """
     table = Table(title="InvMM: KL to the standard normal, in nats per dimension; small means memorized")
     table.add_column("image", overflow="fold")
     if copies is not None:
         table.add_column("copies in training", justify="right")
-    for heading in ("status", "InvMM", "KL reached", "similarity", "steps", "seconds"):
-        table.add_column(heading, justify="left" if heading == "status" else "right")
-    order = list(Status)
-    for result in sorted(results, key=lambda each: (order.index(each.status), each.kl or 0.0)):
+    for heading in ("status", "InvMM", "similarity", "steps", "seconds"):
+        table.add_column(heading, justify="left" if heading == "status" else "right", no_wrap=True)
+    for result in sorted(results, key=_rank):
         cells: list[str | Text] = [Text(result.name)]
         if copies is not None:
             cells.append(str(copies[result.name]))
         cells += [
             f"[{COLOURS[result.status]}]{result.status}[/]",
             "-" if result.status is Status.FAILED else f"{result.invmm:.3f}".replace("inf", "∞"),
-            _number(result.kl, 3),
-            _number(result.similarity, 2),
+            "-" if result.similarity is None else f"{result.similarity:.2f}",
             str(result.steps),
             f"{result.seconds_steps + result.seconds_checks:.1f}",
         ]
@@ -35,5 +36,6 @@ def results_table(results: Sequence[Result], copies: Mapping[str, int] | None = 
     return table
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def _rank(result: Result) -> tuple[int, float]:
+    order = list(Status).index(result.status)
+    return order, result.invmm if result.status is Status.REPLICATED else -(result.similarity or 0.0)
