@@ -216,7 +216,7 @@ def number(text: str) -> int | float | str:
 
 def main() -> None:
     """Run the command of this process."""
-    app()
+    app(prog_name="invmm-eval")
 
 
 if __name__ == "__main__":

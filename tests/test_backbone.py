@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import DDIMPipeline
 
-from invmm_eval.backbone import frozen, load_pipeline, pipeline_class
+from invmm_eval.backbone import frozen, load_pipeline, pipeline_class, weights_identity
 from invmm_eval.errors import InvMMError
 
 CPU = torch.device("cpu")
@@ -108,3 +108,17 @@ def test_truncated_weights(tiny_folder: Path, tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(InvMMError, match=r"cannot be loaded|no usable safetensors"):
         load_pipeline(folder, device=CPU)
+
+
+def test_other_weights_have_another_identity(tiny_pipeline: DDIMPipeline, tiny_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "copy")
+    assert weights_identity(folder) == weights_identity(tiny_folder)
+    loaded = load_pipeline(folder, device=CPU)
+    assert weights_identity(loaded) == weights_identity(tiny_pipeline)
+    with torch.no_grad():
+        next(loaded.unet.parameters()).view(-1)[0].add_(1)
+    assert weights_identity(loaded) != weights_identity(tiny_pipeline)
+    loaded.save_pretrained(folder)
+    assert weights_identity(folder) != weights_identity(tiny_folder)
+    assert weights_identity("nobody/nothing") is None
+    assert weights_identity(object()) is None

@@ -187,7 +187,9 @@ def test_an_error_may_be_traced(broken: list[str]) -> None:
     assert err.splitlines()[-1].startswith("invmm_eval.errors.InvMMError: The plugin 'the-faulty'")
 
 
-def test_a_run(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:
+def test_a_run(
+    invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     out_folder = tmp_path / "out"
     command = ["run", "--model", tiny_folder, "--images", images, "--out", out_folder, *SET]
     code, out, err = invoke(*command)
@@ -195,7 +197,7 @@ def test_a_run(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) 
     table = [[cell.strip() for cell in line.split("│")] for line in out.splitlines() if line.startswith("│")]
     assert sorted(row[1:4] for row in table) == [["a.png", "exhausted", "∞"], ["b.png", "exhausted", "∞"]]
     assert out.splitlines()[-2:] == ["0 of 2 images were replicated; 0 failed.", f"Results are in {out_folder}."]
-    assert "compared by pixel-cosine: fair for" in err
+    assert "compared by pixel-cosine: fair up to 64 pixels a side" in caplog.text
     assert "Traceback" not in err
     assert sorted(path.name for path in out_folder.iterdir()) == ["config.json", "results.jsonl", "samples", "tensors"]
     expected = audit(tiny_folder, images, settings=TINY)
