@@ -106,7 +106,7 @@ def draw(chosen: Sequence[Picture], results: Sequence[Result]) -> Figure:
         axis.imshow(_row(picture, result), aspect="equal")
         copies = f"{picture.copies} copies" if picture.copies != 1 else "1 copy"
         verdict = {
-            Status.REPLICATED: f"InvMM {result.invmm:.2f}",
+            Status.REPLICATED: f"InvMM {result.invmm:.3f}",
             Status.EXHAUSTED: "not replicated",
             Status.FAILED: "failed",
         }[result.status]
