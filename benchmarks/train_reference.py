@@ -243,10 +243,9 @@ def measure(folder: Path, *, samples: int, seed: int) -> None:
     Image.fromarray(sheet).resize((16 * SIDE * 2, 8 * SIDE * 2), Image.Resampling.NEAREST).save(
         Path(__file__).parents[1] / "docs" / "reference-samples.png", optimize=True
     )
-    truth: dict[str, object] = {"samples": samples, "sampler_steps": 50, "seed": seed, "correlation": 0.9}
-    truth["copies_drawn"] = {code: int(n) for code, n in zip(table["code"], counts, strict=True)}
-    (folder / "truth.json").write_text(json.dumps(truth, indent=1) + "\n")
     drawn = dict(zip(table["code"], counts.tolist(), strict=True))
+    truth = {"samples": samples, "sampler_steps": 50, "seed": seed, "correlation": 0.9, "copies_drawn": drawn}
+    (folder / "truth.json").write_text(json.dumps(truth, indent=1) + "\n")
     (folder / "README.md").write_text(card(table, drawn, samples), encoding="utf-8")
 
 

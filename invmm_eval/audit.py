@@ -188,11 +188,11 @@ def find_device(name: str | None) -> torch.device:
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.empty(0, device=name).device
-        torch.zeros(1, device=device).item()
+        probe = torch.zeros(1, device=name)
+        probe.item()
     except (RuntimeError, AssertionError) as error:
         raise InvMMError(f"The device {name!r} cannot be used here; leave it out, or say cpu.") from error
-    return device
+    return probe.device
 
 
 def make_plan(backbone: Backbone, model: object, revision: str | None = None, **choices: Unpack[Choices]) -> Plan:
