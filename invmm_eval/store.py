@@ -9,7 +9,8 @@ samples/         a picture an image: the image itself, then its samples, one row
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,18 +76,7 @@ class Store:
         return {(row["index"], row["digest"]): self._tensors(row["digest"]) for row in self._finished_rows()}
 
     def _finished_rows(self) -> list[dict[str, Any]]:
-        lines = self._lines.read_bytes().split(b"\n")[:-1] if self._lines.exists() else []
-        rows = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line)
-                if row["status"] != Status.FAILED:
-                    rows.append(row)
-            except (ValueError, KeyError, TypeError) as error:
-                raise InvMMError(
-                    f"Line {number} of {self._lines} is damaged; remove it, and its image is measured again."
-                ) from error
-        return rows
+        return [row for row in _rows(self._lines) if row["status"] != Status.FAILED]
 
     def _tensors(self, digest: str) -> Path:
         return self.folder / "tensors" / f"{digest[:16]}.safetensors"
@@ -111,6 +101,57 @@ class Store:
                 f"A result could not be written to {self.folder}: {told}. What was written before is kept; run the "
                 "same command again to go on."
             ) from error
+
+
+@dataclass(frozen=True)
+class Record:
+    """What an audit's folder says, read without changing it, also while the audit goes on.
+
+    Attributes:
+        folder: The folder.
+        config: All that decided the results.
+        rows: One mapping an image in the order of the images, as :meth:`Result.record` makes it.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+
+    def picture(self, row: Mapping[str, Any]) -> Path:
+        """The picture of a row's image and its samples, as :func:`strip` made it; failed images have none."""
+        return self.folder / "samples" / f"{row['digest'][:16]}.png"
+
+
+def read(folder: str | Path) -> Record:
+    """Read an audit's folder.
+
+    Raises:
+        InvMMError: There is no audit in the folder, or it is damaged.
+    """
+    folder = Path(folder)
+    try:
+        config = dict(json.loads((folder / "config.json").read_bytes()))
+    except OSError as error:
+        raise InvMMError(f"{folder} holds no audit: its config.json cannot be read ({error.strerror}).") from error
+    except (ValueError, TypeError) as error:
+        raise InvMMError(f"{folder / 'config.json'} is damaged, so what was audited is not known.") from error
+    return Record(folder, config, sorted(_rows(folder / "results.jsonl"), key=lambda row: row["index"]))
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The lines of ``results.jsonl``, but for a last one that is not finished."""
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            Status(row["status"])
+            rows.append(row)
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvMMError(
+                f"Line {number} of {path} is damaged; remove it, and its image is measured again."
+            ) from error
+    return rows
 
 
 def _as_json(config: Mapping[str, Any]) -> dict[str, Any]:

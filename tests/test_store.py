@@ -21,7 +21,7 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.images import Source, Target
 from invmm_eval.inversion import Search
 from invmm_eval.result import Point, Result, Status
-from invmm_eval.store import Store, strip
+from invmm_eval.store import Store, read, strip
 from tests.exact import Mixture, pictures
 
 PICTURES = torch.cat([pictures(3), pictures(1, seed=99)])
@@ -404,3 +404,23 @@ def test_the_strip_in_the_folder_is_that_of_the_samples(undisturbed: Path) -> No
     row = torch.hstack([image[0], *(part for sample in samples for part in (gap, sample[0]))])
     with Image.open(undisturbed / "samples" / f"{path.stem}.png") as sheet:
         assert np.array_equal(np.asarray(sheet), row.numpy())
+
+
+def test_a_folder_is_read_in_the_order_of_the_images_failed_ones_too(tmp_path: Path) -> None:
+    store = Store(tmp_path, {"seed": 1})
+    store.add(Result(2, "two", "", Status.FAILED, error="It is damaged."), None)
+    store.add(Result(0, "zero", "", Status.FAILED, error="It is empty."), None)
+    with (tmp_path / "results.jsonl").open("a") as lines:
+        lines.write('{"index": 1, "status"')
+    record = read(tmp_path)
+    assert record.config == {"seed": 1}
+    assert [row["name"] for row in record.rows] == ["zero", "two"]
+    assert (tmp_path / "results.jsonl").read_text().endswith('"status"')
+
+
+@pytest.mark.parametrize("config", [None, "[1"])
+def test_a_folder_without_an_audit_is_told(tmp_path: Path, config: str | None) -> None:
+    if config:
+        (tmp_path / "config.json").write_text(config)
+    with pytest.raises(InvMMError, match="holds no audit" if config is None else "is damaged"):
+        read(tmp_path)
