@@ -1,0 +1,47 @@
+"""The plain procedure of the benchmark is written apart from the engine: both must find the same."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.speed import Counted, bare, measured, plain
+from invmm_eval.audit import Plan
+from invmm_eval.noises.gaussian import diagonal
+from invmm_eval.result import Status
+from invmm_eval.similarities.pixel_cosine import PixelCosine
+from tests.exact import QUICK, Choosing, Mixture, pictures, targets
+
+PICTURES = pictures(3)
+IMAGES = torch.cat([PICTURES[:2], pictures(1, seed=99)])
+
+
+def plan(backbone: Any, similarity: PixelCosine, **changes: Any) -> Plan:
+    return Plan(backbone, similarity, diagonal(), replace(QUICK, **changes), 3, {})
+
+
+@pytest.mark.parametrize(
+    ("backbone", "guidance"), [(Mixture(PICTURES), (1.0,)), (Choosing(PICTURES), (1.0, 3.0))], ids=["plain", "guided"]
+)
+def test_the_plain_procedure_and_the_engine_agree(
+    backbone: Any, guidance: tuple[float, ...], cosine: PixelCosine
+) -> None:
+    asked = plan(backbone, cosine, guidance=guidance, max_steps=100)
+    ours = measured(asked, targets(IMAGES), batch_size=3)
+    theirs = [plain(backbone, target, asked) for target in targets(IMAGES)]
+    assert {Status.REPLICATED, Status.EXHAUSTED} == {result.status for result in ours}
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a.status, a.steps) == (b.status, b.steps)
+        assert a.kl == pytest.approx(b.kl, rel=1e-4)
+
+
+def test_the_bare_network_sees_as_many_rows_as_the_audit(cosine: PixelCosine) -> None:
+    model = Mixture(PICTURES)
+    asked = Counted(model)
+    measured(plan(model, cosine, max_steps=20), targets(IMAGES[2:]), asked)
+    assert sum(asked.stepped) == 20 * QUICK.draws
+    seen = model.rows_seen.copy()
+    model.rows_seen.clear()
+    bare(model, asked)
+    assert sorted(model.rows_seen) == sorted(seen)
