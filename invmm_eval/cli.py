@@ -180,6 +180,9 @@ def register(
         typer.echo(f"Removed {removed}." if removed else "The metric was not registered.")
     else:
         typer.echo(f'evaluate.load("invmm") now finds {place()}')
+        typer.echo(
+            "It asks the Hub first: where the network hangs, set HF_EVALUATE_OFFLINE=1 (HF_HUB_OFFLINE does not do)."
+        )
 
 
 def quiet() -> None:

@@ -412,10 +412,11 @@ def test_the_metric_is_registered_and_removed(tmp_path: Path) -> None:
     home = tmp_path / "a home whose name is so long that a line of a terminal would not hold it at all"
     status, out, err = python(code, HF_HOME=str(home))
     assert (status, err) == (0, "")
-    registered, first, removed, second, nothing, third = out.splitlines()
+    registered, hint, first, removed, second, nothing, third = out.splitlines()
     assert (first, second, third) == ("0", "0", "0")
     place = registered.removeprefix('evaluate.load("invmm") now finds ')
     assert Path(place).is_relative_to(home)
+    assert "HF_EVALUATE_OFFLINE=1" in hint
     assert removed == f"Removed {place}."
     assert nothing == "The metric was not registered."
     assert not [path for path in home.rglob("*") if "invmm" in path.name]

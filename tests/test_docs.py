@@ -13,6 +13,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 PYTHON = [text for language, text in BLOCKS if language == "python"]
+HARNESSES = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "harnesses.md").read_text("utf-8"), re.M | re.S)
 COMMANDS = [
     line.split()
     for language, text in BLOCKS
@@ -39,8 +40,8 @@ def test_the_readme_shows_three_ways() -> None:
     assert [command[1] for command in COMMANDS] == ["run"]
 
 
-@pytest.mark.parametrize("code", PYTHON)
-def test_python_in_the_readme_runs(code: str, workplace: Path) -> None:
+@pytest.mark.parametrize("code", [*PYTHON, *HARNESSES])
+def test_python_in_the_documents_runs(code: str, workplace: Path) -> None:
     run = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert "inf" in run.stdout

@@ -338,6 +338,31 @@ def test_it_goes_along_with_other_metrics(metric: InvMM, tiny_folder: Path, tmp_
     assert together == {f"{name}_{key}": value for name in ("one", "other") for key, value in alone.items()}
 
 
+class Brightness(evaluate.Metric):  # type: ignore[misc]
+    """How much brighter the predictions are than the references; as metrics of pairs do, it wants both."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        features = datasets.Features({"predictions": datasets.Image(), "references": datasets.Image()})
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=features)
+
+    def _compute(self, predictions: list[Any], references: list[Any], **_: Any) -> dict[str, float]:
+        return {"brightness": float(np.mean(predictions) - np.mean(references))}
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_it_goes_along_with_a_metric_of_pairs(
+    metric: InvMM, tiny_pipeline: DDIMPipeline, tmp_path: Path, at_once: bool
+) -> None:
+    pairs = {"predictions": [COLOURS, COLOURS], "references": [COLOURS, COLOURS // 2]}
+    combined = evaluate.combine([metric, Brightness(cache_dir=str(tmp_path / "pairs"))])
+    if not at_once:
+        combined.add_batch(**pairs)
+    together = combined.compute(model=tiny_pipeline, settings=TINY, **(pairs if at_once else {}))
+    alone = metric.compute(references=pairs["references"], model=tiny_pipeline, settings=TINY)
+    brighter = (COLOURS.mean() - (COLOURS // 2).mean()) / 2
+    assert together == {**alone, "brightness": pytest.approx(brighter)}
+
+
 def test_references_may_stay_in_memory(metric: InvMM, tiny_folder: Path, tmp_path: Path) -> None:
     in_memory = InvMM(keep_in_memory=True, cache_dir=str(tmp_path / "memory"))
     given: dict[str, Any] = {"references": [COLOURS, b""], "model": tiny_folder, "settings": TINY}

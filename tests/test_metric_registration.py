@@ -15,6 +15,7 @@ from evaluate.loading import CachedEvaluationModuleFactory
 from invmm_eval import metric_path
 from invmm_eval.errors import InvMMError
 from invmm_eval.metric.registration import register, unregister
+from tests.hub import Hub, Repository
 
 COMPUTE = """
 import json, socket, sys
@@ -31,6 +32,35 @@ by_path = evaluate.load(path)
 found = [metric.compute(references=[numpy.eye(8)], model=model, settings=settings) for metric in (by_name, by_path)]
 print(json.dumps([asked, type(by_name).__module__, type(by_path).__module__, found]))
 """
+
+LOAD = """
+import sys, evaluate
+for name in sys.argv[1:]:
+    try:
+        print(type(evaluate.load(name)).__module__)
+    except FileNotFoundError as error:
+        print(error)
+"""
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Hub]:
+    """With one Space, that of the metric."""
+    space = Repository({"invmm.py": b"from invmm_eval.metric.invmm import InvMM as InvMM\n"})
+    with Hub({"spaces/org/invmm": space}) as serving:
+        yield serving
+
+
+@pytest.fixture(scope="module")
+def home(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a user who registered the metric, and who loaded the Space's once."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate.config, "HF_MODULES_CACHE", folder / "modules")
+        register()
+    environment = hub.environment(folder) | {"HF_UPDATE_DOWNLOAD_COUNTS": "0"}
+    assert python("-c", LOAD, "org/invmm", "invmm", **environment).split() == ["invmm_eval.metric.invmm"] * 2
+    return environment
 
 
 @pytest.fixture
@@ -82,6 +112,21 @@ def test_a_fresh_process_finds_it_by_its_bare_name_and_by_its_path(
     assert by_path.startswith("evaluate_modules.metrics.invmm."), "evaluate runs a copy"
     assert found[0]["status"] == ["exhausted"]
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("refusal", [401, 404, 500])
+def test_a_hub_that_refuses_is_no_obstacle(hub: Hub, home: dict[str, str], refusal: int) -> None:
+    hub.refusals["/"] = refusal
+    told = python("-c", LOAD, "invmm", "org/invmm", "org/unknown", **home).splitlines()
+    assert told[:2] == ["invmm_eval.metric.invmm"] * 2
+    assert "'org/unknown' doesn't exist on the Hugging Face Hub" in told[2]
+
+
+def test_offline_the_hub_is_not_asked(hub: Hub, home: dict[str, str]) -> None:
+    hub.requests.clear()
+    offline = {**home, "HF_EVALUATE_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
+    assert python("-c", LOAD, "invmm", "org/invmm", **offline).split() == ["invmm_eval.metric.invmm"] * 2
+    assert hub.requests == []
 
 
 def test_unregister_takes_it_away(cache: Path) -> None:

@@ -1,0 +1,1 @@
+"""InvMM in other people's evaluation harnesses."""

@@ -1,0 +1,170 @@
+"""InvMM as a torchmetrics metric: watch how far a model in training has memorized chosen images.
+
+    canaries = InvMM(pipeline, recipe="demo")
+    canaries.update(images)
+    for _ in range(checkpoints):
+        train(pipeline)
+        print(canaries.compute()["replicated_fraction"])
+
+The states are the images, and :meth:`InvMM.compute` measures the model as it is at that moment. Where torchmetrics
+synchronises, the images are those of all processes, each once; every process measures its share of them, and all
+get the values of all.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import datasets
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from invmm_eval.audit import Choices, load_backbone, make_plan
+from invmm_eval.errors import InvMMError
+from invmm_eval.images import Source, Target, find_images, prepare
+
+_log = logging.getLogger(__name__)
+
+
+class InvMM(Metric):
+    """Has this diffusion model memorized these images?
+
+    Args:
+        model: A loaded pipeline, which may be in training, or a folder or Hub id, loaded anew by each compute.
+        backbone: The registered backbone; None finds it by the pipeline's class.
+        revision: Branch, tag or commit on the Hub.
+        load_to: The device for a folder or Hub id; None takes CUDA where there is one, else the CPU.
+        precision: That of the network of a folder or Hub id: float32, float16 or bfloat16.
+        batch_size: Images searched together.
+        micro_batch: At most so many rows go through the network at once; None takes one image's draws.
+        **kwargs: Similarity, noise family, recipe, settings and seed, as :class:`invmm_eval.audit.Choices` has them;
+            all others are those of :class:`torchmetrics.Metric`.
+
+    Raises:
+        InvMMError: There is no such model, backbone, device or precision.
+    """
+
+    is_differentiable = False
+    higher_is_better = None
+    full_state_update = False
+
+    pixels: list[Tensor] | Tensor
+
+    def __init__(
+        self,
+        model: object,
+        *,
+        backbone: str | None = None,
+        revision: str | None = None,
+        load_to: str | None = None,
+        precision: str = "float32",
+        batch_size: int = 8,
+        micro_batch: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        choices = {name: kwargs.pop(name) for name in Choices.__annotations__ if name in kwargs}
+        super().__init__(compute_with_cache=False, **kwargs)
+        self._model = model
+        self._loading = {"backbone": backbone, "revision": revision, "device": load_to, "dtype": precision}
+        self._choices: Choices = choices  # type: ignore[assignment]
+        self._batches = {"batch_size": batch_size, "micro_batch": micro_batch}
+        self._shape = load_backbone(model, **self._loading).image_shape
+        # Values from 0 to 255 in one dimension, as torchmetrics can gather them where a process has none.
+        self.add_state("pixels", default=[], dist_reduce_fx="cat")
+
+    def update(self, images: Any) -> None:
+        """Add images to watch; an image that is there already counts once.
+
+        Args:
+            images: A batch, uint8 or floats in [0, 1], as one tensor ``(n, C, H, W)`` or array ``(n, H, W, C)``; or a
+                list of images, a folder or a data set, as :func:`invmm_eval.audit.audit` takes them.
+
+        Raises:
+            InvMMError: An image cannot be read.
+        """
+        assert isinstance(self.pixels, list)
+        where = [images] if isinstance(images, str | Path | datasets.Dataset) else images
+        for source in find_images(*where):
+            self.pixels.append(prepare(source.value, self._shape).flatten().to(self.device, self.dtype))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Measure the model as it is now.
+
+        Returns:
+            ``invmm`` ``(n,)``, infinite where an image was not replicated and NaN where its search failed;
+            ``similarity`` ``(n,)``, the least of the last samples of each; and ``replicated_fraction``, a scalar over
+            the images that did not fail. Images stand in the order they were added, those of process 0 first.
+
+        Raises:
+            InvMMError: There are no images, or a choice does not exist.
+        """
+        images = dim_zero_cat(self.pixels) if len(self.pixels) else torch.empty(0)
+        targets = {t.digest: t for t in map(Target, images.view(-1, *self._shape).to("cpu", torch.uint8))}
+        if not targets:
+            raise InvMMError("There is no image to watch; give some to update() first.")
+        backbone = load_backbone(self._model, **self._loading)
+        plan = make_plan(backbone, self._model, self._loading["revision"], **self._choices)
+        sources = [Source(str(index), target.image) for index, target in enumerate(targets.values())]
+        first, processes = 0, 1
+        if self._is_synced:
+            first = torch.distributed.get_rank(self.process_group)
+            processes = torch.distributed.get_world_size(self.process_group)
+        rows = []
+        for result in plan.run(sources[first::processes], **self._batches):
+            if result.error:
+                _log.warning("The search of watched image %s failed: %s", result.name, result.error)
+            similarity = float("nan") if result.similarity is None else result.similarity
+            rows.append([float(result.name), result.invmm, similarity])
+        values = torch.tensor(rows, device=self.device).view(-1, 3)
+        if self._is_synced:
+            values = torch.cat((self.dist_sync_fn or gather_all_tensors)(values, group=self.process_group))
+        _, invmm, similarity = values[values[:, 0].argsort()].unbind(dim=1)
+        measured = invmm[~invmm.isnan()]
+        return {
+            "invmm": invmm,
+            "similarity": similarity,
+            "replicated_fraction": measured.isfinite().float().mean(),
+        }
+
+    def plot(  # type: ignore[override]
+        self, val: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]] | None = None, ax: Axes | None = None
+    ) -> tuple[Any, Axes]:
+        """Draw the InvMM of each image over checkpoints, filled where it was replicated, hollow at the top where not.
+
+        Args:
+            val: What :meth:`compute` returned, once or at several checkpoints; None computes it now.
+            ax: Where to draw; None makes a figure.
+
+        Returns:
+            The figure and its axes.
+        """
+        values = [val] if isinstance(val, Mapping) else [self.compute()] if val is None else val
+        axes = ax or plt.subplots()[1]
+        invmm = torch.stack([value["invmm"].cpu() for value in values])
+        finite = invmm[invmm.isfinite()]
+        top = 2 * float(finite.max()) if len(finite) else 1.0
+        checkpoints = torch.arange(1, len(values) + 1)
+        for number, series in enumerate(invmm.T):
+            (line,) = axes.plot(checkpoints, series.clamp(max=top), label=f"image {number}")
+            for found, face in ((series.isfinite(), line.get_color()), (series.isinf(), "none")):
+                axes.plot(checkpoints[found], series[found].clamp(max=top), "o", mfc=face, mec=line.get_color())
+        axes.axhline(top, linestyle=":", color="grey", zorder=0)
+        axes.annotate("not replicated", (0.01, top), xycoords=("axes fraction", "data"), va="bottom", color="grey")
+        axes.set(yscale="log", xlabel="checkpoint", ylabel="InvMM (small: memorized)", xticks=checkpoints)
+        axes.legend()
+        return axes.figure, axes
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "InvMM":
+        """A copy, as ``clone`` and ``MetricTracker`` make it, watches the same model, not a copy of it."""
+        memo[id(self._model)] = self._model
+        copy = type(self).__new__(type(self))
+        memo[id(self)] = copy
+        copy.__setstate__(deepcopy(self.__getstate__(), memo))
+        return copy
