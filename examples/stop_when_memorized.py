@@ -74,7 +74,7 @@ def main() -> None:
         velocity = pipeline.scheduler.get_velocity(batch, noise, t)
         loss = mse_loss(pipeline.unet(x_t, t).sample, velocity)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         if watch.on_step_end(step):
             print(f"Stopped at step {step}: a canary is memorized.")

@@ -37,20 +37,11 @@ class BackboneMaker(Protocol):
         ...
 
 
-class SimilarityMaker(Protocol):
-    """Makes a similarity from the options its user gave."""
+SimilarityMaker = Callable[..., "Similarity"]
+"""``make(*, device, **options)``: a similarity that computes on ``device``, with the options its user gave."""
 
-    def __call__(self, *, device: "torch.device", **options: Any) -> "Similarity":
-        """A similarity that computes on ``device``."""
-        ...
-
-
-class NoiseFamilyMaker(Protocol):
-    """Makes a noise family from the options its user gave."""
-
-    def __call__(self, **options: Any) -> "NoiseFamily":
-        """A family."""
-        ...
+NoiseFamilyMaker = Callable[..., "NoiseFamily"]
+"""``make(**options)``: a noise family, with the options its user gave."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMPipeline
@@ -125,7 +126,7 @@ def test_a_search_that_fails_is_not_a_number(tiny_pipeline: DDIMPipeline, caplog
 def test_the_drawing_shows_each_image_over_checkpoints(tiny_pipeline: DDIMPipeline) -> None:
     values = [{"invmm": torch.tensor(row)} for row in ([torch.inf, 0.2, torch.inf], [0.1, 0.4, torch.nan])]
     figure, axes = InvMM(tiny_pipeline).plot(values)
-    drawn = {tuple(map(tuple, line.get_xydata().round(3).tolist())) for line in axes.lines}
+    drawn = {tuple(map(tuple, np.asarray(line.get_xydata()).round(3).tolist())) for line in axes.lines}
     assert drawn >= {((2, 0.1),), ((1, 0.2), (2, 0.4))}, "where they were replicated"
     assert drawn >= {((1, 0.8),)}, "above all, where they were not"
     labels = axes.get_legend_handles_labels()[1]

@@ -72,9 +72,14 @@ class InvMM(Metric):
         choices = {name: kwargs.pop(name) for name in Choices.__annotations__ if name in kwargs}
         super().__init__(compute_with_cache=False, **kwargs)
         self._model = model
-        self._loading = {"backbone": backbone, "revision": revision, "device": load_to, "dtype": precision}
+        self._loading: dict[str, Any] = {
+            "backbone": backbone,
+            "revision": revision,
+            "device": load_to,
+            "dtype": precision,
+        }
         self._choices: Choices = choices  # type: ignore[assignment]
-        self._batches = {"batch_size": batch_size, "micro_batch": micro_batch}
+        self._batches: dict[str, Any] = {"batch_size": batch_size, "micro_batch": micro_batch}
         self._shape = load_backbone(model, **self._loading).image_shape
         # Values from 0 to 255 in one dimension, as torchmetrics can gather them where a process has none.
         self.add_state("pixels", default=[], dist_reduce_fx="cat")
@@ -120,8 +125,8 @@ class InvMM(Metric):
         for result in plan.run(sources[first::processes], **self._batches):
             if result.error:
                 _log.warning("The search of watched image %s failed: %s", result.name, result.error)
-            similarity = float("nan") if result.similarity is None else result.similarity
-            rows.append([float(result.name), result.invmm, similarity])
+            alike = float("nan") if result.similarity is None else result.similarity
+            rows.append([float(result.name), result.invmm, alike])
         values = torch.tensor(rows, device=self.device).view(-1, 3)
         if self._is_synced:
             values = torch.cat((self.dist_sync_fn or gather_all_tensors)(values, group=self.process_group))
@@ -133,7 +138,7 @@ class InvMM(Metric):
             "replicated_fraction": measured.isfinite().float().mean(),
         }
 
-    def plot(  # type: ignore[override]
+    def plot(
         self, val: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]] | None = None, ax: Axes | None = None
     ) -> tuple[Any, Axes]:
         """Draw the InvMM of each image over checkpoints, filled where it was replicated, hollow at the top where not.
