@@ -41,7 +41,8 @@ class Bar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if not self._progress.disable:
+            self._progress.stop()
 
     def on_step(self, searches: Sequence[Search]) -> None:
         """Move the bar; the numbers are read only when it is drawn, so that the model never waits for them."""

@@ -160,7 +160,7 @@ class InvMM(evaluate.Metric):  # type: ignore[misc]
         return self._kept[1]
 
 
-def _stored(image: Any) -> str | Path | bytes | None:
+def _stored(image: Any) -> str | bytes | None:
     """What evaluate keeps of an image until all are there: its file, or an exact PNG of its pixels.
 
     Left to itself, it would keep a PIL image as the name of the file it once came from, or as a JPEG, and refuse
@@ -169,8 +169,10 @@ def _stored(image: Any) -> str | Path | bytes | None:
     if isinstance(image, Mapping):
         contents = image.get("bytes")
         image = image.get("path") if contents is None else contents
-    if image is None or isinstance(image, str | Path | bytes):
+    if image is None or isinstance(image, str | bytes):
         return image
+    if isinstance(image, Path):
+        return str(image)
     if isinstance(image, bytearray | memoryview):
         return bytes(image)
     if isinstance(image, Image.Image):
