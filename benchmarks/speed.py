@@ -36,7 +36,7 @@ from torch import Generator, Tensor, nn
 
 from invmm_eval.audit import Plan, load_backbone, make_plan
 from invmm_eval.backbone import Backbone
-from invmm_eval.condition import Condition, Context
+from invmm_eval.condition import Condition, Context, rows
 from invmm_eval.demo import choose
 from invmm_eval.images import Target, prepare
 from invmm_eval.inversion import _generator as generator
@@ -81,13 +81,15 @@ def plain(backbone: Backbone, target: Target, plan: Plan) -> Outcome:
     x_0, features = backbone.encode(pixels), similarity.embed(pixels)
     q, condition = plan.noise(x_0[0]), backbone.condition(target.caption)
     steps, checks = (generator(seed, target.digest, purpose) for purpose in ("steps", "checks"))
-    contexts = generator(seed, target.digest, "contexts", backbone.device)
+    step_contexts, check_contexts = (
+        generator(seed, target.digest, purpose, backbone.device) for purpose in ("step contexts", "check contexts")
+    )
     adam = torch.optim.Adam([*q.parameters().values(), *condition.parameters().values()], lr=recipe.learning_rate)
     weight, losses = AdaptiveWeight(recipe), []
     for step in range(1, recipe.max_steps + 1):
         n = q.rsample(recipe.draws, steps)
         t = backbone.schedule.draw(recipe.draws, steps).to(backbone.device)
-        context = condition.rsample(recipe.draws, contexts)
+        context = condition.rsample(recipe.draws, step_contexts)
         alpha_t, sigma_t = (broadcast(level, n) for level in backbone.schedule(t))
         fit = (backbone.predict_x0(alpha_t * x_0 + sigma_t * n, t, context) - x_0).square().mean()
         adam.zero_grad()
@@ -99,7 +101,7 @@ def plain(backbone: Backbone, target: Target, plan: Plan) -> Outcome:
             continue
         window = losses[-recipe.window :]
         weight.check(sum(window) / len(window))
-        if replicated(backbone, q, condition, features, plan, checks, contexts):
+        if replicated(backbone, q, condition, features, plan, checks, check_contexts):
             return Outcome(Status.REPLICATED, q.kl().item(), step)
     return Outcome(Status.EXHAUSTED, q.kl().item(), recipe.max_steps)
 
@@ -117,7 +119,10 @@ def replicated(
     """Whether all K samples pass at some scale; all are made, at all scales."""
     recipe, similarity = plan.recipe, plan.similarity
     noise = q.rsample(recipe.check_images, checks)
-    told, null = condition.rsample(recipe.check_images, contexts), condition.null(recipe.check_images)
+    told = condition.rsample(1 if recipe.shared_context else recipe.check_images, contexts)
+    if recipe.shared_context:
+        told = rows(told, torch.zeros(recipe.check_images, dtype=torch.long))
+    null = condition.null(recipe.check_images)
     least = [
         similarity.compare(similarity.embed(denoised(backbone, noise, told, null, scale, recipe)), features).min()
         for scale in recipe.guidance
@@ -196,9 +201,9 @@ def bare(backbone: Backbone, asked: Counted) -> None:
     like = backbone.encode(torch.zeros(1, channels, height, width, device=backbone.device))
 
     def portions(sizes: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in sizes:
-            x_t = torch.randn(rows, *like.shape[1:], device=backbone.device)
-            yield x_t, backbone.schedule.draw(rows, torch.Generator().manual_seed(0)).to(backbone.device)
+        for count in sizes:
+            x_t = torch.randn(count, *like.shape[1:], device=backbone.device)
+            yield x_t, backbone.schedule.draw(count, torch.Generator().manual_seed(0)).to(backbone.device)
 
     for x_t, t in portions(asked.stepped):
         x_t.requires_grad_()

@@ -10,6 +10,7 @@ import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -160,6 +161,7 @@ def load_backbone(
     revision: str | None = None,
     device: str | None = None,
     dtype: str = "float32",
+    options: Mapping[str, Any] | None = None,
 ) -> Backbone:
     """A model behind the backbone that serves its pipeline's class, or behind the one that is named.
 
@@ -169,14 +171,16 @@ def load_backbone(
         revision: Branch, tag or commit on the Hub.
         device: None takes CUDA where there is one, else the CPU.
         dtype: Precision of the network: float32, float16 or bfloat16.
+        options: For the backbone, such as ``prompt_mode``.
 
     Raises:
-        InvMMError: There is no such model, backbone, device or precision.
+        InvMMError: There is no such model, backbone, device, precision or option.
     """
     if dtype not in DTYPES:
         raise InvMMError(f"There is no precision {dtype!r}; take one of {', '.join(DTYPES)}.")
     entry = host().backbone(backbone) if backbone else host().backbone_for(pipeline_class(model, revision))
-    return entry.make(model, revision=revision, device=find_device(device), dtype=DTYPES[dtype])
+    make = partial(entry.make, model, revision=revision, device=find_device(device), dtype=DTYPES[dtype])
+    return _made(make, backbone or "The backbone", options) if options else make()
 
 
 def find_device(name: str | None) -> torch.device:
@@ -219,7 +223,7 @@ def make_plan(backbone: Backbone, model: object, revision: str | None = None, **
     config = {
         "model": model_name(model, revision),
         "weights": weights_identity(model, revision),
-        "image_shape": list(backbone.image_shape),
+        "backbone": {**backbone.settings, "image_shape": list(backbone.image_shape)},
         "similarity": {"name": similarity.name, "threshold": similarity.threshold, **similarity.settings},
         "noise": {"name": noise, **noise_options},
         "recipe": asdict(recipe),
@@ -277,6 +281,7 @@ def audit(
     revision: str | None = None,
     device: str | None = None,
     dtype: str = "float32",
+    backbone_options: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     batch_size: int = 8,
     micro_batch: int | None = None,
@@ -293,6 +298,7 @@ def audit(
         revision: Branch, tag or commit on the Hub.
         device: None takes CUDA where there is one, else the CPU.
         dtype: Precision of the network: float32, float16 or bfloat16.
+        backbone_options: For the backbone, such as ``prompt_mode``.
         out: A folder to keep results in, and to go on from.
         batch_size: Images searched together.
         micro_batch: At most so many rows go through the network at once; None takes one image's draws.
@@ -305,7 +311,9 @@ def audit(
     Raises:
         InvMMError: Something that was asked for does not exist or does not fit.
     """
-    loaded = load_backbone(model, backbone=backbone, revision=revision, device=device, dtype=dtype)
+    loaded = load_backbone(
+        model, backbone=backbone, revision=revision, device=device, dtype=dtype, options=backbone_options
+    )
     measured = make_plan(loaded, model, revision, **choices).run(
         find_images(images), out=out, batch_size=batch_size, micro_batch=micro_batch, on_step=on_step
     )

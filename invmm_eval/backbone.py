@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -41,6 +42,11 @@ class Backbone(Protocol):
     @property
     def recipe(self) -> Recipe:
         """The published settings for this family of models."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, str | int | float | None]:
+        """All but the weights that decides its values (prompt mode, precision, ...), recorded in every audit."""
         ...
 
     @property

@@ -75,6 +75,9 @@ def run(
     backbone: Annotated[
         str | None, typer.Option(help="Registered name; found by the pipeline's class if not given.")
     ] = None,
+    backbone_option: Annotated[
+        list[str], typer.Option(metavar="KEY=VALUE", help="For example prompt-mode=caption.")
+    ] = [],  # noqa: B006
     similarity: Annotated[str | None, typer.Option(help="Registered name: sscd, pixel-cosine, ssim, ...")] = None,
     similarity_option: Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="For example side=64.")] = [],  # noqa: B006
     noise: Annotated[str, typer.Option(help="Registered name of the noise family.")] = "diagonal-gaussian",
@@ -105,7 +108,8 @@ def run(
     }
     sources = find_images(*images, *more)
     quiet()
-    loaded = load_backbone(model, backbone=backbone, revision=revision, device=device, dtype=dtype)
+    options = pairs(backbone_option)
+    loaded = load_backbone(model, backbone=backbone, revision=revision, device=device, dtype=dtype, options=options)
     plan = make_plan(loaded, model, revision, **choices)
     with Bar(len(sources), plan.recipe.max_steps, err) as bar:
         measured = plan.run(

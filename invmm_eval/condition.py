@@ -29,6 +29,10 @@ class Condition(Protocol):
         """``n`` contexts of the unconditional pass of classifier-free guidance (Ho and Salimans 2022)."""
         ...
 
+    def prompt(self) -> str | None:
+        """The prompt as a person can read it, the searched one as it is now; None where the model takes none."""
+        ...
+
 
 class Unconditional:
     """The condition of a model that takes none."""
@@ -44,6 +48,10 @@ class Unconditional:
     def null(self, n: int) -> Context:  # noqa: ARG002
         """The empty context."""
         return {}
+
+    def prompt(self) -> str | None:
+        """There is none."""
+        return None
 
 
 def join(contexts: Sequence[Context]) -> Context:

@@ -31,9 +31,9 @@ class BackboneMaker(Protocol):
     """Loads a model."""
 
     def __call__(
-        self, model: object, *, revision: str | None, device: "torch.device", dtype: "torch.dtype"
+        self, model: object, *, revision: str | None, device: "torch.device", dtype: "torch.dtype", **options: Any
     ) -> "Backbone":
-        """A backbone for ``model``: a folder, a Hub id or a loaded pipeline."""
+        """A backbone for ``model``, a folder, a Hub id or a loaded pipeline, with the options its user gave."""
         ...
 
 

@@ -180,7 +180,8 @@ class Search:
         seed, digest = self._engine.seed, self.target.digest
         self._steps = _generator(seed, digest, "steps")
         self._checks = _generator(seed, digest, "checks")
-        self._contexts = _generator(seed, digest, "contexts", backbone.device)
+        self._step_contexts = _generator(seed, digest, "step contexts", backbone.device)
+        self._check_contexts = _generator(seed, digest, "check contexts", backbone.device)
 
     @property
     def loss(self) -> float:
@@ -200,16 +201,17 @@ class Search:
         return _Draw(
             noise=self.noise.rsample(draws, self._steps),
             t=backbone.schedule.draw(draws, self._steps).to(backbone.device),
-            context=self.condition.rsample(draws, self._contexts),
+            context=self.condition.rsample(draws, self._step_contexts),
         )
 
     def trial(self) -> Trial:
         """The random numbers of one check."""
-        images = self._engine.recipe.check_images
+        images, shared = self._engine.recipe.check_images, self._engine.recipe.shared_context
         with torch.no_grad():
+            context = self.condition.rsample(1 if shared else images, self._check_contexts)
             return Trial(
                 noise=self.noise.rsample(images, self._checks),
-                context=self.condition.rsample(images, self._contexts),
+                context=rows(context, torch.zeros(images, dtype=torch.long)) if shared else context,
                 null=self.condition.null(images),
                 features=self.features,
             )
@@ -281,6 +283,7 @@ class Search:
             check=self.last_check,
             noise={name: tensor.detach().cpu() for name, tensor in self.noise.parameters().items()},
             condition={name: tensor.detach().cpu() for name, tensor in self.condition.parameters().items()},
+            prompt=self.condition.prompt(),
         )
 
 

@@ -29,6 +29,7 @@ class Recipe:
         check_images: Images drawn at a check and guidance scale (K); all must pass.
         sampler_steps: Steps of the deterministic sampler at a check.
         guidance: Scales of classifier-free guidance tried at a check; one at which all images pass is enough.
+        shared_context: Whether a check draws one context (soft prompt) for all its noises, or one for each.
         threshold: Similarity from which on an image passes (beta); None takes the similarity's own.
     """
 
@@ -44,6 +45,7 @@ class Recipe:
     check_images: int = 8
     sampler_steps: int = 200
     guidance: tuple[float, ...] = (1.0,)
+    shared_context: bool = True
     threshold: float | None = None
 
     def __post_init__(self) -> None:
@@ -91,6 +93,7 @@ class Recipe:
         readers: dict[Any, Callable[[str], Any]] = {
             int: int,
             float: float,
+            bool: _truth,
             str: str,
             tuple[float, ...]: _scales,
             float | None: float,
@@ -102,9 +105,13 @@ class Recipe:
                 raise InvMMError(f"{setting!r} is not KEY=VALUE with KEY one of {', '.join(sorted(hints))}.")
             try:
                 changes[key] = readers[hints[key]](text)
-            except ValueError:
+            except (KeyError, ValueError):
                 raise InvMMError(f"{text!r} is no value for the recipe's {key}.") from None
         return changes
+
+
+def _truth(text: str) -> bool:
+    return {"true": True, "false": False}[text.lower()]
 
 
 def _scales(text: str) -> tuple[float, ...]:
@@ -127,7 +134,9 @@ STABLE_DIFFUSION = Recipe(
 )
 """Stable Diffusion 1.4 and 2.1."""
 
-STABLE_DIFFUSION_3 = replace(STABLE_DIFFUSION, name="paper-sd3", guidance=(1.0, 2.0, 3.0, 4.0, 5.0))
+STABLE_DIFFUSION_3 = replace(
+    STABLE_DIFFUSION, name="paper-sd3", guidance=(1.0, 2.0, 3.0, 4.0, 5.0), shared_context=False
+)
 """Stable Diffusion 3.5 medium."""
 
 DEMO = Recipe(name="demo", max_steps=250, draws=8, check_every=25, sampler_steps=25, threshold=0.9)

@@ -51,6 +51,7 @@ class Result:
         check: The last check; complete (all K samples at all scales) where the search was exhausted.
         noise: Parameters of q by name, on the CPU.
         condition: Parameters of the condition by name, on the CPU.
+        prompt: The prompt that was searched or given, as a person can read it; None where the model takes none.
         trace: One point a check.
         seconds_steps: This image's share of the time spent on steps.
         seconds_checks: Its share of the time spent on checks.
@@ -66,6 +67,7 @@ class Result:
     check: Check | None = None
     noise: Mapping[str, Tensor] = field(default_factory=dict)
     condition: Mapping[str, Tensor] = field(default_factory=dict)
+    prompt: str | None = None
     trace: tuple[Point, ...] = ()
     seconds_steps: float = 0.0
     seconds_checks: float = 0.0
@@ -98,6 +100,7 @@ class Result:
             "similarity": _finite(self.similarity),
             "passed": self.check.passed if self.check else None,
             "similarities": similarities,
+            "prompt": self.prompt,
             "trace": [[_finite(value) for value in point] for point in self.trace],
             "seconds_steps": round(self.seconds_steps, 3),
             "seconds_checks": round(self.seconds_checks, 3),
@@ -138,7 +141,7 @@ class Result:
                 similarities={float(scale): _floats(values) for scale, values in record["similarities"].items()},
                 samples={float(scale): images for scale, images in part("samples.").items()},
             )
-        kept = ("index", "name", "digest", "kl", "steps", "seconds_steps", "seconds_checks", "error")
+        kept = ("index", "name", "digest", "kl", "steps", "prompt", "seconds_steps", "seconds_checks", "error")
         return cls(
             **{key: record[key] for key in kept},
             status=Status(record["status"]),

@@ -41,6 +41,7 @@ class Mixture:
     """
 
     recipe = QUICK
+    settings: Mapping[str, str | int | float | None] = {"name": "mixture"}
     clip: float | None = None
     device = torch.device("cpu")
 
@@ -90,6 +91,9 @@ class Chooser:
 
     def null(self, n: int) -> Context:
         return {"logits": torch.zeros(n, len(self.logits))}
+
+    def prompt(self) -> str:
+        return f"picture {self.logits.argmax().item()}"
 
 
 class Choosing(Mixture):

@@ -307,7 +307,7 @@ def test_the_config_tells_all_that_decides() -> None:
     assert told == {
         "model": "org/name@v1",
         "weights": None,
-        "image_shape": [1, 4, 4],
+        "backbone": {"name": "mixture", "image_shape": [1, 4, 4]},
         "similarity": {"name": "strict", "threshold": 2.0, "of": "tests", "side": None},
         "noise": {"name": "low-rank-gaussian", "rank": 2},
         "seed": 7,

@@ -24,6 +24,7 @@ class Labelled:
     """
 
     recipe = Recipe()
+    settings: Mapping[str, str | int | float | None] = {"name": "codes"}
     clip: float | None = None
     device = torch.device("cpu")
     image_shape = (1, 1, 1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from invmm_eval.condition import Context
 from invmm_eval.errors import InvMMError
@@ -19,7 +19,7 @@ from invmm_eval.recipe import Recipe
 from invmm_eval.result import Result, Status
 from invmm_eval.sampling import sample
 from invmm_eval.similarities.pixel_cosine import PixelCosine
-from tests.exact import QUICK, SHAPE, Choosing, Mixture, pictures, targets
+from tests.exact import QUICK, SHAPE, Chooser, Choosing, Mixture, pictures, targets
 
 MEMORIZED = pictures(5)
 UNSEEN = pictures(1, seed=99)
@@ -158,6 +158,30 @@ def test_the_condition_is_searched_along(cosine: PixelCosine) -> None:
         assert set(result.check.similarities) == {1.0, 2.0, 4.0}
     fixed = run(Mixture(MEMORIZED), MEMORIZED, cosine, batch_size=5)
     assert sum(r.invmm for r in found.values()) < sum(r.invmm for r in fixed.values())
+
+
+@pytest.mark.parametrize(("shared", "drawn"), [(True, 1), (False, QUICK.check_images)])
+def test_a_check_draws_one_context_for_all_noises_or_one_for_each(
+    cosine: PixelCosine, shared: bool, drawn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def rsample(self: Chooser, n: int, generator: Generator) -> Context:
+        if not torch.is_grad_enabled():
+            seen.append(n)
+        return original(self, n, generator)
+
+    original = Chooser.rsample
+    monkeypatch.setattr(Chooser, "rsample", rsample)
+    run(Choosing(MEMORIZED), MEMORIZED[:1], cosine, recipe=replace(QUICK, shared_context=shared))
+    assert seen
+    assert set(seen) == {drawn}
+
+
+def test_the_found_prompt_can_be_read(cosine: PixelCosine) -> None:
+    found = run(Choosing(MEMORIZED), MEMORIZED[:2], cosine, batch_size=2)
+    assert [found["0"].prompt, found["1"].prompt] == ["picture 0", "picture 1"]
+    assert run(Mixture(MEMORIZED), MEMORIZED[:1], cosine)["0"].prompt is None
 
 
 def test_the_trace_follows_the_weight(cosine: PixelCosine) -> None:

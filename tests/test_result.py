@@ -27,6 +27,7 @@ RESULT = Result(
     check=CHECK,
     noise={"mu": torch.arange(4.0).view(1, 2, 2), "logvar": torch.zeros(())},
     condition={"logits": torch.ones(5)},
+    prompt="a red balloon",
     trace=(Point(50, 0.1, 0.2, 1.0, 0.3), Point(100, 0.05, 0.25, 1.1, 0.8)),
     seconds_steps=1.5,
     seconds_checks=0.25,

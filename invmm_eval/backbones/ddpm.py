@@ -4,6 +4,8 @@ The model's data are images in [-1, 1]; its output (noise, velocity or sample) b
 Ho et al. 2020, "Denoising Diffusion Probabilistic Models".
 """
 
+from collections.abc import Mapping
+
 import torch
 from diffusers import UNet2DModel
 from torch import Tensor
@@ -51,6 +53,7 @@ class DDPM:
         self.device: torch.device = self._unet.device
         self.schedule = VariancePreserving(pipeline.scheduler.alphas_cumprod.to(self.device))
         self.recipe: Recipe = PAPER
+        self.settings: Mapping[str, str | int | float | None] = {"name": "ddpm", "dtype": str(self._unet.dtype)}
         self.clip: float | None = scheduler.clip_sample_range if scheduler.get("clip_sample") else None
         self._x0_from = X0_FROM[scheduler.prediction_type]
         size = self._unet.config.sample_size

@@ -49,6 +49,7 @@ Args:
     revision (str): branch, tag or commit on the Hub.
     device (str): defaults to CUDA where there is one, else the CPU.
     dtype (str): precision of the network, 'float32', 'float16' or 'bfloat16'. Defaults to 'float32'.
+    backbone_options (dict): for the backbone, such as prompt_mode.
     out (str): a folder to keep results in; what it holds already is not measured again. Defaults to none.
     batch_size (int): images searched together. Defaults to 8.
     micro_batch (int): at most so many rows go through the network at once. Defaults to one image's draws.
@@ -123,6 +124,7 @@ class InvMM(evaluate.Metric):  # type: ignore[misc]
         revision: str | None = None,
         device: str | None = None,
         dtype: str = "float32",
+        backbone_options: Mapping[str, Any] | None = None,
         out: str | Path | None = None,
         batch_size: int = 8,
         micro_batch: int | None = None,
@@ -131,7 +133,9 @@ class InvMM(evaluate.Metric):  # type: ignore[misc]
     ) -> dict[str, Any]:
         if max_steps is not None:
             choices["settings"] = {**choices.get("settings", {}), "max_steps": max_steps}
-        loaded = self._backbone(model, backbone=backbone, revision=revision, device=device, dtype=dtype)
+        loaded = self._backbone(
+            model, backbone=backbone, revision=revision, device=device, dtype=dtype, options=backbone_options
+        )
         plan = make_plan(loaded, model, revision, **choices)
         images = [image or {} for image in references]
         sources = [Source(image.get("path") or str(index), image) for index, image in enumerate(images)]

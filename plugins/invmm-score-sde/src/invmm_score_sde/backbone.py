@@ -7,6 +7,7 @@ would have, the same path keeps its variance and ends in the standard normal noi
     x_t = alpha_t * y_t = alpha_t * x_0 + sigma_t * n,   alpha_t = 1 / sqrt(1 + s_t^2),   sigma_t = s_t * alpha_t
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -82,6 +83,7 @@ class ScoreSDE:
         levels = pipeline.scheduler.config
         self.schedule = VarianceExploding(levels.sigma_min, levels.sigma_max, levels.sampling_eps, self.device)
         self.recipe: Recipe = replace(DDPM, name="score-sde-ve")
+        self.settings: Mapping[str, str | int | float | None] = {"name": "score-sde-ve", "dtype": str(self._unet.dtype)}
         self.clip: float | None = None
         size = self._unet.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
