@@ -201,13 +201,13 @@ class Findings:
 
     @property
     def command(self) -> str:
-        """The command line that asks for the same again; ``IMAGES`` and ``FOLDER`` stand for what is not recorded."""
+        """The command that asks for the same, an option a line; ``IMAGES`` and ``FOLDER`` stand for what is missing."""
         config = self.config
         at_revision = _AT_REVISION.fullmatch(config["model"])
         model, revision = at_revision.groups() if at_revision else (config["model"], None)
         similarity, noise, backbone = (dict(config[part]) for part in ("similarity", "noise", "backbone"))
         precision = str(backbone.get("dtype", "float32")).removeprefix("torch.")
-        parts = ["invmm-eval", "run", "--model", model, *(["--revision", revision] if revision else [])]
+        parts = ["--model", model, *(["--revision", revision] if revision else [])]
         parts += ["--images", "IMAGES", "--out", "FOLDER"]
         parts += ["--backbone", backbone["name"]] if "name" in backbone else []
         parts += _options("--backbone-option", backbone, {"name", "dtype", "image_shape"})
@@ -216,7 +216,8 @@ class Findings:
         parts += _options("--similarity-option", similarity, {"name", "threshold"})
         parts += ["--noise", noise["name"], *_options("--noise-option", noise, {"name"})]
         parts += [*self._recipe_options(), "--seed", str(config["seed"])]
-        return shlex.join(parts)
+        options = (f"{flag} {shlex.quote(value)}" for flag, value in zip(parts[::2], parts[1::2], strict=True))
+        return " \\\n  ".join(["invmm-eval run", *options])
 
     def _recipe_options(self) -> list[str]:
         """Changes to a recipe that is known by name, else all settings."""

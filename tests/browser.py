@@ -46,10 +46,10 @@ def problems(browser: Chrome) -> list[str]:
 
 
 def requests(browser: Chrome) -> list[str]:
-    """The addresses that were asked for since it was last asked, but for those of data within the page."""
+    """The addresses that were asked for since it was last asked, but for those within the page or the browser."""
     messages: Iterator[Any] = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
     asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    return [url for url in asked if not url.startswith("data:")]
+    return [url for url in asked if not url.startswith(("data:", "chrome:"))]
 
 
 def screenshot(browser: Chrome, path: Path) -> None:
