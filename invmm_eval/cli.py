@@ -78,6 +78,10 @@ def run(
     backbone_option: Annotated[
         list[str], typer.Option(metavar="KEY=VALUE", help="For example prompt-mode=caption.")
     ] = [],  # noqa: B006
+    captions: Annotated[
+        str | None,
+        typer.Option(help="Where each image's text is: a column of the dataset, or an ending of files such as .txt."),
+    ] = None,
     similarity: Annotated[str | None, typer.Option(help="Registered name: sscd, pixel-cosine, ssim, ...")] = None,
     similarity_option: Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="For example side=64.")] = [],  # noqa: B006
     noise: Annotated[str, typer.Option(help="Registered name of the noise family.")] = "diagonal-gaussian",
@@ -106,7 +110,7 @@ def run(
         "settings": Settings.parse(settings),
         "seed": seed,
     }
-    sources = find_images(*images, *more)
+    sources = find_images(*images, *more, captions=captions)
     quiet()
     options = pairs(backbone_option)
     loaded = load_backbone(model, backbone=backbone, revision=revision, device=device, dtype=dtype, options=options)

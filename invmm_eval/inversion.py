@@ -23,7 +23,7 @@ from torch import Generator, Tensor
 
 from invmm_eval.backbone import Backbone
 from invmm_eval.check import Check, Trial, check
-from invmm_eval.condition import Context, join, rows
+from invmm_eval.condition import Context, join, repeat, rows
 from invmm_eval.errors import InvMMError
 from invmm_eval.images import Target
 from invmm_eval.noise import Noise, NoiseFamily
@@ -112,7 +112,7 @@ def replicate(
     channels, height, width = backbone.image_shape
     like = backbone.encode(torch.zeros(1, channels, height, width, device=backbone.device))[0]
     q = noise(like)
-    condition = backbone.condition()
+    condition = backbone.condition(result.caption)
     _restore(q.parameters(), result.noise, "noise")
     _restore(condition.parameters(), result.condition, "condition")
     scale = result.check.best_scale if guidance is None else guidance
@@ -211,7 +211,7 @@ class Search:
             context = self.condition.rsample(1 if shared else images, self._check_contexts)
             return Trial(
                 noise=self.noise.rsample(images, self._checks),
-                context=rows(context, torch.zeros(images, dtype=torch.long)) if shared else context,
+                context=repeat(context, images) if shared else context,
                 null=self.condition.null(images),
                 features=self.features,
             )
@@ -268,6 +268,7 @@ class Search:
             index=self.index,
             name=self.target.name,
             digest=self.target.digest,
+            caption=self.target.caption,
             status=self.status or Status.EXHAUSTED,
             steps=self.step,
             trace=tuple(self.trace),

@@ -45,6 +45,7 @@ class Result:
         index: Position among the images of the run.
         name: What its user calls it.
         digest: SHA-256 of its pixels, the identity that its random numbers derive from.
+        caption: The text that goes with it, where one was given.
         status: How the search ended.
         kl: ``KL(q || N(0, I))`` in nats per dimension where it ended; None where it failed.
         steps: Adam steps taken.
@@ -72,6 +73,7 @@ class Result:
     seconds_steps: float = 0.0
     seconds_checks: float = 0.0
     error: str | None = None
+    caption: str | None = None
 
     @property
     def invmm(self) -> float:
@@ -93,6 +95,7 @@ class Result:
             "index": self.index,
             "name": self.name,
             "digest": self.digest,
+            "caption": self.caption,
             "status": str(self.status),
             "invmm": _finite(self.invmm),
             "kl": self.kl,
@@ -141,7 +144,18 @@ class Result:
                 similarities={float(scale): _floats(values) for scale, values in record["similarities"].items()},
                 samples={float(scale): images for scale, images in part("samples.").items()},
             )
-        kept = ("index", "name", "digest", "kl", "steps", "prompt", "seconds_steps", "seconds_checks", "error")
+        kept = (
+            "index",
+            "name",
+            "digest",
+            "caption",
+            "kl",
+            "steps",
+            "prompt",
+            "seconds_steps",
+            "seconds_checks",
+            "error",
+        )
         return cls(
             **{key: record[key] for key in kept},
             status=Status(record["status"]),

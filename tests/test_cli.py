@@ -138,7 +138,7 @@ def test_plugins_as_json(invoke: Invoke) -> None:
         "distribution": "invmm-eval",
         "version": version("invmm-eval"),
         "gives": {
-            "backbones": ["ddpm"],
+            "backbones": ["ddpm", "latent", "stable-diffusion"],
             "similarities": ["sscd", "pixel-cosine", "ssim"],
             "noise_families": ["diagonal-gaussian", "isotropic-gaussian", "low-rank-gaussian"],
         },
