@@ -73,7 +73,7 @@ CACHE = Path(__file__).parents[1] / "runs" / "families"
 REPEATED, SINGLE, HELD_OUT, COPIES = 6, 58, 12, 64
 SIDE, LATENT_SIDE, LATENT_CHANNELS, WIDTH = 16, 8, 4, 48
 BATCH = 32
-TOKENS = 16
+TOKENS = 24
 """Places of a prompt: published models have 77 for CLIP and 256 or 512 for T5."""
 GUIDED = {"guidance": (1.0, 3.0, 5.0)}
 SETTINGS: dict[str, dict[str, Any]] = {"flux": {}}
