@@ -155,6 +155,20 @@ def demo(
 
 
 @app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of an audit.")],
+    out_file: Annotated[Path | None, typer.Option("--out", help="Where to write; report.FORMAT in the folder.")] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="html: the whole; png, svg: the figure; csv, parquet: the table.")
+    ] = "html",
+) -> None:
+    """Write the report of an audit: one HTML file, or its figure or table alone."""
+    from invmm_eval.report import report as write
+
+    typer.echo(f"The report is {write(folder, out_file, form)}.")
+
+
+@app.command()
 def plugins(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
