@@ -280,6 +280,7 @@ class Search:
         return replace(
             found,
             kl=self.kl,
+            dimensions=self.x_0[0].numel(),
             check=self.last_check,
             noise={name: tensor.detach().cpu() for name, tensor in self.noise.parameters().items()},
             condition={name: tensor.detach().cpu() for name, tensor in self.condition.parameters().items()},
