@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import yaml
+import yaml  # type: ignore[import-untyped]
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, eval_result_entries_to_yaml
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.repocard_data import eval_results_to_model_index
-from huggingface_hub.utils import yaml_dump
+from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.figures import distribution
 from invmm_eval.findings import LIMITS, Findings
-from invmm_eval.result import Status
+from invmm_eval.result import Result, Status
 
 START = "<!-- invmm-eval: the audit starts here; what is written by hand before its end is lost -->"
 END = "<!-- invmm-eval: the audit ends here -->"
@@ -75,16 +75,20 @@ class Addition:
     results: list[EvalResult]
     files: Mapping[str, bytes]
 
-    def to(self, card: str) -> str:
+    def to(self, card: bytes) -> bytes:
         """The card with the section and the results in it; an empty one gets a heading.
 
         Raises:
-            InvMMError: The comments that mark the section are not one pair, or the front matter is not what the Hub
-                takes.
+            InvMMError: The card is not UTF-8, the comments that mark the section are not one pair, or the front matter
+                is not what the Hub takes.
         """
-        mark = "\ufeff" if card.startswith("\ufeff") else ""
-        text = card.removeprefix(mark) or f"# {self.model}\n"
-        return mark + with_results(with_section(text, self.section), self.model, self.results)
+        try:
+            text = card.decode()
+        except UnicodeDecodeError as error:
+            raise InvMMError("The card is not text in UTF-8, as the Hub wants it; convert it first.") from error
+        mark = "\ufeff" if text.startswith("\ufeff") else ""
+        text = text.removeprefix(mark) or f"# {self.model}\n"
+        return (mark + with_results(with_section(text, self.section), self.model, self.results)).encode()
 
     def save(self, path: Path) -> None:
         """Write or update the card, and the files beside it.
@@ -93,17 +97,13 @@ class Addition:
             InvMMError: The card is not one that can be updated, or a file cannot be read or written.
         """
         try:
-            before = path.read_bytes() if path.exists() else b""
-            after = self.to(before.decode()).encode()
+            after = self.to(path.read_bytes() if path.exists() else b"")
             for name, content in self.files.items():
-                place = path.parent / name
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(content)
+                (path.parent / name).parent.mkdir(parents=True, exist_ok=True)
+                (path.parent / name).write_bytes(content)
             partial = path.with_name(f"{path.name}.partial")
             partial.write_bytes(after)
             partial.replace(path)
-        except UnicodeDecodeError as error:
-            raise InvMMError(f"{path} is not text in UTF-8, as a card must be; convert it.") from error
         except OSError as error:
             raise InvMMError(f"The card {path} cannot be written: {error.strerror or error}.") from error
 
@@ -112,13 +112,13 @@ def addition(findings: Findings, *, pictures: bool = False, dataset: str | None 
     """What an audit adds to a model's card.
 
     Args:
-        findings: The audit, anonymous unless its names are for everybody.
+        findings: The audit, as :meth:`Findings.public` gives it.
         pictures: Whether the most memorized images are shown, each with its samples.
         dataset: The data set on the Hub that holds the images or the results. Without one there is no
             ``.eval_results``, whose entries each belong to a data set.
 
     Raises:
-        InvMMError: No image was measured.
+        InvMMError: No image was measured, or a picture cannot be read.
     """
     if not findings.measured:
         raise InvMMError("No image of this audit was measured, so there is nothing to tell in a card.")
@@ -128,7 +128,7 @@ def addition(findings: Findings, *, pictures: bool = False, dataset: str | None 
         findings=findings, figure=f"{FOLDER}/distribution.png", limits=LIMITS, pictures=shown, top=top
     )
     files = {f"{FOLDER}/distribution.png": png(findings)}
-    files |= {shown[result.digest]: findings.picture(result).read_bytes() for result in top if pictures}
+    files |= {shown[result.digest]: sheet(findings, result) for result in top if pictures}
     if dataset:
         files[ENTRIES] = yaml_dump(eval_result_entries_to_yaml(_entries(findings, dataset)), sort_keys=False).encode()
     return Addition(Path(findings.config["model"].partition("@")[0]).name, section, _results(findings, dataset), files)
@@ -169,15 +169,16 @@ def with_results(card: str, model: str, results: list[EvalResult]) -> str:
     line, front = _line_end(card), REGEX_YAML_BLOCK.search(card)
     index = _node(eval_results_to_model_index(model, results))
     if front is None:
-        return f"---{line}{_told(index, line)}{line}---{line}{line}{card}"
+        return f"---{line}{_block(index, line)}{line}---{line}{line}{card}"
     before = _data(card)
     start, end = front.span(2)
     pairs = _pairs(yaml.compose(front[2], yaml.SafeLoader))
     if "model-index" not in pairs:
-        changed = card[:end] + (line if front[2] else "") + _told(index, line) + card[end:]
+        changed = card[:end] + (line if front[2] else "") + _block(index, line) + card[end:]
     else:
         key, old = pairs["model-index"]
-        changed = card[: start + key.start_mark.index] + _told(_merged(old, index), line) + card[start + _end(old) :]
+        head, rest = card[: start + key.start_mark.index], card[start + _end(old, front[2]) :]
+        changed = head + _block(_merged(old, index), line) + rest
     if {**_data(changed), "model-index": None} != {**before, "model-index": None}:
         raise InvMMError("The card's front matter has parts that refer to model-index; write them out, then try again.")
     return changed
@@ -217,17 +218,17 @@ def _node(data: object) -> yaml.Node:
     return node
 
 
-def _told(index: yaml.Node, line: str) -> str:
+def _block(index: yaml.Node, line: str) -> str:
     mapping = yaml.MappingNode("tag:yaml.org,2002:map", [(_node("model-index"), index)])
     return str(yaml.serialize(mapping, Dumper=yaml.SafeDumper, allow_unicode=True)).rstrip("\n").replace("\n", line)
 
 
-def _end(node: yaml.Node) -> int:
-    """Where a node's text ends; the mark of a block stands behind the comments that follow it."""
+def _end(node: yaml.Node, text: str) -> int:
+    """Where a node of the text ends; the mark of a block stands behind the comments that follow it."""
     if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
-        return _end(last[-1] if isinstance(last, tuple) else last)
-    return int(node.end_mark.index)
+        return _end(last[-1] if isinstance(last, tuple) else last, text)
+    return len(text[: node.end_mark.index].rstrip())
 
 
 def _line_end(text: str) -> str:
@@ -237,10 +238,21 @@ def _line_end(text: str) -> str:
 
 
 def _scores(findings: Findings) -> dict[str, float]:
-    """What is worth a number in metadata, where infinity has no place: the fraction, and the median of the replicated."""
+    """What is worth a number in metadata, where infinity has no place."""
     replicated = [result.invmm for result in findings.results if result.status is Status.REPLICATED]
     scores = {_FRACTION: float(findings.fraction or 0)}
     return scores | ({_MEDIAN: float(statistics.median(replicated))} if replicated else {})
+
+
+def _setup(findings: Findings) -> dict[str, Any]:
+    """What a number must be read with."""
+    return {
+        "images": findings.measured,
+        "recipe": findings.recipe.name,
+        "similarity": findings.config["similarity"]["name"],
+        "threshold": findings.threshold,
+        "seed": findings.config["seed"],
+    }
 
 
 def _results(findings: Findings, dataset: str | None) -> list[EvalResult]:
@@ -253,23 +265,14 @@ def _results(findings: Findings, dataset: str | None) -> list[EvalResult]:
             metric_type=kind,
             metric_name=_NAMES[kind],
             metric_value=value,
-            metric_args={
-                "images": findings.measured,
-                "recipe": findings.recipe.name,
-                "similarity": findings.config["similarity"]["name"],
-                "threshold": findings.threshold,
-                "seed": findings.config["seed"],
-            },
+            metric_args=_setup(findings),
         )
         for kind, value in _scores(findings).items()
     ]
 
 
 def _entries(findings: Findings, dataset: str) -> list[EvalResultEntry]:
-    notes = (
-        f"{findings.measured} images; recipe {findings.recipe.name}; {findings.config['similarity']['name']} of at least "
-        f"{findings.threshold:g}; seed {findings.config['seed']}"
-    )
+    notes = "; ".join(f"{name}: {value}" for name, value in _setup(findings).items())
     return [EvalResultEntry(dataset, kind, value, notes=notes) for kind, value in _scores(findings).items()]
 
 
@@ -280,3 +283,18 @@ def png(findings: Findings) -> bytes:
     file = BytesIO()
     figure.savefig(file, dpi=120)
     return file.getvalue()
+
+
+def sheet(findings: Findings, result: Result) -> bytes:
+    """The file that shows an image and its samples.
+
+    Raises:
+        InvMMError: It cannot be read.
+    """
+    path = findings.picture(result)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvMMError(
+            f"The audit's picture {path} cannot be read: {error.strerror}; leave --pictures out."
+        ) from error

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from datasets import Features, Image
 from huggingface_hub import DatasetCardData
 
-from invmm_eval.card import TEMPLATES, png
+from invmm_eval.card import TEMPLATES, png, sheet
 from invmm_eval.errors import InvMMError
 from invmm_eval.findings import LIMITS, TABLE, Findings
 
@@ -38,7 +38,7 @@ def write_dataset(findings: Findings, folder: Path, *, pictures: bool = False) -
     """Write the data set.
 
     Args:
-        findings: The audit, anonymous unless its names are for everybody.
+        findings: The audit, as :meth:`Findings.public` gives it.
         folder: Made where it does not exist.
         pictures: Whether each image and its samples are in it.
 
@@ -65,6 +65,7 @@ def write_dataset(findings: Findings, folder: Path, *, pictures: bool = False) -
         limits=LIMITS,
         metadata=metadata,
     )
+    table = findings.table()
     names = ("README.md", "results.parquet", "config.json", "distribution.png")
     files = {name: folder / name for name in names}
     try:
@@ -74,10 +75,10 @@ def write_dataset(findings: Findings, folder: Path, *, pictures: bool = False) -
         files["distribution.png"].write_bytes(png(findings))
         with pq.ParquetWriter(files["results.parquet"], features.arrow_schema) as parquet:
             for start in range(0, findings.images, _ROWS):
-                rows = findings.table().slice(start, _ROWS).to_pylist()
+                rows = table.slice(start, _ROWS).to_pylist()
                 if pictures:
                     for row, result in zip(rows, findings.results[start : start + _ROWS], strict=True):
-                        row["pictures"] = {"bytes": findings.picture(result).read_bytes()} if result.check else None
+                        row["pictures"] = {"bytes": sheet(findings, result)} if result.check else None
                 parquet.write_table(pa.Table.from_pylist(rows, schema=features.arrow_schema))
     except OSError as error:
         raise InvMMError(f"The data set cannot be written to {folder}: {error.strerror or error}.") from error

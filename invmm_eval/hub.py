@@ -8,14 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_url
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    HTTPError,  # type: ignore[attr-defined]
-    RepositoryNotFoundError,
-)
-from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+from huggingface_hub import CommitOperationAdd, HfApi, get_session, hf_hub_url, hf_raise_for_status
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from invmm_eval.errors import InvMMError
 
@@ -69,7 +65,8 @@ class Repository:
         """
         with _told(name, kind):
             try:
-                found = HfApi().repo_info(name, repo_type=kind, timeout=TIMEOUT)
+                ask = HfApi().model_info if kind == "model" else HfApi().dataset_info
+                found = ask(name, timeout=TIMEOUT)
             except RepositoryNotFoundError as error:
                 if missing_ok and error.response.status_code == 404:
                     return cls(name, kind, None)
@@ -99,7 +96,7 @@ class Repository:
         Raises:
             InvMMError: The Hub refuses or cannot be reached.
         """
-        changes = []
+        changes: list[str] = []
         for path, content in files.items():
             if path.endswith(_TEXTS):
                 before, after = (_lines(text) for text in (self.read(path), content))
@@ -164,10 +161,13 @@ def _told(name: str, kind: Kind) -> Iterator[None]:
     except HFValidationError as error:
         raise InvMMError(f"{name!r} is no name on the Hub; it is of the form org/name.") from error
     except json.JSONDecodeError as error:
-        raise InvMMError(f"What answered for the {kind} {name} is not the Hub; check the network and HF_ENDPOINT.") from error
+        raise InvMMError(
+            f"What answered for the {kind} {name} is not the Hub; check the network and HF_ENDPOINT."
+        ) from error
     except ValueError as error:
-        raise InvMMError(f"The Hub refused the {kind} {name}: {' '.join(str(error).split())}") from error
-    except (HTTPError, ConnectionError) as error:
+        told = " ".join(str(error).split()).rstrip(".")
+        raise InvMMError(f"The Hub does not take the {kind} {name}: {told}; mend that, and try again.") from error
+    except (TransportError, ConnectionError) as error:
         told = " ".join(str(error).split()) or type(error).__name__
         raise InvMMError(
             f"The Hub could not be reached ({told}); check the network, and run the command again."

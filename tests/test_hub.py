@@ -8,7 +8,7 @@ import pytest
 
 from invmm_eval import hub as module
 from invmm_eval.errors import InvMMError
-from invmm_eval.hub import Repository
+from invmm_eval.hub import Content, Repository
 from tests import hub as loopback
 
 CARD = "models/org/model"
@@ -35,7 +35,7 @@ def test_a_repository_is_found_as_it_stands(hub: loopback.Hub) -> None:
 
 def test_the_diff_shows_texts_line_by_line_and_names_other_files(hub: loopback.Hub, tmp_path: Path) -> None:
     (tmp_path / "table.parquet").write_bytes(b"x" * 1234)
-    files = {
+    files: dict[str, Content] = {
         "README.md": b"# Model\n\nNew, without an end",
         "more.yaml": b"- 1\n",
         "picture.png": b"new",
@@ -121,7 +121,8 @@ def test_a_refusal_is_told_in_one_sentence(hub: loopback.Hub, place: str, status
     assert hub.repositories[CARD].pull_requests == []
 
 
-def test_a_model_that_is_not_there_is_refused(hub: loopback.Hub) -> None:
+@pytest.mark.usefixtures("hub")
+def test_a_model_that_is_not_there_is_refused() -> None:
     with pytest.raises(InvMMError, match=r"the model org/none \(404, 'Repository not found'\): check the name"):
         Repository.find("org/none", "model")
 
@@ -149,10 +150,14 @@ def test_a_hub_that_does_not_answer_is_told(
 ) -> None:
     monkeypatch.setattr(module, "TIMEOUT", 0.1)
     hub.refusals[place] = fault  # type: ignore[assignment]
-    with pytest.raises(InvMMError, match=r"^The Hub could not be reached \(.+\); check the network, and .*again\.$"):
+
+    def read_and_send() -> None:
         found = Repository.find("org/model", "model")
         found.read("README.md")
         found.send({"README.md": b"New.\n"}, "Change")
+
+    with pytest.raises(InvMMError, match=r"^The Hub could not be reached \(.+\); check the network, and .*again\.$"):
+        read_and_send()
 
 
 def test_offline_is_told(hub: loopback.Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +170,7 @@ def test_offline_is_told(hub: loopback.Hub, monkeypatch: pytest.MonkeyPatch) -> 
 def test_metadata_that_the_hub_does_not_take_are_told(hub: loopback.Hub) -> None:
     found = Repository.find("org/model", "model")
     hub.invalid = ["licence is no key"]
-    with pytest.raises(InvMMError, match=r"Invalid metadata in README\.md\. - licence is no key"):
+    with pytest.raises(InvMMError, match=r"Invalid metadata in README\.md\. - licence is no key; mend"):
         found.send({"README.md": b"---\nlicence: mit\n---\n"}, "Change")
 
 
