@@ -143,4 +143,4 @@ class Flux:
             img_ids=torch.cartesian_prod(*(torch.arange(n, device=x_t.device).float() for n in (1, rows, columns))),
             **told,
         ).sample.float()
-        return x_t - broadcast(t, x_t) * pixel_shuffle(flow.mT.unflatten(2, (rows, columns)), 2)
+        return x_t - broadcast(t, x_t) * pixel_shuffle(flow.mT.reshape(len(x_t), -1, rows, columns), 2)
