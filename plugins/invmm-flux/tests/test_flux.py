@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from invmm_eval import Backbone, Context, InvMMError
 from invmm_eval.sampling import sample
-from invmm_eval.testing import tiny
+from invmm_eval.testing import check_backbone, tiny
 
 torch.set_num_threads(1)
 
@@ -79,6 +79,12 @@ def test_it_keeps_the_protocol(distilled: bool, told: float | None) -> None:
     assert not model.recipe.shared_context
     assert model.settings == {"name": "flux", "dtype": "torch.float32", "prompt_mode": "soft", "guidance_scale": told}
     assert register_backbones()["flux"].pipelines == (type(tiny.tiny_flux()).__name__,)
+
+
+@pytest.mark.parametrize("mode", ["soft", "empty"])
+@pytest.mark.parametrize("distilled", [True, False])
+def test_it_keeps_the_promises(mode: str, distilled: bool) -> None:
+    check_backbone(backbone(tiny.tiny_flux(distilled), prompt_mode=mode))
 
 
 # The prompt

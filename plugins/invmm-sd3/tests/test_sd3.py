@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from invmm_eval import Backbone, Context, InvMMError
 from invmm_eval.sampling import sample
-from invmm_eval.testing import tiny
+from invmm_eval.testing import check_backbone, tiny
 
 torch.set_num_threads(1)
 
@@ -77,6 +77,12 @@ def test_it_keeps_the_protocol() -> None:
     assert not model.recipe.shared_context
     assert model.settings == {"name": "sd3", "dtype": "torch.float32", "prompt_mode": "soft"}
     assert register_backbones()["sd3"].pipelines == (type(tiny.tiny_sd3()).__name__,)
+
+
+@pytest.mark.parametrize("mode", ["soft", "empty"])
+@pytest.mark.parametrize("t5", [True, False])
+def test_it_keeps_the_promises(mode: str, t5: bool) -> None:
+    check_backbone(backbone(tiny.tiny_sd3() if t5 else without_t5(), prompt_mode=mode))
 
 
 # The prompt
