@@ -36,7 +36,7 @@ from torch import Generator, Tensor, nn
 
 from invmm_eval.audit import Plan, load_backbone, make_plan
 from invmm_eval.backbone import Backbone
-from invmm_eval.condition import Condition, Context, rows
+from invmm_eval.condition import Condition, Context, repeat
 from invmm_eval.demo import choose
 from invmm_eval.images import Target, prepare
 from invmm_eval.inversion import _generator as generator
@@ -121,7 +121,7 @@ def replicated(
     noise = q.rsample(recipe.check_images, checks)
     told = condition.rsample(1 if recipe.shared_context else recipe.check_images, contexts)
     if recipe.shared_context:
-        told = rows(told, torch.zeros(recipe.check_images, dtype=torch.long))
+        told = repeat(told, recipe.check_images)
     null = condition.null(recipe.check_images)
     least = [
         similarity.compare(similarity.embed(denoised(backbone, noise, told, null, scale, recipe)), features).min()

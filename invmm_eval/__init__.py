@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from invmm_eval.audit import audit as audit
+    from invmm_eval.autoencoder import Autoencoder as Autoencoder
     from invmm_eval.backbone import Backbone as Backbone
     from invmm_eval.backbone import frozen as frozen
     from invmm_eval.backbone import load_pipeline as load_pipeline
+    from invmm_eval.backbone import rectified_flow as rectified_flow
     from invmm_eval.condition import Condition as Condition
     from invmm_eval.condition import Context as Context
+    from invmm_eval.condition import FixedPrompt as FixedPrompt
+    from invmm_eval.condition import SoftPrompt as SoftPrompt
     from invmm_eval.condition import Unconditional as Unconditional
+    from invmm_eval.condition import repeat as repeat
     from invmm_eval.errors import InvMMError as InvMMError
     from invmm_eval.hookspecs import BackboneEntry as BackboneEntry
     from invmm_eval.hookspecs import hookimpl as hookimpl
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from invmm_eval.noise import Noise as Noise
     from invmm_eval.noise import NoiseFamily as NoiseFamily
     from invmm_eval.plugins import host as host
+    from invmm_eval.recipe import STABLE_DIFFUSION_3 as STABLE_DIFFUSION_3
     from invmm_eval.recipe import Recipe as Recipe
     from invmm_eval.result import Result as Result
     from invmm_eval.result import Status as Status
@@ -36,11 +42,14 @@ if TYPE_CHECKING:
     from invmm_eval.schedule import VariancePreserving as VariancePreserving
     from invmm_eval.schedule import broadcast as broadcast
     from invmm_eval.similarity import Similarity as Similarity
+    from invmm_eval.text import SoftTextEncoder as SoftTextEncoder
+    from invmm_eval.text import check_prompt_mode as check_prompt_mode
 
 _HOMES = {
     "audit": ("audit",),
-    "backbone": ("Backbone", "frozen", "load_pipeline"),
-    "condition": ("Condition", "Context", "Unconditional"),
+    "autoencoder": ("Autoencoder",),
+    "backbone": ("Backbone", "frozen", "load_pipeline", "rectified_flow"),
+    "condition": ("Condition", "Context", "FixedPrompt", "SoftPrompt", "Unconditional", "repeat"),
     "errors": ("InvMMError",),
     "hookspecs": ("BackboneEntry", "hookimpl", "lazy"),
     "images": ("Target",),
@@ -49,10 +58,11 @@ _HOMES = {
     "metric.invmm": ("InvMM",),
     "noise": ("Noise", "NoiseFamily"),
     "plugins": ("host",),
-    "recipe": ("Recipe",),
+    "recipe": ("STABLE_DIFFUSION_3", "Recipe"),
     "result": ("Result", "Status"),
     "schedule": ("RectifiedFlow", "Schedule", "VariancePreserving", "broadcast"),
     "similarity": ("Similarity",),
+    "text": ("SoftTextEncoder", "check_prompt_mode"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

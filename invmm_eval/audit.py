@@ -282,6 +282,7 @@ def audit(
     device: str | None = None,
     dtype: str = "float32",
     backbone_options: Mapping[str, Any] | None = None,
+    captions: str | None = None,
     out: str | Path | None = None,
     batch_size: int = 8,
     micro_batch: int | None = None,
@@ -299,6 +300,7 @@ def audit(
         device: None takes CUDA where there is one, else the CPU.
         dtype: Precision of the network: float32, float16 or bfloat16.
         backbone_options: For the backbone, such as ``prompt_mode``.
+        captions: Where the text of each image is, as :func:`invmm_eval.images.find_images` takes it.
         out: A folder to keep results in, and to go on from.
         batch_size: Images searched together.
         micro_batch: At most so many rows go through the network at once; None takes one image's draws.
@@ -315,7 +317,7 @@ def audit(
         model, backbone=backbone, revision=revision, device=device, dtype=dtype, options=backbone_options
     )
     measured = make_plan(loaded, model, revision, **choices).run(
-        find_images(images), out=out, batch_size=batch_size, micro_batch=micro_batch, on_step=on_step
+        find_images(images, captions=captions), out=out, batch_size=batch_size, micro_batch=micro_batch, on_step=on_step
     )
     return sorted(measured, key=lambda result: result.index)
 

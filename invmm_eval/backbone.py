@@ -3,12 +3,13 @@
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from invmm_eval.condition import Condition, Context
 from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import Recipe
-from invmm_eval.schedule import Schedule
+from invmm_eval.schedule import X0_FROM, Conversion, RectifiedFlow, Schedule, VariancePreserving
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -85,6 +86,83 @@ def frozen(module: M) -> M:
     return copy.deepcopy(module, shared).eval()
 
 
+@dataclass(frozen=True)
+class Discrete:
+    """What a scheduler of diffusers with discrete times says of its model.
+
+    Attributes:
+        schedule: Its times and noise levels.
+        x0_from: How the network's output becomes x_0.
+        clip: As :attr:`Backbone.clip`.
+    """
+
+    schedule: VariancePreserving
+    x0_from: Conversion
+    clip: float | None
+
+
+def discrete(scheduler: Any, device: torch.device) -> Discrete:
+    """Read a scheduler such as DDPM's, DDIM's or PNDM's.
+
+    Raises:
+        InvMMError: It predicts something unknown, thresholds dynamically, or its times are not discrete.
+    """
+    config = scheduler.config
+    if not hasattr(scheduler, "alphas_cumprod") or config.get("use_flow_sigmas"):
+        raise InvMMError(
+            f"The model's {type(scheduler).__name__} has no table of discrete noise levels; give the pipeline the "
+            "scheduler that the model was trained with."
+        )
+    if config.prediction_type not in X0_FROM:
+        raise InvMMError(f"The model's scheduler predicts {config.prediction_type!r}; known are {', '.join(X0_FROM)}.")
+    if config.get("thresholding"):
+        raise InvMMError("The model's scheduler uses dynamic thresholding, which the sampler here does not know.")
+    return Discrete(
+        VariancePreserving(scheduler.alphas_cumprod.to(device)),
+        X0_FROM[config.prediction_type],
+        config.clip_sample_range if config.get("clip_sample") else None,
+    )
+
+
+def rectified_flow(
+    scheduler: Any,
+    device: torch.device,
+    *,
+    tokens: int,
+    unshifted: Callable[[int], list[float]] | None = None,
+) -> RectifiedFlow:
+    """Read a FlowMatchEulerDiscreteScheduler; sampling takes the noise levels that it gives to a pipeline.
+
+    Args:
+        scheduler: The model's; it is left as it is.
+        device: Where the network is.
+        tokens: Length of an image's sequence in the network. A dynamic shift goes by it, in training times too.
+        unshifted: Noise levels that the pipeline hands the scheduler for a number of steps; None where it hands none.
+
+    Raises:
+        InvMMError: The scheduler is of another kind, or its time runs from noise to data.
+    """
+    if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler) or scheduler.config.invert_sigmas:
+        raise InvMMError(
+            f"The model's {type(scheduler).__name__} is not understood as a rectified flow; give the pipeline a "
+            "FlowMatchEulerDiscreteScheduler without invert_sigmas."
+        )
+    config = scheduler.config
+    own = FlowMatchEulerDiscreteScheduler.from_config(config)
+    sigmas, mu = own.sigmas, None
+    if config.use_dynamic_shifting:
+        slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
+        mu = config.base_shift + slope * (tokens - config.base_image_seq_len)
+        sigmas = own.time_shift(mu, 1.0, sigmas)
+
+    def levels(steps: int) -> Tensor:
+        own.set_timesteps(steps, sigmas=unshifted(steps) if unshifted else None, mu=mu)
+        found: Tensor = own.sigmas
+        return found
+
+    return RectifiedFlow(sigmas.to(device), levels)
+
+
 def pipeline_class(model: object, revision: str | None = None) -> str:
     """The ``_class_name`` of a diffusers pipeline: a loaded one, a local folder, or a model on the Hub.
 
@@ -122,12 +200,24 @@ def _index_file(model: object, revision: str | None) -> Path:
 
 
 def load_pipeline(
-    model: object, *, revision: str | None = None, device: torch.device, dtype: torch.dtype = torch.float32
+    model: object,
+    *,
+    revision: str | None = None,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    **parts: Any,
 ) -> Any:
     """A diffusers pipeline from a folder or the Hub, or the loaded one that was given.
 
     Weights come from safetensors alone and no remote code is run. A pipeline that is given stays as it is: on its
     device and in its precision.
+
+    Args:
+        model: A folder, a Hub id, or a loaded pipeline.
+        revision: Branch, tag or commit on the Hub.
+        device: Where it goes.
+        dtype: Its precision.
+        **parts: Components to use in place of the stored ones; None leaves one out.
 
     Raises:
         InvMMError: It cannot be loaded; the sentence says why, and what to do where there are only pickles.
@@ -135,7 +225,9 @@ def load_pipeline(
     if isinstance(model, DiffusionPipeline):
         return model
     try:
-        pipeline = DiffusionPipeline.from_pretrained(str(model), revision=revision, dtype=dtype, use_safetensors=True)
+        pipeline = DiffusionPipeline.from_pretrained(
+            str(model), revision=revision, dtype=dtype, use_safetensors=True, **parts
+        )
     except Exception as error:
         told = _first_line(error)
         if "safetensors" in told or "safetensors" in str(error):

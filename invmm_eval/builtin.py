@@ -7,8 +7,14 @@ from invmm_eval.hookspecs import BackboneEntry, NoiseFamilyMaker, SimilarityMake
 
 @hookimpl
 def register_backbones() -> Mapping[str, BackboneEntry]:
-    """Pixel models."""
-    return {"ddpm": BackboneEntry(lazy("invmm_eval.backbones.ddpm:DDPM"), ("DDPMPipeline", "DDIMPipeline"))}
+    """Pixel models, unconditional latent diffusion, and Stable Diffusion 1 and 2."""
+    return {
+        "ddpm": BackboneEntry(lazy("invmm_eval.backbones.ddpm:DDPM"), ("DDPMPipeline", "DDIMPipeline")),
+        "latent": BackboneEntry(lazy("invmm_eval.backbones.latent:Latent"), ("LDMPipeline",)),
+        "stable-diffusion": BackboneEntry(
+            lazy("invmm_eval.backbones.stable_diffusion:StableDiffusion"), ("StableDiffusionPipeline",)
+        ),
+    }
 
 
 @hookimpl

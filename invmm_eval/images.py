@@ -9,7 +9,7 @@ import hashlib
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -183,7 +183,9 @@ def _reason(error: Exception) -> str:
     return str(told).splitlines()[0].rstrip(".")
 
 
-def find_images(*where: ImageLike | Sequence[ImageLike] | datasets.Dataset) -> list[Source]:
+def find_images(
+    *where: ImageLike | Sequence[ImageLike] | datasets.Dataset, captions: str | None = None
+) -> list[Source]:
     """List images without reading them.
 
     Args:
@@ -195,18 +197,20 @@ def find_images(*where: ImageLike | Sequence[ImageLike] | datasets.Dataset) -> l
               :func:`datasets.load_dataset` reads; the split "train" and the first column of images unless told.
             - A :class:`datasets.Dataset`: its first column of images.
             - Any other image, named by its position.
+        captions: Where the text of each image is: a column of the dataset, or the ending of text files that lie beside
+            the image files and share their names, such as ``.txt``. None leaves the images without.
 
     Raises:
-        InvMMError: There is no such file, folder, dataset or column, or there is no image in it.
+        InvMMError: There is no such file, folder, dataset, column or caption, or there is no image in it.
     """
     sources: list[Source] = []
     for item in _items(where):
         if isinstance(item, str) and item.startswith("dataset:"):
-            sources += _loaded(item)
+            sources += _loaded(item, captions)
         elif isinstance(item, str | Path):
-            sources += _files(Path(item))
+            sources += [_captioned(source, captions) for source in _files(Path(item))]
         elif isinstance(item, datasets.Dataset):
-            sources += _rows(item, "dataset")
+            sources += _rows(item, "dataset", captions=captions)
         else:
             sources.append(Source(str(len(sources)), item))
     if not sources:
@@ -237,7 +241,22 @@ def _files(path: Path) -> list[Source]:
     return sources
 
 
-def _loaded(text: str) -> list[Source]:
+def _captioned(source: Source, ending: str | None) -> Source:
+    if ending is None:
+        return source
+    if not ending.startswith("."):
+        raise InvMMError(
+            f"Image files have no column {ending!r}; name the ending of the text files beside them, such as .txt, or "
+            "give a dataset."
+        )
+    assert isinstance(source.value, Path)
+    try:
+        return replace(source, caption=source.value.with_suffix(ending).read_text(encoding="utf-8").strip())
+    except (OSError, ValueError) as error:
+        raise InvMMError(f"The caption of {source.name!r} cannot be read: {_reason(error)}.") from error
+
+
+def _loaded(text: str, captions: str | None) -> list[Source]:
     match = _DATASET.fullmatch(text)
     if not match:
         raise InvMMError(f"{text!r} does not read dataset:NAME, dataset:NAME:SPLIT or dataset:NAME:SPLIT:COLUMN.")
@@ -249,10 +268,12 @@ def _loaded(text: str) -> list[Source]:
         dataset = datasets.load_dataset(**place, split=split)
     except Exception as error:
         raise InvMMError(f"The split {split!r} of the dataset {name!r} cannot be loaded: {_reason(error)}.") from error
-    return _rows(dataset, f"{name}[{split}]", match["column"])
+    return _rows(dataset, f"{name}[{split}]", match["column"], captions)
 
 
-def _rows(dataset: datasets.Dataset, title: str, column: str | None = None) -> list[Source]:
+def _rows(
+    dataset: datasets.Dataset, title: str, column: str | None = None, captions: str | None = None
+) -> list[Source]:
     kinds = dataset.features.items()
     column = column or next((name for name, kind in kinds if isinstance(kind, datasets.Image)), "")
     try:
@@ -260,7 +281,13 @@ def _rows(dataset: datasets.Dataset, title: str, column: str | None = None) -> l
     except Exception as error:
         known = ", ".join(dataset.column_names)
         raise InvMMError(f"{title!r} has no images in {column or 'any column'}; its columns are {known}.") from error
-    return [Source(f"{title}#{index}", _Row(rows, column, index)) for index in range(len(rows))]
+    told: Sequence[str | None] = [None] * len(rows)
+    if captions is not None:
+        if dataset.features.get(captions) != datasets.Value("string"):
+            known = ", ".join(name for name, kind in kinds if kind == datasets.Value("string")) or "none"
+            raise InvMMError(f"{title!r} has no column of texts {captions!r}; its columns of texts are: {known}.")
+        told = dataset.with_format(None)[captions]
+    return [Source(f"{title}#{i}", _Row(rows, column, i), caption) for i, caption in enumerate(told)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,6 +45,7 @@ class Result:
         index: Position among the images of the run.
         name: What its user calls it.
         digest: SHA-256 of its pixels, the identity that its random numbers derive from.
+        caption: The text that goes with it, where one was given.
         status: How the search ended.
         kl: ``KL(q || N(0, I))`` in nats per dimension where it ended; None where it failed.
         dimensions: How many the noise has; None where it failed.
@@ -74,6 +75,7 @@ class Result:
     seconds_steps: float = 0.0
     seconds_checks: float = 0.0
     error: str | None = None
+    caption: str | None = None
 
     @property
     def invmm(self) -> float:
@@ -105,6 +107,7 @@ class Result:
             "index": self.index,
             "name": self.name,
             "digest": self.digest,
+            "caption": self.caption,
             "status": str(self.status),
             "invmm": _finite(self.invmm),
             "kl": self.kl,
@@ -160,16 +163,21 @@ class Result:
                 similarities={float(scale): _floats(values) for scale, values in record["similarities"].items()},
                 samples={float(scale): images for scale, images in part("samples.").items()},
             )
-        kept = ("index", "name", "digest", "kl", "dimensions", "steps", "prompt", "seconds_steps", "seconds_checks")
         return cls(
-            **{key: record[key] for key in kept},
+            **{key: record[key] for key in _KEPT},
             status=Status(record["status"]),
             check=check,
             noise=part("noise."),
             condition=part("condition."),
             trace=tuple(Point(int(step), *_floats(values)) for step, *values in record["trace"]),
-            error=record["error"],
         )
+
+
+_KEPT = (
+    *("index", "name", "digest", "caption", "kl", "dimensions", "steps", "prompt"),
+    *("seconds_steps", "seconds_checks", "error"),
+)
+"""What a record holds as it is."""
 
 
 def rank(result: Result) -> tuple[int, float]:

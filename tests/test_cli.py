@@ -18,11 +18,9 @@ import pytest
 from PIL import Image
 
 from invmm_eval.audit import audit
-from invmm_eval.cli import main, number, pairs
+from invmm_eval.cli import main, pairs, read_value
 from invmm_eval.errors import InvMMError
 from invmm_eval.plugins import host
-from tests.test_plugin_packages import model as score_sde_model  # noqa: F401
-from tests.test_plugin_packages import site  # noqa: F401
 
 TINY = {"max_steps": 2, "check_every": 1, "draws": 2, "sampler_steps": 2, "check_images": 2}
 SET = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
@@ -112,7 +110,7 @@ def test_help(invoke: Invoke) -> None:
     code, out, err = invoke("--help")
     assert (code, err) == (0, "")
     assert "Has this diffusion model memorized this image?" in out
-    assert all(f" {command} " in out for command in ("run", "demo", "plugins", "register"))
+    assert all(f" {command} " in out for command in ("run", "demo", "plugins", "register", "card", "push"))
 
 
 def test_the_version(invoke: Invoke) -> None:
@@ -138,7 +136,7 @@ def test_plugins_as_json(invoke: Invoke) -> None:
         "distribution": "invmm-eval",
         "version": version("invmm-eval"),
         "gives": {
-            "backbones": ["ddpm"],
+            "backbones": ["ddpm", "latent", "stable-diffusion"],
             "similarities": ["sscd", "pixel-cosine", "ssim"],
             "noise_families": ["diagonal-gaussian", "isotropic-gaussian", "low-rank-gaussian"],
         },
@@ -267,23 +265,6 @@ def test_named_weights_of_sscd_are_taken(
     assert code == 1
     assert err.splitlines()[-1].startswith(f"error SSCD's weights {tmp_path / 'gone.onnx'} cannot be read")
     assert "pixel-cosine" not in err
-
-
-def test_a_plugin_that_is_installed_serves_its_models(
-    images: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    package, model = (request.getfixturevalue(name) for name in ("site", "score_sde_model"))
-    arguments = ["run", "--model", model, "--images", images, "--out", tmp_path / "out", *SET]
-    code, out, err = python(MAIN, *arguments, path=[str(package), *sys.path])
-    assert (code, "Traceback" in err) == (0, False), err
-    assert "0 of 2 images were replicated; 0 failed." in out
-    config = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert config["model"] == str(model)
-    assert config["recipe"]["name"].startswith("score-sde-ve with ")
-    assert [(row["name"], row["status"], row["steps"]) for row in lines(tmp_path / "out")] == [
-        ("a.png", "exhausted", 2),
-        ("b.png", "exhausted", 2),
-    ]
 
 
 ERRORS: dict[str, tuple[list[str], str]] = {
@@ -434,7 +415,18 @@ def test_pairs() -> None:
         pairs(["side"])
 
 
-@pytest.mark.parametrize(("text", "read"), [("3", 3), ("3.0", 3.0), ("three", "three"), ("0x10", "0x10")])
-def test_numbers(text: str, read: object) -> None:
-    assert number(text) == read
-    assert type(number(text)) is type(read)
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("3", 3),
+        ("3.0", 3.0),
+        ("three", "three"),
+        ("0x10", "0x10"),
+        ("true", True),
+        ("False", False),
+        ("falsely", "falsely"),
+    ],
+)
+def test_values(text: str, read: object) -> None:
+    assert read_value(text) == read
+    assert type(read_value(text)) is type(read)

@@ -10,12 +10,12 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor
 
-from invmm_eval.backbone import frozen, load_pipeline
+from invmm_eval.backbone import discrete, frozen, load_pipeline
 from invmm_eval.condition import Condition, Context, Unconditional
 from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import DDPM as PAPER
 from invmm_eval.recipe import Recipe
-from invmm_eval.schedule import X0_FROM, VariancePreserving, broadcast
+from invmm_eval.schedule import broadcast
 
 
 class DDPM:
@@ -40,22 +40,14 @@ class DDPM:
         dtype: torch.dtype,
     ) -> None:
         pipeline = load_pipeline(model, revision=revision, device=device, dtype=dtype)
-        scheduler = pipeline.scheduler.config
         if not isinstance(pipeline.unet, UNet2DModel) or pipeline.unet.config.num_class_embeds:
             raise InvMMError("The backbone ddpm takes unconditional pixel models: a UNet2DModel without classes.")
-        if scheduler.prediction_type not in X0_FROM:
-            raise InvMMError(
-                f"The model's scheduler predicts {scheduler.prediction_type!r}; known are {', '.join(X0_FROM)}."
-            )
-        if scheduler.get("thresholding"):
-            raise InvMMError("The model's scheduler uses dynamic thresholding, which the sampler here does not know.")
         self._unet = frozen(pipeline.unet)
         self.device: torch.device = self._unet.device
-        self.schedule = VariancePreserving(pipeline.scheduler.alphas_cumprod.to(self.device))
-        self.recipe: Recipe = PAPER
         self.settings: Mapping[str, str | int | float | None] = {"name": "ddpm", "dtype": str(self._unet.dtype)}
-        self.clip: float | None = scheduler.clip_sample_range if scheduler.get("clip_sample") else None
-        self._x0_from = X0_FROM[scheduler.prediction_type]
+        told = discrete(pipeline.scheduler, self.device)
+        self.schedule, self._x0_from, self.clip = told.schedule, told.x0_from, told.clip
+        self.recipe: Recipe = PAPER
         size = self._unet.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
         self.image_shape: tuple[int, int, int] = (self._unet.config.in_channels, height, width)
