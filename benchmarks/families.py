@@ -75,9 +75,10 @@ SIDE, LATENT_SIDE, LATENT_CHANNELS, WIDTH = 16, 8, 4, 48
 BATCH = 32
 TOKENS = 24
 """Places of a prompt: published models have 77 for CLIP and 256 or 512 for T5."""
-GUIDED = {"guidance": (1.0, 3.0, 5.0)}
-SETTINGS: dict[str, dict[str, Any]] = {"flux": {}}
-"""Changes to the demo's recipe: guided families try three scales; Flux is told its guidance."""
+LATENT: dict[str, Any] = {"threshold": 0.8}
+GUIDED: dict[str, Any] = {**LATENT, "guidance": (1.0, 3.0, 5.0)}
+"""Changes to the demo's recipe: what a small autoencoder draws is at 0.84 or more to its picture, so a replica is from
+0.8 on, pixel-cosine's own threshold; guided families try three scales."""
 DROPPED = 0.15
 """Share of captions left out in training, for classifier-free guidance."""
 
@@ -376,16 +377,17 @@ class Family:
     autoencoder: str
     build: Callable[[Any, Data], Any]
     output: Callable[[Any, Tensor, Tensor, list[str]], Tensor]
+    settings: Mapping[str, Any] = field(default_factory=lambda: GUIDED)
     modes: tuple[str, ...] = ("soft", "caption", "empty")
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 FAMILIES = {
-    "latent": Family("vq", latent, told_nothing, modes=("",)),
+    "latent": Family("vq", latent, told_nothing, LATENT, modes=("",)),
     "sd-noise": Family("kl", partial(stable_diffusion, "epsilon"), told_by_clip),
     "sd-velocity": Family("kl", partial(stable_diffusion, "v_prediction"), told_by_clip),
     "sd3": Family("kl", sd3, told_as_sd3, options={"max_sequence_length": TOKENS}),
-    "flux": Family("kl", flux, told_as_flux, options={"max_sequence_length": TOKENS}),
+    "flux": Family("kl", flux, told_as_flux, LATENT, options={"max_sequence_length": TOKENS}),
 }
 
 
@@ -512,7 +514,7 @@ def main() -> None:
     strips: list[Tensor] = []
 
     def measure(name: str, mode: str, model: Path, sources: Sequence[Source], told: Mapping[str, Any]) -> None:
-        settings = {**SETTINGS.get(name, GUIDED if mode else {}), **Recipe.parse(options.set)}
+        settings = {**(FAMILIES[name].settings if name in FAMILIES else {}), **Recipe.parse(options.set)}
         started = time.perf_counter()
         results = audit(model, sources, told, settings)
         half = len(sources) // 2
