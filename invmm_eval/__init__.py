@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from invmm_eval.audit import audit as audit
+    from invmm_eval.autoencoder import Autoencoder as Autoencoder
     from invmm_eval.backbone import Backbone as Backbone
+    from invmm_eval.backbone import discrete as discrete
     from invmm_eval.backbone import frozen as frozen
     from invmm_eval.backbone import load_pipeline as load_pipeline
     from invmm_eval.condition import Condition as Condition
     from invmm_eval.condition import Context as Context
+    from invmm_eval.condition import FixedPrompt as FixedPrompt
+    from invmm_eval.condition import SoftPrompt as SoftPrompt
     from invmm_eval.condition import Unconditional as Unconditional
     from invmm_eval.errors import InvMMError as InvMMError
     from invmm_eval.hookspecs import BackboneEntry as BackboneEntry
+    from invmm_eval.hookspecs import SimilarityMaker as SimilarityMaker
     from invmm_eval.hookspecs import hookimpl as hookimpl
     from invmm_eval.hookspecs import lazy as lazy
     from invmm_eval.images import Target as Target
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from invmm_eval.noise import Noise as Noise
     from invmm_eval.noise import NoiseFamily as NoiseFamily
     from invmm_eval.plugins import host as host
+    from invmm_eval.recipe import STABLE_DIFFUSION as STABLE_DIFFUSION
     from invmm_eval.recipe import Recipe as Recipe
     from invmm_eval.result import Result as Result
     from invmm_eval.result import Status as Status
@@ -36,23 +42,27 @@ if TYPE_CHECKING:
     from invmm_eval.schedule import VariancePreserving as VariancePreserving
     from invmm_eval.schedule import broadcast as broadcast
     from invmm_eval.similarity import Similarity as Similarity
+    from invmm_eval.text import SoftTextEncoder as SoftTextEncoder
+    from invmm_eval.text import check_prompt_mode as check_prompt_mode
 
 _HOMES = {
     "audit": ("audit",),
-    "backbone": ("Backbone", "frozen", "load_pipeline"),
-    "condition": ("Condition", "Context", "Unconditional"),
+    "autoencoder": ("Autoencoder",),
+    "backbone": ("Backbone", "discrete", "frozen", "load_pipeline"),
+    "condition": ("Condition", "Context", "FixedPrompt", "SoftPrompt", "Unconditional"),
     "errors": ("InvMMError",),
-    "hookspecs": ("BackboneEntry", "hookimpl", "lazy"),
+    "hookspecs": ("BackboneEntry", "SimilarityMaker", "hookimpl", "lazy"),
     "images": ("Target",),
     "inversion": ("invert", "replicate"),
     "metric": ("metric_path",),
     "metric.invmm": ("InvMM",),
     "noise": ("Noise", "NoiseFamily"),
     "plugins": ("host",),
-    "recipe": ("Recipe",),
+    "recipe": ("STABLE_DIFFUSION", "Recipe"),
     "result": ("Result", "Status"),
     "schedule": ("RectifiedFlow", "Schedule", "VariancePreserving", "broadcast"),
     "similarity": ("Similarity",),
+    "text": ("SoftTextEncoder", "check_prompt_mode"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
