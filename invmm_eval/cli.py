@@ -175,6 +175,18 @@ def plugins(
     out.print(table)
 
 
+@app.command("new-plugin")
+def new_plugin(
+    name: Annotated[str, typer.Argument(help="Of the package and of the part it gives: lower-case words and hyphens.")],
+    kind: Annotated[str, typer.Option(help="backbone, similarity or noise.")],
+) -> None:
+    """Write a package with a plugin whose tests pass, to be changed into yours."""
+    from invmm_eval.scaffold import new_plugin as write
+
+    folder = write(name, kind, Path())
+    typer.echo(f'Wrote {folder}. To try it: cd {folder} && pip install -e ".[test]" && pytest')
+
+
 @app.command()
 def register(
     remove: Annotated[bool, typer.Option("--remove", help="Take the metric away again.")] = False,

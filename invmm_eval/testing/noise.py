@@ -1,0 +1,139 @@
+"""Does a noise family keep the promises of :class:`~invmm_eval.NoiseFamily`, and is its KL the true one?"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from invmm_eval.noise import Noise, NoiseFamily
+from invmm_eval.testing.promises import hold_leaves, hold_members, hold_tensor, near, promise, seeded
+
+DRAWS = 20_000
+SHAPES = ((1, 2, 3), (4, 2))
+"""An image's, and one as of packed latents."""
+
+START = 0.01
+"""The start's KL may be so large, in nats per dimension."""
+
+MOMENTS = 0.1
+"""At the start the mean and variance of a dimension may be so far from 0 and 1: seven standard errors of the draws."""
+
+STEP = 0.3
+"""Standard deviation of what the parameters are moved by."""
+
+KL_ERROR = 0.05
+"""The share of the KL by which it may differ from the one of the draws."""
+
+
+def check_noise_family(family: NoiseFamily) -> None:
+    """Try every promise in a few dimensions, at the start and after a random move of the parameters.
+
+    The KL is held against the draws: of all distributions with their mean and covariance the Gaussian is nearest to
+    the standard normal, so that its KL is a lower bound, and the very value where the draws are Gaussian.
+
+    Raises:
+        BrokenPromise: Which promise is broken, and how to mend it, in one sentence.
+    """
+    for shape in SHAPES:
+        like = torch.zeros(shape)
+        _hold_start(family, like)
+        _hold_moved(family, like)
+
+
+def _hold_start(family: NoiseFamily, like: Tensor) -> None:
+    q, other = family(like), family(torch.randn(like.shape, generator=seeded()))
+    hold_members(q, Noise, "The distribution")
+    parameters, others = q.parameters(), other.parameters()
+    hold_leaves(parameters, "The distribution's parameters", like.device)
+    promise(bool(parameters), "The distribution has no parameters; there is nothing to search.")
+    promise(
+        not like.requires_grad and not any(mine is its for mine in parameters.values() for its in others.values()),
+        "Two distributions share a parameter, or take the tensor they are made like; make new ones for each image.",
+    )
+    promise(
+        parameters.keys() == others.keys() and all(torch.equal(parameters[name], others[name]) for name in parameters),
+        "Two starts of the family differ; take only shape and device from the tensor they are made like, and random "
+        "numbers of a fixed seed.",
+    )
+    promise(
+        all(tensor is parameters[name] for name, tensor in q.parameters().items()),
+        "The distribution's parameters() gives other tensors at every call; give the ones it computes with.",
+    )
+    n = q.rsample(DRAWS, seeded())
+    hold_tensor(n, f"What rsample({DRAWS}) gives", shape=(DRAWS, *like.shape), device=like.device)
+    promise(
+        torch.equal(n, q.rsample(DRAWS, seeded())),
+        "The distribution's rsample gives something else for the same generator; draw from the generator alone.",
+    )
+    promise(
+        not torch.equal(n, q.rsample(DRAWS, seeded(seed=1))),
+        "The distribution's rsample gives the same whatever the generator; draw from the generator.",
+    )
+    n = n.detach().flatten(1)
+    mean, variance = n.mean(dim=0).abs().max(), n.var(dim=0)
+    promise(
+        bool(mean <= MOMENTS and (variance - 1).abs().max() <= MOMENTS),
+        f"At its start a dimension of the distribution has a mean of up to {mean:.2f} and variances from "
+        f"{variance.min():.2f} to {variance.max():.2f}; start at the standard normal.",
+    )
+    kl = q.kl()
+    _hold_kl(kl)
+    promise(
+        bool(kl <= START),
+        f"At its start the distribution's kl() is {kl:.4f}; start at the standard normal, where it is 0.",
+    )
+    _hold_reached(q.rsample(64, seeded()), parameters, "at its start, from rsample, so that the search cannot leave it")
+
+
+def _hold_moved(family: NoiseFamily, like: Tensor) -> None:
+    q, restored = family(like), family(like)
+    with torch.no_grad():
+        for tensor in q.parameters().values():
+            tensor += STEP * torch.randn(tensor.shape, generator=seeded(seed=1)).to(tensor.device)
+        for name, tensor in restored.parameters().items():
+            tensor.copy_(q.parameters()[name])
+    n, kl = q.rsample(DRAWS, seeded()), q.kl()
+    _hold_kl(kl)
+    promise(
+        near(restored.rsample(DRAWS, seeded()), n) and near(restored.kl(), kl),
+        "A distribution that was given another's parameters is not the same; keep all of it in its parameters.",
+    )
+    _hold_reached(n, q.parameters(), "from rsample")
+    _hold_reached(kl, q.parameters(), "from kl()")
+    draws = n.detach().flatten(1).double()
+    mean, covariance = draws.mean(dim=0), draws.T.cov()
+    fitted = (covariance.trace() + mean @ mean - covariance.logdet() - len(mean)) / 2 / len(mean)
+    promise(
+        bool(kl >= (1 - KL_ERROR) * fitted),
+        f"kl() gives {kl:.4f}, but draws with their mean and covariance are at least {fitted:.4f} nats per dimension "
+        "away from the standard normal; let rsample and kl() be of one distribution.",
+    )
+    promise(
+        bool(kl <= (1 + KL_ERROR) * fitted) or not _gaussian(draws - mean, covariance),
+        f"kl() gives {kl:.4f}, but the Gaussian that is drawn from is {fitted:.4f} nats per dimension away from the "
+        "standard normal; take the mean over dimensions, and let rsample and kl() be of one distribution.",
+    )
+
+
+def _gaussian(centred: Tensor, covariance: Tensor) -> bool:
+    """Whether no whitened dimension has a skewness or an excess kurtosis that 20,000 Gaussian draws never have."""
+    whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), centred.T, upper=False)
+    skewness, kurtosis = (whitened**3).mean(dim=1), (whitened**4).mean(dim=1) - 3
+    return bool(skewness.abs().max() < 0.1 and kurtosis.abs().max() < 0.2)
+
+
+def _hold_kl(kl: Tensor) -> None:
+    hold_tensor(kl, "What kl() gives", shape=(), device=kl.device)
+    promise(bool(kl >= -1e-6), f"kl() gives {kl:.4f}; a KL is never below 0.")
+
+
+def _hold_reached(value: Tensor, parameters: Mapping[str, Tensor], whence: str) -> None:
+    gradients: tuple[Tensor | None, ...] = (None,) * len(parameters)
+    if value.requires_grad:
+        weights = torch.randn(value.shape, generator=seeded(seed=2)).to(value.device)
+        gradients = torch.autograd.grad((weights * value).sum(), list(parameters.values()), allow_unused=True)
+    for name, gradient in zip(parameters, gradients, strict=True):
+        promise(
+            gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any()),
+            f"No usable gradient reaches the parameter {name!r} {whence}; compute it from the parameters alone.",
+        )

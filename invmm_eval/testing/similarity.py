@@ -1,0 +1,95 @@
+"""Does a similarity keep the promises of :class:`~invmm_eval.Similarity`?"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from invmm_eval.reference import pictures
+from invmm_eval.similarity import Similarity
+from invmm_eval.testing.promises import hold_members, hold_rows, hold_settings, hold_tensor, near, promise, seeded
+
+PICTURES = 5
+SIZES = ((32, 32), (48, 24))
+
+
+def check_similarity(similarity: Similarity) -> None:
+    """Try every promise on pictures of the reference set: square, oblong, and grey ones.
+
+    Raises:
+        BrokenPromise: Which promise is broken, and how to mend it, in one sentence.
+    """
+    hold_members(similarity, Similarity, "The similarity")
+    promise(
+        isinstance(similarity.name, str) and bool(similarity.name),
+        f"The similarity's name is {similarity.name!r}; make it the name it is registered under.",
+    )
+    promise(
+        isinstance(similarity.threshold, float | int) and math.isfinite(similarity.threshold),
+        f"The similarity's threshold is {similarity.threshold!r}; make it a finite number.",
+    )
+    hold_settings(similarity.settings, "The similarity")
+    square = _pictures()
+    for size in SIZES:
+        images = interpolate(square, size, mode="bilinear", antialias=True)
+        _hold_values(similarity, images, f"colour images of {size[0]}x{size[1]}")
+    _hold_values(similarity, square.mean(dim=1, keepdim=True), "grey images")
+    _hold_meaning(similarity, square)
+
+
+def _pictures() -> Tensor:
+    """Different pictures, float32 ``(n, 3, 32, 32)`` in [0, 1]."""
+    arrays = [np.asarray(picture.image) for picture in pictures()[:PICTURES]]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
+
+
+def _hold_values(similarity: Similarity, images: Tensor, kind: str) -> None:
+    n = len(images)
+    features = similarity.embed(images)
+    hold_tensor(features, f"What embed gives for {kind}", device=features.device)
+    promise(
+        features.ndim > 1 and len(features) == n,
+        f"embed gives the shape {tuple(features.shape)} for {n} {kind}; its first dimension counts images.",
+    )
+    hold_rows(similarity.embed, f"embed of {kind}", images)
+    values = similarity.compare(features, features)
+    hold_tensor(values, f"What compare gives for {kind}", shape=(n, n), device=features.device)
+    hold_tensor(
+        similarity.compare(features[:2], features),
+        f"What compare gives for 2 and {n} {kind}",
+        shape=(2, n),
+        device=features.device,
+    )
+    hold_rows(lambda rows: similarity.compare(rows, features), f"compare of {kind}", features)
+    promise(
+        near(values.T, values),
+        f"compare of {kind} depends on which image comes first; make it symmetric.",
+    )
+    own = values.diagonal()
+    promise(
+        bool((values <= own[:, None] + 1e-3).all()),
+        f"compare of {kind} finds an image more like another one than like itself; higher must mean more alike.",
+    )
+    promise(
+        bool((own >= similarity.threshold).all()),
+        f"An image of {kind} compared with itself reaches {own.min():.3f}, below the threshold {similarity.threshold}; "
+        "choose a threshold that identical images reach.",
+    )
+
+
+def _hold_meaning(similarity: Similarity, images: Tensor) -> None:
+    features = similarity.embed(images)
+    others = similarity.compare(features, features)[~torch.eye(len(images), dtype=torch.bool)]
+    promise(
+        bool((others < similarity.threshold).any()),
+        f"All different pictures reach the threshold {similarity.threshold}; choose one that tells copies from them.",
+    )
+    noise = 0.02 * torch.randn(images.shape, generator=seeded())
+    copies = similarity.compare(similarity.embed((images + noise).clamp(0, 1)), features).diagonal()
+    promise(
+        bool(copies.mean() > others.mean()),
+        f"Pictures with a little noise reach {copies.mean():.3f} on average, and different ones {others.mean():.3f}; "
+        "higher must mean more alike.",
+    )
