@@ -28,6 +28,7 @@ from transformers import (
 )
 
 from invmm_eval import InvMMError, Similarity
+from invmm_eval.testing import check_similarity
 
 torch.set_num_threads(1)
 
@@ -108,6 +109,12 @@ def test_values_are_those_of_transformers(
     assert found.shape == (3, 2)
     assert expected.std() > 0.04
     torch.testing.assert_close(found, expected, atol=0.01, rtol=0)
+
+
+@FAMILIES
+def test_it_keeps_its_promises(save: Callable[[Path], None], tmp_path: Path) -> None:
+    save(tmp_path)
+    check_similarity(similarity(tmp_path))
 
 
 @FAMILIES

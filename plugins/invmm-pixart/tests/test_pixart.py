@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 
 from invmm_eval import Backbone, Context, InvMMError
 from invmm_eval.sampling import sample
-from invmm_eval.testing import tiny
+from invmm_eval.testing import check_backbone, tiny
 
 torch.set_num_threads(1)
 pytest_plugins = ["invmm_eval.testing.fixtures"]
@@ -80,6 +80,12 @@ def test_it_keeps_the_protocol() -> None:
     assert model.settings == {"name": "pixart", "dtype": "torch.float32", "prompt_mode": "soft"}
     assert model.schedule.grid(5).shape == (6,)
     assert register_backbones()["pixart"].pipelines == tuple(type(make()).__name__ for make in (alpha, sigma))
+
+
+@pytest.mark.parametrize("mode", ["soft", "empty"])
+@pytest.mark.parametrize("make", [alpha, sigma])
+def test_it_keeps_its_promises(make: Any, mode: str) -> None:
+    check_backbone(backbone(make(), prompt_mode=mode))
 
 
 @FAMILIES

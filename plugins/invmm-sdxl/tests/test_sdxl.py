@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from invmm_eval import Backbone, Context, InvMMError
 from invmm_eval.sampling import sample
-from invmm_eval.testing import tiny
+from invmm_eval.testing import check_backbone, tiny
 
 torch.set_num_threads(1)
 pytest_plugins = ["invmm_eval.testing.fixtures"]
@@ -50,6 +50,11 @@ def test_it_keeps_the_protocol() -> None:
     assert model.settings == {"name": "sdxl", "dtype": "torch.float32", "prompt_mode": "soft"}
     assert model.schedule.grid(5).shape == (6,)
     assert register_backbones()["sdxl"].pipelines == (type(tiny.tiny_sdxl()).__name__,)
+
+
+@pytest.mark.parametrize("mode", ["soft", "empty"])
+def test_it_keeps_its_promises(mode: str) -> None:
+    check_backbone(backbone(tiny.tiny_sdxl(), prompt_mode=mode))
 
 
 def test_a_prompt_of_tokens_is_encoded_as_the_pipeline_does() -> None:
