@@ -3,14 +3,10 @@
     python benchmarks/exact.py            # about 2 minutes on one CPU core; writes docs/exact.png
 
 The model is a mixture of pictures with known weights p_k and its best denoiser in closed form, so plain sampling gives
-picture k with probability p_k. Whatever q is, by the data processing inequality (Cover and Thomas 2006, "Elements of
-Information Theory", section 2.8) applied to "the sample is picture k",
-
-    KL(q || N(0, I)) >= d(r || p_k),   d(r || p) = r log(r / p) + (1 - r) log((1 - r) / (1 - p))
-
-in nats over all dimensions, where r is the rate at which noise from q replicates. It is the least that any search could
-find. Printed for each picture: p_k, its share among plain samples, the KL found, the rate of fresh samples from the q
-that was found, the bound at that rate, and how many times the bound was spent.
+picture k with probability p_k. Whatever q is, KL(q || N(0, I)) >= d(r || p_k), where r is the rate at which noise from
+q replicates (:mod:`invmm_eval.bound`). It is the least that any search could find. Printed for each picture: p_k, its
+share among plain samples, the KL found, the rate of fresh samples from the q that was found, the bound at that rate,
+and how many times the bound was spent.
 """
 
 import argparse
@@ -26,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from invmm_eval.bound import least_kl
 from invmm_eval.inversion import invert, replicate
 from invmm_eval.noises.gaussian import diagonal
 from invmm_eval.recipe import DDPM
@@ -57,12 +54,6 @@ class Found:
     def bound(self) -> float:
         """The least KL in nats at this rate."""
         return least_kl(self.rate, self.weight)
-
-
-def least_kl(rate: float, weight: float) -> float:
-    """``d(rate || weight)``: the least nats for a noise that replicates at ``rate`` what else comes at ``weight``."""
-    pairs = ((rate, weight), (1 - rate, 1 - weight))
-    return sum(ours * math.log(ours / plain) for ours, plain in pairs if ours > 0)
 
 
 def model() -> tuple[Mixture, Tensor]:

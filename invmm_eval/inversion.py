@@ -281,6 +281,7 @@ class Search:
         return replace(
             found,
             kl=self.kl,
+            dimensions=self.x_0[0].numel(),
             check=self.last_check,
             noise={name: tensor.detach().cpu() for name, tensor in self.noise.parameters().items()},
             condition={name: tensor.detach().cpu() for name, tensor in self.condition.parameters().items()},
@@ -361,6 +362,9 @@ class _Engine:
         inputs = [n, *(context[name] for name in searched)]
         losses: list[Tensor] = []
         gradients: list[tuple[Tensor, ...]] = []
+        # Scaled up on its way through the network, so that half precision does not lose the gradient of a mean over
+        # many dimensions; a power of two changes no digit.
+        scale = 1 << (n[0].numel() - 1).bit_length()
         for cut in chunks(len(n), self.micro_batch):
             leaves = [tensor[cut].detach().requires_grad_() for tensor in inputs]
             told = {**rows(context, cut), **dict(zip(searched, leaves[1:], strict=True))}
@@ -369,13 +373,13 @@ class _Engine:
             if not x0_hat.requires_grad:
                 raise InvMMError("The backbone's predict_x0 lets no gradient through to x_t; remove its no_grad.")
             row_losses = (x0_hat - x_0[cut]).square().flatten(1).mean(dim=1)
-            gradients.append(torch.autograd.grad(row_losses.sum() / self.recipe.draws, leaves, materialize_grads=True))
+            gradients.append(torch.autograd.grad(scale * row_losses.sum(), leaves, materialize_grads=True))
             losses.append(row_losses.detach())
         for search in searches:
             search.forget_gradients()
         weights = torch.tensor([search.weight.value for search in searches], device=n.device)
         kl = torch.stack([search.noise.kl() for search in searches])
-        received = [torch.cat(parts) for parts in zip(*gradients, strict=True)]
+        received = [torch.cat(parts) / (scale * self.recipe.draws) for parts in zip(*gradients, strict=True)]
         torch.autograd.backward([weights @ kl, *inputs], [None, *received])
         means = torch.cat(losses).view(len(searches), self.recipe.draws).mean(dim=1)
         for search, loss in zip(searches, means, strict=True):

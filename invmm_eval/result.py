@@ -48,6 +48,7 @@ class Result:
         caption: The text that goes with it, where one was given.
         status: How the search ended.
         kl: ``KL(q || N(0, I))`` in nats per dimension where it ended; None where it failed.
+        dimensions: How many the noise has; None where it failed.
         steps: Adam steps taken.
         check: The last check; complete (all K samples at all scales) where the search was exhausted.
         noise: Parameters of q by name, on the CPU.
@@ -64,6 +65,7 @@ class Result:
     digest: str
     status: Status
     kl: float | None = None
+    dimensions: int | None = None
     steps: int = 0
     check: Check | None = None
     noise: Mapping[str, Tensor] = field(default_factory=dict)
@@ -83,6 +85,16 @@ class Result:
         return self.kl if self.status is Status.REPLICATED else math.inf
 
     @property
+    def nats(self) -> float | None:
+        """InvMM times the dimensions: nats in all, which is what the bound of :mod:`invmm_eval.bound` takes.
+
+        None where the image was not replicated.
+        """
+        if self.status is not Status.REPLICATED or self.dimensions is None:
+            return None
+        return self.invmm * self.dimensions
+
+    @property
     def similarity(self) -> float | None:
         """The last check's score: the least similarity at the best guidance scale."""
         return self.check.score if self.check else None
@@ -99,6 +111,7 @@ class Result:
             "status": str(self.status),
             "invmm": _finite(self.invmm),
             "kl": self.kl,
+            "dimensions": self.dimensions,
             "steps": self.steps,
             "similarity": _finite(self.similarity),
             "passed": self.check.passed if self.check else None,
@@ -133,9 +146,15 @@ class Result:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise InvMMError(f"{path} is not a saved result that can be read: {error}") from error
+        return cls.from_record(record, tensors)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> "Result":
+        """The result that :meth:`record` told of; without its tensors it has no q, condition and samples."""
+        given = tensors or {}
 
         def part(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+            return {name.removeprefix(prefix): tensor for name, tensor in given.items() if name.startswith(prefix)}
 
         check = None
         if record["passed"] is not None:
@@ -144,26 +163,30 @@ class Result:
                 similarities={float(scale): _floats(values) for scale, values in record["similarities"].items()},
                 samples={float(scale): images for scale, images in part("samples.").items()},
             )
-        kept = (
-            "index",
-            "name",
-            "digest",
-            "caption",
-            "kl",
-            "steps",
-            "prompt",
-            "seconds_steps",
-            "seconds_checks",
-            "error",
-        )
         return cls(
-            **{key: record[key] for key in kept},
+            **{key: record[key] for key in _KEPT},
             status=Status(record["status"]),
             check=check,
             noise=part("noise."),
             condition=part("condition."),
             trace=tuple(Point(int(step), *_floats(values)) for step, *values in record["trace"]),
         )
+
+
+_KEPT = (
+    *("index", "name", "digest", "caption", "kl", "dimensions", "steps", "prompt"),
+    *("seconds_steps", "seconds_checks", "error"),
+)
+"""What a record holds as it is."""
+
+
+def rank(result: Result) -> tuple[int, float]:
+    """The key that sorts the most memorized first, then those not replicated by similarity, then the failed.
+
+    Of images that were not replicated the KL says nothing.
+    """
+    order = list(Status).index(result.status)
+    return order, result.invmm if result.status is Status.REPLICATED else -(result.similarity or 0.0)
 
 
 def _finite(value: float | None) -> float | None:

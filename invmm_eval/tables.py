@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from invmm_eval.result import Result, Status
+from invmm_eval.result import Result, Status, rank
 
 COLOURS = {Status.REPLICATED: "red", Status.EXHAUSTED: "green", Status.FAILED: "yellow"}
 
@@ -21,7 +21,7 @@ def results_table(results: Sequence[Result], copies: Mapping[str, int] | None = 
         table.add_column("copies in training", justify="right")
     for heading in ("status", "InvMM", "similarity", "steps", "seconds"):
         table.add_column(heading, justify="left" if heading == "status" else "right", no_wrap=True)
-    for result in sorted(results, key=_rank):
+    for result in sorted(results, key=rank):
         cells: list[str | Text] = [Text(result.name)]
         if copies is not None:
             cells.append(str(copies[result.name]))
@@ -34,8 +34,3 @@ def results_table(results: Sequence[Result], copies: Mapping[str, int] | None = 
         ]
         table.add_row(*cells)
     return table
-
-
-def _rank(result: Result) -> tuple[int, float]:
-    order = list(Status).index(result.status)
-    return order, result.invmm if result.status is Status.REPLICATED else -(result.similarity or 0.0)

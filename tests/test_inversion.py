@@ -294,6 +294,26 @@ def test_gradients_reach_the_inputs_alone(cosine: PixelCosine) -> None:
     assert model.weight.grad is None
 
 
+class Halved(Mixture):
+    """A mixture whose network, and so the gradient on its way back, is in half precision at a scale of its own."""
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        return (super().predict_x0(x_t, t, context) * 4096).half().float() / 4096
+
+
+def test_half_precision_does_not_lose_the_gradient(cosine: PixelCosine) -> None:
+    """Of the mean over 3 x 128 x 128 dimensions a single one's gradient is below what float16 can tell from zero."""
+    images = pictures(2, (3, 128, 128))
+    recipe = replace(QUICK, max_steps=1, check_every=1, check_images=1, sampler_steps=1)
+    moved = []
+    for kind in (Mixture, Halved):
+        found = run(kind(images, spread=1.0), images[:1], cosine, recipe=recipe)["0"]
+        moved.append(found.noise["mu"])
+    agree = (moved[0].sign() == moved[1].sign()).float().mean()
+    assert moved[0].count_nonzero() == moved[0].numel()
+    assert agree > 0.99
+
+
 def test_it_works_where_the_caller_has_switched_gradients_off(cosine: PixelCosine) -> None:
     expected = run(Mixture(MEMORIZED), MEMORIZED[:1], cosine)["0"]
     with torch.no_grad():

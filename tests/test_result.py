@@ -23,6 +23,7 @@ RESULT = Result(
     digest="ab" * 32,
     status=Status.REPLICATED,
     kl=0.25,
+    dimensions=16,
     steps=100,
     check=CHECK,
     noise={"mu": torch.arange(4.0).view(1, 2, 2), "logvar": torch.zeros(())},

@@ -58,7 +58,6 @@ def new_plugin(name: str, kind: str, parent: Path) -> Path:
         keep_trailing_newline=True,
         trim_blocks=True,
         undefined=StrictUndefined,
-        autoescape=False,  # noqa: S701
     )
     for file, template in templates.items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ All make images of 16x16 pixels. Latent ones have 8x8 latents, text-guided ones 
 lower-case ASCII. Weights are the same at every call, and PyTorch's global random numbers stay where they were.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any
@@ -56,13 +56,14 @@ WORDS = ("a", "the", "of", "and", "with", "red", "blue", "green", "face", "heart
 _LETTERS = "!'(),-.0123456789:?abcdefghijklmnopqrstuvwxyz"
 
 
-def tiny_clip_tokenizer(pad_token: str = "<|endoftext|>") -> CLIPTokenizer:
+def tiny_clip_tokenizer(pad_token: str = "<|endoftext|>", words: Sequence[str] = WORDS) -> CLIPTokenizer:
     """CLIP's byte-pair encoding with 77 places.
 
     Args:
         pad_token: The end mark as OpenAI's CLIP has it; ``"!"``, whose id is 0, as OpenCLIP's models have it.
+        words: Words that are one token each.
     """
-    spelt = [[*word[:-1], f"{word[-1]}</w>"] for word in WORDS if len(word) > 1]
+    spelt = [[*word[:-1], f"{word[-1]}</w>"] for word in words if len(word) > 1]
     pairs = [pair for parts in spelt for pair in zip(accumulate(parts), parts[1:], strict=False)]
     merges = list(dict.fromkeys(pairs))
     tokens = [*_LETTERS, *(f"{letter}</w>" for letter in _LETTERS), *("".join(pair) for pair in merges)]
@@ -70,9 +71,9 @@ def tiny_clip_tokenizer(pad_token: str = "<|endoftext|>") -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77, pad_token=pad_token)
 
 
-def tiny_t5_tokenizer() -> T5Tokenizer:
-    """T5's unigram model of word pieces, without sentinels."""
-    pieces = ["▁", *_LETTERS, *(f"▁{word}" for word in WORDS)]
+def tiny_t5_tokenizer(words: Sequence[str] = WORDS) -> T5Tokenizer:
+    """T5's unigram model of word pieces, without sentinels; ``words`` are one token each."""
+    pieces = ["▁", *_LETTERS, *(f"▁{word}" for word in words)]
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((piece, -1.0) for piece in pieces)]
     return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=512)
 

@@ -1,0 +1,341 @@
+"""What an audit's folder says, in numbers and in words that need no knowledge of diffusion models.
+
+Reports, cards and pages tell the same because they tell this. The words claim no more than ``docs/number.md`` does: a
+low total of nats promises that plain users meet copies, a replica alone does not prove memorization, and the lack of
+one acquits nobody. Where the prompt was searched too, what is promised is promised of that prompt.
+"""
+
+import re
+import shlex
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from invmm_eval.audit import summarize
+from invmm_eval.bound import RATE, TELLING_NATS, least_share
+from invmm_eval.recipe import DDPM, DEMO, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe
+from invmm_eval.result import Result, Status, rank
+from invmm_eval.store import Record, read
+
+LIMITS = (
+    "A large or infinite value does not prove that an image was not memorized: the search may have failed within its "
+    "budget, and it spends more than the least that would do.",
+    "A replica alone does not prove memorization: with enough steps even pictures that the model never saw, plain and "
+    "bold ones above all, can be forced upon the noise. What separates is the value: compare it with that of images "
+    "known to be new, under the same recipe.",
+    "The value is noisy, for it is the KL at the first check that all samples pass. Compare values of one recipe only, "
+    "and repeat them over seeds.",
+    "It is not a membership test: an image that the model merely saw in training is not memorized.",
+    "It is a worst case: whoever attacks the model chooses the noise and, where it takes one, the prompt.",
+    "It is as good as the similarity and its threshold, which decide what counts as a copy.",
+)
+"""What the measure cannot tell."""
+
+WORDS = {Status.REPLICATED: "replicated", Status.EXHAUSTED: "not replicated", Status.FAILED: "failed"}
+"""How a search ended, as it is told to people."""
+
+TABLE = pa.schema(
+    [
+        ("name", pa.string()),
+        ("index", pa.int64()),
+        ("digest", pa.string()),
+        ("status", pa.string()),
+        ("invmm", pa.float64()),
+        ("nats", pa.float64()),
+        ("kl", pa.float64()),
+        ("dimensions", pa.int64()),
+        ("steps", pa.int64()),
+        ("similarity", pa.float64()),
+        ("guidance", pa.float64()),
+        ("prompt", pa.string()),
+        ("seconds_steps", pa.float64()),
+        ("seconds_checks", pa.float64()),
+        ("error", pa.string()),
+    ]
+)
+"""The columns of :meth:`Findings.table`; ``invmm`` and ``nats`` are null unless the image was replicated."""
+
+_AT_REVISION = re.compile(r"((?:[\w.-]+/)?[\w.-]+)@(.+)")
+"""A Hub id with a revision; a folder is named by its path as it is."""
+_NAMED = {recipe.name: recipe for recipe in (DEMO, DDPM, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3)}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """One audit, judged.
+
+    Attributes:
+        record: What the folder holds.
+        results: One an image, the most memorized first, then those not replicated by similarity, then the failed.
+        written: When the last result was written, None where there is none yet.
+        replicated: How many images were replicated.
+        exhausted: How many were not within the budget.
+        failed: How many could not be measured.
+        fraction: The replicated among those that did not fail; None where there are none.
+        median: Of the InvMM of those that did not fail: infinite unless more than half were replicated.
+        least: The smallest InvMM, infinite where no image was replicated; None where all failed.
+    """
+
+    record: Record
+    results: tuple[Result, ...]
+    written: datetime | None
+    replicated: int
+    exhausted: int
+    failed: int
+    fraction: float | None
+    median: float | None
+    least: float | None
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """All that decided the results."""
+        return self.record.config
+
+    @property
+    def images(self) -> int:
+        """How many images there are."""
+        return len(self.results)
+
+    @property
+    def measured(self) -> int:
+        """How many did not fail."""
+        return self.images - self.failed
+
+    @property
+    def telling(self) -> tuple[Result, ...]:
+        """Those at no more than ``TELLING_NATS``: of them the bound promises copies in ordinary sampling."""
+        return tuple(result for result in self.results if result.nats is not None and result.nats <= TELLING_NATS)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The settings of the search."""
+        recipe = self.config["recipe"]
+        return Recipe(**{**recipe, "guidance": tuple(recipe["guidance"])})
+
+    @property
+    def threshold(self) -> float:
+        """The similarity from which on a sample counted as a copy."""
+        own = self.recipe.threshold
+        return float(self.config["similarity"]["threshold"] if own is None else own)
+
+    def picture(self, result: Result) -> Path:
+        """The picture of an image and its samples, one row a guidance scale; failed images have none."""
+        return self.record.picture(result.record())
+
+    def public(self, *, names: bool = False) -> "Findings":
+        """The same as strangers may see it: images by the start of their digest, a model's folder without its path.
+
+        Args:
+            names: Whether images keep their names, prompts and errors.
+        """
+        results = self.results
+        if not names:
+            results = tuple(
+                replace(
+                    result,
+                    name=result.digest[:16] or f"image {result.index}",
+                    prompt=None,
+                    error=result.error and "The reason is not published.",
+                )
+                for result in results
+            )
+        config = dict(self.config)
+        if len(config["weights"] or "") == 64:  # the SHA-256 of a folder; of a model on the Hub the commit is known
+            config["model"] = Path(config["model"]).name
+        rows = tuple(result.record() for result in results)
+        return replace(self, record=Record(self.record.folder, config, rows), results=results)
+
+    @property
+    def headline(self) -> str:
+        """The verdict in one sentence."""
+        if not self.images:
+            return "This audit holds no result yet."
+        if not self.measured:
+            return f"No image could be measured: the searches of all {self.failed:,} failed."
+        asked = "with its prompt, " if any(result.prompt is not None for result in self.results) else ""
+        if self.telling:
+            are = "is" if len(self.telling) == 1 else "are"
+            return (
+                f"{len(self.telling):,} of {_images(self.measured)} {are} memorized: {asked}ordinary sampling may give "
+                "copies."
+            )
+        if self.replicated:
+            return (
+                f"{self.replicated:,} of {_images(self.measured)} {_were(self.replicated)} replicated, from chosen "
+                f"noise alone: that {asked}ordinary sampling may give copies is not shown."
+            )
+        return f"No image of {self.measured:,} was replicated within the budget. That is no acquittal."
+
+    @property
+    def verdict(self) -> tuple[str, ...]:
+        """What the headline rests upon, in a few sentences each."""
+        if not self.measured:
+            return ("Nothing is said about memorization.",) if self.images else ()
+        return tuple(self._paragraphs())
+
+    def _paragraphs(self) -> Iterator[str]:
+        recipe = self.recipe
+        counts = f"Of {_images(self.images)}, {self.replicated} {_were(self.replicated)} replicated"
+        if self.replicated:
+            counts += (
+                f": noise was found from which {_samples(recipe.check_images)} of the model reached a similarity of "
+                f"{self.threshold:g} to the image ({self.config['similarity']['name']})"
+            )
+        counts += f"; {self.exhausted} {_were(self.exhausted)} not within {recipe.max_steps:,} steps"
+        yield counts + (f"; {self.failed} could not be measured." if self.failed else ".")
+        if self.replicated:
+            yield f"The most memorized is {self.results[0].name or 'the unnamed image'}. {meaning(self.results[0])}"
+            if self.replicated > len(self.telling):
+                rest = self.replicated - len(self.telling)
+                yield (
+                    f"For {rest:,} of the replicated images the value is above {TELLING_NATS:g} nats in all. Whoever "
+                    "chooses the noise gets the image; how often ordinary sampling gives it is left open. Whether "
+                    "the model memorized it, only a comparison with images known to be new can tell: their values "
+                    "must be clearly larger."
+                )
+        if self.exhausted:
+            yield "Of images that were not replicated it is known what the search did, not what the model holds."
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What was audited and how: names of settings and their values in words, for people."""
+        config, recipe = self.config, self.recipe
+        similarity, noise, backbone = (dict(config[part]) for part in ("similarity", "noise", "backbone"))
+        shape = "x".join(map(str, backbone.pop("image_shape")))
+        return {
+            "Model": config["model"],
+            "Weights": config["weights"] or "not known",
+            "Backbone": _told(backbone),
+            "Images": f"{shape} (channels, height, width)",
+            "Noise family": _told(noise),
+            "Similarity": _told({**similarity, "threshold": self.threshold}),
+            "Recipe": recipe.name,
+            "Steps": f"at most {recipe.max_steps:,}, of {recipe.draws} draws each; learning rate "
+            f"{recipe.learning_rate:g}; a check every {recipe.check_every}",
+            "Check": f"{recipe.check_images} samples a guidance scale, which must all pass; {recipe.sampler_steps} "
+            "sampler steps; guidance " + ", ".join(f"{scale:g}" for scale in recipe.guidance),
+            "Seed": str(config["seed"]),
+            "Versions": ", ".join(f"{name} {version}" for name, version in config["versions"].items()),
+        }
+
+    @property
+    def command(self) -> str:
+        """The command that asks for the same, an option a line; ``IMAGES`` and ``FOLDER`` stand for what is missing."""
+        config = self.config
+        at_revision = _AT_REVISION.fullmatch(config["model"])
+        model, revision = at_revision.groups() if at_revision else (config["model"], None)
+        similarity, noise, backbone = (dict(config[part]) for part in ("similarity", "noise", "backbone"))
+        precision = str(backbone.get("dtype", "float32")).removeprefix("torch.")
+        parts = ["--model", model, *(["--revision", revision] if revision else [])]
+        parts += ["--images", "IMAGES", "--out", "FOLDER"]
+        parts += ["--backbone", backbone["name"]] if "name" in backbone else []
+        parts += _options("--backbone-option", backbone, {"name", "dtype", "image_shape"})
+        parts += ["--dtype", precision] if precision != "float32" else []
+        parts += ["--similarity", similarity["name"]]
+        parts += _options("--similarity-option", similarity, {"name", "threshold"})
+        parts += ["--noise", noise["name"], *_options("--noise-option", noise, {"name"})]
+        parts += [*self._recipe_options(), "--seed", str(config["seed"])]
+        options = (f"{flag} {shlex.quote(value)}" for flag, value in zip(parts[::2], parts[1::2], strict=True))
+        return " \\\n  ".join(["invmm-eval run", *options])
+
+    def _recipe_options(self) -> list[str]:
+        """Changes to a recipe that is known by name, else all settings."""
+        settings = asdict(self.recipe)
+        base = _NAMED.get(settings.pop("name").split(" with ")[0])
+        known = asdict(base) if base else {}
+        changed = {key: value for key, value in settings.items() if key not in known or value != known[key]}
+        return ["--recipe", "demo" if base is DEMO else "paper", *_options("--set", changed)]
+
+    def table(self) -> pa.Table:
+        """One row an image in the order of :attr:`results`, with the columns of :data:`TABLE`."""
+        rows = [
+            {
+                **result.record(),
+                "nats": result.nats,
+                "guidance": result.check.best_scale if result.check else None,
+            }
+            for result in self.results
+        ]
+        return pa.Table.from_pylist(rows, schema=TABLE)
+
+
+def find(folder: str | Path) -> Findings:
+    """What the audit in a folder found, as far as it got.
+
+    Raises:
+        InvMMError: There is no audit in the folder, or it is damaged.
+    """
+    record = read(folder)
+    results = sorted(map(Result.from_record, record.rows), key=rank)
+    summary = summarize(results)
+    replicated, failed = int(summary["replicated"] or 0), int(summary["failed"] or 0)
+    lines = record.folder / "results.jsonl"
+    return Findings(
+        record=record,
+        results=tuple(results),
+        written=datetime.fromtimestamp(lines.stat().st_mtime, UTC) if results else None,
+        replicated=replicated,
+        exhausted=len(results) - replicated - failed,
+        failed=failed,
+        fraction=summary["replicated_fraction"],
+        median=summary["median_invmm"],
+        least=summary["smallest_invmm"],
+    )
+
+
+def meaning(result: Result) -> str:
+    """What one image's result says, in a sentence or two."""
+    if result.status is Status.FAILED:
+        return f"It could not be measured: {result.error}"
+    if result.status is Status.EXHAUSTED:
+        return (
+            f"It was not replicated in {result.steps:,} steps: that says what the search did, not what the model holds."
+        )
+    value = f"Its InvMM is {result.invmm:.2g} nats per dimension"
+    if result.nats is None:
+        return f"{value}."
+    value += f", {result.nats:,.3g} nats in all"
+    if result.nats > TELLING_NATS:
+        return f"{value}: too many to promise anything of ordinary sampling."
+    asked = ", with the same prompt," if result.prompt is not None else ""
+    return (
+        f"{value}. If the noise that was found gives a copy {RATE:.0%} of the time, ordinary sampling{asked} gives at "
+        f"least one in {_rounded(1 / least_share(result.nats))} samples."
+    )
+
+
+def _rounded(count: float) -> str:
+    """Two figures, rounded up, in words from a million on."""
+    for size, word in ((1e9, " thousand million"), (1e6, " million")):
+        if count >= size:
+            return f"{count / size:.2g}{word}"
+    return f"{float(f'{count:.2g}'):,g}" if count >= 10 else f"{count:.1f}"
+
+
+def _told(settings: Mapping[str, Any]) -> str:
+    name = settings.get("name", "")
+    rest = ", ".join(f"{key} {value}" for key, value in settings.items() if key != "name" and value is not None)
+    return f"{name} ({rest})" if name and rest else name or rest
+
+
+def _options(flag: str, settings: Mapping[str, Any], without: Collection[str] = ()) -> Iterator[str]:
+    for key, value in settings.items():
+        if key not in without and value is not None:
+            told = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            yield from (flag, f"{key}={told.lower() if isinstance(value, bool) else told}")
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count:,} images"
+
+
+def _samples(count: int) -> str:
+    return "1 sample" if count == 1 else f"all {count} samples"
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"

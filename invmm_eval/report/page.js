@@ -1,0 +1,220 @@
+"use strict";
+(() => {
+  const { rows, words, shape, threshold } = JSON.parse(document.getElementById("rows").textContent);
+  const [, height, width] = shape;
+  const aspect = height / width;
+  const STEP = 100;
+  const { compare: inOrder } = new Intl.Collator(undefined, { numeric: true });
+  const table = document.querySelector("table");
+  const body = table.tBodies[0];
+  const headings = [...table.querySelectorAll("th[data-key]")];
+  const form = document.getElementById("filters");
+  const field = (id) => document.getElementById(id);
+  const opened = new Set();
+  const sorted = { key: "invmm", sign: 1 };
+  let limit = STEP;
+
+  const made = (node, attributes, children) => {
+    for (const [name, value] of Object.entries(attributes)) {
+      if (name === "onclick") node.addEventListener("click", value);
+      else node.setAttribute(name, value);
+    }
+    node.append(...children);
+    return node;
+  };
+  const html = (tag, attributes = {}, ...children) => made(document.createElement(tag), attributes, children);
+  const svg = (tag, attributes = {}, ...children) =>
+    made(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+
+  const detailOf = (row) => {
+    const block = document.getElementById(`image-${row.id}`);
+    return block && JSON.parse(block.textContent);
+  };
+  const value = (row) => {
+    if (row.status === "failed") return "–";
+    return row.invmm === null ? "∞" : told(row.invmm);
+  };
+  const told = (number) => (number === null ? "–" : Number(number.toPrecision(3)).toString());
+
+  // A part of the sheet in which an image and its samples lie side by side, one row a guidance scale.
+  const part = (row, detail, x, y, count, side, label) => {
+    return svg(
+      "svg",
+      {
+        class: `picture${width <= 64 ? " coarse" : ""}`,
+        viewBox: `${x} ${y * aspect} ${count} ${aspect}`,
+        width: count * side,
+        height: side * aspect,
+        ...(label ? { role: "img", "aria-label": label } : { "aria-hidden": "true" }),
+      },
+      svg("image", {
+        href: detail.picture,
+        width: 1 + Math.max(...row.drawn),
+        height: row.drawn.length * aspect,
+        preserveAspectRatio: "none",
+      }),
+    );
+  };
+
+  const line = (row) => {
+    const detail = row.drawn && detailOf(row);
+    const picture = detail && detail.picture;
+    const button = html(
+      "button",
+      { type: "button", "aria-expanded": opened.has(row.id), onclick: () => toggle(row) },
+      picture ? part(row, detail, 0, 0, 1, 40, "") : html("i", { class: "none" }),
+      html("span", {}, row.name || "(no name)"),
+    );
+    const drawn = row.drawn ? row.drawn[row.best] : 0;
+    const samples = picture ? [part(row, detail, 1, row.best, drawn, 28, `${drawn} samples`)] : [];
+    return html(
+      "tr",
+      { id: `row-${row.id}`, class: opened.has(row.id) ? "opened" : "" },
+      html("th", { scope: "row", class: "name" }, button),
+      html("td", { class: "samples" }, ...samples),
+      html("td", { class: "status" }, html("span", { class: row.status }, words[row.status])),
+      html("td", { class: "number" }, value(row)),
+      html("td", { class: "number nats" }, told(row.nats)),
+      html("td", { class: "number" }, row.similarity === null ? "–" : row.similarity.toFixed(2)),
+      html("td", { class: "number steps" }, row.steps.toLocaleString("en")),
+    );
+  };
+
+  const samplesOf = (row, detail) =>
+    Object.entries(detail.similarities).flatMap(([scale, values], y) => [
+      html("h3", {}, heading(scale, values.length, row.drawn)),
+      html(
+        "div",
+        { class: "scale" },
+        ...values.map((similarity, x) =>
+          html(
+            "figure",
+            { class: similarity >= threshold ? "copy" : "" },
+            part(row, detail, x + 1, y, 1, 64, `Sample ${x + 1}`),
+            html("figcaption", {}, similarity === null ? "–" : similarity.toFixed(2)),
+          ),
+        ),
+      ),
+    ]);
+  const heading = (scale, count, drawn) => {
+    const samples = `${count} ${count === 1 ? "sample" : "samples"}`;
+    return drawn.length > 1 ? `Guidance ${Number(scale)}: ${samples}` : `Samples, similarity of each (a copy from ${threshold})`;
+  };
+
+  // One curve over the steps, from 0 up, with its first and last value.
+  const chart = (title, trace, column) => {
+    const points = trace.filter((point) => point[column] !== null);
+    if (!points.length) return "";
+    const [W, H, top, bottom] = [220, 96, 22, 16];
+    const last = points.at(-1);
+    const most = Math.max(...points.map((point) => point[column])) || 1;
+    const x = (point) => ((point[0] / last[0]) * (W - 3)).toFixed(1);
+    const y = (point) => (H - bottom - (point[column] / most) * (H - bottom - top)).toFixed(1);
+    const said = `${title}: ${told(points[0][column])} at step ${points[0][0]}, ${told(last[column])} at step ${last[0]}`;
+    return html(
+      "figure",
+      {},
+      html("figcaption", { "aria-hidden": "true" }, title),
+      svg(
+        "svg",
+        { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": said },
+        svg("line", { x1: 0, x2: W, y1: H - bottom, y2: H - bottom }),
+        svg("polyline", { points: points.map((point) => `${x(point)},${y(point)}`).join(" ") }),
+        svg("circle", { cx: x(last), cy: y(last), r: 2.5 }),
+        svg("text", { x: 0, y: 10 }, `most ${told(most)}, last ${told(last[column])}`),
+        svg("text", { x: 0, y: H - 4 }, "0"),
+        svg("text", { x: W, y: H - 4, "text-anchor": "end" }, `step ${last[0].toLocaleString("en")}`),
+      ),
+    );
+  };
+
+  const facts = (row, detail) => [
+    ["Prompt", detail.prompt],
+    ["Position", String(detail.index + 1)],
+    ["Digest (SHA-256)", detail.digest],
+    ["Time", row.steps ? `${told(detail.seconds)} s` : null],
+  ];
+
+  const detailed = (row) => {
+    const detail = detailOf(row);
+    const inside = html("div", {}, html("p", {}, detail.meaning));
+    if (detail.picture) {
+      const image = html("figure", {}, part(row, detail, 0, 0, 1, 128, `The image ${row.name}`), html("figcaption", {}, "the image"));
+      inside.append(html("div", { class: "beside" }, image, html("div", { class: "scales" }, ...samplesOf(row, detail))));
+    }
+    if (detail.trace.length) {
+      const curves = [["Loss", 1], ["KL, nats per dimension", 2], ["Weight λ", 3]];
+      inside.append(html("div", { class: "charts" }, ...curves.map(([title, column]) => chart(title, detail.trace, column))));
+    }
+    const known = facts(row, detail).filter(([, fact]) => fact);
+    inside.append(html("dl", { class: "settings" }, ...known.map(([name, fact]) => html("div", {}, html("dt", {}, name), html("dd", {}, fact)))));
+    return html("tr", { class: "detail", id: `detail-${row.id}` }, html("td", { colspan: 7 }, inside));
+  };
+
+  const toggle = (row) => {
+    const there = field(`row-${row.id}`);
+    const open = !opened.delete(row.id);
+    if (open) {
+      opened.add(row.id);
+      there.after(detailed(row));
+    } else field(`detail-${row.id}`).remove();
+    there.classList.toggle("opened", open);
+    there.querySelector("button").setAttribute("aria-expanded", open);
+  };
+
+  const wanted = () => {
+    const name = field("name").value.toLowerCase();
+    const statuses = new Set([...form.querySelectorAll("[name=status]:checked")].map((box) => box.value));
+    const [least, most] = ["least", "most"].map((id) => field(id).valueAsNumber);
+    const bounded = !(Number.isNaN(least) && Number.isNaN(most));
+    return (row) =>
+      row.name.toLowerCase().includes(name) &&
+      statuses.has(row.status) &&
+      (!bounded || (row.invmm !== null && !(row.invmm < least) && !(row.invmm > most)));
+  };
+
+  // What has no value comes last, whichever way one sorts.
+  const compare = (a, b) => {
+    const [x, y] = [a[sorted.key], b[sorted.key]];
+    if (x === null || y === null) return (x === null) - (y === null);
+    return sorted.sign * (typeof x === "string" ? inOrder(x, y) : x - y);
+  };
+
+  const show = () => {
+    const found = rows.filter(wanted()).sort(compare);
+    const shown = found.slice(0, limit);
+    body.replaceChildren(...shown.flatMap((row) => (opened.has(row.id) ? [line(row), detailed(row)] : [line(row)])));
+    for (const heading of headings) {
+      const ours = heading.dataset.key === sorted.key;
+      if (ours) heading.setAttribute("aria-sort", sorted.sign > 0 ? "ascending" : "descending");
+      else heading.removeAttribute("aria-sort");
+    }
+    const count = (number) => number.toLocaleString("en");
+    field("count").textContent = `${count(shown.length)} of ${count(found.length)} shown` +
+      (found.length < rows.length ? `; ${count(rows.length - found.length)} filtered out.` : ".");
+    field("more").hidden = shown.length === found.length;
+    field("more").textContent = `Show ${count(Math.min(STEP, found.length - shown.length))} more`;
+  };
+  const showAnew = () => {
+    limit = STEP;
+    show();
+  };
+
+  for (const heading of headings) {
+    heading.querySelector("button").addEventListener("click", () => {
+      sorted.sign = sorted.key === heading.dataset.key ? -sorted.sign : 1;
+      sorted.key = heading.dataset.key;
+      showAnew();
+    });
+  }
+  form.addEventListener("input", showAnew);
+  form.addEventListener("reset", () => setTimeout(showAnew));
+  form.addEventListener("submit", (event) => event.preventDefault());
+  field("more").addEventListener("click", () => {
+    limit += STEP;
+    show();
+  });
+  show();
+  // The pictures come after this script.
+  document.addEventListener("DOMContentLoaded", show);
+})();

@@ -1,0 +1,154 @@
+"""What an audit's folder says: counts, the verdict in words, the command that reproduces it."""
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from invmm_eval.bound import least_share
+from invmm_eval.errors import InvMMError
+from invmm_eval.findings import LIMITS, TABLE, Findings, find, meaning
+from invmm_eval.recipe import DEMO, Recipe
+from invmm_eval.result import Status
+from tests import audits
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    return find(audits.guided(tmp_path_factory.mktemp("guided")))
+
+
+def of(folder: Path, values: Sequence[float | None]) -> Findings:
+    """Findings with an image for each value: infinite where it was not replicated, None where it failed."""
+    kinds = [Status.FAILED if v is None else Status.EXHAUSTED if math.isinf(v) else Status.REPLICATED for v in values]
+    rows = zip(range(len(values)), kinds, values, strict=True)
+    return find(audits.write(folder, [audits.result(index, kind, value or 0.0) for index, kind, value in rows]))
+
+
+def test_the_numbers(found: Findings) -> None:
+    assert (found.images, found.measured, found.replicated, found.exhausted, found.failed) == (7, 6, 4, 2, 1)
+    assert found.fraction == pytest.approx(4 / 6)
+    assert found.least == 0.02
+    assert found.median == pytest.approx((0.4 + 0.9) / 2)
+    assert [result.index for result in found.results] == [0, 3, 1, 2, 4, 5, 6]
+    assert [result.nats for result in found.results[:2]] == pytest.approx(
+        [0.02 * audits.DIMENSIONS, 0.15 * audits.DIMENSIONS]
+    )
+    assert found.results[-2].nats is None
+    assert [result.index for result in found.telling] == [0]
+    assert found.written is not None
+    assert found.threshold == 0.5
+    assert found.picture(found.results[0]).is_file()
+    assert not found.picture(found.results[-1]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([], "holds no result yet"),
+        ([None, None], "No image could be measured: the searches of all 2 failed."),
+        ([math.inf, math.inf, None], "No image of 2 was replicated within the budget. That is no acquittal."),
+        ([0.5, math.inf], "1 of 2 images was replicated, from chosen noise alone: that with its prompt, ordinary"),
+        ([0.5, 0.6], "2 of 2 images were replicated, from chosen noise alone"),
+        (
+            [0.01, 0.5, math.inf, None],
+            "1 of 3 images is memorized: with its prompt, ordinary sampling may give copies.",
+        ),
+        ([0.01, 0.02], "2 of 2 images are memorized"),
+    ],
+)
+def test_the_headline_claims_what_the_value_allows(values: list[float | None], told: str, tmp_path: Path) -> None:
+    findings = of(tmp_path, values)
+    assert told in findings.headline
+    assert ("memorized" in findings.headline) == bool(findings.telling)
+
+
+def test_the_verdict(found: Findings) -> None:
+    counts, most, others, rest = found.verdict
+    assert counts.startswith("Of 7 images, 4 were replicated: noise was found from which all 8 samples")
+    assert "similarity of 0.5 to the image (sscd); 2 were not within 200 steps; 1 could not be measured." in counts
+    assert most.startswith(f"The most memorized is {audits.NAMES[0]}. Its InvMM is 0.02 nats per dimension, 5.12 nats")
+    assert others.startswith("For 3 of the replicated images the value is above 20 nats in all.")
+    assert "not what the model holds" in rest
+
+
+def test_nothing_is_said_where_nothing_was_measured(tmp_path: Path) -> None:
+    empty = of(tmp_path / "empty", [])
+    assert (empty.verdict, empty.written, empty.fraction) == ((), None, None)
+    assert of(tmp_path / "failed", [None]).verdict == ("Nothing is said about memorization.",)
+
+
+def test_what_one_result_means(found: Findings) -> None:
+    told = meaning(found.results[0])
+    samples = float(told.split("one in ")[1].split(" ")[0].replace(",", ""))
+    assert samples == pytest.approx(1 / least_share(5.12), rel=0.05)
+    assert "with the same prompt" in told
+    assert meaning(found.results[1]).endswith("38.4 nats in all: too many to promise anything of ordinary sampling.")
+    assert "in 200 steps" in meaning(found.results[4])
+    assert meaning(found.results[6]).startswith("It could not be measured: The image <b>cannot</b> be used")
+
+
+def test_the_settings_are_told(found: Findings) -> None:
+    settings = found.settings
+    assert settings["Model"] == "org/painter@v1.0"
+    assert settings["Similarity"].startswith("sscd (threshold 0.5, sha256 aaaa")
+    assert settings["Noise family"] == "low-rank-gaussian (rank 2)"
+    assert settings["Check"].endswith("guidance 1, 3, 7")
+
+
+def test_the_command_asks_for_the_same(found: Findings) -> None:
+    words = shlex.split(found.command.replace("\\\n", ""))
+    assert words[:2] == ["invmm-eval", "run"]
+    options = list(zip(words[2::2], words[3::2], strict=True))
+    assert dict(options[:2]) == {"--model": "org/painter", "--revision": "v1.0"}
+    assert ("--backbone-option", "prompt_mode=soft") in options
+    assert ("--dtype", "float16") in options
+    assert ("--similarity-option", "side=64") in options
+    assert ("--noise-option", "rank=2") in options
+    assert ("--recipe", "paper") in options
+    changes = Recipe.parse([value for flag, value in options if flag == "--set"])
+    assert changes == {"guidance": audits.SCALES, "max_steps": 200}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "base"),
+    [
+        (DEMO, DEMO),
+        (DEMO.changed(shared_context=False, threshold=0.7), DEMO),
+        (Recipe(name="my own", draws=3, threshold=0.5), Recipe()),
+    ],
+)
+def test_the_recipe_can_be_asked_for(recipe: Recipe, base: Recipe, found: Findings, tmp_path: Path) -> None:
+    config = {**found.config, "recipe": asdict(recipe)}
+    words = shlex.split(find(audits.write(tmp_path, [], config)).command.replace("\\\n", ""))
+    changes = Recipe.parse([value for flag, value in pairwise(words) if flag == "--set"])
+    asked = asdict(base.changed(**changes))
+    assert asked | {"name": ""} == asdict(recipe) | {"name": ""}
+    assert ("demo" if base is DEMO else "paper") in words
+
+
+def test_the_table(found: Findings) -> None:
+    table = found.table()
+    assert table.schema == TABLE
+    rows = table.to_pylist()
+    assert [row["name"] for row in rows] == [result.name for result in found.results]
+    assert [row["invmm"] for row in rows] == [0.02, 0.15, 0.4, 0.9, None, None, None]
+    assert [row["guidance"] for row in rows] == [3.0] * 4 + [1.0, 1.0, None]
+    assert rows[-1]["error"] == found.results[-1].error
+
+
+def test_the_limits_are_those_of_the_readme() -> None:
+    text = " ".join((Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").replace("*", "").split())
+    assert len(LIMITS) == 6
+    for words in ("does not prove that an image was not memorized", "The value is noisy", "not a membership test"):
+        assert words in text
+        assert any(words in limit for limit in LIMITS)
+
+
+def test_a_folder_without_an_audit(tmp_path: Path) -> None:
+    with pytest.raises(InvMMError, match="holds no audit"):
+        find(tmp_path)
