@@ -70,9 +70,7 @@ def test_a_network_in_half_precision_gives_float32() -> None:
 
 
 def test_a_folder_is_the_loaded_pipeline(tiny_ldm_folder: Path) -> None:
-    estimates = [
-        backbone(model).predict_x0(random(3, 3), TIMES, {}) for model in (tiny_ldm_folder, tiny.tiny_ldm())
-    ]
+    estimates = [backbone(model).predict_x0(random(3, 3), TIMES, {}) for model in (tiny_ldm_folder, tiny.tiny_ldm())]
     torch.testing.assert_close(*estimates)
 
 
