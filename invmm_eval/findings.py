@@ -138,6 +138,7 @@ class Findings:
                 replace(
                     result,
                     name=result.digest[:16] or f"image {result.index}",
+                    caption=None,
                     prompt=None,
                     error=result.error and "The reason is not published.",
                 )

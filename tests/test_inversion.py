@@ -294,7 +294,7 @@ def test_gradients_reach_the_inputs_alone(cosine: PixelCosine) -> None:
     assert model.weight.grad is None
 
 
-class Halved(Mixture):
+class HalfInside(Mixture):
     """A mixture whose network, and so the gradient on its way back, is in half precision at a scale of its own."""
 
     def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
@@ -306,7 +306,7 @@ def test_half_precision_does_not_lose_the_gradient(cosine: PixelCosine) -> None:
     images = pictures(2, (3, 128, 128))
     recipe = replace(QUICK, max_steps=1, check_every=1, check_images=1, sampler_steps=1)
     moved = []
-    for kind in (Mixture, Halved):
+    for kind in (Mixture, HalfInside):
         found = run(kind(images, spread=1.0), images[:1], cosine, recipe=recipe)["0"]
         moved.append(found.noise["mu"])
     agree = (moved[0].sign() == moved[1].sign()).float().mean()
