@@ -54,7 +54,7 @@ def test_images_are_decoded_as_the_pipelines_do(name: str, scale: float, shift: 
 
 def test_images_are_clipped() -> None:
     images = Autoencoder(kl("stable_diffusion")).decode(latents(4, scale=1000.0))
-    assert (images.min(), images.max()) == (0, 1)
+    assert (images.min().item(), images.max().item()) == (0, 1)
 
 
 @pytest.mark.parametrize("quantize", [True, False])
