@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from invmm_eval.backbone import discrete as discrete
     from invmm_eval.backbone import frozen as frozen
     from invmm_eval.backbone import load_pipeline as load_pipeline
+    from invmm_eval.backbone import rectified_flow as rectified_flow
     from invmm_eval.condition import Condition as Condition
     from invmm_eval.condition import Context as Context
     from invmm_eval.condition import FixedPrompt as FixedPrompt
     from invmm_eval.condition import SoftPrompt as SoftPrompt
     from invmm_eval.condition import Unconditional as Unconditional
+    from invmm_eval.condition import repeat as repeat
     from invmm_eval.errors import InvMMError as InvMMError
     from invmm_eval.hookspecs import BackboneEntry as BackboneEntry
     from invmm_eval.hookspecs import SimilarityMaker as SimilarityMaker
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from invmm_eval.noise import NoiseFamily as NoiseFamily
     from invmm_eval.plugins import host as host
     from invmm_eval.recipe import STABLE_DIFFUSION as STABLE_DIFFUSION
+    from invmm_eval.recipe import STABLE_DIFFUSION_3 as STABLE_DIFFUSION_3
     from invmm_eval.recipe import Recipe as Recipe
     from invmm_eval.result import Result as Result
     from invmm_eval.result import Status as Status
@@ -48,8 +51,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "audit": ("audit",),
     "autoencoder": ("Autoencoder",),
-    "backbone": ("Backbone", "discrete", "frozen", "load_pipeline"),
-    "condition": ("Condition", "Context", "FixedPrompt", "SoftPrompt", "Unconditional"),
+    "backbone": ("Backbone", "discrete", "frozen", "load_pipeline", "rectified_flow"),
+    "condition": ("Condition", "Context", "FixedPrompt", "SoftPrompt", "Unconditional", "repeat"),
     "errors": ("InvMMError",),
     "hookspecs": ("BackboneEntry", "SimilarityMaker", "hookimpl", "lazy"),
     "images": ("Target",),
@@ -58,7 +61,7 @@ _HOMES = {
     "metric.invmm": ("InvMM",),
     "noise": ("Noise", "NoiseFamily"),
     "plugins": ("host",),
-    "recipe": ("STABLE_DIFFUSION", "Recipe"),
+    "recipe": ("STABLE_DIFFUSION", "STABLE_DIFFUSION_3", "Recipe"),
     "result": ("Result", "Status"),
     "schedule": ("RectifiedFlow", "Schedule", "VariancePreserving", "broadcast"),
     "similarity": ("Similarity",),

@@ -3,13 +3,13 @@
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from invmm_eval.condition import Condition, Context
 from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import Recipe
-from invmm_eval.schedule import X0_FROM, Conversion, Schedule, VariancePreserving
+from invmm_eval.schedule import X0_FROM, Conversion, RectifiedFlow, Schedule, VariancePreserving
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -122,6 +122,45 @@ def discrete(scheduler: Any, device: torch.device) -> Discrete:
         X0_FROM[config.prediction_type],
         config.clip_sample_range if config.get("clip_sample") else None,
     )
+
+
+def rectified_flow(
+    scheduler: Any,
+    device: torch.device,
+    *,
+    tokens: int,
+    unshifted: Callable[[int], list[float]] | None = None,
+) -> RectifiedFlow:
+    """Read a FlowMatchEulerDiscreteScheduler; sampling takes the noise levels that it gives to a pipeline.
+
+    Args:
+        scheduler: The model's; it is left as it is.
+        device: Where the network is.
+        tokens: Length of an image's sequence in the network. A dynamic shift goes by it, in training times too.
+        unshifted: Noise levels that the pipeline hands the scheduler for a number of steps; None where it hands none.
+
+    Raises:
+        InvMMError: The scheduler is of another kind, or its time runs from noise to data.
+    """
+    if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler) or scheduler.config.invert_sigmas:
+        raise InvMMError(
+            f"The model's {type(scheduler).__name__} is not understood as a rectified flow; give the pipeline a "
+            "FlowMatchEulerDiscreteScheduler without invert_sigmas."
+        )
+    config = scheduler.config
+    own = FlowMatchEulerDiscreteScheduler.from_config(config)
+    sigmas, mu = own.sigmas, None
+    if config.use_dynamic_shifting:
+        slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
+        mu = config.base_shift + slope * (tokens - config.base_image_seq_len)
+        sigmas = own.time_shift(mu, 1.0, sigmas)
+
+    def levels(steps: int) -> Tensor:
+        own.set_timesteps(steps, sigmas=unshifted(steps) if unshifted else None, mu=mu)
+        found: Tensor = own.sigmas
+        return found
+
+    return RectifiedFlow(sigmas.to(device), levels)
 
 
 def pipeline_class(model: object, revision: str | None = None) -> str:

@@ -61,12 +61,13 @@ class RectifiedFlow:
 
     Args:
         sigmas: The model's training noise levels in (0, 1], in any order; a scheduler's shift is already in them.
-        shift: Maps evenly spaced times in [0, 1] to sampling noise levels; it must keep 0 and 1.
+        levels: The ``steps + 1`` sampling noise levels for a number of steps, falling from 1 to 0; evenly spaced ones
+            if not given.
     """
 
-    def __init__(self, sigmas: Tensor, shift: Callable[[Tensor], Tensor] = lambda t: t) -> None:
+    def __init__(self, sigmas: Tensor, levels: Callable[[int], Tensor] | None = None) -> None:
         self._sigmas = sigmas.float()
-        self._shift = shift
+        self._levels = levels or (lambda steps: torch.linspace(1, 0, steps + 1))
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """``1 - t`` and ``t``."""
@@ -78,8 +79,8 @@ class RectifiedFlow:
         return self._sigmas[index.to(self._sigmas.device)].to(generator.device)
 
     def grid(self, steps: int) -> Tensor:
-        """Evenly spaced from 1 to 0, then shifted."""
-        return self._shift(torch.linspace(1, 0, steps + 1, device=self._sigmas.device))
+        """The sampling noise levels."""
+        return self._levels(steps).to(self._sigmas.device)
 
 
 Conversion = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

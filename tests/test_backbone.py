@@ -1,14 +1,15 @@
-"""Loading: safetensors alone, no remote code, and a model in training stays untouched."""
+"""Loading: safetensors alone, no remote code, and a model in training stays untouched; schedulers as they are read."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDIMPipeline
+from diffusers import DDIMPipeline, DDIMScheduler, FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
 
-from invmm_eval.backbone import frozen, load_pipeline, pipeline_class, weights_identity
+from invmm_eval.backbone import frozen, load_pipeline, pipeline_class, rectified_flow, weights_identity
 from invmm_eval.errors import InvMMError
 
 CPU = torch.device("cpu")
@@ -122,3 +123,36 @@ def test_other_weights_have_another_identity(tiny_pipeline: DDIMPipeline, tiny_f
     assert weights_identity(folder) != weights_identity(tiny_folder)
     assert weights_identity("nobody/nothing") is None
     assert weights_identity(object()) is None
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+@pytest.mark.parametrize("steps", [1, 5])
+def test_a_flow_is_sampled_at_the_levels_of_its_scheduler(shift: float, steps: int) -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    flow = rectified_flow(scheduler, CPU, tokens=16)
+    scheduler.set_timesteps(steps)
+    torch.testing.assert_close(flow.grid(steps), scheduler.sigmas, atol=0, rtol=0)
+    given = [1 - step / steps for step in range(steps)]
+    flow = rectified_flow(scheduler, CPU, tokens=16, unshifted=lambda _: given)
+    scheduler.set_timesteps(sigmas=given)
+    torch.testing.assert_close(flow.grid(steps), scheduler.sigmas, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(("tokens", "mu"), [(256, 0.5), (4096, 1.15), (2176, 0.825)])
+def test_a_dynamic_shift_goes_by_the_length_of_the_sequence(tokens: int, mu: float) -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    flow = rectified_flow(scheduler, CPU, tokens=tokens)
+    drawn = flow.draw(1000, torch.Generator().manual_seed(0))
+    unshifted = drawn / (drawn + math.exp(mu) * (1 - drawn))
+    torch.testing.assert_close(unshifted, (unshifted * 1000).round() / 1000, atol=1e-5, rtol=0)
+    scheduler.set_timesteps(5, mu=mu)
+    torch.testing.assert_close(flow.grid(5), scheduler.sigmas)
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [DDIMScheduler(), FlowMatchHeunDiscreteScheduler(), FlowMatchEulerDiscreteScheduler(invert_sigmas=True)],
+)
+def test_a_scheduler_that_is_no_rectified_flow(scheduler: object) -> None:
+    with pytest.raises(InvMMError, match=f"{type(scheduler).__name__} is not understood as a rectified flow"):
+        rectified_flow(scheduler, CPU, tokens=16)

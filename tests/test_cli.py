@@ -21,8 +21,6 @@ from invmm_eval.audit import audit
 from invmm_eval.cli import main, number, pairs
 from invmm_eval.errors import InvMMError
 from invmm_eval.plugins import host
-from tests.test_plugin_packages import model as score_sde_model  # noqa: F401
-from tests.test_plugin_packages import site  # noqa: F401
 
 pytest_plugins = ["invmm_eval.testing.fixtures"]
 
@@ -284,23 +282,6 @@ def test_named_weights_of_sscd_are_taken(
     assert code == 1
     assert err.splitlines()[-1].startswith(f"error SSCD's weights {tmp_path / 'gone.onnx'} cannot be read")
     assert "pixel-cosine" not in err
-
-
-def test_a_plugin_that_is_installed_serves_its_models(
-    images: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    package, model = (request.getfixturevalue(name) for name in ("site", "score_sde_model"))
-    arguments = ["run", "--model", model, "--images", images, "--out", tmp_path / "out", *SET]
-    code, out, err = python(MAIN, *arguments, path=[str(package), *sys.path])
-    assert (code, "Traceback" in err) == (0, False), err
-    assert "0 of 2 images were replicated; 0 failed." in out
-    config = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert config["model"] == str(model)
-    assert config["recipe"]["name"].startswith("score-sde-ve with ")
-    assert [(row["name"], row["status"], row["steps"]) for row in lines(tmp_path / "out")] == [
-        ("a.png", "exhausted", 2),
-        ("b.png", "exhausted", 2),
-    ]
 
 
 ERRORS: dict[str, tuple[list[str], str]] = {

@@ -5,21 +5,25 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import ScoreSdeVePipeline, ScoreSdeVeScheduler, UNet2DModel
+from PIL import Image
 
-SCORE_SDE = Path(__file__).parents[1] / "plugins" / "invmm-score-sde"
+from invmm_eval.testing import tiny
+
+PACKAGES = sorted(file.parent for file in (Path(__file__).parents[1] / "plugins").glob("*/pyproject.toml"))
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small untrained pipeline of a class that the core does not know."""
+def tiny_score_sde() -> ScoreSdeVePipeline:
     torch.manual_seed(0)
     unet = UNet2DModel(
-        sample_size=8,
+        sample_size=tiny.SIDE,
         time_embedding_type="fourier",
         block_out_channels=(8, 8),
         down_block_types=("DownBlock2D", "DownBlock2D"),
@@ -27,81 +31,121 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         layers_per_block=1,
         norm_num_groups=4,
     )
-    folder = tmp_path_factory.mktemp("model")
-    ScoreSdeVePipeline(unet, ScoreSdeVeScheduler()).save_pretrained(folder, safe_serialization=True)
-    return folder
+    return ScoreSdeVePipeline(unet, ScoreSdeVeScheduler())
+
+
+PIPELINES: dict[str, Callable[[], Any]] = {
+    "FluxPipeline": tiny.tiny_flux,
+    "PixArtAlphaPipeline": tiny.tiny_pixart,
+    "ScoreSdeVePipeline": tiny_score_sde,
+    "StableDiffusion3Pipeline": tiny.tiny_sd3,
+    "StableDiffusionXLPipeline": tiny.tiny_sdxl,
+}
+"""A small untrained pipeline of each class that a package may serve; the core knows none of them."""
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which the package is installed; its sources stay as they are."""
+    """A folder into which the packages are installed; their sources stay as they are."""
     folder = tmp_path_factory.mktemp("site")
-    before = set(SCORE_SDE.rglob("*"))
+    before = {package: set(package.rglob("*")) for package in PACKAGES}
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--target", str(folder)]
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "install", *options, str(SCORE_SDE)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pip", "install", *options, *map(str, PACKAGES)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert set(SCORE_SDE.rglob("*")) == before
+    assert {package: set(package.rglob("*")) for package in PACKAGES} == before
     return folder
 
 
-def run(code: str, *arguments: Path, path: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+def run(code: str, *arguments: object, path: list[str]) -> str:
+    done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "INVMM_EVAL_STRICT": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-def test_an_installed_package_serves_its_pipeline_class(site: Path, model: Path) -> None:
+@pytest.fixture(scope="module")
+def told(site: Path) -> dict[str, Any]:
+    """What the host tells of each distribution."""
     code = """
         import json, sys
+        from importlib.metadata import entry_points
         from invmm_eval.plugins import host
-        [plugin] = [plugin for plugin in host().plugins if plugin.name == "score-sde"]
-        light = "torch" not in sys.modules
-
-        import torch
-        from invmm_eval.backbone import pipeline_class
-        entry = host().backbone_for(pipeline_class(sys.argv[1]))
-        backbone = entry.make(sys.argv[1], revision=None, device=torch.device("cpu"), dtype=torch.float32)
-        estimate = backbone.predict_x0(torch.zeros(2, *backbone.image_shape), torch.tensor([0.5, 1.0]), {})
+        modules = {point.name: point.module for point in entry_points(group="invmm_eval")}
         print(json.dumps({
-            "distribution": plugin.distribution,
-            "gives": plugin.gives,
-            "light": light,
-            "named": entry is host().backbone("score-sde-ve"),
-            "home": sys.modules[type(backbone).__module__].__file__,
-            "image_shape": backbone.image_shape,
-            "estimate": list(estimate.shape),
-            "finite": bool(estimate.isfinite().all()),
+            plugin.distribution: {
+                "light": "torch" not in sys.modules,
+                "home": sys.modules[modules[plugin.name]].__file__,
+                "parts": sum(map(len, plugin.gives.values())),
+                "pipelines": {p: name for name in plugin.gives["backbones"] for p in host().backbones[name].pipelines},
+            }
+            for plugin in host().plugins if plugin.name != "builtin"
         }))
     """
-    done = run(code, model, path=[str(site), *sys.path])
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {
-        "distribution": "invmm-score-sde",
-        "gives": {"backbones": ["score-sde-ve"], "similarities": [], "noise_families": []},
-        "light": True,
-        "named": True,
-        "home": str(site / "invmm_score_sde" / "backbone.py"),
-        "image_shape": [3, 8, 8],
-        "estimate": [2, 3, 8, 8],
-        "finite": True,
-    }
-    assert (site / "invmm_score_sde" / "py.typed").is_file()
+    listing: dict[str, Any] = json.loads(run(code, path=[str(site), *sys.path]))
+    return listing
 
 
-def test_without_the_package_the_class_is_unknown() -> None:
+@pytest.fixture(scope="module")
+def audits(site: Path, told: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for each pipeline class, with the results of ``invmm-eval run`` on a saved pipeline of that class."""
+    folder = tmp_path_factory.mktemp("audits")
+    pixels = np.random.default_rng(0).integers(0, 256, (tiny.SIDE, tiny.SIDE, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "image.png")
+    served = sorted(PIPELINES.keys() & {name for package in told.values() for name in package["pipelines"]})
+    for name in served:
+        PIPELINES[name]().save_pretrained(folder / "models" / name)
     code = """
+        import sys
+        from invmm_eval.cli import app
+        folder, *served = sys.argv[1:]
+        short = ["max_steps=1", "check_every=1", "draws=2", "check_images=1", "sampler_steps=2"]
+        options = ["--images", f"{folder}/image.png", *(word for text in short for word in ("--set", text))]
+        for name in served:
+            named = ["--model", f"{folder}/models/{name}", "--out", f"{folder}/{name}"]
+            app(["run", *named, *options], standalone_mode=False)
+    """
+    run(code, folder, *served, path=[str(site), *sys.path])
+    return folder
+
+
+@pytest.mark.parametrize("package", [package.name for package in PACKAGES])
+def test_an_installed_package_is_found_and_serves_its_pipelines(
+    package: str, site: Path, told: dict[str, Any], audits: Path
+) -> None:
+    module = site / package.replace("-", "_")
+    assert (module / "py.typed").is_file()
+    assert told[package]["light"]
+    assert told[package]["home"] == str(module / "__init__.py")
+    assert told[package]["parts"] > 0
+    for name, backbone in told[package]["pipelines"].items():
+        assert name in PIPELINES, "a small pipeline of each class that a package serves belongs into PIPELINES"
+        config = json.loads((audits / name / "config.json").read_text())
+        [result] = map(json.loads, (audits / name / "results.jsonl").read_text().splitlines())
+        assert config["backbone"]["name"] == backbone
+        assert (result["error"], result["steps"]) == (None, 1)
+
+
+def test_without_the_packages_the_classes_are_unknown() -> None:
+    code = """
+        import sys
         from invmm_eval.errors import InvMMError
         from invmm_eval.plugins import host
-        try:
-            host().backbone_for("ScoreSdeVePipeline")
-        except InvMMError as error:
-            print(error)
+        for name in sys.argv[1:]:
+            try:
+                host().backbone_for(name)
+            except InvMMError as error:
+                print(error)
     """
-    done = run(code, path=sys.path)
-    assert "No backbone serves the pipeline class ScoreSdeVePipeline; install a plugin" in done.stdout, done.stderr
+    sentences = run(code, *PIPELINES, path=sys.path).splitlines()
+    for name, sentence in zip(PIPELINES, sentences, strict=True):
+        assert f"No backbone serves the pipeline class {name}; install a plugin" in sentence

@@ -65,10 +65,10 @@ def test_steps_may_outnumber_the_times(steps: int) -> None:
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 @pytest.mark.parametrize("steps", [1, 4, 30])
 def test_it_is_eulers_method_on_the_flow(shift: float, steps: int) -> None:
-    schedule = RectifiedFlow(torch.ones(1), lambda t: shift * t / (1 + (shift - 1) * t))
-    backbone = Raw(pictures(4), spread=0.5, schedule=schedule)
     scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
     scheduler.set_timesteps(sigmas=[1 - step / steps for step in range(steps)])
+    schedule = RectifiedFlow(torch.ones(1), lambda _: scheduler.sigmas)
+    backbone = Raw(pictures(4), spread=0.5, schedule=schedule)
     by_hand = by_diffusers = noises(6)
     for t, s, timestep in zip(scheduler.sigmas[:-1], scheduler.sigmas[1:], scheduler.timesteps, strict=True):
         flow = (by_hand - backbone.predict_x0(by_hand, t.expand(6), {})) / t

@@ -1,0 +1,238 @@
+"""The backbone, held against what diffusers' own pipeline encodes and samples."""
+
+from itertools import cycle, islice
+from typing import Any
+
+import pytest
+import torch
+from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
+from invmm_sd3 import register_backbones
+from invmm_sd3.backbone import HIDDEN, POOLED, SD3
+from torch import Generator, Tensor
+
+from invmm_eval import Backbone, Context, InvMMError
+from invmm_eval.sampling import sample
+from invmm_eval.testing import check_backbone, tiny
+
+torch.set_num_threads(1)
+
+CAPTION = "a red cat"
+CPU = torch.device("cpu")
+LATENTS = (16, tiny.LATENT_SIDE, tiny.LATENT_SIDE)
+TIMES = torch.tensor([0.01, 0.3, 1.0])
+
+
+def backbone(model: object, **options: Any) -> SD3:
+    return SD3(model, revision=None, device=CPU, dtype=torch.float32, **options)
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=Generator().manual_seed(seed))
+
+
+def encoded(pipeline: StableDiffusion3Pipeline, first: str, others: str) -> Context:
+    """What the pipeline makes of two texts; one that is empty is taken for the other by its own rules."""
+    with torch.no_grad():
+        hidden, _, pooled, _ = pipeline.encode_prompt(first, others, others, do_classifier_free_guidance=False)
+    return {HIDDEN: hidden, POOLED: pooled}
+
+
+def assert_contexts_close(context: Context, expected: Context) -> None:
+    assert context.keys() == expected.keys()
+    for name, tensor in context.items():
+        torch.testing.assert_close(tensor, expected[name].expand_as(tensor), atol=1e-5, rtol=0)
+
+
+def without_t5() -> StableDiffusion3Pipeline:
+    pipeline = tiny.tiny_sd3()
+    pipeline.register_modules(text_encoder_3=None, tokenizer_3=None)
+    return pipeline
+
+
+def with_scheduler(scheduler: Any) -> StableDiffusion3Pipeline:
+    pipeline = tiny.tiny_sd3()
+    pipeline.register_modules(scheduler=scheduler)
+    return pipeline
+
+
+def by_pipeline(pipeline: StableDiffusion3Pipeline, noise: Tensor, guidance: float = 1.0, steps: int = 7) -> Tensor:
+    images: Tensor = pipeline(
+        [CAPTION] * len(noise),
+        latents=noise,
+        guidance_scale=guidance,
+        num_inference_steps=steps,
+        height=tiny.SIDE,
+        width=tiny.SIDE,
+        output_type="pt",
+    ).images
+    return images
+
+
+def test_it_keeps_the_protocol() -> None:
+    model: Backbone = backbone(tiny.tiny_sd3())
+    assert model.image_shape == (3, tiny.SIDE, tiny.SIDE)
+    assert model.device == CPU
+    assert model.clip is None
+    assert model.recipe.name == "paper-sd3"
+    assert not model.recipe.shared_context
+    assert model.settings == {"name": "sd3", "dtype": "torch.float32", "prompt_mode": "soft"}
+    assert register_backbones()["sd3"].pipelines == (type(tiny.tiny_sd3()).__name__,)
+
+
+@pytest.mark.parametrize("mode", ["soft", "empty"])
+@pytest.mark.parametrize("t5", [True, False])
+def test_it_keeps_the_promises(mode: str, t5: bool) -> None:
+    check_backbone(backbone(tiny.tiny_sd3() if t5 else without_t5(), prompt_mode=mode))
+
+
+# The prompt
+
+
+def test_tokens_of_the_first_clip_are_encoded_as_the_pipeline_does() -> None:
+    pipeline = tiny.tiny_sd3()
+    text = " ".join(islice(cycle(tiny.WORDS), 75))
+    condition = backbone(pipeline).condition(CAPTION)
+    logits = condition.parameters()["logits"]
+    assert logits.shape == (75, len(pipeline.tokenizer))
+    with torch.no_grad():
+        logits[torch.arange(75), pipeline.tokenizer(text, truncation=True).input_ids[1:-1]] = 1e6
+        context = condition.rsample(2, Generator().manual_seed(0))
+    assert_contexts_close(context, encoded(pipeline, text, CAPTION))
+    prompt = condition.prompt()
+    assert prompt
+    assert text.startswith(prompt)
+
+
+@pytest.mark.parametrize("caption", [None, CAPTION])
+def test_all_but_the_first_clip_reads_the_caption(caption: str | None) -> None:
+    pipeline = tiny.tiny_sd3()
+    condition = backbone(pipeline).condition(caption)
+    context = condition.rsample(2, Generator().manual_seed(0))
+    given = encoded(pipeline, "", caption or "")
+    clip, width = pipeline.tokenizer.model_max_length, pipeline.text_encoder.config.hidden_size
+    for name, searched in ((HIDDEN, (slice(None), slice(clip), slice(width))), (POOLED, (slice(None), slice(width)))):
+        differs = (context[name] - given[name]).abs() > 1e-5
+        assert differs[searched].float().mean() > 0.9
+        differs[searched] = False
+        assert not differs.any()
+
+
+@pytest.mark.parametrize(("mode", "text"), [("caption", CAPTION), ("empty", "")])
+def test_a_fixed_prompt_is_encoded_as_the_pipeline_does(mode: str, text: str) -> None:
+    pipeline = tiny.tiny_sd3()
+    condition = backbone(pipeline, prompt_mode=mode).condition(CAPTION)
+    assert condition.parameters() == {}
+    assert condition.prompt() == text
+    assert_contexts_close(condition.rsample(2, Generator()), encoded(pipeline, text, text))
+
+
+@pytest.mark.parametrize("mode", ["soft", "caption", "empty"])
+def test_the_null_context_is_the_empty_prompt(mode: str) -> None:
+    pipeline = tiny.tiny_sd3()
+    assert_contexts_close(backbone(pipeline, prompt_mode=mode).condition(CAPTION).null(3), encoded(pipeline, "", ""))
+
+
+def test_without_t5_its_tokens_are_zeros() -> None:
+    pipeline = without_t5()
+    context = backbone(pipeline).condition(CAPTION).rsample(2, Generator().manual_seed(0))
+    assert context[HIDDEN].shape == encoded(tiny.tiny_sd3(), "", "")[HIDDEN].expand(2, -1, -1).shape
+    assert not context[HIDDEN][:, pipeline.tokenizer.model_max_length :].any()
+
+
+# Times and samples
+
+
+@pytest.mark.parametrize("steps", [1, 4, 28])
+@pytest.mark.parametrize("options", [{"shift": 1.0}, {"shift": 3.0}, {"use_dynamic_shifting": True}])
+def test_the_grid_is_the_pipelines(options: dict[str, Any], steps: int) -> None:
+    pipeline = with_scheduler(FlowMatchEulerDiscreteScheduler(**options))
+    by_pipeline(pipeline, random(1, *LATENTS), steps=steps)
+    torch.testing.assert_close(backbone(pipeline).schedule.grid(steps), pipeline.scheduler.sigmas, atol=0, rtol=0)
+
+
+def test_training_times_have_the_shift_even_after_sampling() -> None:
+    pipeline = tiny.tiny_sd3()
+    by_pipeline(pipeline, random(1, *LATENTS))
+    drawn = backbone(pipeline).schedule.draw(20_000, Generator().manual_seed(0))
+    shifted = FlowMatchEulerDiscreteScheduler(shift=3.0).sigmas
+    assert torch.isin(drawn, shifted).all()
+    assert (drawn.sort(descending=True).values - shifted.repeat_interleave(20)).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("t5", [True, False])
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_samples_are_those_of_the_pipeline(guidance: float, t5: bool) -> None:
+    pipeline = tiny.tiny_sd3() if t5 else without_t5()
+    noise = random(2, *LATENTS)
+    model = backbone(pipeline, prompt_mode="caption")
+
+    def sampled(caption: str) -> Tensor:
+        condition = model.condition(caption)
+        context, null = condition.rsample(2, Generator()), condition.null(2)
+        return sample(model, noise, context, null, torch.full((2,), guidance), steps=7, micro_batch=2)
+
+    expected = by_pipeline(pipeline, noise, guidance)
+    torch.testing.assert_close(sampled(CAPTION), expected, atol=1e-5, rtol=0)
+    assert (sampled("the blue dog") - expected).abs().max() > 1e-4
+
+
+def test_the_estimate_is_float32_whatever_the_network_is() -> None:
+    model = backbone(tiny.tiny_sd3().to(torch.bfloat16))
+    context = model.condition(CAPTION).rsample(3, Generator().manual_seed(0))
+    estimate = model.predict_x0(random(3, *LATENTS), TIMES, context)
+    assert estimate.dtype == model.encode(torch.zeros(1, *model.image_shape)).dtype == torch.float32
+
+
+def test_the_gradient_reaches_noise_and_prompt_with_checkpointing_or_without() -> None:
+    found = []
+    for checkpointing in (False, True):
+        model = backbone(tiny.tiny_sd3(), checkpointing=checkpointing)
+        condition = model.condition(CAPTION)
+        x_t = random(3, *LATENTS).requires_grad_()
+        estimate = model.predict_x0(x_t, TIMES, condition.rsample(3, Generator().manual_seed(0)))
+        found.append(torch.autograd.grad(estimate.square().mean(), [x_t, condition.parameters()["logits"]]))
+    for plain, checkpointed in zip(*found, strict=True):
+        assert plain.abs().max() > 0
+        torch.testing.assert_close(checkpointed, plain)
+
+
+def test_the_pipeline_stays_as_it_is() -> None:
+    pipeline = tiny.tiny_sd3()
+    before = encoded(pipeline, CAPTION, CAPTION)
+    model = backbone(pipeline, checkpointing=True)
+    model.condition().rsample(1, Generator())
+    model.schedule.grid(3)
+    after = encoded(pipeline, CAPTION, CAPTION)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert len(pipeline.scheduler.sigmas) == 1000
+    assert not pipeline.transformer.is_gradient_checkpointing
+    assert all(parameter.requires_grad for parameter in pipeline.text_encoder.parameters())
+
+
+# What is refused
+
+
+def without_clip() -> StableDiffusion3Pipeline:
+    pipeline = tiny.tiny_sd3()
+    pipeline.register_modules(text_encoder=None)
+    return pipeline
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (tiny.tiny_flux, "takes a StableDiffusion3Pipeline, not a FluxPipeline"),
+        (without_clip, "needs both CLIP text encoders"),
+        (lambda: with_scheduler(EulerDiscreteScheduler()), "EulerDiscreteScheduler is not understood"),
+    ],
+)
+def test_what_it_cannot_serve_is_refused(make: Any, sentence: str) -> None:
+    with pytest.raises(InvMMError, match=sentence):
+        backbone(make())
+
+
+def test_the_mode_must_exist_and_have_its_caption() -> None:
+    with pytest.raises(InvMMError, match="no prompt_mode 'hard'"):
+        backbone(tiny.tiny_sd3(), prompt_mode="hard")
+    with pytest.raises(InvMMError, match="needs a caption for each image"):
+        backbone(tiny.tiny_sd3(), prompt_mode="caption").condition()
