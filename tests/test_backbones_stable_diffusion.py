@@ -14,8 +14,6 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.sampling import sample
 from invmm_eval.testing import check_backbone, tiny
 
-pytest_plugins = ["invmm_eval.testing.fixtures"]
-
 CAPTION = "a red cat"
 CPU = torch.device("cpu")
 TIMES = torch.tensor([0, 300, 999])

@@ -22,8 +22,6 @@ from invmm_eval.cli import main, number, pairs
 from invmm_eval.errors import InvMMError
 from invmm_eval.plugins import host
 
-pytest_plugins = ["invmm_eval.testing.fixtures"]
-
 TINY = {"max_steps": 2, "check_every": 1, "draws": 2, "sampler_steps": 2, "check_images": 2}
 SET = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
 HEAVY = ("torch", "diffusers", "datasets", "evaluate")

@@ -15,8 +15,6 @@ from invmm_eval.sampling import sample
 from invmm_eval.testing import check_backbone, tiny
 
 torch.set_num_threads(1)
-pytest_plugins = ["invmm_eval.testing.fixtures"]
-
 CAPTION = "a red cat"
 CPU = torch.device("cpu")
 LATENTS = (4, tiny.LATENT_SIDE, tiny.LATENT_SIDE)
