@@ -112,7 +112,7 @@ def test_links_lead_somewhere() -> None:
 def test_every_hook_is_documented() -> None:
     from invmm_eval import hookspecs
 
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
     hooks = [name for name in vars(hookspecs) if name.startswith("register_")]
     assert len(hooks) == 3
     assert all(f"{name}() -> " in text for name in hooks)

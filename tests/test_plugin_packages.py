@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import ScoreSdeVePipeline, ScoreSdeVeScheduler, UNet2DModel
+from diffusers import PixArtSigmaPipeline, ScoreSdeVePipeline, ScoreSdeVeScheduler, UNet2DModel
 from PIL import Image
 
 from invmm_eval.testing import tiny
@@ -37,6 +37,7 @@ def tiny_score_sde() -> ScoreSdeVePipeline:
 PIPELINES: dict[str, Callable[[], Any]] = {
     "FluxPipeline": tiny.tiny_flux,
     "PixArtAlphaPipeline": tiny.tiny_pixart,
+    "PixArtSigmaPipeline": lambda: PixArtSigmaPipeline(**tiny.tiny_pixart().components),
     "ScoreSdeVePipeline": tiny_score_sde,
     "StableDiffusion3Pipeline": tiny.tiny_sd3,
     "StableDiffusionXLPipeline": tiny.tiny_sdxl,

@@ -64,27 +64,22 @@ class Hidden(Good):
 
 
 class Mixture(Good):
-    """Two Gaussians side by side; its KL is not that of a Gaussian."""
+    """Two Gaussians side by side; its ``kl()`` is the mean of theirs, an upper bound since the KL is convex."""
 
     def __init__(self, like: Tensor) -> None:
         super().__init__(like)
-        self.shift = torch.full((), 0.01).requires_grad_()
+        self.shift = torch.full((), 0.005).requires_grad_()
 
     def parameters(self) -> Mapping[str, Tensor]:
         return {**super().parameters(), "shift": self.shift}
 
     def rsample(self, n: int, generator: Generator) -> Tensor:
         sign = torch.randint(2, (n, *[1] * self.mu.ndim), generator=generator) * 2.0 - 1
-        return super().rsample(n, generator) + 4 * self.shift * sign
+        return super().rsample(n, generator) + 20 * self.shift * sign
 
     def kl(self) -> Tensor:
-        # At most that of its parts.
-        shifted = ((self.mu + 4 * self.shift).square() + (self.mu - 4 * self.shift).square()) / 2
+        shifted = ((self.mu + 20 * self.shift).square() + (self.mu - 20 * self.shift).square()) / 2
         return (shifted + self.logvar.expm1() - self.logvar).mean() / 2
-
-
-class Incomplete:
-    parameters = rsample = dict
 
 
 BREACHES: list[tuple[str, NoiseFamily]] = [
@@ -124,5 +119,5 @@ def test_the_built_in_ones_pass(family: NoiseFamily) -> None:
     check_noise_family(family)
 
 
-def test_a_family_that_is_not_gaussian_passes_with_a_bound_above_its_kl() -> None:
+def test_where_draws_are_not_gaussian_the_kl_may_be_larger_than_theirs() -> None:
     check_noise_family(Mixture)

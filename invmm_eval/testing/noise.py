@@ -87,9 +87,10 @@ def _hold_start(family: NoiseFamily, like: Tensor) -> None:
 
 def _hold_moved(family: NoiseFamily, like: Tensor) -> None:
     q, restored = family(like), family(like)
+    move = seeded(seed=1)
     with torch.no_grad():
         for tensor in q.parameters().values():
-            tensor += STEP * torch.randn(tensor.shape, generator=seeded(seed=1)).to(tensor.device)
+            tensor += STEP * torch.randn(tensor.shape, generator=move).to(tensor.device)
         for name, tensor in restored.parameters().items():
             tensor.copy_(q.parameters()[name])
     n, kl = q.rsample(DRAWS, seeded()), q.kl()

@@ -11,6 +11,7 @@ from invmm_score_sde.backbone import ScoreSDE, VarianceExploding
 from torch import Tensor
 
 from invmm_eval import Backbone, InvMMError, Schedule
+from invmm_eval.testing import check_backbone
 
 S_MIN, S_MAX = 0.02, 50.0
 EPS = 1e-5
@@ -72,11 +73,15 @@ def column(values: Tensor) -> Tensor:
     return values.reshape(-1, 1, 1, 1)
 
 
-def test_it_keeps_the_protocols() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_it_keeps_the_promises(dtype: torch.dtype) -> None:
+    check_backbone(backbone(pipeline(network()).to(dtype)))
+
+
+def test_it_is_an_unconditional_pixel_model() -> None:
     model: Backbone = backbone(pipeline(network()))
     levels: Schedule = model.schedule
     assert model.image_shape == SHAPE
-    assert model.device == CPU
     assert model.clip is None
     assert model.recipe.name == "score-sde-ve"
     assert model.condition("a caption").parameters() == {}
