@@ -20,7 +20,8 @@ VALUES = (0.0, 0.05, 0.5, 3.0)
 def bent(picture: torch.Tensor, kl: float, z: torch.Tensor) -> torch.Tensor:
     """Noise ``mu + z`` with ``mu`` along the centred picture, so that ``KL(N(mu, I) || N(0, I)) / D`` is ``kl``."""
     direction = picture - picture.mean()
-    return direction / direction.square().mean().sqrt() * (2 * kl) ** 0.5 + z
+    mu: torch.Tensor = direction * (2 * kl / direction.square().mean()).sqrt()
+    return mu + z
 
 
 def main() -> None:

@@ -295,7 +295,7 @@ def quiet() -> None:
 
 
 def pairs(texts: list[str]) -> dict[str, Any]:
-    """Read ``KEY=VALUE`` texts; whole numbers and fractions become numbers.
+    """Read ``KEY=VALUE`` texts; truth values and numbers become such.
 
     Raises:
         InvMMError: A text without ``=``.
@@ -305,12 +305,14 @@ def pairs(texts: list[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals:
             raise InvMMError(f"{text!r} is not KEY=VALUE.")
-        found[key.replace("-", "_")] = number(value)
+        found[key.replace("-", "_")] = read_value(value)
     return found
 
 
-def number(text: str) -> int | float | str:
-    """The number that a text is, or the text."""
+def read_value(text: str) -> bool | int | float | str:
+    """The truth value or number that a text is, or the text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     for kind in (int, float):
         try:
             return kind(text)

@@ -5,6 +5,7 @@ low total of nats promises that plain users meet copies, a replica alone does no
 one acquits nobody. Where the prompt was searched too, what is promised is promised of that prompt.
 """
 
+import math
 import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping
@@ -17,6 +18,7 @@ import pyarrow as pa
 
 from invmm_eval.audit import summarize
 from invmm_eval.bound import RATE, TELLING_NATS, least_share
+from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import DDPM, DEMO, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe
 from invmm_eval.result import Result, Status, rank
 from invmm_eval.store import Record, read
@@ -180,18 +182,18 @@ class Findings:
 
     def _paragraphs(self) -> Iterator[str]:
         recipe = self.recipe
-        counts = f"Of {_images(self.images)}, {self.replicated} {_were(self.replicated)} replicated"
+        counts = f"Of {_images(self.images)}, {self.replicated:,} {_were(self.replicated)} replicated"
         if self.replicated:
             counts += (
                 f": noise was found from which {_samples(recipe.check_images)} of the model reached a similarity of "
                 f"{self.threshold:g} to the image ({self.config['similarity']['name']})"
             )
-        counts += f"; {self.exhausted} {_were(self.exhausted)} not within {recipe.max_steps:,} steps"
-        yield counts + (f"; {self.failed} could not be measured." if self.failed else ".")
+        counts += f"; {self.exhausted:,} {_were(self.exhausted)} not within {recipe.max_steps:,} steps"
+        yield counts + (f"; {self.failed:,} could not be measured." if self.failed else ".")
         if self.replicated:
-            yield f"The most memorized is {self.results[0].name or 'the unnamed image'}. {meaning(self.results[0])}"
-            if self.replicated > len(self.telling):
-                rest = self.replicated - len(self.telling)
+            first = self.results[0]
+            yield f"The smallest value is that of {first.name or 'an unnamed image'}. {meaning(first)}"
+            if rest := sum(result.nats is not None and result.nats > TELLING_NATS for result in self.results):
                 yield (
                     f"For {rest:,} of the replicated images the value is above {TELLING_NATS:g} nats in all. Whoever "
                     "chooses the noise gets the image; how often ordinary sampling gives it is left open. Whether "
@@ -271,7 +273,12 @@ def find(folder: str | Path) -> Findings:
         InvMMError: There is no audit in the folder, or it is damaged.
     """
     record = read(folder)
-    results = sorted(map(Result.from_record, record.rows), key=rank)
+    try:
+        results = sorted(map(Result.from_record, record.rows), key=rank)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvMMError(
+            f"{record.folder / 'results.jsonl'} is not of this version of invmm-eval ({error}); run the audit anew."
+        ) from error
     summary = summarize(results)
     replicated, failed = int(summary["replicated"] or 0), int(summary["failed"] or 0)
     lines = record.folder / "results.jsonl"
@@ -311,10 +318,12 @@ def meaning(result: Result) -> str:
 
 def _rounded(count: float) -> str:
     """Two figures, rounded up, in words from a million on."""
+    place = 10.0 ** (math.floor(math.log10(count)) - 1)
+    count = math.ceil(count / place) * place
     for size, word in ((1e9, " thousand million"), (1e6, " million")):
         if count >= size:
-            return f"{count / size:.2g}{word}"
-    return f"{float(f'{count:.2g}'):,g}" if count >= 10 else f"{count:.1f}"
+            return f"{count / size:.3g}{word}"
+    return f"{count:.2g}" if count < 100 else f"{count:,.0f}"
 
 
 def _told(settings: Mapping[str, Any]) -> str:

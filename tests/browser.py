@@ -24,18 +24,25 @@ FLAGS = (
 )
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """A browser with an empty profile, of which :func:`problems` and :func:`requests` tell what happened."""
+def start(profile: Path) -> Chrome | None:
+    """A browser with an empty profile, None where there is no Chromium with its chromedriver."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not chromium or not driver:
-        pytest.skip("there is no Chromium with its chromedriver here")
+        return None
     options = ChromeOptions()
     options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+    for flag in (*FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    opened = Chrome(options, Service(driver))
+    return Chrome(options, Service(driver))
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """A browser of which :func:`problems` and :func:`requests` tell what happened."""
+    opened = start(tmp_path_factory.mktemp("chromium"))
+    if opened is None:
+        pytest.skip("there is no Chromium with its chromedriver here")
     yield opened
     opened.quit()
 
@@ -52,11 +59,9 @@ def requests(browser: Chrome) -> list[str]:
     return [url for url in asked if not url.startswith(("data:", "chrome:"))]
 
 
-def screenshot(browser: Chrome, path: Path) -> None:
-    """The whole page, as long as it is."""
-    size = browser.execute_script("return [innerWidth, document.documentElement.scrollHeight]")
-    shot = browser.execute_cdp_cmd(
-        "Page.captureScreenshot",
-        {"captureBeyondViewport": True, "clip": {"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1}},
-    )
+def screenshot(browser: Chrome, path: Path, height: int | None = None) -> None:
+    """The page from its top, down to ``height`` or to its end."""
+    width, end = browser.execute_script("return [innerWidth, document.documentElement.scrollHeight]")
+    clip = {"x": 0, "y": 0, "width": width, "height": height or end, "scale": 1}
+    shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
     path.write_bytes(base64.b64decode(shot["data"]))

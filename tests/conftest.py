@@ -1,5 +1,6 @@
 """Fixtures for all tests: a similarity that needs no weights, and small pipelines of diffusers."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 from invmm_eval.similarities.pixel_cosine import PixelCosine
 from invmm_eval.similarities.sscd import WEIGHTS_VARIABLE
 
+os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 torch.set_num_threads(1)
 
 

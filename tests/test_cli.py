@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from invmm_eval.audit import audit
-from invmm_eval.cli import main, number, pairs
+from invmm_eval.cli import main, pairs, read_value
 from invmm_eval.errors import InvMMError
 from invmm_eval.plugins import host
 
@@ -430,7 +430,18 @@ def test_pairs() -> None:
         pairs(["side"])
 
 
-@pytest.mark.parametrize(("text", "read"), [("3", 3), ("3.0", 3.0), ("three", "three"), ("0x10", "0x10")])
-def test_numbers(text: str, read: object) -> None:
-    assert number(text) == read
-    assert type(number(text)) is type(read)
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("3", 3),
+        ("3.0", 3.0),
+        ("three", "three"),
+        ("0x10", "0x10"),
+        ("true", True),
+        ("False", False),
+        ("falsely", "falsely"),
+    ],
+)
+def test_values(text: str, read: object) -> None:
+    assert read_value(text) == read
+    assert type(read_value(text)) is type(read)

@@ -14,8 +14,6 @@ from invmm_eval.backbone import pipeline_class
 from invmm_eval.reference import Picture
 from invmm_eval.testing import tiny
 
-pytest_plugins = ["invmm_eval.testing.fixtures"]
-
 FAMILIES: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (tiny.tiny_ddpm, {}),
     (tiny.tiny_ldm, {}),

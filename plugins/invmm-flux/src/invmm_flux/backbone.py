@@ -47,6 +47,7 @@ class Flux:
         guidance_scale: What a guidance-distilled model such as FLUX.1-dev is told, in steps and checks; other models
             are told none.
         checkpointing: Recompute activations for the gradient: less memory, about a third more time for steps.
+        max_sequence_length: Places of T5's prompt, as the pipeline has them.
 
     Raises:
         InvMMError: The pipeline cannot be loaded, is of another kind, or there is no such prompt mode.
@@ -62,8 +63,10 @@ class Flux:
         prompt_mode: str = "soft",
         guidance_scale: float = 3.5,
         checkpointing: bool = False,
+        max_sequence_length: int = 512,
     ) -> None:
         self._prompt_mode = check_prompt_mode(prompt_mode)
+        self._length = max_sequence_length
         pipeline = load_pipeline(model, revision=revision, device=device, dtype=dtype)
         if not isinstance(pipeline, FluxPipeline):
             raise InvMMError(f"The backbone flux takes a FluxPipeline, not a {type(pipeline).__name__}.")
@@ -80,6 +83,7 @@ class Flux:
             "name": "flux",
             "dtype": str(self._transformer.dtype),
             "prompt_mode": prompt_mode,
+            "max_sequence_length": max_sequence_length,
             "guidance_scale": self._guidance,
         }
         side: int = pipeline.vae.config.sample_size
@@ -128,7 +132,7 @@ class Flux:
     @torch.no_grad()
     def _given(self, clip: str, t5: str) -> Context:
         """What CLIP makes of one text and T5 of another."""
-        hidden, pooled, _ = self._pipeline.encode_prompt(clip, t5, self.device)
+        hidden, pooled, _ = self._pipeline.encode_prompt(clip, t5, self.device, max_sequence_length=self._length)
         return {HIDDEN: hidden, POOLED: pooled}
 
     def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:

@@ -43,6 +43,7 @@ class SD3:
         prompt_mode: ``soft`` searches the tokens of the first CLIP and gives the other encoders the image's caption, or
             nothing where there is none, as the paper does; ``caption`` gives the caption to all, and ``empty`` nothing.
         checkpointing: Recompute activations for the gradient: less memory, about a third more time for steps.
+        max_sequence_length: Places of T5's prompt, as the pipeline has them.
 
     Raises:
         InvMMError: The pipeline cannot be loaded, is of another kind, or there is no such prompt mode.
@@ -57,8 +58,10 @@ class SD3:
         dtype: torch.dtype,
         prompt_mode: str = "soft",
         checkpointing: bool = False,
+        max_sequence_length: int = 256,
     ) -> None:
         self._prompt_mode = check_prompt_mode(prompt_mode)
+        self._length = max_sequence_length
         pipeline = load_pipeline(model, revision=revision, device=device, dtype=dtype)
         if not isinstance(pipeline, StableDiffusion3Pipeline):
             raise InvMMError(f"The backbone sd3 takes a StableDiffusion3Pipeline, not a {type(pipeline).__name__}.")
@@ -74,6 +77,7 @@ class SD3:
             "name": "sd3",
             "dtype": str(self._transformer.dtype),
             "prompt_mode": prompt_mode,
+            "max_sequence_length": max_sequence_length,
         }
         config = self._transformer.config
         tokens = (config.sample_size // config.patch_size) ** 2
@@ -124,7 +128,9 @@ class SD3:
     @torch.no_grad()
     def _given(self, first: str, others: str) -> Context:
         """What the first CLIP makes of one text and the other encoders of another, joined as the pipeline does."""
-        hidden, _, pooled, _ = self._pipeline.encode_prompt(first, others, others, self.device, 1, False)
+        hidden, _, pooled, _ = self._pipeline.encode_prompt(
+            first, others, others, self.device, 1, False, max_sequence_length=self._length
+        )
         return {HIDDEN: hidden, POOLED: pooled}
 
     def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:

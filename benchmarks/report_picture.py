@@ -1,0 +1,50 @@
+"""The picture of a report in docs/report.md: the reference model, audited with a few pictures by a short recipe.
+
+python benchmarks/report_picture.py    # about a minute on one CPU core, with Chromium; writes docs/report.png
+"""
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from invmm_eval.audit import load_backbone, make_plan
+from invmm_eval.demo import MICRO_BATCH, choose
+from invmm_eval.images import Source
+from invmm_eval.reference import MODEL, pictures
+from invmm_eval.report import report
+from tests.browser import screenshot, start
+
+ROOT = Path(__file__).resolve().parents[1]
+DOSES = (256, 64, 0)
+
+
+def audit(folder: Path) -> None:
+    """Two pictures of each dose, and a file that is no picture."""
+    os.chdir(ROOT)
+    model = Path(MODEL).relative_to(ROOT)
+    chosen = [picture for picture in choose(pictures(), per_dose=2, held_out=2) if picture.copies in DOSES]
+    plan = make_plan(
+        load_backbone(model, device="cpu"), model, similarity="pixel-cosine", recipe="demo", settings={"max_steps": 100}
+    )
+    sources = [Source(f"{picture.name}.png", picture.image) for picture in chosen]
+    list(plan.run([*sources, Source("damaged.png", b"no picture")], out=folder, micro_batch=MICRO_BATCH))
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    with TemporaryDirectory() as folder, TemporaryDirectory() as profile:
+        audit(Path(folder))
+        browser = start(Path(profile))
+        if browser is None:
+            raise SystemExit("There is no Chromium with its chromedriver here; install both.")
+        browser.get(report(folder).as_uri())
+        browser.execute_script("document.querySelector('tbody button').click()")
+        end = browser.execute_script("return document.querySelector('table').getBoundingClientRect().bottom + scrollY")
+        screenshot(browser, ROOT / "docs" / "report.png", round(end) + 40)
+        browser.quit()
+
+
+if __name__ == "__main__":
+    main()
