@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from invmm_eval.audit import audit as audit
     from invmm_eval.autoencoder import Autoencoder as Autoencoder
     from invmm_eval.backbone import Backbone as Backbone
+    from invmm_eval.backbone import discrete as discrete
     from invmm_eval.backbone import frozen as frozen
     from invmm_eval.backbone import load_pipeline as load_pipeline
     from invmm_eval.backbone import rectified_flow as rectified_flow
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from invmm_eval.condition import repeat as repeat
     from invmm_eval.errors import InvMMError as InvMMError
     from invmm_eval.hookspecs import BackboneEntry as BackboneEntry
+    from invmm_eval.hookspecs import SimilarityMaker as SimilarityMaker
     from invmm_eval.hookspecs import hookimpl as hookimpl
     from invmm_eval.hookspecs import lazy as lazy
     from invmm_eval.images import Target as Target
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from invmm_eval.noise import Noise as Noise
     from invmm_eval.noise import NoiseFamily as NoiseFamily
     from invmm_eval.plugins import host as host
+    from invmm_eval.recipe import STABLE_DIFFUSION as STABLE_DIFFUSION
     from invmm_eval.recipe import STABLE_DIFFUSION_3 as STABLE_DIFFUSION_3
     from invmm_eval.recipe import Recipe as Recipe
     from invmm_eval.result import Result as Result
@@ -48,17 +51,17 @@ if TYPE_CHECKING:
 _HOMES = {
     "audit": ("audit",),
     "autoencoder": ("Autoencoder",),
-    "backbone": ("Backbone", "frozen", "load_pipeline", "rectified_flow"),
+    "backbone": ("Backbone", "discrete", "frozen", "load_pipeline", "rectified_flow"),
     "condition": ("Condition", "Context", "FixedPrompt", "SoftPrompt", "Unconditional", "repeat"),
     "errors": ("InvMMError",),
-    "hookspecs": ("BackboneEntry", "hookimpl", "lazy"),
+    "hookspecs": ("BackboneEntry", "SimilarityMaker", "hookimpl", "lazy"),
     "images": ("Target",),
     "inversion": ("invert", "replicate"),
     "metric": ("metric_path",),
     "metric.invmm": ("InvMM",),
     "noise": ("Noise", "NoiseFamily"),
     "plugins": ("host",),
-    "recipe": ("STABLE_DIFFUSION_3", "Recipe"),
+    "recipe": ("STABLE_DIFFUSION", "STABLE_DIFFUSION_3", "Recipe"),
     "result": ("Result", "Status"),
     "schedule": ("RectifiedFlow", "Schedule", "VariancePreserving", "broadcast"),
     "similarity": ("Similarity",),

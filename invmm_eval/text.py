@@ -1,8 +1,8 @@
 """A text encoder that takes mixtures of tokens in place of tokens, so that a prompt can be searched by gradient.
 
-A prompt of L tokens is ``begin, token_1 ... token_L, end``. Here each token is a mixture ``w`` over the vocabulary,
-and the encoder is handed ``w @ E`` where it would look up rows of its embedding table E. Position embeddings, mask and
-final norm are the encoder's own: with one-hot ``w`` the result is that of the tokens themselves.
+A prompt of L tokens is ``begin, token_1 ... token_L, end``; T5 knows no begin mark. Here each token is a mixture ``w``
+over the vocabulary, and the encoder is handed ``w @ E`` where it would look up rows of its embedding table E. Position
+embeddings, mask and final norm are the encoder's own: with one-hot ``w`` the result is that of the tokens themselves.
 Ma et al. 2025, "An Inversion-based Measure of Memorization for Diffusion Models", section 4.
 """
 
@@ -34,7 +34,8 @@ class SoftTextEncoder:
 
     Args:
         encoder: Any that has an embedding table (``get_input_embeddings``); it is left as it is.
-        tokenizer: Its tokenizer, with begin and end marks and a ``model_max_length``.
+        tokenizer: Its tokenizer, with an end mark and perhaps a begin mark.
+        places: Tokens of a whole prompt, marks included; None takes the tokenizer's ``model_max_length``.
 
     Attributes:
         device: Where it computes.
@@ -42,14 +43,16 @@ class SoftTextEncoder:
         vocabulary: Rows of the embedding table (V).
     """
 
-    def __init__(self, encoder: Any, tokenizer: Any) -> None:
+    def __init__(self, encoder: Any, tokenizer: Any, *, places: int | None = None) -> None:
         self._encoder = frozen(encoder)
         self._table: Tensor = self._encoder.get_input_embeddings().weight
         self._handed = _Handed()
         self._encoder.set_input_embeddings(self._handed)
         self._tokenizer = tokenizer
+        self._begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        self._places: int = places or tokenizer.model_max_length
         self.device = self._table.device
-        self.length: int = tokenizer.model_max_length - 2
+        self.length = self._places - len(self._begin) - 1
         self.vocabulary = len(self._table)
 
     def __call__(self, weights: Tensor, **options: Any) -> Any:
@@ -59,12 +62,12 @@ class SoftTextEncoder:
             weights: Mixtures ``(n, L, V)``, each row of V summing to 1.
             **options: Passed on, such as ``output_hidden_states``.
         """
-        begin, end = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
-        marks = self._table[[begin, end]].expand(len(weights), 2, -1)
+        n, end = len(weights), self._tokenizer.eos_token_id
+        before, after = (self._table[mark].expand(n, -1, -1) for mark in (self._begin, [end]))
         mixed = weights.to(self._table.dtype) @ self._table
-        self._handed.embeddings = torch.cat([marks[:, :1], mixed, marks[:, 1:]], dim=1)
+        self._handed.embeddings = torch.cat([before, mixed, after], dim=1)
         # Which tokens these are is asked only for the place of the end mark, where a pooled output is read off.
-        ids = torch.full((len(weights), self.length + 2), begin, device=self.device)
+        ids = torch.zeros((n, self._places), dtype=torch.long, device=self.device)
         ids[:, -1] = end
         return self._encoder(ids, **options)
 

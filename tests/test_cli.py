@@ -185,6 +185,21 @@ def test_an_error_may_be_traced(broken: list[str]) -> None:
     assert err.splitlines()[-1].startswith("invmm_eval.errors.InvMMError: The plugin 'the-faulty'")
 
 
+def test_captions_lie_beside_the_images(
+    invoke: Invoke, tiny_stable_diffusion_folder: Path, images: Path, tmp_path: Path
+) -> None:
+    for name, text in (("a", "a red cat\n"), ("b", "the blue heart")):
+        (images / f"{name}.txt").write_text(text)
+    command = [*("run", "--model", tiny_stable_diffusion_folder, "--images", images, "--out", tmp_path / "out"), *SET]
+    told = [*command, "--backbone-option", "prompt_mode=caption"]
+    code, _, err = invoke(*told)
+    assert (code, "needs a caption for each image; name where they are with --captions" in err) == (1, True)
+    code, _, err = invoke(*told, "--captions", ".txt")
+    assert code == 0, err
+    rows = lines(tmp_path / "out")
+    assert [row["caption"] for row in rows] == [row["prompt"] for row in rows] == ["a red cat", "the blue heart"]
+
+
 def test_a_run(
     invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,6 +1,7 @@
 import math
 import os
 import pickle
+import re
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -620,6 +621,63 @@ def test_what_a_dataset_lacks_is_told(tmp_path: Path) -> None:
     for column in ("picture", "label "):
         told = not_found(f"dataset:{tmp_path}/rows.parquet:train:{column}")
         assert f"no images in {column}; its columns are label, image" in told
+
+
+# Captions
+
+
+def captioned(folder: Path, **texts: str) -> Path:
+    for name, text in texts.items():
+        (folder / f"{name}.png").write_bytes(encoded(Image.new("L", (4, 4))))
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_captions_lie_beside_image_files(tmp_path: Path) -> None:
+    captioned(tmp_path, b="  a blüe heart\n", a="a red cat")
+    found = find_images(tmp_path, tmp_path / "b.png", captions=".txt")
+    assert [(source.name, source.caption) for source in found] == [
+        ("a.png", "a red cat"),
+        ("b.png", "a blüe heart"),
+        ((tmp_path / "b.png").as_posix(), "a blüe heart"),
+    ]
+    assert [source.caption for source in find_images(tmp_path)] == [None, None]
+
+
+def test_captions_are_a_column_of_a_dataset(tmp_path: Path) -> None:
+    rows = table(image=painted(1, 2, 3), text=["one", "two", None], tag=["x", "y", "z"])
+    assert [source.caption for source in find_images(rows, captions="text")] == ["one", "two", None]
+    assert [source.caption for source in find_images(rows.select([1, 0]), captions="tag")] == ["y", "x"]
+    assert [source.caption for source in find_images(rows)] == [None] * 3
+    rows.to_parquet(tmp_path / "rows.parquet")
+    found = find_images(f"dataset:{tmp_path / 'rows.parquet'}:train[1:]", captions="text")
+    assert [source.caption for source in found] == ["two", None]
+    assert shades(found) == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("captions", "told"),
+    [
+        (".caption", "The caption of 'a.png' cannot be read: No such file"),
+        ("text", "Image files have no column 'text'; name the ending of the text files beside them"),
+    ],
+)
+def test_captions_that_are_not_there_are_told(tmp_path: Path, captions: str, told: str) -> None:
+    with pytest.raises(InvMMError, match=re.escape(told)):
+        find_images(captioned(tmp_path, a="a red cat"), captions=captions)
+
+
+@pytest.mark.parametrize("captions", ["words", "image", ".txt"])
+def test_a_column_that_holds_no_texts_is_told(captions: str) -> None:
+    rows = table(image=painted(1), text=["one"])
+    with pytest.raises(InvMMError, match=f"no column of texts '{captions}'; its columns of texts are: text"):
+        find_images(rows, captions=captions)
+
+
+def test_a_caption_that_is_no_text_is_told(tmp_path: Path) -> None:
+    (captioned(tmp_path, a="") / "a.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InvMMError, match=r"The caption of 'a\.png' cannot be read"):
+        find_images(tmp_path, captions=".txt")
 
 
 # Targets

@@ -329,6 +329,20 @@ def test_a_folder_keeps_results(metric: InvMM, tiny_folder: Path, tmp_path: Path
     assert [row["kl"] for row in rows] == found["kl"]
 
 
+@pytest.mark.usefixtures("models")
+def test_captions_go_with_their_images(metric: InvMM, tmp_path: Path) -> None:
+    how = {"model": "any", "backbone": "exact", "settings": TINY, "out": tmp_path / "out"}
+    metric.compute(references=MEMORIZED, captions=["a cat", "a dog"], **how)
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert {row["index"]: row["caption"] for row in rows} == {0: "a cat", 1: "a dog"}
+
+
+@pytest.mark.usefixtures("models")
+def test_there_is_one_caption_for_each_image(metric: InvMM) -> None:
+    with pytest.raises(InvMMError, match="There are 1 captions for 2 images; give one for each"):
+        metric.compute(references=MEMORIZED, captions=["a cat"], model="any", backbone="exact")
+
+
 def test_it_goes_along_with_other_metrics(metric: InvMM, tiny_folder: Path, tmp_path: Path) -> None:
     other = InvMM(cache_dir=str(tmp_path / "other"))
     together = evaluate.combine({"one": metric, "other": other}).compute(
