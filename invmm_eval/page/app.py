@@ -29,7 +29,7 @@ try:
 except ImportError as error:
     raise InvMMError('The page needs gradio: pip install "invmm-eval[page]".') from error
 
-LARGEST_UPLOAD = "5mb"
+LARGEST_UPLOAD = "5 MB"
 KEPT_SECONDS = 900
 """How long an upload lies in the temporary folder."""
 WAITING = 16
@@ -46,9 +46,6 @@ INVITATION = """\
 The model here is small and makes pictures of 32x32 pixels. It was trained on emoji, some of them repeated: those it
 memorized. A search takes at most {steps} steps, about half a minute.
 """
-FONT = ("system-ui", "sans-serif")
-"""No font is loaded: each device's own."""
-FONT_MONO = ("ui-monospace", "monospace")
 OFFERED = {256: 2, 16: 1, 0: 3}
 """How many pictures are offered to try that were so many times in the training set."""
 
@@ -69,9 +66,7 @@ def served(
         InvMMError: There is no audit in the folder, or the address cannot be served at.
     """
     findings = find(audit) if audit else None
-    plan = make_plan(
-        load_backbone(MODEL), MODEL, similarity="pixel-cosine", recipe="demo", settings=settings
-    )
+    plan = make_plan(load_backbone(MODEL), MODEL, similarity="pixel-cosine", recipe="demo", settings=settings)
     with TemporaryDirectory(prefix="invmm-page-", ignore_cleanup_errors=True) as folder, _written_to(folder):
         page = build(plan, findings)
         try:
@@ -86,7 +81,7 @@ def served(
                 enable_monitoring=False,
                 footer_links=[],
                 max_file_size=LARGEST_UPLOAD,
-                theme=gr.themes.Base(font=FONT, font_mono=FONT_MONO, neutral_hue="stone", primary_hue="stone"),
+                theme=_theme(),
                 css_paths=Path(__file__).with_name("page.css"),
             )
         except OSError as error:
@@ -95,6 +90,30 @@ def served(
             yield address
         finally:
             page.close(verbose=False)
+
+
+def _theme() -> gr.themes.Base:
+    """Paper and ink, by day and by night; no font is loaded, each device takes its own."""
+    return gr.themes.Base(
+        font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"), neutral_hue="stone"
+    ).set(
+        body_background_fill="#fbfaf7",
+        body_background_fill_dark="#171614",
+        body_text_color_subdued="#625e55",
+        body_text_color_subdued_dark="#a8a297",
+        block_background_fill="#fbfaf7",
+        block_background_fill_dark="#171614",
+        button_primary_background_fill="#23211d",
+        button_primary_background_fill_hover="#3a3731",
+        button_primary_text_color="#fbfaf7",
+        button_primary_background_fill_dark="#e8e4da",
+        button_primary_background_fill_hover_dark="#ffffff",
+        button_primary_text_color_dark="#171614",
+        link_text_color="#1f5a8a",
+        link_text_color_dark="#8dbfe8",
+        checkbox_label_background_fill="none",
+        checkbox_label_background_fill_dark="none",
+    )
 
 
 @contextmanager
@@ -164,9 +183,10 @@ def _try(plan: Plan) -> None:
                 height=140,
                 elem_id="upload",
             )
+            gr.Markdown("Or take one whose history is known:")
             known = gr.Gallery(
                 [(picture.image, _history(picture)) for picture in offered],
-                label="Or one whose history is known",
+                show_label=False,
                 columns=3,
                 height="auto",
                 format="png",
@@ -187,11 +207,13 @@ def _try(plan: Plan) -> None:
 
 def offers(known: Sequence[Picture]) -> list[Picture]:
     """The pictures that are offered to try, the most repeated first."""
-    return [picture for copies, count in OFFERED.items() for picture in [p for p in known if p.copies == copies][:count]]
+    return [
+        picture for copies, count in OFFERED.items() for picture in [p for p in known if p.copies == copies][:count]
+    ]
 
 
 def _history(picture: Picture) -> str:
-    return f"{picture.copies} times in training" if picture.copies else "never in training"
+    return f"{picture.copies} copies in training" if picture.copies else "never in training"
 
 
 def _browse(findings: Findings) -> None:
@@ -209,7 +231,7 @@ def _browse(findings: Findings) -> None:
         number = gr.Dropdown(**_pages(findings.results), label="Page")
     gallery = gr.Gallery(
         tiles(findings, findings.results, 1),
-        label="Images, the most memorized first",
+        show_label=False,
         columns=8,
         height="auto",
         format="png",

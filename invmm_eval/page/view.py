@@ -42,7 +42,9 @@ def caption(result: Result) -> str:
 def ready(target: Tensor) -> str:
     """An image that was not searched yet, as the model sees it."""
     _, height, width = target.shape
-    return _panel("ready", "Ready", picture(target), words=f"This is how the model sees it, in {width}x{height} pixels.")
+    return _panel(
+        "ready", "Ready", picture(target), words=f"This is how the model sees it, in {width}x{height} pixels."
+    )
 
 
 def refused(sentence: str) -> str:
@@ -84,7 +86,7 @@ def outcome(
         facts = {
             "InvMM, nats per dimension": f"{result.invmm:.4f}".replace("inf", "∞"),
             "nats in all": "∞" if result.nats is None else f"{result.nats:,.3g}",
-            "least similarity": f"{result.check.score:.2f}, from {threshold:g} on a copy",
+            f"least similarity (copy: {threshold:g})": f"{result.check.score:.2f}",
             "steps": f"{result.steps:,}",
         }
     return _panel(

@@ -10,7 +10,9 @@ from invmm_eval.inversion import Search
 from invmm_eval.result import Result
 
 
-def watch(plan: Plan, source: Source, *, micro_batch: int | None = None, every: float = 0.4) -> Iterator[Search | Result]:
+def watch(
+    plan: Plan, source: Source, *, micro_batch: int | None = None, every: float = 0.4
+) -> Iterator[Search | Result]:
     """Measure one image, yielding its search now and then, to be read only, and at last the result.
 
     Closing the iterator ends the search at its next step.
