@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,6 +14,9 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from invmm_eval.errors import InvMMError
+
+if TYPE_CHECKING:
+    from invmm_eval.hub import Content, Repository
 
 out = Console()
 err = Console(stderr=True)
@@ -49,6 +53,10 @@ Settings = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="With an image's pixels it decides all its random numbers.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; CUDA is taken where there is one.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of an audit, as --out named it.")]
+Names = Annotated[bool, typer.Option("--names", help="Tell names, prompts and errors of images; else their digests.")]
+Pictures = Annotated[bool, typer.Option("--pictures", help="Show images and samples, which may be private.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Send it; without, what would be sent is shown.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images searched together.")]
 
 
@@ -187,6 +195,66 @@ def register(
         typer.echo(
             "It asks the Hub first: where the network hangs, set HF_EVALUATE_OFFLINE=1 (HF_HUB_OFFLINE does not do)."
         )
+
+
+@app.command()
+def card(
+    folder: Folder,
+    model_card: Annotated[Path, typer.Option(help="The model's README.md; made where there is none.")],
+    names: Names = False,
+    pictures: Pictures = False,
+    dataset: Annotated[
+        str | None,
+        typer.Option(metavar="ORG/DATASET", help="The data set of the images or results, for .eval_results."),
+    ] = None,
+    push: Annotated[
+        str | None, typer.Option(metavar="ORG/MODEL", help="Propose the same for the card of a model on the Hub.")
+    ] = None,
+    yes: Yes = False,
+) -> None:
+    """Write an audit into a model's card, and propose it on the Hub."""
+    from invmm_eval.card import addition
+    from invmm_eval.findings import find
+    from invmm_eval.hub import Repository
+
+    added = addition(find(folder).public(names=names), pictures=pictures, dataset=dataset)
+    added.save(model_card)
+    typer.echo(f"The audit is in {model_card}.")
+    if push:
+        there = Repository.find(push, "model")
+        files = {"README.md": added.to(there.read("README.md") or b""), **added.files}
+        offer(there, files, "Add a memorization audit (InvMM)", yes=yes, pull_request=True)
+
+
+@app.command()
+def push(
+    folder: Folder,
+    repository: Annotated[str, typer.Argument(metavar="ORG/DATASET", help="Made where the Hub has none.")],
+    names: Names = False,
+    pictures: Pictures = False,
+    public: Annotated[bool, typer.Option("--public", help="Make a data set that everybody may see.")] = False,
+    yes: Yes = False,
+) -> None:
+    """Publish the results of an audit as a data set on the Hub."""
+    from invmm_eval.dataset import write_dataset
+    from invmm_eval.findings import find
+    from invmm_eval.hub import Repository
+
+    files = write_dataset(find(folder).public(names=names), folder / "dataset", pictures=pictures)
+    typer.echo(f"The data set is in {folder / 'dataset'}.")
+    there = Repository.find(repository, "dataset", missing_ok=True)
+    seen = "private" if (there.private if there.head else not public) else "public"
+    typer.echo(f"On the Hub {repository} {'is' if there.head else 'will be'} {seen}.")
+    offer(there, files, "Results of a memorization audit (InvMM)", yes=yes, private=not public)
+
+
+def offer(repository: "Repository", files: "Mapping[str, Content]", message: str, *, yes: bool, **how: bool) -> None:
+    """Send files to the Hub, or show what would be sent."""
+    if yes:
+        typer.echo(repository.send(files, message, **how) or f"{repository.name} has all of this already.")
+    else:
+        typer.echo(repository.diff(files) or f"{repository.name} has all of this already.\n", nl=False)
+        typer.echo("Nothing was sent; --yes sends it.")
 
 
 def quiet() -> None:

@@ -8,7 +8,7 @@ one acquits nobody. Where the prompt was searched too, what is promised is promi
 import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,29 @@ class Findings:
     def picture(self, result: Result) -> Path:
         """The picture of an image and its samples, one row a guidance scale; failed images have none."""
         return self.record.picture(result.record())
+
+    def public(self, *, names: bool = False) -> "Findings":
+        """The same as strangers may see it: images by the start of their digest, a model's folder without its path.
+
+        Args:
+            names: Whether images keep their names, prompts and errors.
+        """
+        results = self.results
+        if not names:
+            results = tuple(
+                replace(
+                    result,
+                    name=result.digest[:16] or f"image {result.index}",
+                    prompt=None,
+                    error=result.error and "The reason is not published.",
+                )
+                for result in results
+            )
+        config = dict(self.config)
+        if len(config["weights"] or "") == 64:  # the SHA-256 of a folder; of a model on the Hub the commit is known
+            config["model"] = Path(config["model"]).name
+        rows = tuple(result.record() for result in results)
+        return replace(self, record=Record(self.record.folder, config, rows), results=results)
 
     @property
     def headline(self) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
@@ -30,11 +30,13 @@ class Repository:
         files: Content by path.
         pull_requests: What each adds or changes.
         messages: The summary of every commit.
+        private: Whether only its owners see it.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
     pull_requests: list[dict[str, bytes]] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
+    private: bool = False
 
     @property
     def head(self) -> str:
@@ -50,11 +52,14 @@ class Hub:
     Attributes:
         repositories: By ``models/org/name``, ``datasets/org/name`` or ``spaces/org/name``.
         refusals: The status to answer with, by a part of the path: ``{"/commit/": 409}``; ``{"/": 500}`` is everything.
+            ``"hang"`` is no answer, ``"close"`` a connection that ends without one.
+        invalid: What is wrong with every card that it is asked to validate.
         requests: Method and path of each request, in their order.
     """
 
     repositories: dict[str, Repository] = field(default_factory=dict)
-    refusals: dict[str, int] = field(default_factory=dict)
+    refusals: dict[str, int | Literal["hang", "close"]] = field(default_factory=dict)
+    invalid: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
     def __enter__(self) -> "Hub":
@@ -63,14 +68,16 @@ class Hub:
         class Answers(_Answers):
             served = hub
 
+        self.over = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
         self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=[0.02], daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.over.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -90,6 +97,9 @@ class Hub:
         for name, value in self.environment(home).items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(constants, "ENDPOINT", self.url)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", self.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
 
 
@@ -119,12 +129,13 @@ class _Answers(BaseHTTPRequestHandler):
         path, query = unquote(target.path), parse_qs(target.query)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.served.requests.append(f"{self.command} {path}")
-        for part, status in self.served.refusals.items():
+        for part, refusal in self.served.refusals.items():
             if part in path:
-                return self._send(status, {"error": f"refused with {status}"})
+                return self._refuse(refusal)
         match path.strip("/").split("/"):
             case ["api", "validate-yaml"]:
-                return self._send(200, {"errors": [], "warnings": []})
+                errors = [{"message": message} for message in self.served.invalid]
+                return self._send(400 if errors else 200, {"errors": errors, "warnings": []})
             case ["api", "repos", "create"]:
                 return self._create(json.loads(body))
             case ["api", kind, owner, name, "preupload", _]:
@@ -139,6 +150,14 @@ class _Answers(BaseHTTPRequestHandler):
                 return self._file(f"models/{owner}/{name}", "/".join(file))
         return self._send(404, {"error": "There is no such page."})
 
+    def _refuse(self, refusal: int | Literal["hang", "close"]) -> None:
+        if isinstance(refusal, int):
+            return self._send(refusal, {"error": f"refused with {refusal}"})
+        if refusal == "hang":
+            self.served.over.wait()
+        self.close_connection = True
+        return None
+
     def _repository(self, name: str) -> Repository | None:
         found = self.served.repositories.get(name)
         if found is None:
@@ -151,7 +170,8 @@ class _Answers(BaseHTTPRequestHandler):
         key = f"{kind}s/{name}"
         if key in self.served.repositories:
             return self._send(409, {"error": "You already created this repo", "url": f"{self.served.url}/{name}"})
-        self.served.repositories[key] = Repository()
+        private = asked.get("visibility") == "private" or bool(asked.get("private"))
+        self.served.repositories[key] = Repository(private=private)
         prefix = "" if kind == "model" else f"{kind}s/"
         return self._send(200, {"url": f"{self.served.url}/{prefix}{name}", "name": name, "id": "0"})
 
@@ -201,7 +221,7 @@ class _Answers(BaseHTTPRequestHandler):
                     "id": name.partition("/")[2],
                     "sha": repository.head,
                     "siblings": [{"rfilename": path} for path in repository.files],
-                    "private": False,
+                    "private": repository.private,
                     "tags": [],
                     "downloads": 0,
                     "likes": 0,

@@ -112,7 +112,7 @@ def test_help(invoke: Invoke) -> None:
     code, out, err = invoke("--help")
     assert (code, err) == (0, "")
     assert "Has this diffusion model memorized this image?" in out
-    assert all(f" {command} " in out for command in ("run", "demo", "plugins", "register"))
+    assert all(f" {command} " in out for command in ("run", "demo", "plugins", "register", "card", "push"))
 
 
 def test_the_version(invoke: Invoke) -> None:

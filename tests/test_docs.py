@@ -10,6 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from tests import audits
+from tests.hub import Hub, Repository
+from tests.test_cli import Invoke, invoke, plain  # noqa: F401
+
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 PYTHON = [text for language, text in BLOCKS if language == "python"]
@@ -21,6 +25,7 @@ COMMANDS = [
     for line in text.splitlines()
     if line.startswith("invmm-eval")
 ]
+CARDS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "docs" / "model-cards.md").read_text("utf-8"), re.M | re.S)
 
 
 @pytest.fixture
@@ -59,6 +64,37 @@ def test_commands_in_the_readme_run(command: list[str], workplace: Path) -> None
     assert run.returncode == 0, run.stderr
     assert "0 of 1 images were replicated" in run.stdout
     assert (workplace / "audit" / "results.jsonl").read_text().count("\n") == 1
+
+
+def test_an_audit_comes_into_a_card(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    invoke: Invoke,  # noqa: F811
+) -> None:
+    """The blocks of the tutorial in their order, against a Hub on loopback."""
+    audits.guided(tmp_path / "audit")
+    monkeypatch.chdir(tmp_path)
+    printed = []
+    with Hub({"models/org/model": Repository({"README.md": b"# Model\n"})}) as hub:
+        hub.redirect(monkeypatch, tmp_path / "cache")
+        for language, text in CARDS:
+            if language == "sh":
+                code, out, err = invoke(*text.split()[1:])
+                assert (code, err) == (0, "")
+            else:
+                exec(text, {})
+                out = capsys.readouterr().out
+            printed.append(out)
+    written, read, shown, published, loaded, proposal, proposed = printed
+    assert written == "The audit is in README.md.\n"
+    assert "fraction of the images that were replicated 0.66" in read
+    assert "'status': 'replicated'" in loaded
+    assert all(text.endswith("Nothing was sent; --yes sends it.\n") for text in (shown, proposal))
+    assert f"{hub.url}/datasets/org/audit/commit/" in published
+    assert proposed.splitlines()[-1] == f"{hub.url}/org/model/discussions/1"
+    [pull_request] = hub.repositories["models/org/model"].pull_requests
+    assert set(pull_request) == {"README.md", ".eval_results/invmm.yaml", "memorization-audit/distribution.png"}
 
 
 def test_make_has_the_targets_of_the_readme() -> None:

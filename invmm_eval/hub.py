@@ -1,0 +1,176 @@
+"""Files for a repository on the Hub: what a push would change is shown first, and a refusal is told in one sentence."""
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from huggingface_hub import CommitOperationAdd, HfApi, get_session, hf_hub_url, hf_raise_for_status
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+from invmm_eval.errors import InvMMError
+
+Kind = Literal["model", "dataset"]
+Content = bytes | Path
+"""A file's bytes, or the file that holds them."""
+
+TIMEOUT = 60.0
+"""Seconds that the Hub may be silent; its client alone would wait for ever."""
+
+_REMEDIES = {
+    401: "log in with `hf auth login`, or set HF_TOKEN to a valid token",
+    403: "take a token that may write there",
+    404: "check the name, and that your token may see it",
+    409: "somebody else changed it meanwhile, so run the command again",
+    412: "somebody else changed it meanwhile, so run the command again",
+    429: "wait some minutes, then run the command again",
+}
+_TEXTS = (".md", ".yaml", ".json")
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository as it stands on the Hub.
+
+    Attributes:
+        name: ``org/name``.
+        kind: Model or data set.
+        head: The commit at which it stands; None where there is no such repository.
+        files: The paths of its files.
+        private: Whether only its owners see it.
+    """
+
+    name: str
+    kind: Kind
+    head: str | None
+    files: frozenset[str] = frozenset()
+    private: bool = True
+
+    @classmethod
+    def find(cls, name: str, kind: Kind, *, missing_ok: bool = False) -> "Repository":
+        """Ask the Hub for it.
+
+        Args:
+            name: ``org/name``.
+            kind: Model or data set.
+            missing_ok: Whether it may be one that :meth:`send` makes.
+
+        Raises:
+            InvMMError: The Hub refuses, has none of this name, or cannot be reached.
+        """
+        with _told(name, kind):
+            try:
+                ask = HfApi().model_info if kind == "model" else HfApi().dataset_info
+                found = ask(name, timeout=TIMEOUT)
+            except RepositoryNotFoundError as error:
+                if missing_ok and error.response.status_code == 404:
+                    return cls(name, kind, None)
+                raise
+        files = frozenset(file.rfilename for file in found.siblings or ())
+        return cls(name, kind, found.sha, files, bool(found.private))
+
+    def read(self, path: str) -> bytes | None:
+        """A file's content, None where it has no such file.
+
+        Raises:
+            InvMMError: The Hub refuses or cannot be reached.
+        """
+        if path not in self.files:
+            return None
+        with _told(self.name, self.kind):
+            address = hf_hub_url(self.name, path, repo_type=self.kind, revision=self.head)
+            answer = get_session().get(address, headers=build_hf_headers())
+            hf_raise_for_status(answer)
+            return answer.content
+
+    def diff(self, files: Mapping[str, Content]) -> str:
+        """What sending the files would change: a unified diff of each text, a line for each other file.
+
+        What is in a file here may be large, and is not compared with what is there.
+
+        Raises:
+            InvMMError: The Hub refuses or cannot be reached.
+        """
+        changes: list[str] = []
+        for path, content in files.items():
+            if path.endswith(_TEXTS):
+                before, after = (_lines(text) for text in (self.read(path), content))
+                old = f"a/{path}" if path in self.files else "/dev/null"
+                changes += difflib.unified_diff(before, after, old, f"b/{path}")
+            elif isinstance(content, Path) or self.read(path) != content:
+                size = len(content) if isinstance(content, bytes) else content.stat().st_size
+                changes.append(f"{'replaces' if path in self.files else 'adds'} {path} ({size:,} bytes)\n")
+        return "".join(change if change.endswith("\n") else f"{change}\n" for change in changes)
+
+    def send(
+        self, files: Mapping[str, Content], message: str, *, pull_request: bool = False, private: bool = True
+    ) -> str | None:
+        """Commit files on top of what was found, in a repository that is made where there is none.
+
+        Args:
+            files: Content by path.
+            message: The first line of the commit, and the title of the pull request.
+            pull_request: Propose the commit instead of making it.
+            private: Whether a repository that is made is private.
+
+        Returns:
+            The address of the pull request or of the commit; None where the Hub has all of it already.
+
+        Raises:
+            InvMMError: The Hub refuses, was changed meanwhile, or cannot be reached.
+        """
+        operations = [CommitOperationAdd(path, content) for path, content in files.items()]
+        with _told(self.name, self.kind):
+            if self.head is None:
+                HfApi().create_repo(self.name, repo_type=self.kind, private=private)
+            commit = HfApi().create_commit(
+                self.name,
+                operations,
+                commit_message=message,
+                repo_type=self.kind,
+                create_pr=pull_request,
+                parent_commit=self.head,
+            )
+        if pull_request:
+            return commit.pr_url
+        return None if commit.oid == self.head else str(commit.commit_url)
+
+
+def _lines(content: Content | None) -> list[str]:
+    data = content.read_bytes() if isinstance(content, Path) else content or b""
+    return data.decode(errors="replace").splitlines(keepends=True)
+
+
+@contextmanager
+def _told(name: str, kind: Kind) -> Iterator[None]:
+    """Turn what the client raises into one sentence."""
+    client = get_session()
+    before, client.timeout = client.timeout, TIMEOUT
+    try:
+        yield
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        said = " ".join((error.server_message or error.response.reason_phrase).split())
+        remedy = _REMEDIES.get(status, "run the command again later" if status >= 500 else "do what it says")
+        raise InvMMError(f"The Hub refused the {kind} {name} ({status}, {said!r}): {remedy}.") from error
+    except HFValidationError as error:
+        raise InvMMError(f"{name!r} is no name on the Hub; it is of the form org/name.") from error
+    except json.JSONDecodeError as error:
+        raise InvMMError(
+            f"What answered for the {kind} {name} is not the Hub; check the network and HF_ENDPOINT."
+        ) from error
+    except ValueError as error:
+        told = " ".join(str(error).split()).rstrip(".")
+        raise InvMMError(f"The Hub does not take the {kind} {name}: {told}; mend that, and try again.") from error
+    except (TransportError, ConnectionError) as error:
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise InvMMError(
+            f"The Hub could not be reached ({told}); check the network, and run the command again."
+        ) from error
+    finally:
+        client.timeout = before
