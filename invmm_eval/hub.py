@@ -15,7 +15,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from invmm_eval.errors import InvMMError
 
-Kind = Literal["model", "dataset"]
+Kind = Literal["model", "dataset", "space"]
 Content = bytes | Path
 """A file's bytes, or the file that holds them."""
 
@@ -39,7 +39,7 @@ class Repository:
 
     Attributes:
         name: ``org/name``.
-        kind: Model or data set.
+        kind: Model, data set or Space.
         head: The commit at which it stands; None where there is no such repository.
         files: The paths of its files.
         private: Whether only its owners see it.
@@ -57,7 +57,7 @@ class Repository:
 
         Args:
             name: ``org/name``.
-            kind: Model or data set.
+            kind: Model, data set or Space.
             missing_ok: Whether it may be one that :meth:`send` makes.
 
         Raises:
@@ -127,7 +127,8 @@ class Repository:
         operations = [CommitOperationAdd(path, content) for path, content in files.items()]
         with _told(self.name, self.kind):
             if self.head is None:
-                HfApi().create_repo(self.name, repo_type=self.kind, private=private)
+                sdk = "gradio" if self.kind == "space" else None
+                HfApi().create_repo(self.name, repo_type=self.kind, private=private, space_sdk=sdk)
             commit = HfApi().create_commit(
                 self.name,
                 operations,

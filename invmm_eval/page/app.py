@@ -36,7 +36,7 @@ WAITING = 16
 """So many people wait at most: one image is searched at a time."""
 PER_PAGE = 24
 """Images of an audit that are shown together."""
-EVERYTHING = "all"
+ALL = "all"
 TITLE = """\
 # InvMM
 Has this diffusion model memorized this image? InvMM measures how far noise must be bent before the model makes the
@@ -51,15 +51,14 @@ OFFERED = {256: 2, 16: 1, 0: 3}
 
 
 @contextmanager
-def served(
-    audit: str | Path | None = None, *, host: str | None = None, port: int | None = None, **settings: Any
-) -> Iterator[str]:
+def served(audit: str | Path | None = None, **settings: Any) -> Iterator[str]:
     """The page at an address, as long as the context lasts.
+
+    That is the first free port of loopback from 7860 on, unless gradio's own ``GRADIO_SERVER_NAME`` and
+    ``GRADIO_SERVER_PORT`` say another, as in a Space.
 
     Args:
         audit: The folder of an audit to browse; None leaves that part out.
-        host: The address to serve at; None takes loopback, or what ``GRADIO_SERVER_NAME`` says, as a Space does.
-        port: None takes the first free one from 7860 on.
         **settings: Changes to the recipe that pictures are tried with.
 
     Raises:
@@ -71,8 +70,6 @@ def served(
         page = build(plan, findings)
         try:
             _, address, _ = page.launch(
-                server_name=host,
-                server_port=port,
                 prevent_thread_lock=True,
                 quiet=True,
                 share=False,
@@ -85,7 +82,7 @@ def served(
                 css_paths=Path(__file__).with_name("page.css"),
             )
         except OSError as error:
-            raise InvMMError(f"The page cannot be served at {host or 'loopback'}: {error}") from error
+            raise InvMMError(f"The page cannot be served: {' '.join(str(error).split())}") from error
         try:
             yield address
         finally:
@@ -222,9 +219,9 @@ def _browse(findings: Findings) -> None:
     counts = {word: sum(WORDS[r.status] == word for r in findings.results) for word in WORDS.values()}
     with gr.Row(elem_id="filter"):
         status = gr.Radio(
-            [(f"all ({findings.images:,})", EVERYTHING)]
+            [(f"all ({findings.images:,})", ALL)]
             + [(f"{word} ({count:,})", word) for word, count in counts.items() if count],
-            value=EVERYTHING,
+            value=ALL,
             label="Show",
         )
         name = gr.Textbox(label="whose name contains", max_lines=1)
@@ -266,7 +263,7 @@ def matching(results: Sequence[Result], status: str, name: str) -> list[Result]:
     return [
         result
         for result in results
-        if status in (EVERYTHING, WORDS[result.status]) and name.casefold() in result.name.casefold()
+        if status in (ALL, WORDS[result.status]) and name.casefold() in result.name.casefold()
     ]
 
 
@@ -282,9 +279,9 @@ def _pages(found: Sequence[Result]) -> dict[str, Any]:
     return {"choices": list(range(1, count + 1)), "value": 1, "visible": count > 1}
 
 
-def serve(audit: str | Path | None = None, *, host: str | None = None, port: int | None = None) -> None:
-    """Serve the page until it is interrupted; the arguments are those of :func:`served`."""
-    with served(audit, host=host, port=port) as address:
+def serve(audit: str | Path | None = None) -> None:
+    """Serve the page, with an audit to browse where one is named, until it is interrupted."""
+    with served(audit) as address:
         print(f"The page is at {address}", flush=True)
         with suppress(KeyboardInterrupt):
             Event().wait()
