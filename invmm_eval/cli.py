@@ -289,9 +289,7 @@ def space(
         publish(there, files, "InvMM: the page and the metric", public=public, yes=yes)
 
 
-def publish(
-    repository: "Repository", files: "Mapping[str, Content]", message: str, *, public: bool, yes: bool
-) -> None:
+def publish(repository: "Repository", files: "Mapping[str, Content]", message: str, *, public: bool, yes: bool) -> None:
     """Tell who sees a repository, which is made where there is none, and send files to it as :func:`offer` does."""
     seen = "private" if (repository.private if repository.head else not public) else "public"
     typer.echo(f"On the Hub {repository.name} {'is' if repository.head else 'will be'} {seen}.")

@@ -65,7 +65,8 @@ class Repository:
         """
         with _told(name, kind):
             try:
-                ask = HfApi().model_info if kind == "model" else HfApi().dataset_info
+                api = HfApi()
+                ask = {"model": api.model_info, "dataset": api.dataset_info, "space": api.space_info}[kind]
                 found = ask(name, timeout=TIMEOUT)
             except RepositoryNotFoundError as error:
                 if missing_ok and error.response.status_code == 404:
