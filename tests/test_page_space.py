@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import RepoCard
+from PIL import Image
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.findings import find
@@ -18,6 +20,7 @@ from tests import audits
 from tests.hub import Hub
 from tests.test_cli import Invoke, invoke, plain  # noqa: F401
 
+DOCS = Path(__file__).parents[1] / "docs"
 FILES = {"README.md", "app.py", "invmm.py", "requirements.txt"}
 
 
@@ -26,25 +29,28 @@ def test_what_is_in_it(tmp_path: Path) -> None:
     assert set(files) == FILES
     assert all(path == tmp_path / "invmm" / name for name, path in files.items())
     assert files["requirements.txt"].read_text() == f"invmm-eval[page]=={version('invmm-eval')}\n"
-    metadata = RepoCard(files["README.md"].read_text(), ignore_metadata_errors=False).data.to_dict()
+    metadata = RepoCard(files["README.md"].read_text(), ignore_metadata_errors=False).data.to_dict()  # type: ignore[no-untyped-call]
     assert (metadata["sdk"], metadata["sdk_version"]) == ("gradio", version("gradio"))
     assert metadata["python_version"] == f"{sys.version_info.major}.{sys.version_info.minor}", "a text, not a fraction"
     assert {"evaluate", "metric"} <= set(metadata["tags"])
     assert len(metadata["short_description"]) <= 60
 
 
-def test_evaluate_loads_it_in_a_fresh_process(tmp_path: Path) -> None:
+def test_evaluate_loads_it_in_a_fresh_process_as_the_documents_show(tmp_path: Path, tiny_folder: Path) -> None:
     write_space(tmp_path / "invmm")
-    code = "import evaluate, sys; print(type(evaluate.load(sys.argv[1])).__module__)"
+    (tmp_path / "my-model").symlink_to(tiny_folder)
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (8, 8), "teal").save(tmp_path / "pictures" / "one.png")
+    [code] = re.findall(r"^```python\n(.*?)^```", (DOCS / "page.md").read_text("utf-8"), re.M | re.S)
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "invmm")],
+        [sys.executable, "-c", f"{code}\nprint(type(invmm).__module__)"],
         env={**os.environ, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": os.pathsep.join(sys.path)},
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.stdout.split() == ["invmm_eval.metric.invmm"], done.stderr
+    assert done.stdout.splitlines()[-2:] == ["[inf]", "invmm_eval.metric.invmm"], done.stderr
 
 
 def test_an_audit_goes_along_without_names_and_pictures_unless_they_are_asked_for(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def kept(findings: Findings, result: Result) -> str:
     return outcome(result, target, rows, findings.threshold, heading=result.name or f"Image {result.index}")
 
 
-def pictures(findings: Findings, result: Result) -> tuple[Image.Image | None, list[Row]]:
+def pictures(findings: Findings, result: Result) -> tuple[Image.Image | None, Sequence[Row]]:
     """An image of an audit and its samples, cut out of their sheet and scaled down; none where there is no sheet."""
     path = findings.picture(result)
     if not result.check or not path.is_file():

@@ -1,6 +1,6 @@
 """A search that can be looked at while it goes on in a thread of its own."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from threading import Event
 
@@ -12,7 +12,7 @@ from invmm_eval.result import Result
 
 def watch(
     plan: Plan, source: Source, *, micro_batch: int | None = None, every: float = 0.4
-) -> Iterator[Search | Result]:
+) -> Generator[Search | Result, None, None]:
     """Measure one image, yielding its search now and then, to be read only, and at last the result.
 
     Closing the iterator ends the search at its next step.
