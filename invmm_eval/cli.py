@@ -273,9 +273,57 @@ def push(
     files = write_dataset(find(folder).public(names=names), folder / "dataset", pictures=pictures)
     typer.echo(f"The data set is in {folder / 'dataset'}.")
     there = Repository.find(repository, "dataset", missing_ok=True)
-    seen = "private" if (there.private if there.head else not public) else "public"
-    typer.echo(f"On the Hub {repository} {'is' if there.head else 'will be'} {seen}.")
-    offer(there, files, "Results of a memorization audit (InvMM)", yes=yes, private=not public)
+    publish(there, files, "Results of a memorization audit (InvMM)", public=public, yes=yes)
+
+
+@app.command()
+def ui(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="The folder of an audit to browse, as --out named it.")
+    ] = None,
+) -> None:
+    """Open a page on this computer: browse an audit, and try the reference model on pictures of your own."""
+    from invmm_eval.page.app import serve
+
+    quiet()
+    serve(folder)
+
+
+@app.command()
+def space(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DIR]", help="The folder of an audit that the Space is to show; its results go there."),
+    ] = None,
+    out_folder: Annotated[Path, typer.Option("--out", help="Where the Space is written.")] = Path("invmm"),
+    names: Names = False,
+    pictures: Pictures = False,
+    push: Annotated[
+        str | None, typer.Option(metavar="ORG/INVMM", help="Send it to the Hub; made where there is none.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="Make a Space that everybody may see.")] = False,
+    yes: Yes = False,
+) -> None:
+    """Write a Space: the page, and the metric for evaluate.load("org/invmm")."""
+    from invmm_eval.findings import find
+    from invmm_eval.hub import Repository
+    from invmm_eval.page.space import check_name, write_space
+
+    if push:
+        check_name(push)
+    findings = find(folder).public(names=names) if folder else None
+    files = write_space(out_folder, findings, pictures=pictures)
+    typer.echo(f"The Space is in {out_folder}.")
+    if push:
+        there = Repository.find(push, "space", missing_ok=True)
+        publish(there, files, "InvMM: the page and the metric", public=public, yes=yes)
+
+
+def publish(repository: "Repository", files: "Mapping[str, Content]", message: str, *, public: bool, yes: bool) -> None:
+    """Tell who sees a repository, which is made where there is none, and send files to it as :func:`offer` does."""
+    seen = "private" if (repository.private if repository.head else not public) else "public"
+    typer.echo(f"On the Hub {repository.name} {'is' if repository.head else 'will be'} {seen}.")
+    offer(repository, files, message, yes=yes, private=not public)
 
 
 def offer(repository: "Repository", files: "Mapping[str, Content]", message: str, *, yes: bool, **how: bool) -> None:

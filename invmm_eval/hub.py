@@ -2,20 +2,29 @@
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import CommitOperationAdd, HfApi, get_session, hf_hub_url, hf_raise_for_status
+from huggingface_hub import (
+    CommitOperationAdd,
+    DatasetInfo,
+    HfApi,
+    ModelInfo,
+    SpaceInfo,
+    get_session,
+    hf_hub_url,
+    hf_raise_for_status,
+)
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from invmm_eval.errors import InvMMError
 
-Kind = Literal["model", "dataset"]
+Kind = Literal["model", "dataset", "space"]
 Content = bytes | Path
 """A file's bytes, or the file that holds them."""
 
@@ -39,7 +48,7 @@ class Repository:
 
     Attributes:
         name: ``org/name``.
-        kind: Model or data set.
+        kind: Model, data set or Space.
         head: The commit at which it stands; None where there is no such repository.
         files: The paths of its files.
         private: Whether only its owners see it.
@@ -57,7 +66,7 @@ class Repository:
 
         Args:
             name: ``org/name``.
-            kind: Model or data set.
+            kind: Model, data set or Space.
             missing_ok: Whether it may be one that :meth:`send` makes.
 
         Raises:
@@ -65,7 +74,7 @@ class Repository:
         """
         with _told(name, kind):
             try:
-                ask = HfApi().model_info if kind == "model" else HfApi().dataset_info
+                ask: Callable[..., ModelInfo | DatasetInfo | SpaceInfo] = getattr(HfApi(), f"{kind}_info")
                 found = ask(name, timeout=TIMEOUT)
             except RepositoryNotFoundError as error:
                 if missing_ok and error.response.status_code == 404:
@@ -127,7 +136,8 @@ class Repository:
         operations = [CommitOperationAdd(path, content) for path, content in files.items()]
         with _told(self.name, self.kind):
             if self.head is None:
-                HfApi().create_repo(self.name, repo_type=self.kind, private=private)
+                sdk = "gradio" if self.kind == "space" else None
+                HfApi().create_repo(self.name, repo_type=self.kind, private=private, space_sdk=sdk)
             commit = HfApi().create_commit(
                 self.name,
                 operations,

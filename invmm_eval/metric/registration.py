@@ -17,8 +17,7 @@ from pathlib import Path
 from evaluate import config
 
 from invmm_eval.errors import InvMMError
-
-_MODULE = "from invmm_eval.metric.invmm import InvMM as InvMM\n"
+from invmm_eval.metric import MODULE
 
 
 def register() -> Path:
@@ -30,7 +29,7 @@ def register() -> Path:
     place = _place()
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(_MODULE, encoding="utf-8")
+        place.write_text(MODULE, encoding="utf-8")
     except OSError as error:
         raise _unwritable(error) from error
     return place
