@@ -2,11 +2,11 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -130,26 +130,46 @@ class Result:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise InvMMError(f"{path} is not a saved result that can be read: {error}") from error
+        return cls.of(record, tensors)
 
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
+    @classmethod
+    def of(cls, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "Result":
+        """The result of a :meth:`record` and the the tensors that :meth:`save` wrote, looked up when asked for."""
         check = None
         if record["passed"] is not None:
-            check = Check(
-                passed=record["passed"],
-                similarities={float(scale): _floats(values) for scale, values in record["similarities"].items()},
-                samples={float(scale): images for scale, images in part("samples.").items()},
-            )
+            similarities = {float(scale): _floats(values) for scale, values in record["similarities"].items()}
+            check = Check(record["passed"], similarities, _Part("samples.", tensors, float))
         kept = ("index", "name", "digest", "kl", "steps", "prompt", "seconds_steps", "seconds_checks", "error")
         return cls(
             **{key: record[key] for key in kept},
             status=Status(record["status"]),
             check=check,
-            noise=part("noise."),
-            condition=part("condition."),
+            noise=_Part("noise.", tensors, str),
+            condition=_Part("condition.", tensors, str),
             trace=tuple(Point(int(step), *_floats(values)) for step, *values in record["trace"]),
         )
+
+
+K = TypeVar("K")
+
+
+class _Part(Mapping[K, Tensor]):
+    """The tensors whose names begin with a prefix, by what follows it."""
+
+    def __init__(self, prefix: str, tensors: Mapping[str, Tensor], key: Callable[[Any], K]) -> None:
+        self._prefix = prefix
+        self._tensors = tensors
+        self._key = key
+
+    def __getitem__(self, key: K) -> Tensor:
+        return self._tensors[f"{self._prefix}{self._key(key)}"]
+
+    def __iter__(self) -> Iterator[K]:
+        names = (name for name in self._tensors if name.startswith(self._prefix))
+        return (self._key(name.removeprefix(self._prefix)) for name in names)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def _finite(value: float | None) -> float | None:

@@ -21,7 +21,7 @@ def results_table(results: Sequence[Result], copies: Mapping[str, int] | None = 
         table.add_column("copies in training", justify="right")
     for heading in ("status", "InvMM", "similarity", "steps", "seconds"):
         table.add_column(heading, justify="left" if heading == "status" else "right", no_wrap=True)
-    for result in sorted(results, key=_rank):
+    for result in sorted(results, key=rank):
         cells: list[str | Text] = [Text(result.name)]
         if copies is not None:
             cells.append(str(copies[result.name]))
@@ -36,6 +36,7 @@ def results_table(results: Sequence[Result], copies: Mapping[str, int] | None = 
     return table
 
 
-def _rank(result: Result) -> tuple[int, float]:
+def rank(result: Result) -> tuple[int, float]:
+    """The place in :func:`results_table`."""
     order = list(Status).index(result.status)
     return order, result.invmm if result.status is Status.REPLICATED else -(result.similarity or 0.0)

@@ -199,7 +199,9 @@ def test_a_run(
     assert out.splitlines()[-2:] == ["0 of 2 images were replicated; 0 failed.", f"Results are in {out_folder}."]
     assert "compared by pixel-cosine: fair up to 64 pixels a side" in caplog.text
     assert "Traceback" not in err
-    assert sorted(path.name for path in out_folder.iterdir()) == ["config.json", "results.jsonl", "samples", "tensors"]
+    assert {path.name for path in out_folder.iterdir()} == {
+        *(".lock", "config.json", "images.json", "results.jsonl", "samples", "tensors")
+    }
     expected = audit(tiny_folder, images, settings=TINY)
     assert [(row["name"], row["kl"]) for row in lines(out_folder)] == [(found.name, found.kl) for found in expected]
     assert len(list((out_folder / "tensors").iterdir())) == len(list((out_folder / "samples").iterdir())) == 2
@@ -353,7 +355,7 @@ def test_another_audit_in_the_folder_is_refused(
     assert invoke(*command)[0] == 0
     code, out, err = invoke(*command, "--seed", "1")
     assert (code, out) == (1, "")
-    assert "holds an audit with another seed; name another folder" in err
+    assert "holds an audit that differs in seed; name another folder" in err
 
 
 @pytest.mark.parametrize(
