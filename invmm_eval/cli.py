@@ -169,7 +169,7 @@ def status(
         f"replicated; {now.failed:,} failed, {now.waiting:,} are waiting."
     )
     rate = "" if now.rate is None else f" at {3600 * now.rate:,.1f} images an hour"
-    left = "" if now.left is None else f"; {timedelta(seconds=round(now.left.total_seconds()))} left"
+    left = "" if now.left is None or not now.waiting else f"; {timedelta(seconds=round(now.left.total_seconds()))} left"
     if now.running:
         typer.echo(f"It is running{rate}{left}.")
     elif now.waiting or now.failed:
@@ -178,7 +178,7 @@ def status(
         damaged = list(audit.damaged())
         for sentence in damaged:
             err.print(Text(sentence), soft_wrap=True)
-        typer.echo(f"{len(damaged)} files of tensors are damaged.")
+        typer.echo(f"Damaged files of tensors: {len(damaged)}.")
         raise typer.Exit(bool(damaged))
 
 

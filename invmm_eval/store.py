@@ -366,8 +366,8 @@ class _Lines:
             while block := file.read(_BLOCK):
                 whole, newline, rest = (rest + block).rpartition(b"\n")
                 if newline:
-                    table = _parsed(whole + newline)
                     breaks = np.flatnonzero(np.frombuffer(whole + newline, np.uint8) == ord("\n")) + 1
+                    table = _parsed(whole + newline, longest=int(np.diff(breaks, prepend=0).max()))
                     if table is None or len(table) != len(breaks):
                         _blame(path, whole, sum(map(len, tables)))
                     ends.append(ends[-1][-1] + breaks)
@@ -389,13 +389,12 @@ _COLUMNS = pa.schema(
 )
 
 
-def _parsed(lines: bytes) -> pa.Table | None:
+def _parsed(lines: bytes, longest: int) -> pa.Table | None:
     """:data:`_COLUMNS` of some lines, None where they are not what a run writes."""
+    reading = arrow_json.ReadOptions(block_size=max(longest, 1 << 20))
     options = arrow_json.ParseOptions(explicit_schema=_COLUMNS, unexpected_field_behavior="ignore")
     try:
-        table = arrow_json.read_json(
-            pa.BufferReader(lines), read_options=arrow_json.ReadOptions(block_size=len(lines)), parse_options=options
-        )
+        table = arrow_json.read_json(pa.BufferReader(lines), reading, options)
         table.validate(full=True)
     except pa.ArrowInvalid:
         return None
@@ -410,7 +409,9 @@ def _blame(path: Path, lines: bytes, before: int) -> None:
     Raises:
         InvMMError: Always.
     """
-    number = next(n for n, line in enumerate(lines.split(b"\n"), start=before + 1) if not line or not _parsed(line))
+    number = next(
+        n for n, line in enumerate(lines.split(b"\n"), start=before + 1) if not line or not _parsed(line, len(line))
+    )
     raise InvMMError(f"Line {number} of {path} is damaged; remove it, and its image is measured again.")
 
 
