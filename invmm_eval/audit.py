@@ -321,7 +321,7 @@ def audit(
         **choices: Similarity, noise family, recipe and seed: see :class:`Choices`.
 
     Returns:
-        One result an image, in their order.
+        One result an image, in their order. Where there is a folder, their tensors stay in it until they are looked at.
 
     Raises:
         InvMMError: Something that was asked for does not exist or does not fit.

@@ -15,33 +15,33 @@ the tensors.
 import json
 import logging
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from hashlib import file_digest, sha256
-from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, overload
+from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 from PIL import Image
-from pyarrow import json as arrow_json
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.images import Target
+from invmm_eval.lines import Lines, Rows, Span, line_at
 from invmm_eval.result import Result, Status
 
+_REMEMBERED = ("index", "name", "digest", "caption", "status")
 _log = logging.getLogger(__name__)
 
 
@@ -78,16 +78,17 @@ class Store:
             if isinstance(error, OSError):
                 raise InvMMError(f"The folder {self.folder} cannot be used: {error.strerror or error}.") from error
             raise
-        self._known: dict[str, tuple[int, int]] = {}
-        self._places: dict[int, tuple[str, str, tuple[int, int]]] = {}
+        self._known: dict[str, Span] = {}
+        self._places: dict[int, tuple[str, str, Span]] = {}
         self._renewed: set[str] = set()
-        for number, row in enumerate(zip(*(lines.columns[name].to_pylist() for name in _COLUMNS.names), strict=True)):
-            self._remember(dict(zip(_COLUMNS.names, row, strict=True)), lines.span(number))
+        told = (lines.columns[name].to_pylist() for name in _REMEMBERED)
+        for span, *values in zip(pairwise(lines.ends.tolist()), *told, strict=True):
+            self._remember(span, *values)
 
-    def _remember(self, row: Mapping[str, Any], span: tuple[int, int]) -> None:
-        stem = _stem(row["digest"], row["caption"])
-        self._places[row["index"]] = row["name"], stem, span
-        if row["status"] != Status.FAILED:
+    def _remember(self, span: Span, index: int, name: str, digest: str, caption: str | None, status: str) -> None:
+        stem = _stem(digest, caption)
+        self._places[index] = name, stem, span
+        if status != Status.FAILED:
             self._known[stem] = span
 
     def __enter__(self) -> "Store":
@@ -114,9 +115,9 @@ class Store:
                 "or ask for what was asked there."
             )
 
-    def _mend(self) -> "_Lines":
+    def _mend(self) -> Lines:
         """The lines that are there, without a last one that an interruption left unfinished."""
-        lines = _Lines.read(self._results)
+        lines = Lines.read(self._results)
         if self._results.exists() and self._results.stat().st_size > lines.ends[-1]:
             os.truncate(self._results, lines.ends[-1])
         return lines
@@ -142,14 +143,14 @@ class Store:
             return False
         if stem in self._renewed or self._places.get(index, ())[:2] != (target.name, stem):
             with self._told():
-                self._append({**_line(self._results, self._known[stem]), "index": index, "name": target.name})
+                self._append({**line_at(self._results, self._known[stem]), "index": index, "name": target.name})
         return True
 
     def result(self, index: int) -> Result:
         """The result of an image that is known; its tensors are read when they are looked at."""
         _, _, span = self._places[index]
         with self._told():
-            return _result(self.folder, _line(self._results, span))
+            return _result(self.folder, line_at(self._results, span))
 
     def add(self, result: Result, target: Target | None) -> Result:
         """Keep a result; its line is written last, so that a line means that all is there.
@@ -181,7 +182,7 @@ class Store:
             lines.write(json.dumps(row).encode() + b"\n")
             lines.flush()
             os.fsync(lines.fileno())
-            self._remember(row, (start, lines.tell()))
+            self._remember((start, lines.tell()), *(row[name] for name in _REMEMBERED))
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -308,7 +309,7 @@ def read(folder: str | Path) -> Record:
     try:
         config = _object(folder / "config.json")
         asked = _object(folder / "images.json") if (folder / "images.json").exists() else None
-        lines = _Lines.read(folder / "results.jsonl")
+        lines = Lines.read(folder / "results.jsonl")
     except OSError as error:
         raise InvMMError(f"{folder} holds no audit that can be read: {error.filename}: {error.strerror}.") from error
     indices, names = (lines.columns[column].to_pylist() for column in ("index", "name"))
@@ -317,124 +318,25 @@ def read(folder: str | Path) -> Record:
     if asked:
         there = dict(enumerate(asked["names"]))
         order = [number for number in order if there.get(indices[number]) == names[number]]
-    return Record(folder, config, _Rows(lines, order), _progress(lines, order, asked, _in_use(folder)))
+    return Record(folder, config, Rows(lines, order), _progress(lines, order, asked, _in_use(folder)))
 
 
-def _progress(lines: "_Lines", order: list[int], asked: Mapping[str, Any] | None, running: bool) -> Progress:
+def _progress(lines: Lines, order: list[int], asked: Mapping[str, Any] | None, running: bool) -> Progress:
     results = lines.columns.take(pa.array(order, pa.int64()))
-    counts = Counter(results["status"].to_pylist())
+    counts = {count["values"]: count["counts"] for count in results["status"].value_counts().to_pylist()}
     rate = None
     if asked:
         started = datetime.fromisoformat(asked["asked"])
-        times = [time for time in results["finished"].to_pylist() if time > started]
-        rate = len(times) / (max(times) - started).total_seconds() if times else None
+        times = results["finished"].filter(pc.greater(results["finished"], pa.scalar(started)))
+        rate = len(times) / (pc.max(times).as_py() - started).total_seconds() if len(times) else None
     return Progress(
-        replicated=counts[Status.REPLICATED],
-        exhausted=counts[Status.EXHAUSTED],
-        failed=counts[Status.FAILED],
+        replicated=counts.get(Status.REPLICATED, 0),
+        exhausted=counts.get(Status.EXHAUSTED, 0),
+        failed=counts.get(Status.FAILED, 0),
         waiting=len(asked["names"]) - len(order) if asked else 0,
         rate=rate,
         running=running,
     )
-
-
-@dataclass(frozen=True)
-class _Lines:
-    """The complete lines of ``results.jsonl``.
-
-    Attributes:
-        path: The file.
-        ends: Where each line ends, after a first 0.
-        columns: What they say in :data:`_COLUMNS`.
-    """
-
-    path: Path
-    ends: NDArray[np.int64]
-    columns: pa.Table
-
-    @classmethod
-    def read(cls, path: Path) -> "_Lines":
-        """Read them all, without holding more than a part of the file.
-
-        Raises:
-            InvMMError: A line is damaged.
-            OSError: The file cannot be read.
-        """
-        ends, tables = [np.zeros(1, np.int64)], [_COLUMNS.empty_table()]
-        with path.open("rb") if path.exists() else BytesIO() as file:
-            rest = b""
-            while block := file.read(_BLOCK):
-                whole, newline, rest = (rest + block).rpartition(b"\n")
-                if newline:
-                    breaks = np.flatnonzero(np.frombuffer(whole + newline, np.uint8) == ord("\n")) + 1
-                    table = _parsed(whole + newline, longest=int(np.diff(breaks, prepend=0).max()))
-                    if table is None or len(table) != len(breaks):
-                        _blame(path, whole, sum(map(len, tables)))
-                    ends.append(ends[-1][-1] + breaks)
-                    tables.append(table)
-        return cls(path, np.concatenate(ends), pa.concat_tables(tables))
-
-    def span(self, number: int) -> tuple[int, int]:
-        """From where to where a line goes."""
-        return int(self.ends[number]), int(self.ends[number + 1])
-
-
-_BLOCK = 1 << 24
-_COLUMNS = pa.schema(
-    [
-        ("index", pa.int64()),
-        *((name, pa.string()) for name in ("name", "digest", "caption", "status")),
-        ("finished", pa.timestamp("ms", "UTC")),
-    ]
-)
-
-
-def _parsed(lines: bytes, longest: int) -> pa.Table | None:
-    """:data:`_COLUMNS` of some lines, None where they are not what a run writes."""
-    reading = arrow_json.ReadOptions(block_size=max(longest, 1 << 20))
-    options = arrow_json.ParseOptions(explicit_schema=_COLUMNS, unexpected_field_behavior="ignore")
-    try:
-        table = arrow_json.read_json(pa.BufferReader(lines), reading, options)
-        table.validate(full=True)
-    except pa.ArrowInvalid:
-        return None
-    known = set(table["status"].unique().to_pylist()) <= set(Status)
-    nulls = sum(table[name].null_count for name in ("index", "name", "digest", "finished"))
-    return table if known and not nulls else None
-
-
-def _blame(path: Path, lines: bytes, before: int) -> None:
-    """Tell the first damaged one of some lines.
-
-    Raises:
-        InvMMError: Always.
-    """
-    number = next(
-        n for n, line in enumerate(lines.split(b"\n"), start=before + 1) if not line or not _parsed(line, len(line))
-    )
-    raise InvMMError(f"Line {number} of {path} is damaged; remove it, and its image is measured again.")
-
-
-class _Rows(Sequence[Mapping[str, Any]]):
-    """Lines in some order, each read when it is looked at."""
-
-    def __init__(self, lines: _Lines, order: Sequence[int]) -> None:
-        self._lines = lines
-        self._order = order
-
-    @overload
-    def __getitem__(self, at: int) -> Mapping[str, Any]: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> "_Rows": ...
-
-    def __getitem__(self, at: int | slice) -> "Mapping[str, Any] | _Rows":
-        if isinstance(at, slice):
-            return _Rows(self._lines, self._order[at])
-        return _line(self._lines.path, self._lines.span(self._order[at]))
-
-    def __len__(self) -> int:
-        return len(self._order)
 
 
 class _Saved(Mapping[str, Tensor]):
@@ -484,13 +386,6 @@ def _picture(folder: Path, row: Mapping[str, Any]) -> Path:
     return folder / "samples" / f"{_stem(row['digest'], row['caption'])}.png"
 
 
-def _line(path: Path, span: tuple[int, int]) -> dict[str, Any]:
-    start, end = span
-    with path.open("rb") as file:
-        file.seek(start)
-        return dict(json.loads(file.read(end - start)))
-
-
 def _lock(folder: Path) -> FileLock:
     return FileLock(folder / ".lock", thread_local=False)
 
@@ -536,7 +431,7 @@ def _settle(path: Path, write: Callable[[Path], object]) -> str:
     """All of a file or nothing, on the disk, whenever this is interrupted; gives its SHA-256."""
     partial = path.with_name(f"{path.name}.partial")
     write(partial)
-    with partial.open("rb") as file:
+    with partial.open("rb+") as file:
         digest = file_digest(file, "sha256").hexdigest()
         os.fsync(file.fileno())
     partial.replace(path)

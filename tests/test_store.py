@@ -283,11 +283,12 @@ def test_a_damaged_config_is_told(content: bytes, finished: Path) -> None:
         run(plan(), ALL, finished)
 
 
-@pytest.mark.parametrize("content", [b"", b'{"index": 3, "dig', b"\xff\xfe", b"7", b"{}"])
+@pytest.mark.parametrize("content", [b"", b'{"index": 3, "dig', b"\xff\xfe", b"7", b"{}", b"two"])
 def test_a_damaged_line_is_told_and_can_be_removed(content: bytes, finished: Path, undisturbed: Path) -> None:
     path = finished / "results.jsonl"
     first, second, *others = path.read_bytes().splitlines()
     lost = loaded(second)["name"]
+    content = content if content != b"two" else first + second
     path.write_bytes(b"\n".join([first, content, *others, b""]))
     with pytest.raises(InvMMError, match=r"Line 2 of .*results\.jsonl is damaged; remove it"):
         run(plan(), ALL, finished)
@@ -585,7 +586,7 @@ def test_rows_are_a_sequence(finished: Path) -> None:
 def test_lines_are_read_part_by_part(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = list(read(finished).rows)
     for size in (1, 100, 5000):
-        monkeypatch.setattr("invmm_eval.store._BLOCK", size)
+        monkeypatch.setattr("invmm_eval.lines._BLOCK", size)
         assert list(read(finished).rows) == whole
 
 
