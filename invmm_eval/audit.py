@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import statistics
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -105,33 +106,43 @@ class Plan:
         Raises:
             InvMMError: The folder cannot be used, or holds an audit with another config.
         """
-        store = Store(out, self.config) if out is not None else None
-        finished = store.finished() if store else {}
-        waiting: dict[int, tuple[int, Target]] = {}
-        numbers = itertools.count()
-        known: list[Result] = []
+        if out is None:
+            yield from self._run(sources, None, batch_size, micro_batch, on_step)
+        else:
+            with Store(out, self.config, [source.name for source in sources]) as store:
+                yield from self._run(sources, store, batch_size, micro_batch, on_step)
 
-        def settled() -> Iterator[Result]:
-            """Results that took no search, as they turned up among the images."""
-            while known:
-                result = known.pop(0)
-                if store and result.status is Status.FAILED:
-                    store.add(result, None)
-                yield result
+    def _run(
+        self,
+        sources: Sequence[Source],
+        store: Store | None,
+        batch_size: int,
+        micro_batch: int | None,
+        on_step: OnStep | None,
+    ) -> Iterator[Result]:
+        """Measure what the store does not know; of images with the same pixels and caption one is searched for all."""
+        settled: deque[Callable[[], Result]] = deque()
+        searched: dict[int, tuple[str, str | None]] = {}
+        places: dict[tuple[str, str | None], list[tuple[int, Target]]] = {}
+        numbers = itertools.count()
 
         def targets() -> Iterator[Target]:
             for index, source in enumerate(sources):
                 try:
                     image = prepare(source.value, self.backbone.image_shape)
                 except InvMMError as error:
-                    known.append(Result(index, source.name, "", Status.FAILED, error=str(error)))
+                    failed = Result(index, source.name, "", Status.FAILED, error=str(error))
+                    settled.append(partial(store.add, failed, None) if store else partial(replace, failed))
                     continue
                 target = Target(image, source.name, source.caption)
-                if path := finished.get((index, target.digest)):
-                    known.append(replace(Result.load(path), index=index, name=source.name))
+                if store and store.knows(index, target):
+                    settled.append(partial(store.result, index))
                     continue
-                waiting[next(numbers)] = index, target
-                yield target
+                picture = target.digest, target.caption
+                places.setdefault(picture, []).append((index, target))
+                if len(places[picture]) == 1:
+                    searched[next(numbers)] = picture
+                    yield target
 
         measured = invert(
             self.backbone,
@@ -145,13 +156,17 @@ class Plan:
             on_step=on_step,
         )
         for found in measured:
-            yield from settled()
-            index, target = waiting.pop(found.index)
-            result = replace(found, index=index)
-            if store:
-                store.add(result, target)
-            yield result
-        yield from settled()
+            yield from _called(settled)
+            for index, target in places.pop(searched.pop(found.index)):
+                result = replace(found, index=index, name=target.name)
+                yield store.add(result, target) if store else result
+        yield from _called(settled)
+
+
+def _called(settled: deque[Callable[[], Result]]) -> Iterator[Result]:
+    """Results that took no search, as they turned up among the images."""
+    while settled:
+        yield settled.popleft()()
 
 
 def load_backbone(
@@ -308,7 +323,7 @@ def audit(
         **choices: Similarity, noise family, recipe and seed: see :class:`Choices`.
 
     Returns:
-        One result an image, in their order.
+        One result an image, in their order. Where there is a folder, their tensors stay in it until they are looked at.
 
     Raises:
         InvMMError: Something that was asked for does not exist or does not fit.

@@ -236,6 +236,10 @@ def load_pipeline(
                 f"their source, convert them: DiffusionPipeline.from_pretrained(...).save_pretrained(...) ({told})"
             ) from error
         raise InvMMError(f"{model} cannot be loaded: {told}") from error
+    for part, module in pipeline.components.items():
+        for name, tensor in module.state_dict().items() if isinstance(module, nn.Module) else ():
+            if tensor.is_meta:
+                raise InvMMError(f"{model} cannot be loaded: its weights lack {part}.{name}.")
     return pipeline.to(device)
 
 

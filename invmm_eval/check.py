@@ -7,7 +7,7 @@ beforehand: the verdict is that of drawing everything.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -43,7 +43,7 @@ class Check:
 
     passed: bool
     similarities: dict[float, tuple[float, ...]]
-    samples: dict[float, Tensor]
+    samples: Mapping[float, Tensor]
 
     @property
     def score(self) -> float:

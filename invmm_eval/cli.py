@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from heapq import nsmallest
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,14 +25,18 @@ if TYPE_CHECKING:
 out = Console()
 err = Console(stderr=True)
 
+SHOWN = 100
+"""At most so many images are in the table that ends a run."""
+
 
 class Commands(TyperGroup):
-    """Runs a command; an expected error is told in one sentence with exit code 1, an interruption with 130."""
+    """Runs a command; an expected error is told in one sentence with exit code 1, an interruption with 128 + signal."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
         try:
-            return super().invoke(ctx)
+            with _terminable():
+                return super().invoke(ctx)
         except InvMMError as error:
             if ctx.params["debug"]:
                 raise
@@ -36,7 +44,21 @@ class Commands(TyperGroup):
             raise typer.Exit(1) from error
         except KeyboardInterrupt as interruption:
             err.print("Stopped. What was finished is kept; the same command goes on from there.", soft_wrap=True)
-            raise typer.Exit(130) from interruption
+            raise typer.Exit(128 + (interruption.args[0] if interruption.args else signal.SIGINT)) from interruption
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM, by which schedulers end what has run out of time, stops a command as Ctrl-C does."""
+
+    def interrupt(number: int, _: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 app = typer.Typer(
@@ -103,10 +125,12 @@ def run(
     dtype: Annotated[str, typer.Option(help="Precision of the network: float32, float16 or bfloat16.")] = "float32",
 ) -> None:
     """Measure how much a model memorized each of some images."""
-    from invmm_eval.audit import Choices, load_backbone, make_plan, summarize
+    from invmm_eval.audit import Choices, load_backbone, make_plan
     from invmm_eval.images import find_images
     from invmm_eval.progress import Bar
     from invmm_eval.recipe import Recipe as Settings
+    from invmm_eval.result import rank
+    from invmm_eval.store import read
     from invmm_eval.tables import results_table
 
     choices: Choices = {
@@ -127,13 +151,47 @@ def run(
         measured = plan.run(
             sources, out=out_folder, batch_size=batch_size, micro_batch=micro_batch, on_step=bar.on_step
         )
-        results = list(bar.over(measured))
-    out.print(results_table(results))
-    summary = summarize(results)
-    typer.echo(f"{summary['replicated']} of {summary['images']} images were replicated; {summary['failed']} failed.")
+        for _ in bar.over(measured):
+            pass
+    audit = read(out_folder)
+    progress = audit.progress
+    out.print(results_table(nsmallest(SHOWN, map(audit.result, audit.rows), key=rank)))
+    if len(audit.rows) > SHOWN:
+        typer.echo(f"These are the {SHOWN} most memorized of {len(audit.rows):,}.")
+    typer.echo(f"{progress.replicated} of {len(sources)} images were replicated; {progress.failed} failed.")
     typer.echo(f"Results are in {out_folder}.")
-    if summary["failed"] == summary["images"]:
-        raise InvMMError(f"No image could be measured; the first error: {results[0].error}")
+    if progress.failed == len(sources):
+        raise InvMMError(f"No image could be measured; the first error: {audit.rows[0]['error']}")
+
+
+@app.command()
+def status(
+    folder: Annotated[Path, typer.Argument(help="The folder of an audit.")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every file of tensors and compare its SHA-256.")
+    ] = False,
+) -> None:
+    """Tell how far an audit has come, at what rate, and how long it still takes."""
+    from invmm_eval.store import read
+
+    audit = read(folder)
+    now = audit.progress
+    typer.echo(
+        f"{now.done:,} of {now.images:,} images are done: {now.replicated:,} replicated, {now.exhausted:,} not "
+        f"replicated; {now.failed:,} failed, {now.waiting:,} are waiting."
+    )
+    rate = "" if now.rate is None else f" at {3600 * now.rate:,.1f} images an hour"
+    left = "" if now.left is None or not now.waiting else f"; {timedelta(seconds=round(now.left.total_seconds()))} left"
+    if now.running:
+        typer.echo(f"It is running{rate}{left}.")
+    elif now.waiting or now.failed:
+        typer.echo(f"It is not running{rate and f', and went{rate}'}{left}; the same command goes on with it.")
+    if verify:
+        damaged = list(audit.damaged())
+        for sentence in damaged:
+            err.print(Text(sentence), soft_wrap=True)
+        typer.echo(f"Damaged files of tensors: {len(damaged)}.")
+        raise typer.Exit(bool(damaged))
 
 
 @app.command()

@@ -140,7 +140,6 @@ class Findings:
                 replace(
                     result,
                     name=result.digest[:16] or f"image {result.index}",
-                    caption=None,
                     prompt=None,
                     error=result.error and "The reason is not published.",
                 )
@@ -150,7 +149,7 @@ class Findings:
         if len(config["weights"] or "") == 64:  # the SHA-256 of a folder; of a model on the Hub the commit is known
             config["model"] = Path(config["model"]).name
         rows = tuple(result.record() for result in results)
-        return replace(self, record=Record(self.record.folder, config, rows), results=results)
+        return replace(self, record=replace(self.record, config=config, rows=rows), results=results)
 
     @property
     def headline(self) -> str:

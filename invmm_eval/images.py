@@ -232,13 +232,18 @@ def _files(path: Path) -> list[Source]:
     except (OSError, ValueError) as error:
         raise InvMMError(f"The file or folder {str(path)!r} cannot be opened: {_reason(error)}.") from error
     if not stat.S_ISDIR(mode):
-        return [Source(path.as_posix(), path)]
+        return [Source(_text(path), path)]
     files = [file for file in path.rglob("*") if _SUFFIX.fullmatch(file.suffix) and not file.is_dir()]
     names = sorted(file.relative_to(path).as_posix() for file in files)
-    sources = [Source(name, path / name) for name in names if "/." not in f"/{name}"]
+    sources = [Source(_text(Path(name)), path / name) for name in names if "/." not in f"/{name}"]
     if not sources:
         raise InvMMError(f"The folder {str(path)!r} holds no image file (.png, .jpg, .webp, .tif, ...).")
     return sources
+
+
+def _text(path: Path) -> str:
+    """A path as files and terminals can hold it: what is not Unicode in it is escaped."""
+    return path.as_posix().encode("utf-8", "backslashreplace").decode()
 
 
 def _captioned(source: Source, ending: str | None) -> Source:

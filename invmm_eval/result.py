@@ -2,11 +2,11 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -150,25 +150,21 @@ class Result:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> "Result":
-        """The result that :meth:`record` told of; without its tensors it has no q, condition and samples."""
-        given = tensors or {}
+        """The result of a :meth:`record` and of what :meth:`save` wrote, which is looked up when asked for.
 
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): tensor for name, tensor in given.items() if name.startswith(prefix)}
-
+        Without them it has no q, condition and samples.
+        """
+        tensors = tensors or {}
         check = None
         if record["passed"] is not None:
-            check = Check(
-                passed=record["passed"],
-                similarities={float(scale): _floats(values) for scale, values in record["similarities"].items()},
-                samples={float(scale): images for scale, images in part("samples.").items()},
-            )
+            similarities = {float(scale): _floats(values) for scale, values in record["similarities"].items()}
+            check = Check(record["passed"], similarities, _Part("samples.", tensors, float))
         return cls(
             **{key: record[key] for key in _KEPT},
             status=Status(record["status"]),
             check=check,
-            noise=part("noise."),
-            condition=part("condition."),
+            noise=_Part("noise.", tensors, str),
+            condition=_Part("condition.", tensors, str),
             trace=tuple(Point(int(step), *_floats(values)) for step, *values in record["trace"]),
         )
 
@@ -187,6 +183,28 @@ def rank(result: Result) -> tuple[int, float]:
     """
     order = list(Status).index(result.status)
     return order, result.invmm if result.status is Status.REPLICATED else -(result.similarity or 0.0)
+
+
+K = TypeVar("K")
+
+
+class _Part(Mapping[K, Tensor]):
+    """The tensors whose names begin with a prefix, by what follows it."""
+
+    def __init__(self, prefix: str, tensors: Mapping[str, Tensor], key: Callable[[Any], K]) -> None:
+        self._prefix = prefix
+        self._tensors = tensors
+        self._key = key
+
+    def __getitem__(self, key: K) -> Tensor:
+        return self._tensors[f"{self._prefix}{self._key(key)}"]
+
+    def __iter__(self) -> Iterator[K]:
+        names = (name for name in self._tensors if name.startswith(self._prefix))
+        return (self._key(name.removeprefix(self._prefix)) for name in names)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def _finite(value: float | None) -> float | None:

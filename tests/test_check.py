@@ -161,7 +161,7 @@ def needed(values: list[float]) -> int:
 
 def same(a: Check, b: Check) -> bool:
     alike = a.passed == b.passed and repr(a.similarities) == repr(b.similarities)
-    return alike and all(torch.equal(a.samples[scale], b.samples[scale]) for scale in a.samples | b.samples)
+    return alike and all(torch.equal(a.samples[scale], b.samples[scale]) for scale in {*a.samples, *b.samples})
 
 
 # The verdict

@@ -21,6 +21,7 @@ from invmm_eval.audit import audit
 from invmm_eval.cli import main, pairs, read_value
 from invmm_eval.errors import InvMMError
 from invmm_eval.plugins import host
+from invmm_eval.store import Store
 
 TINY = {"max_steps": 2, "check_every": 1, "draws": 2, "sampler_steps": 2, "check_images": 2}
 SET = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
@@ -110,7 +111,7 @@ def test_help(invoke: Invoke) -> None:
     code, out, err = invoke("--help")
     assert (code, err) == (0, "")
     assert "Has this diffusion model memorized this image?" in out
-    assert all(f" {command} " in out for command in ("run", "demo", "plugins", "register", "card", "push"))
+    assert all(f" {command} " in out for command in ("run", "status", "demo", "plugins", "register", "card", "push"))
 
 
 def test_the_version(invoke: Invoke) -> None:
@@ -212,7 +213,9 @@ def test_a_run(
     assert out.splitlines()[-2:] == ["0 of 2 images were replicated; 0 failed.", f"Results are in {out_folder}."]
     assert "compared by pixel-cosine: fair up to 64 pixels a side" in caplog.text
     assert "Traceback" not in err
-    assert sorted(path.name for path in out_folder.iterdir()) == ["config.json", "results.jsonl", "samples", "tensors"]
+    assert {path.name for path in out_folder.iterdir()} == {
+        *(".lock", "config.json", "images.json", "results.jsonl", "samples", "tensors")
+    }
     expected = audit(tiny_folder, images, settings=TINY)
     assert [(row["name"], row["kl"]) for row in lines(out_folder)] == [(found.name, found.kl) for found in expected]
     assert len(list((out_folder / "tensors").iterdir())) == len(list((out_folder / "samples").iterdir())) == 2
@@ -226,6 +229,41 @@ def test_a_run(
     assert lines(out_folder)[:2] == rows
     assert {path: path.stat().st_mtime_ns for path in written} == written
     assert [row["name"] for row in lines(out_folder)] == ["a.png", "b.png", "c.png"]
+
+
+def test_the_status_of_an_audit(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:
+    out_folder = tmp_path / "out"
+    (images / "c.png").write_bytes(b"no image")
+    invoke("run", "--model", tiny_folder, "--images", images, "--out", out_folder, *SET)
+    code, out, err = invoke("status", out_folder)
+    assert (code, err) == (0, "")
+    told, rate = out.splitlines()
+    assert told == "2 of 3 images are done: 0 replicated, 2 not replicated; 1 failed, 0 are waiting."
+    assert re.fullmatch(r"It is not running, and went at [\d,.]+ images an hour; the same .* with it\.", rate)
+
+    with Store(out_folder, json.loads((out_folder / "config.json").read_text()), ["a.png", "b.png", "c.png", "d.png"]):
+        _, out, _ = invoke("status", out_folder)
+    told, rate = out.splitlines()
+    assert told.endswith("1 failed, 1 are waiting.")
+    assert rate == "It is running."
+
+    damaged = next((out_folder / "tensors").iterdir())
+    assert invoke("status", out_folder, "--verify")[0] == 0
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
+    code, out, err = invoke("status", out_folder, "--verify")
+    assert (code, out.splitlines()[-1]) == (1, "Damaged files of tensors: 1.")
+    assert f"{damaged} is not what the audit wrote" in err
+
+
+def test_a_long_table_shows_the_most_memorized(
+    invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("invmm_eval.cli.SHOWN", 1)
+    code, out, _ = invoke("run", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", *SET)
+    assert code == 0
+    assert "a.png" in out
+    assert "These are the 1 most memorized of 2." in out
+    assert "0 of 2 images were replicated; 0 failed." in out
 
 
 def test_every_option_of_a_run_arrives(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:
@@ -349,7 +387,7 @@ def test_another_audit_in_the_folder_is_refused(
     assert invoke(*command)[0] == 0
     code, out, err = invoke(*command, "--seed", "1")
     assert (code, out) == (1, "")
-    assert "holds an audit with another seed; name another folder" in err
+    assert "holds an audit that differs in seed; name another folder" in err
 
 
 @pytest.mark.parametrize(
@@ -369,7 +407,10 @@ def test_wrong_usage(arguments: list[str], invoke: Invoke) -> None:
     assert "Usage: invmm-eval" in err
 
 
-def test_an_interruption_keeps_what_is_finished(tiny_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_keeps_what_is_finished(
+    sent: signal.Signals, expected: int, tiny_folder: Path, tmp_path: Path
+) -> None:
     (tmp_path / "images").mkdir()
     for value in range(40):
         Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(tmp_path / "images" / f"{value}.png")
@@ -386,9 +427,9 @@ def test_an_interruption_keeps_what_is_finished(tiny_folder: Path, tmp_path: Pat
     results = out_folder / "results.jsonl"
     while process.poll() is None and not (results.exists() and results.read_bytes()):
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     out, err = process.communicate()
-    assert (process.returncode, out) == (130, ""), err
+    assert (process.returncode, out) == (expected, ""), err
     assert err.splitlines()[-1] == "Stopped. What was finished is kept; the same command goes on from there."
     assert "Traceback" not in err
     assert 0 < len(lines(out_folder)) < 40

@@ -1,13 +1,21 @@
 """The folder of an audit: that it can be gone on with, and says what it holds."""
 
 import errno
+import itertools
 import json
+import multiprocessing
 import os
+import random
+import resource
+import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -28,6 +36,8 @@ PICTURES = torch.cat([pictures(3), pictures(1, seed=99)])
 SOURCES = [Source(f"picture {index}", picture) for index, picture in enumerate(PICTURES)]
 CORRUPT = Source("corrupt", b"no image")
 ALL = [*SOURCES[:2], CORRUPT, *SOURCES[2:]]
+TIMES = ("seconds_steps", "seconds_checks", "finished", "sha256")
+"""What differs from run to run; the seconds are in the files of tensors too."""
 SETTINGS: dict[str, Any] = {"max_steps": 80, "check_every": 5, "draws": 8}
 
 
@@ -47,10 +57,10 @@ def loaded(text: str | bytes) -> Any:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """The lines but for what differs from run to run, by index."""
-    lines = (folder / "results.jsonl").read_bytes().splitlines()
-    read = [{key: value for key, value in loaded(line).items() if "seconds" not in key} for line in lines]
-    return sorted(read, key=lambda row: (row["index"], row["name"]))
+    """The last line of each image but for what differs from run to run, by index."""
+    lines = map(loaded, (folder / "results.jsonl").read_bytes().splitlines())
+    last = {row["index"]: {key: row[key] for key in row if key not in TIMES} for row in lines}
+    return [last[index] for index in sorted(last)]
 
 
 def run(audit: Plan, sources: Sequence[Source], folder: Path, **options: Any) -> list[Result]:
@@ -97,7 +107,7 @@ def same_files(folder: Path, other: Path) -> bool:
             if file.suffix == ".safetensors":
                 with safe_open(file, "np") as tensors:
                     yield file.name, {name: tensors.get_tensor(name).tobytes() for name in tensors.keys()}  # noqa: SIM118
-            elif file.name != "results.jsonl":
+            elif file.name not in ("results.jsonl", "images.json"):
                 yield file.name, file.read_bytes()
 
     return list(found(folder)) == list(found(other)) and rows(folder) == rows(other)
@@ -106,10 +116,10 @@ def same_files(folder: Path, other: Path) -> bool:
 def test_the_config_is_written_once(tmp_path: Path) -> None:
     config = {"model": "m", "recipe": {"guidance": (1.0, 2.5), "threshold": None}, "seed": 0}
     folder = tmp_path / "made" / "on the way"
-    Store(folder, config)
+    Store(folder, config).close()
     written = (folder / "config.json").read_bytes()
     assert loaded(written) == {"model": "m", "recipe": {"guidance": [1.0, 2.5], "threshold": None}, "seed": 0}
-    Store(folder, dict(reversed(config.items())))
+    Store(folder, dict(reversed(config.items()))).close()
     assert (folder / "config.json").read_bytes() == written
     assert not list(folder.glob("*.partial"))
 
@@ -117,12 +127,12 @@ def test_the_config_is_written_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("choices", "told"),
     [
-        ({"seed": 1}, "another seed;"),
-        ({"settings": {**SETTINGS, "draws": 9}}, "another recipe;"),
-        ({"similarity": "ssim"}, "another similarity;"),
-        ({"noise": "isotropic-gaussian"}, "another noise;"),
-        ({"noise": "low-rank-gaussian", "noise_options": {"rank": 2}}, "another noise;"),
-        ({"seed": 1, "settings": {}}, "another recipe, seed;"),
+        ({"seed": 1}, "differs in seed;"),
+        ({"settings": {**SETTINGS, "draws": 9}}, "differs in recipe;"),
+        ({"similarity": "ssim"}, "differs in similarity;"),
+        ({"noise": "isotropic-gaussian"}, "differs in noise;"),
+        ({"noise": "low-rank-gaussian", "noise_options": {"rank": 2}}, "differs in noise;"),
+        ({"seed": 1, "settings": {}}, "differs in recipe, seed;"),
     ],
 )
 def test_another_config_is_refused(finished: Path, choices: dict[str, Any], told: str) -> None:
@@ -133,8 +143,8 @@ def test_another_config_is_refused(finished: Path, choices: dict[str, Any], told
 
 
 def test_a_key_that_is_new_or_gone_is_another_config(tmp_path: Path) -> None:
-    Store(tmp_path, {"seed": 0, "old": 1})
-    with pytest.raises(InvMMError, match="another new, old;"):
+    Store(tmp_path, {"seed": 0, "old": 1}).close()
+    with pytest.raises(InvMMError, match="differs in new, old;"):
         Store(tmp_path, {"seed": 0, "new": 1})
 
 
@@ -208,9 +218,10 @@ def test_a_torn_last_line_is_measured_again(left: int, finished: Path, undisturb
 
 
 def test_a_first_line_may_be_torn(tmp_path: Path) -> None:
-    Store(tmp_path, {})
+    Store(tmp_path, {}).close()
     (tmp_path / "results.jsonl").write_bytes(b'{"index"')
-    assert Store(tmp_path, {}).finished() == {}
+    Store(tmp_path, {}).close()
+    assert list(read(tmp_path).rows) == []
     assert (tmp_path / "results.jsonl").read_bytes() == b""
 
 
@@ -228,7 +239,7 @@ def full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize(("owner", "step", "lines"), [(Image.Image, "save", 1), (os, "fsync", 2)])
+@pytest.mark.parametrize(("owner", "step", "lines"), [(Image.Image, "save", 1), (os, "fsync", 1), (Path, "replace", 1)])
 def test_a_full_disk_is_told(
     owner: object, step: str, lines: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,11 +283,12 @@ def test_a_damaged_config_is_told(content: bytes, finished: Path) -> None:
         run(plan(), ALL, finished)
 
 
-@pytest.mark.parametrize("content", [b"", b'{"index": 3, "dig', b"\xff\xfe", b"7", b"{}"])
+@pytest.mark.parametrize("content", [b"", b'{"index": 3, "dig', b"\xff\xfe", b"7", b"{}", b"two"])
 def test_a_damaged_line_is_told_and_can_be_removed(content: bytes, finished: Path, undisturbed: Path) -> None:
     path = finished / "results.jsonl"
     first, second, *others = path.read_bytes().splitlines()
     lost = loaded(second)["name"]
+    content = content if content != b"two" else first + second
     path.write_bytes(b"\n".join([first, content, *others, b""]))
     with pytest.raises(InvMMError, match=r"Line 2 of .*results\.jsonl is damaged; remove it"):
         run(plan(), ALL, finished)
@@ -287,14 +299,135 @@ def test_a_damaged_line_is_told_and_can_be_removed(content: bytes, finished: Pat
     assert same_files(finished, undisturbed)
 
 
-def test_a_lost_file_of_tensors_is_told(finished: Path) -> None:
-    for path in (finished / "tensors").iterdir():
-        path.unlink()
-    with pytest.raises(InvMMError, match="safetensors is not a saved result"):
-        run(plan(), ALL, finished)
+def test_a_disk_that_is_full_amid_a_line_loses_no_other(tmp_path: Path, undisturbed: Path) -> None:
+    """The limit on the size of files stands in for it: the line is cut where the limit is."""
+    results = plan().run(ALL, out=tmp_path, batch_size=1)
+    next(results)
+    size = (tmp_path / "results.jsonl").stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, before[1]))
+    try:
+        with pytest.raises(InvMMError, match=r"could not be written to .*File too large.*run the same command"):
+            list(results)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    torn = (tmp_path / "results.jsonl").read_bytes()
+    assert len(torn) == size + 50 or torn.count(b"\n") == 1
+    assert [row["name"] for row in read(tmp_path).rows] == ["picture 0"]
+    run(plan(), ALL, tmp_path)
+    assert same_files(tmp_path, undisturbed)
 
 
-def test_a_failed_image_is_measured_again_and_has_one_line(tmp_path: Path) -> None:
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    contents = bytearray(path.read_bytes())
+    contents[-len(contents) // 4] ^= 1
+    path.write_bytes(contents)
+
+
+def test_a_flipped_bit_is_noticed_when_the_tensors_are_looked_at(finished: Path) -> None:
+    path = finished / "tensors" / f"{Target(PICTURES[1]).digest[:16]}.safetensors"
+    flip(path)
+    results = [result for result in run(plan(), ALL, finished) if result.check]
+    for looked_at in ("noise", "condition", "check"):
+        held = getattr(results[1], looked_at)
+        with pytest.raises(InvMMError, match=f"{path.name} is not what the audit wrote: .*Remove it, and the same"):
+            dict(held.samples if looked_at == "check" else held)
+    assert [len(result.noise) for result in results if result.name != "picture 1"] == [2, 2, 2]
+    [told] = read(finished).damaged()
+    assert str(path) in told
+
+
+def test_a_lost_file_of_tensors_is_measured_again_with_a_word(
+    finished: Path, undisturbed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = finished / "tensors" / f"{Target(PICTURES[1]).digest[:16]}.safetensors"
+    path.unlink()
+    [told] = read(finished).damaged()
+    assert f"{path} cannot be read: No such file" in told
+    watch = Watch()
+    run(plan(), ALL, finished, on_step=watch)
+    assert watch.searched == {"picture 1"}
+    assert f"{path} is gone, so its image is measured again" in caplog.text
+    assert same_files(finished, undisturbed)
+    assert list(read(finished).damaged()) == []
+
+
+def test_two_runs_cannot_write_to_one_folder(tmp_path: Path, undisturbed: Path) -> None:
+    results = plan().run(ALL, out=tmp_path)
+    next(results)
+    assert read(tmp_path).progress.running
+    with pytest.raises(InvMMError, match=r"Another run is writing to .*; wait for its end, or name another folder\.$"):
+        run(plan(), ALL, tmp_path)
+    list(results)
+    assert not read(tmp_path).progress.running
+    run(plan(), ALL, tmp_path)
+    assert same_files(tmp_path, undisturbed)
+
+
+def test_a_run_that_is_refused_lets_the_folder_go(tmp_path: Path) -> None:
+    Store(tmp_path, {"seed": 1}).close()
+    with pytest.raises(InvMMError, match="differs in seed") as held:
+        Store(tmp_path, {"seed": 2})
+    Store(tmp_path, {"seed": 1}).close()
+    assert held
+
+
+def in_a_process(work: Callable[[], object], kill_after: float | None = None) -> int:
+    """Do some work in a process of its own, perhaps killed after some seconds; its exit code."""
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join(kill_after)
+    process.kill()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def test_killed_at_any_moment_an_audit_goes_on_to_the_same_end(tmp_path: Path, undisturbed: Path) -> None:
+    moments = random.Random(0)
+    started = time.perf_counter()
+    run(plan(), ALL, tmp_path / "another", batch_size=2)
+    duration = time.perf_counter() - started
+    folder = tmp_path / "out"
+    killed = [
+        in_a_process(lambda: run(plan(), ALL, folder, batch_size=2), moments.uniform(0, duration)) for _ in range(10)
+    ]
+    assert -signal.SIGKILL in killed
+    assert set(killed) <= {0, -signal.SIGKILL}
+    run(plan(), ALL, folder, batch_size=2)
+    assert same_files(folder, undisturbed)
+
+
+@pytest.mark.parametrize("step", [(os, "fsync"), (Path, "replace")])
+def test_killed_at_each_step_of_writing_an_audit_goes_on_to_the_same_end(
+    step: tuple[Any, str], tmp_path: Path, undisturbed: Path
+) -> None:
+    owner, name = step
+    kills = 0
+
+    def killed_at(count: int) -> None:
+        calls = itertools.count(1)
+        done = getattr(owner, name)
+
+        def deadly(*arguments: Any, **options: Any) -> Any:
+            if next(calls) == count:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return done(*arguments, **options)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(owner, name, deadly)
+            run(plan(), ALL, tmp_path)
+
+    for count in itertools.chain(range(1, 9), itertools.repeat(9)):
+        if in_a_process(lambda count=count: killed_at(count)) == 0:  # type: ignore[misc]
+            break
+        kills += 1
+    assert kills > 4
+    assert same_files(tmp_path, undisturbed)
+
+
+def test_a_failed_image_is_measured_again_and_its_last_line_counts(tmp_path: Path) -> None:
     file = tmp_path / "image.png"
     sources = [SOURCES[0], Source("image", file), CORRUPT]
     for _ in range(2):
@@ -304,15 +437,11 @@ def test_a_failed_image_is_measured_again_and_has_one_line(tmp_path: Path) -> No
             (1, "failed"),
             (2, "failed"),
         ]
-    store = Store(tmp_path / "out", plan().config)
-    assert [index for index, _ in store.finished()] == [0]
-    assert [row["index"] for row in rows(tmp_path / "out")] == [0]
-
     Image.fromarray(PICTURES[1, 0].numpy()).save(file)
     watch = Watch()
     run(plan(), sources, tmp_path / "out", on_step=watch)
     assert watch.searched == {"image"}
-    assert [(row["name"], row["status"]) for row in rows(tmp_path / "out")] == [
+    assert [(row["name"], row["status"]) for row in read(tmp_path / "out").rows] == [
         ("picture 0", "replicated"),
         ("image", "replicated"),
         ("corrupt", "failed"),
@@ -325,20 +454,22 @@ def hand_made(**changes: Any) -> Result:
     return replace(result, trace=(Point(5, 0.1, 1.0, 1.0, float("-inf")),), **changes)
 
 
-def test_failed_images_are_not_among_the_finished(tmp_path: Path) -> None:
-    store = Store(tmp_path, {})
-    store.add(hand_made(), Target(PICTURES[0]))
-    store.add(Result(1, "bad", "", Status.FAILED, error="It broke."), None)
-    store.add(Result(2, "late", "ab" * 32, Status.FAILED, error="It broke."), Target(PICTURES[1]))
+def test_failed_images_are_not_known(tmp_path: Path) -> None:
+    good, late = Target(PICTURES[0], "n"), Target(PICTURES[1], "late")
+    with Store(tmp_path, {}) as store:
+        store.add(hand_made(), good)
+        store.add(Result(1, "bad", "", Status.FAILED, error="It broke."), None)
+        store.add(Result(2, "late", late.digest, Status.FAILED, error="It broke."), late)
+        assert (store.knows(0, good), store.knows(2, late)) == (True, False)
     assert len(rows(tmp_path)) == 3
-    for opened in (store, Store(tmp_path, {})):
-        [(key, path)] = opened.finished().items()
-        assert key == (0, hand_made().digest)
-        assert Result.load(path).digest == hand_made().digest
+    with Store(tmp_path, {}) as store:
+        assert (store.knows(0, good), store.knows(2, late)) == (True, False)
+        assert store.result(0).record() == hand_made().record()
 
 
 def test_no_file_holds_infinity(tmp_path: Path, undisturbed: Path) -> None:
-    Store(tmp_path, {}).add(hand_made(name="un\u2028usual\n"), Target(PICTURES[0]))
+    with Store(tmp_path, {}) as store:
+        store.add(hand_made(name="un\u2028usual\n"), Target(PICTURES[0]))
     for folder in (undisturbed, tmp_path):
         loaded((folder / "config.json").read_bytes())
         rows(folder)
@@ -346,21 +477,141 @@ def test_no_file_holds_infinity(tmp_path: Path, undisturbed: Path) -> None:
             with safe_open(path, "np") as file:
                 loaded(file.metadata()["invmm"])
     assert {row["invmm"] for row in rows(undisturbed) if row["status"] == "exhausted"} == {None}
-    assert [index for index, _ in Store(tmp_path, {}).finished()] == [0]
+    assert [row["name"] for row in read(tmp_path).rows] == ["un\u2028usual\n"]
 
 
-def test_the_same_picture_twice_has_two_lines(tmp_path: Path) -> None:
-    sources = [Source("one", PICTURES[0]), SOURCES[3], Source("two", PICTURES[0])]
-    found = run(plan(), sources, tmp_path, batch_size=3)
-    first, other, second = rows(tmp_path)
-    assert [first["name"], other["name"], second["name"]] == ["one", "picture 3", "two"]
-    assert {**first, "index": 2, "name": "two"} == second
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_the_same_picture_twice_is_searched_once_and_has_two_lines(batch_size: int, tmp_path: Path) -> None:
+    sources = [Source("one", PICTURES[0]), SOURCES[3], Source("two", PICTURES[0]), Source("one", PICTURES[0])]
     watch = Watch()
+    audit = plan()
+    found = run(audit, sources, tmp_path, batch_size=batch_size, on_step=watch)
+    assert watch.searched == {"one", "picture 3"}
+    first, _, *others = rows(tmp_path)
+    assert [(row["index"], row["name"]) for row in others] == [(2, "two"), (3, "one")]
+    assert [{**row, "index": 0, "name": "one"} for row in others] == [first] * 2
+    assert len({row["sha256"] for row in read(tmp_path).rows}) == 2
+    assert len(list((tmp_path / "tensors").iterdir())) == 2
     again = run(plan(), sources, tmp_path, on_step=watch)
-    assert watch.searched == set()
-    assert [(result.index, result.name, result.kl) for result in again] == [
-        (result.index, result.name, result.kl) for result in found
+    assert watch.searched == {"one", "picture 3"}
+    for results in (found, again):
+        assert [(result.index, result.name) for result in results] == [
+            (0, "one"),
+            (1, "picture 3"),
+            (2, "two"),
+            (3, "one"),
+        ]
+        assert all(torch.equal(results[0].noise[name], results[2].noise[name]) for name in ("mu", "logvar"))
+    next((tmp_path / "tensors").glob(f"{results[0].digest[:16]}*")).unlink()
+    run(plan(), sources, tmp_path)
+    assert list(read(tmp_path).damaged()) == []
+
+
+def test_the_same_picture_twice_without_a_folder() -> None:
+    sources = [Source("one", PICTURES[0]), Source("two", PICTURES[0])]
+    first, second = run(plan(), sources, None)  # type: ignore[arg-type]
+    assert (first.index, first.name, second.index, second.name) == (0, "one", 1, "two")
+    assert first.kl == second.kl
+
+
+def test_the_same_picture_with_another_caption_is_another(tmp_path: Path) -> None:
+    captions = (None, "a cat", "a dog")
+    targets = [Target(PICTURES[0], "same", caption) for caption in captions]
+    with Store(tmp_path, {}) as store:
+        for index, target in enumerate(targets):
+            assert not store.knows(index, target)
+            store.add(hand_made(index=index, name="same", noise={"mean": torch.full((1,), float(index))}), target)
+        assert [store.result(index).noise["mean"].item() for index in range(3)] == [0, 1, 2]
+    record = read(tmp_path)
+    assert [row["caption"] for row in record.rows] == [*captions]
+    assert [record.result(row).noise["mean"].item() for row in record.rows] == [0, 1, 2]
+    assert len({record.picture(row) for row in record.rows if record.picture(row).is_file()}) == 3
+
+
+def test_images_that_came_left_or_were_renamed_are_known_by_their_pixels(finished: Path, undisturbed: Path) -> None:
+    audit, watch = plan(), Watch()
+    new = Source("new", pictures(1, seed=5)[0])
+    renamed = Source("renamed", SOURCES[2].value)
+    run(audit, [new, SOURCES[1], renamed], finished, on_step=watch)
+    assert watch.searched == {"new"}
+    assert [(row["index"], row["name"]) for row in read(finished).rows] == [
+        (0, "new"),
+        (1, "picture 1"),
+        (2, "renamed"),
     ]
+    assert read(finished).progress.images == 3
+    again = Watch()
+    run(plan(), ALL, finished, on_step=again)
+    assert again.searched == set()
+    names = [row["name"] for row in read(finished).rows]
+    assert names == [source.name for source in ALL]
+    assert rows(finished) == rows(undisturbed)
+
+
+def test_progress(finished: Path, tmp_path: Path) -> None:
+    now = read(finished).progress
+    assert (now.replicated, now.exhausted, now.failed, now.waiting) == (3, 1, 1, 0)
+    assert (now.images, now.done, now.running) == (5, 4, False)
+
+    names = [str(number) for number in range(10)]
+    with Store(tmp_path, {}, names) as store:
+        none = read(tmp_path).progress
+        assert (none.images, none.waiting, none.rate, none.left, none.running) == (10, 10, None, None, True)
+        for index in range(4):
+            store.add(Result(index, str(index), "", Status.FAILED, error="It broke."), None)
+    asked = json.loads((tmp_path / "images.json").read_text())
+    start = datetime(2030, 1, 1, tzinfo=UTC)
+    (tmp_path / "images.json").write_text(json.dumps({**asked, "asked": start.isoformat()}))
+    lines = [loaded(line) for line in (tmp_path / "results.jsonl").read_bytes().splitlines()]
+    for line, minute in zip(lines, (-90, 10, 20, 40), strict=True):  # the first is of a session before
+        line["finished"] = (start + timedelta(minutes=minute)).isoformat()
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    later = read(tmp_path).progress
+    assert (later.failed, later.waiting, later.running) == (4, 6, False)
+    assert later.rate == pytest.approx(3 / (40 * 60))
+    assert later.left == timedelta(minutes=80)
+
+
+def test_rows_are_a_sequence(finished: Path) -> None:
+    audit = read(finished)
+    assert [row["index"] for row in audit.rows] == [0, 1, 2, 3, 4]
+    assert [row["index"] for row in audit.rows[1:3]] == [1, 2]
+    assert audit.rows[-1]["index"] == 4
+    assert (
+        audit.result(audit.rows[0]).record()
+        == Result.load(next((finished / "tensors").glob(f"{audit.rows[0]['digest'][:16]}*"))).record()
+    )
+
+
+def test_lines_are_read_part_by_part(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = list(read(finished).rows)
+    for size in (1, 100, 5000):
+        monkeypatch.setattr("invmm_eval.lines._BLOCK", size)
+        assert list(read(finished).rows) == whole
+
+
+def test_results_as_a_dataset(finished: Path, tmp_path: Path) -> None:
+    audit = read(finished)
+    table = audit.dataset()
+    for row, kept in zip(table, audit.rows, strict=True):
+        assert [scale["values"] for scale in row["similarities"]] == [*kept["similarities"].values()]
+        assert [str(scale["guidance"]) for scale in row["similarities"]] == [*kept["similarities"]]
+        assert row["finished"] == datetime.fromisoformat(kept["finished"])
+        assert {key: row[key] for key in kept if key not in ("similarities", "finished")} == {
+            key: value for key, value in kept.items() if key not in ("similarities", "finished")
+        }
+    table.to_parquet(tmp_path / "results.parquet")
+    assert datasets.Dataset.from_parquet(str(tmp_path / "results.parquet"), cache_dir=str(tmp_path))[:] == table[:]
+
+
+def test_the_columns_of_a_dataset_are_typed_whatever_they_hold(finished: Path, tmp_path: Path) -> None:
+    Store(tmp_path / "empty", {}).close()
+    with Store(tmp_path / "failed", {}) as store:
+        store.add(Result(0, "a", "", Status.FAILED, error="It broke."), None)
+    full, failed, none = (read(folder).dataset() for folder in (finished, tmp_path / "failed", tmp_path / "empty"))
+    assert (len(full), len(failed), len(none)) == (5, 1, 0)
+    assert full.features == failed.features == none.features
+    assert str(full.features["kl"].dtype) == "float64"
 
 
 def grey(*values: int) -> Tensor:
@@ -407,9 +658,9 @@ def test_the_strip_in_the_folder_is_that_of_the_samples(undisturbed: Path) -> No
 
 
 def test_a_folder_is_read_in_the_order_of_the_images_failed_ones_too(tmp_path: Path) -> None:
-    store = Store(tmp_path, {"seed": 1})
-    store.add(Result(2, "two", "", Status.FAILED, error="It is damaged."), None)
-    store.add(Result(0, "zero", "", Status.FAILED, error="It is empty."), None)
+    with Store(tmp_path, {"seed": 1}) as store:
+        store.add(Result(2, "two", "", Status.FAILED, error="It is damaged."), None)
+        store.add(Result(0, "zero", "", Status.FAILED, error="It is empty."), None)
     with (tmp_path / "results.jsonl").open("a") as lines:
         lines.write('{"index": 1, "status"')
     record = read(tmp_path)
