@@ -154,7 +154,7 @@ class Result:
 
         Without them it has no q, condition and samples.
         """
-        tensors = tensors or {}
+        tensors = {} if tensors is None else tensors
         check = None
         if record["passed"] is not None:
             similarities = {float(scale): _floats(values) for scale, values in record["similarities"].items()}

@@ -21,7 +21,7 @@ from invmm_eval.audit import audit
 from invmm_eval.cli import main, pairs, read_value
 from invmm_eval.errors import InvMMError
 from invmm_eval.plugins import host
-from invmm_eval.store import Store
+from invmm_eval.store import Store, read
 
 TINY = {"max_steps": 2, "check_every": 1, "draws": 2, "sampler_steps": 2, "check_images": 2}
 SET = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
@@ -197,7 +197,7 @@ def test_captions_lie_beside_the_images(
     assert (code, "needs a caption for each image; name where they are with --captions" in err) == (1, True)
     code, _, err = invoke(*told, "--captions", ".txt")
     assert code == 0, err
-    rows = lines(tmp_path / "out")
+    rows = read(tmp_path / "out").rows
     assert [row["caption"] for row in rows] == [row["prompt"] for row in rows] == ["a red cat", "the blue heart"]
 
 
