@@ -297,7 +297,7 @@ def audit(
     device: str | None = None,
     dtype: str = "float32",
     backbone_options: Mapping[str, Any] | None = None,
-    captions: str | None = None,
+    captions: str | Sequence[str | None] | None = None,
     out: str | Path | None = None,
     batch_size: int = 8,
     micro_batch: int | None = None,
@@ -315,7 +315,7 @@ def audit(
         device: None takes CUDA where there is one, else the CPU.
         dtype: Precision of the network: float32, float16 or bfloat16.
         backbone_options: For the backbone, such as ``prompt_mode``.
-        captions: Where the text of each image is, as :func:`invmm_eval.images.find_images` takes it.
+        captions: The texts, one an image, or where they are, as :func:`invmm_eval.images.find_images` takes it.
         out: A folder to keep results in, and to go on from.
         batch_size: Images searched together.
         micro_batch: At most so many rows go through the network at once; None takes one image's draws.

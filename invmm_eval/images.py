@@ -184,7 +184,7 @@ def _reason(error: Exception) -> str:
 
 
 def find_images(
-    *where: ImageLike | Sequence[ImageLike] | datasets.Dataset, captions: str | None = None
+    *where: ImageLike | Sequence[ImageLike] | datasets.Dataset, captions: str | Sequence[str | None] | None = None
 ) -> list[Source]:
     """List images without reading them.
 
@@ -198,24 +198,37 @@ def find_images(
             - A :class:`datasets.Dataset`: its first column of images.
             - Any other image, named by its position.
         captions: Where the text of each image is: a column of the dataset, or the ending of text files that lie beside
-            the image files and share their names, such as ``.txt``. None leaves the images without.
+            the image files and share their names, such as ``.txt``; or the texts themselves, one an image. None leaves
+            the images without.
 
     Raises:
         InvMMError: There is no such file, folder, dataset, column or caption, or there is no image in it.
     """
     sources: list[Source] = []
+    place = captions if isinstance(captions, str) else None
     for item in _items(where):
         if isinstance(item, str) and item.startswith("dataset:"):
-            sources += _loaded(item, captions)
+            sources += _loaded(item, place)
         elif isinstance(item, str | Path):
-            sources += [_captioned(source, captions) for source in _files(Path(item))]
+            sources += [_captioned(source, place) for source in _files(Path(item))]
         elif isinstance(item, datasets.Dataset):
-            sources += _rows(item, "dataset", captions=captions)
+            sources += _rows(item, "dataset", captions=place)
         else:
             sources.append(Source(str(len(sources)), item))
     if not sources:
         raise InvMMError("There is no image to audit; name a folder, files or a dataset that holds some.")
-    return sources
+    return sources if captions is None or isinstance(captions, str) else with_captions(sources, captions)
+
+
+def with_captions(sources: Sequence[Source], captions: Sequence[str | None]) -> list[Source]:
+    """The same images, each with its text.
+
+    Raises:
+        InvMMError: There are more or fewer texts than images.
+    """
+    if len(captions) != len(sources):
+        raise InvMMError(f"There are {len(captions)} captions for {len(sources)} images; give one for each.")
+    return [replace(source, caption=text) for source, text in zip(sources, captions, strict=True)]
 
 
 def _items(where: Iterable[Any]) -> Iterator[Any]:

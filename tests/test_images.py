@@ -526,6 +526,13 @@ def test_images_in_memory_are_named_by_position(tmp_path: Path) -> None:
     assert all(colour(source.value) == [7, 7, 7] for source in find_images(images))
 
 
+def test_captions_may_be_the_texts_themselves() -> None:
+    sources = find_images([np.zeros((4, 4), np.uint8), b"other"], captions=["a cat", None])
+    assert [(source.name, source.caption) for source in sources] == [("0", "a cat"), ("1", None)]
+    with pytest.raises(InvMMError, match="There are 1 captions for 2 images; give one for each"):
+        find_images([b"one", b"other"], captions=["a cat"])
+
+
 def test_one_array_or_tensor_is_one_image() -> None:
     assert names(np.zeros((4, 4, 3), np.uint8)) == names(torch.zeros(3, 4, 4)) == ["0"]
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -20,6 +21,7 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.hookspecs import BackboneEntry, hookimpl
 from invmm_eval.integrations.torchmetrics import InvMM
 from invmm_eval.plugins import host
+from invmm_eval.testing.tiny import SIDE, tiny_stable_diffusion
 from tests.exact import Mixture, pictures
 
 mpl.use("Agg")
@@ -114,6 +116,18 @@ def test_what_cannot_be_measured_is_told(tiny_pipeline: DDIMPipeline) -> None:
         InvMM(tiny_pipeline, batchsize=3)
 
 
+def test_a_backbone_has_its_options() -> None:
+    model, images = tiny_stable_diffusion(), pictures(1, (3, SIDE, SIDE))
+    how: dict[str, Any] = {"backbone_options": {"prompt_mode": "empty"}, "settings": {**TINY, "guidance": (1.0,)}}
+    metric = InvMM(model, **how)
+    metric.update(images)
+    [told] = audit(model, [*images], **how)
+    assert told.prompt == ""
+    assert metric.compute()["similarity"].tolist() == pytest.approx(told.similarity)
+    with pytest.raises(InvMMError, match="There is no prompt_mode 'none'"):
+        InvMM(model, backbone_options={"prompt_mode": "none"})
+
+
 def test_a_search_that_fails_is_not_a_number(tiny_pipeline: DDIMPipeline, caplog: pytest.LogCaptureFixture) -> None:
     model = deepcopy(tiny_pipeline)
     torch.nn.init.constant_(model.unet.conv_out.bias, torch.nan)
@@ -133,6 +147,13 @@ def test_the_drawing_shows_each_image_over_checkpoints(tiny_pipeline: DDIMPipeli
     assert labels == ["image 0", "image 1", "image 2"]
     alone, _ = InvMM(tiny_pipeline).plot(values[1], axes)
     assert alone is figure
+
+
+def test_one_image_can_be_drawn(tiny_pipeline: DDIMPipeline) -> None:
+    metric = InvMM(tiny_pipeline, settings=TINY)
+    metric.update(IMAGES[:1])
+    _, axes = metric.plot()
+    assert axes.get_legend_handles_labels()[1] == ["image 0"]
 
 
 def test_two_processes_share_the_work(exact: Mixture, tmp_path: Path) -> None:

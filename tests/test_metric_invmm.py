@@ -27,6 +27,7 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.hookspecs import BackboneEntry, hookimpl
 from invmm_eval.metric.invmm import InvMM
 from invmm_eval.plugins import host
+from invmm_eval.testing.tiny import tiny_stable_diffusion
 from tests.exact import Mixture, pictures
 
 MEMORIZED = pictures(2)
@@ -281,6 +282,27 @@ def test_max_steps_is_short_for_a_setting(metric: InvMM) -> None:
         references=UNSEEN, model="any", backbone="exact", max_steps=4, settings={"max_steps": 90, "check_every": 2}
     )
     assert found["steps"] == [4]
+
+
+def test_captions_are_the_prompts_of_a_model_that_takes_them(metric: InvMM) -> None:
+    images, captions = [COLOURS, 255 - COLOURS], ["a red heart", "a blue cat"]
+    how: dict[str, Any] = {
+        "model": tiny_stable_diffusion(),
+        "backbone_options": {"prompt_mode": "caption"},
+        "settings": {**TINY, "guidance": (1.0,)},
+    }
+    found = metric.compute(references=images, captions=captions, **how)
+    for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        [alone] = audit(images=[image], captions=[caption], **how)
+        assert alone.prompt == caption
+        assert (found["kl"][place], found["similarity"][place]) == (alone.kl, alone.similarity)
+    assert metric.compute(references=images, captions=captions[::-1], **how)["kl"] != found["kl"]
+
+    without = metric.compute(references=images, **how)
+    assert without["status"] == ["failed", "failed"]
+    assert "needs a caption for each image" in without["error"][0]
+    with pytest.raises(InvMMError, match="There are 1 captions for 2 images"):
+        metric.compute(references=images, captions=captions[:1], **how)
 
 
 def test_a_folder_is_loaded_once_and_again_when_it_changes(metric: InvMM, models: Models, tmp_path: Path) -> None:

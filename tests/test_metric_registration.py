@@ -122,11 +122,19 @@ def test_a_hub_that_refuses_is_no_obstacle(hub: Hub, home: dict[str, str], refus
     assert "'org/unknown' doesn't exist on the Hugging Face Hub" in told[2]
 
 
-def test_offline_the_hub_is_not_asked(hub: Hub, home: dict[str, str]) -> None:
+def test_offline_a_hub_that_hangs_is_not_asked(hub: Hub, home: dict[str, str]) -> None:
     hub.requests.clear()
-    offline = {**home, "HF_EVALUATE_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
+    hub.refusals["/"] = "hang"
+    offline = {**home, "HF_EVALUATE_OFFLINE": "1"}
     assert python("-c", LOAD, "invmm", "org/invmm", **offline).split() == ["invmm_eval.metric.invmm"] * 2
     assert hub.requests == []
+
+
+def test_the_hub_client_s_own_switch_does_not_keep_evaluate_from_asking(hub: Hub, home: dict[str, str]) -> None:
+    hub.requests.clear()
+    hub.refusals["/"] = 404
+    assert python("-c", LOAD, "invmm", **home, HF_HUB_OFFLINE="1").split() == ["invmm_eval.metric.invmm"]
+    assert hub.requests
 
 
 def test_unregister_takes_it_away(cache: Path) -> None:

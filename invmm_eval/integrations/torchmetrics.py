@@ -42,13 +42,14 @@ class InvMM(Metric):
         revision: Branch, tag or commit on the Hub.
         load_to: The device for a folder or Hub id; None takes CUDA where there is one, else the CPU.
         precision: That of the network of a folder or Hub id: float32, float16 or bfloat16.
+        backbone_options: For the backbone, such as ``prompt_mode``. Images have no captions here.
         batch_size: Images searched together.
         micro_batch: At most so many rows go through the network at once; None takes one image's draws.
         **kwargs: Similarity, noise family, recipe, settings and seed, as :class:`invmm_eval.audit.Choices` has them;
             all others are those of :class:`torchmetrics.Metric`.
 
     Raises:
-        InvMMError: There is no such model, backbone, device or precision.
+        InvMMError: There is no such model, backbone, device, precision or option.
     """
 
     is_differentiable = False
@@ -65,6 +66,7 @@ class InvMM(Metric):
         revision: str | None = None,
         load_to: str | None = None,
         precision: str = "float32",
+        backbone_options: Mapping[str, Any] | None = None,
         batch_size: int = 8,
         micro_batch: int | None = None,
         **kwargs: Any,
@@ -77,6 +79,7 @@ class InvMM(Metric):
             "revision": revision,
             "device": load_to,
             "dtype": precision,
+            "options": backbone_options,
         }
         self._choices: Choices = choices  # type: ignore[assignment]
         self._batches: dict[str, Any] = {"batch_size": batch_size, "micro_batch": micro_batch}
@@ -105,7 +108,8 @@ class InvMM(Metric):
         Returns:
             ``invmm`` ``(n,)``, infinite where an image was not replicated and NaN where its search failed;
             ``similarity`` ``(n,)``, the least of the last samples of each; and ``replicated_fraction``, a scalar over
-            the images that did not fail. Images stand in the order they were added, those of process 0 first.
+            the images that did not fail. Images stand in the order they were added, those of process 0 first. Of one
+            image torchmetrics makes scalars.
 
         Raises:
             InvMMError: There are no images, or a choice does not exist.
@@ -152,7 +156,7 @@ class InvMM(Metric):
         """
         values = [val] if isinstance(val, Mapping) else [self.compute()] if val is None else val
         axes = ax or plt.subplots()[1]
-        invmm = torch.stack([value["invmm"].cpu() for value in values])
+        invmm = torch.stack([value["invmm"].cpu().view(-1) for value in values])
         finite = invmm[invmm.isfinite()]
         top = 2 * float(finite.max()) if len(finite) else 1.0
         checkpoints = torch.arange(1, len(values) + 1)

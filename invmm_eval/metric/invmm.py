@@ -17,8 +17,7 @@ from PIL import Image, ImageOps
 
 from invmm_eval.audit import Choices, load_backbone, make_plan, summarize
 from invmm_eval.backbone import Backbone
-from invmm_eval.errors import InvMMError
-from invmm_eval.images import Source, find_images, prepare
+from invmm_eval.images import Source, find_images, prepare, with_captions
 
 _CITATION = """\
 @inproceedings{ma2025inversion,
@@ -51,7 +50,7 @@ Args:
     device (str): defaults to CUDA where there is one, else the CPU.
     dtype (str): precision of the network, 'float32', 'float16' or 'bfloat16'. Defaults to 'float32'.
     backbone_options (dict): for the backbone, such as prompt_mode.
-    captions (list of str): the text of each image, for a backbone that takes one. Defaults to none.
+    captions (list): the text of each image, for a backbone that takes one. Defaults to none.
     out (str): a folder to keep results in; what it holds already is not measured again. Defaults to none.
     batch_size (int): images searched together. Defaults to 8.
     micro_batch (int): at most so many rows go through the network at once. Defaults to one image's draws.
@@ -141,13 +140,9 @@ class InvMM(evaluate.Metric):  # type: ignore[misc]
         )
         plan = make_plan(loaded, model, revision, **choices)
         images = [image or {} for image in references]
-        told: Sequence[str | None] = [None] * len(images) if captions is None else captions
-        if len(told) != len(images):
-            raise InvMMError(f"There are {len(told)} captions for {len(images)} images; give one for each.")
-        sources = [
-            Source(image.get("path") or str(index), image, caption)
-            for index, (image, caption) in enumerate(zip(images, told, strict=True))
-        ]
+        sources = [Source(image.get("path") or str(index), image) for index, image in enumerate(images)]
+        if captions is not None:
+            sources = with_captions(sources, captions)
         measured = plan.run(sources, out=out, batch_size=batch_size, micro_batch=micro_batch)
         progress = evaluate.logging.tqdm(measured, total=len(sources), desc="InvMM", unit="image")
         results = sorted(progress, key=lambda result: result.index)

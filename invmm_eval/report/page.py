@@ -34,8 +34,13 @@ _GAP = 2
 """Pixels between pictures in :func:`invmm_eval.store.strip`."""
 
 
-def write_page(findings: Findings, path: Path) -> None:
+def write_page(findings: Findings, path: Path, *, pictures: bool = True) -> None:
     """Write the whole report as one HTML file.
+
+    Args:
+        findings: The audit.
+        path: Where to write.
+        pictures: Whether each image and its samples are shown.
 
     Raises:
         OSError: It cannot be written.
@@ -51,7 +56,7 @@ def write_page(findings: Findings, path: Path) -> None:
         limits=LIMITS,
         words={str(status): word for status, word in WORDS.items()},
         rows=[_row(position, result) for position, result in enumerate(findings.results)],
-        details=_details(findings),
+        details=_details(findings, pictures),
         shape=findings.config["backbone"]["image_shape"],
     )
     with path.open("w", encoding="utf-8") as file:
@@ -76,10 +81,10 @@ def _row(position: int, result: Result) -> dict[str, Any]:
     return row
 
 
-def _details(findings: Findings) -> Iterator[dict[str, Any]]:
+def _details(findings: Findings, pictures: bool) -> Iterator[dict[str, Any]]:
     """What the page shows of one image that is opened, image after image."""
     cells = sum(map(_cells, findings.results))
-    side = min(max(math.isqrt(PIXELS // max(cells, 1)), SIDES[0]), SIDES[1])
+    side = min(max(math.isqrt(PIXELS // max(cells, 1)), SIDES[0]), SIDES[1]) if pictures else 0
     with ThreadPoolExecutor() as threads:
         yield from threads.map(partial(_detail, findings, side), findings.results)
 
@@ -89,11 +94,12 @@ def _cells(result: Result) -> int:
 
 
 def _detail(findings: Findings, side: int, result: Result) -> dict[str, Any]:
+    """Of one image; a side of no pixels is no picture."""
     record = result.record()
     path = findings.picture(result)
     counts = [len(values) for values in record["similarities"].values()]
     picture = None
-    if counts and path.is_file():
+    if side and counts and path.is_file():
         picture = _webp(thumbnails(path, findings.config["backbone"]["image_shape"], counts, side))
     kept = ("index", "digest", "similarities", "prompt", "trace")
     return {
