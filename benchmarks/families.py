@@ -40,7 +40,8 @@ from diffusers import (
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.pipelines.deprecated import LDMPipeline
 from diffusers.training_utils import EMAModel
-from PIL import Image
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from sklearn.cluster import KMeans
@@ -56,7 +57,6 @@ from transformers import (
     T5Tokenizer,
 )
 
-from benchmarks.train_reference import Picture, pictures, to_tensor
 from invmm_eval.audit import load_backbone, make_plan
 from invmm_eval.autoencoder import Autoencoder
 from invmm_eval.demo import DOSES, auc, choose
@@ -83,6 +83,14 @@ DROPPED = 0.15
 """Share of captions left out in training, for classifier-free guidance."""
 
 
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture at 16x16, ``(3, 16, 16)`` in [-1, 1], and its name."""
+
+    name: str
+    pixels: Tensor
+
+
 @dataclass(frozen=True)
 class Data:
     """Pictures by what the training set does with them; ``others`` are for autoencoders alone."""
@@ -98,14 +106,17 @@ class Data:
 
 
 def data(seed: int = 0) -> Data:
-    chosen = pictures()
+    """The reference model's pictures, of which it repeated and held out the same."""
+    from benchmarks.train_reference import pictures, to_tensor
+
+    chosen = [Picture(picture.name, avg_pool2d(to_tensor(picture.pixels[None]), 2)[0]) for picture in pictures()]
     shuffled = [chosen[index] for index in np.random.default_rng(seed).permutation(len(chosen))]
     ends = np.cumsum([REPEATED, SINGLE, HELD_OUT])
     return Data(shuffled[: ends[0]], shuffled[ends[0] : ends[1]], shuffled[ends[1] : ends[2]], shuffled[ends[2] :])
 
 
 def pixels(chosen: Sequence[Picture]) -> Tensor:
-    return avg_pool2d(to_tensor(np.stack([picture.pixels for picture in chosen])), 2)
+    return torch.stack([picture.pixels for picture in chosen])
 
 
 def augmented(images: Tensor) -> Tensor:
@@ -467,15 +478,26 @@ def row(name: str, mode: str, repeated: Sequence[Result], held_out: Sequence[Res
     }
 
 
-def sheet(target: Tensor, result: Result, side: int = 64) -> Tensor:
-    """A picture, then four samples made from the noise found for it, uint8 ``(3, side, 5 side)``."""
+def strip(target: Tensor, result: Result) -> NDArray[np.uint8]:
+    """A picture, a gap, and four samples made from the noise found for it, side by side."""
     assert result.check is not None
-    samples = result.check.samples[result.check.best_scale][:4]
-    missing = torch.full((4 - len(samples), *target.shape), 255, dtype=torch.uint8)
-    images = torch.cat([target[None], samples, missing])
-    return torch.cat(
-        list(images.repeat_interleave(side // target.shape[1], 2).repeat_interleave(side // target.shape[2], 3)), 2
-    )
+    samples = list(result.check.samples[result.check.best_scale][:4])
+    gap = torch.full((3, target.shape[1], target.shape[2] // 4), 255, dtype=torch.uint8)
+    blank = [torch.full_like(target, 255)] * (4 - len(samples))
+    return torch.cat([target, gap, *samples, *blank], 2).permute(1, 2, 0).numpy()
+
+
+def figure(shown: Mapping[str, Sequence[tuple[str, NDArray[np.uint8]]]]) -> Figure:
+    """For each family its strips, with what they are."""
+    columns = max(map(len, shown.values()))
+    drawn = Figure(figsize=(3.1 * columns, 0.85 * len(shown)), layout="constrained")
+    for axes, (name, strips) in zip(drawn.subplots(len(shown), columns, squeeze=False), shown.items(), strict=True):
+        for axis, (title, pixels) in zip(axes, strips, strict=True):
+            axis.imshow(pixels)
+            axis.set_title(title, fontsize=8)
+            axis.axis("off")
+        axes[0].text(-0.03, 0.5, name, transform=axes[0].transAxes, ha="right", va="center", fontsize=9)
+    return drawn
 
 
 def said(group: Sequence[Mapping[str, Any]]) -> str:
@@ -483,6 +505,10 @@ def said(group: Sequence[Mapping[str, Any]]) -> str:
     values = sorted(one["invmm"] for one in group if one["status"] == Status.REPLICATED)
     spread = f", InvMM {values[0]:.3f} to {values[-1]:.3f}" if values else ""
     return f"{len(values)} of {len(group)}{spread}"
+
+
+def verdict(result: Result) -> str:
+    return f"InvMM {result.invmm:.3f}" if result.status is Status.REPLICATED else "not replicated"
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -499,7 +525,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return shown
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=["pixel", *FAMILIES], default=["pixel", *FAMILIES])
     parser.add_argument("--steps", type=int, default=2500, help="training steps of each model")
@@ -507,11 +533,11 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     known = data()
     rows: list[dict[str, Any]] = []
-    strips: list[Tensor] = []
+    shown: dict[str, list[tuple[str, NDArray[np.uint8]]]] = {}
 
     def measure(name: str, mode: str, model: Path, sources: Sequence[Source], told: Mapping[str, Any]) -> None:
         settings = {**(FAMILIES[name].settings if name in FAMILIES else {}), **Recipe.parse(options.set)}
@@ -522,8 +548,11 @@ def main() -> None:
         Console().print(table(rows[-1:]))
         if mode in ("", "soft"):
             shape = load_backbone(model, options=told).image_shape
-            chosen = [0, 1, half, half + 1]
-            strips.append(torch.cat([sheet(prepare(sources[i].value, shape), results[i]) for i in chosen], 2))
+            shown[name] = [
+                (f"{kind}: {verdict(results[i])}", strip(prepare(sources[i].value, shape), results[i]))
+                for kind, first in (("repeated", 0), ("held out", half))
+                for i in range(first, first + min(2, half))
+            ]
 
     if "pixel" in options.only:
         chosen = choose(reference_pictures(), per_dose=options.audited, held_out=options.audited)
@@ -540,7 +569,7 @@ def main() -> None:
                 options.json.write_text(json.dumps(rows, indent=1) + "\n")
     Console().print(table(rows))
     if options.picture:
-        Image.fromarray(torch.cat(strips, 1).permute(1, 2, 0).numpy()).save(options.picture, optimize=True)
+        figure(shown).savefig(options.picture, dpi=110)
 
 
 if __name__ == "__main__":
