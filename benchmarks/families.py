@@ -57,7 +57,7 @@ from transformers import (
     T5Tokenizer,
 )
 
-from invmm_eval.audit import load_backbone, make_plan
+from invmm_eval.auditing import load_backbone, make_plan
 from invmm_eval.autoencoder import Autoencoder
 from invmm_eval.demo import DOSES, auc, choose
 from invmm_eval.images import Source, prepare

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from invmm_eval.audit import load_backbone, make_plan
+from invmm_eval.auditing import load_backbone, make_plan
 from invmm_eval.demo import DOSES, MICRO_BATCH, auc, choose
 from invmm_eval.images import Source
 from invmm_eval.progress import Bar

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from invmm_eval.audit import load_backbone, make_plan
+from invmm_eval.auditing import load_backbone, make_plan
 from invmm_eval.demo import MICRO_BATCH, choose
 from invmm_eval.images import Source
 from invmm_eval.reference import MODEL, pictures

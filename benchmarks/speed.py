@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Generator, Tensor, nn
 
-from invmm_eval.audit import Plan, load_backbone, make_plan
+from invmm_eval.auditing import Plan, load_backbone, make_plan
 from invmm_eval.backbone import Backbone
 from invmm_eval.condition import Condition, Context, repeat
 from invmm_eval.demo import choose

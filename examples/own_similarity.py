@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from invmm_eval import hookimpl, host
-from invmm_eval.audit import audit
+from invmm_eval.auditing import audit
 from invmm_eval.hookspecs import SimilarityMaker
 from invmm_eval.reference import MODEL, pictures
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from invmm_eval.audit import audit as audit
+    from invmm_eval.auditing import audit as audit
     from invmm_eval.autoencoder import Autoencoder as Autoencoder
     from invmm_eval.backbone import Backbone as Backbone
     from invmm_eval.backbone import discrete as discrete
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from invmm_eval.text import check_prompt_mode as check_prompt_mode
 
 _HOMES = {
-    "audit": ("audit",),
+    "auditing": ("audit",),
     "autoencoder": ("Autoencoder",),
     "backbone": ("Backbone", "discrete", "frozen", "load_pipeline", "rectified_flow"),
     "condition": ("Condition", "Context", "FixedPrompt", "SoftPrompt", "Unconditional", "repeat"),

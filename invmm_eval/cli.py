@@ -125,7 +125,7 @@ def run(
     dtype: Annotated[str, typer.Option(help="Precision of the network: float32, float16 or bfloat16.")] = "float32",
 ) -> None:
     """Measure how much a model memorized each of some images."""
-    from invmm_eval.audit import Choices, load_backbone, make_plan
+    from invmm_eval.auditing import Choices, load_backbone, make_plan
     from invmm_eval.images import find_images
     from invmm_eval.progress import Bar
     from invmm_eval.recipe import Recipe as Settings

@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from invmm_eval.audit import load_backbone, make_plan
+from invmm_eval.auditing import load_backbone, make_plan
 from invmm_eval.images import Source
 from invmm_eval.progress import Bar
 from invmm_eval.reference import MODEL, Picture, pictures

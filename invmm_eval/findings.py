@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from invmm_eval.audit import summarize
+from invmm_eval.auditing import summarize
 from invmm_eval.bound import RATE, TELLING_NATS, least_share
 from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import DDPM, DEMO, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe

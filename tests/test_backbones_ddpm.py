@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
 from torch import Tensor
 
-from invmm_eval.audit import load_backbone
+from invmm_eval.auditing import load_backbone
 from invmm_eval.backbones.ddpm import DDPM
 from invmm_eval.errors import InvMMError
 from invmm_eval.images import Target

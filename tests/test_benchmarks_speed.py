@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.speed import Counted, bare, measured, plain
-from invmm_eval.audit import Plan
+from invmm_eval.auditing import Plan
 from invmm_eval.noises.gaussian import diagonal
 from invmm_eval.result import Status
 from invmm_eval.similarities.pixel_cosine import PixelCosine

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from invmm_eval.audit import audit
+from invmm_eval.auditing import audit
 from invmm_eval.cli import main, pairs, read_value
 from invmm_eval.errors import InvMMError
 from invmm_eval.plugins import host

@@ -16,7 +16,7 @@ import torch
 from diffusers import DDIMPipeline
 from torchmetrics import MetricTracker
 
-from invmm_eval.audit import audit
+from invmm_eval.auditing import audit
 from invmm_eval.errors import InvMMError
 from invmm_eval.hookspecs import BackboneEntry, hookimpl
 from invmm_eval.integrations.torchmetrics import InvMM

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from invmm_eval.audit import Choices, audit
+from invmm_eval.auditing import Choices, audit
 from invmm_eval.errors import InvMMError
 from invmm_eval.hookspecs import BackboneEntry, hookimpl
 from invmm_eval.metric.invmm import InvMM

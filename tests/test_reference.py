@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import DDIMPipeline
 
-from invmm_eval.audit import load_backbone, make_plan
+from invmm_eval.auditing import load_backbone, make_plan
 from invmm_eval.demo import auc, choose
 from invmm_eval.images import Source, prepare
 from invmm_eval.reference import MODEL, pictures, plain_samples

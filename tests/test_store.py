@@ -23,7 +23,7 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
-from invmm_eval.audit import Plan, make_plan
+from invmm_eval.auditing import Plan, make_plan
 from invmm_eval.check import Check
 from invmm_eval.errors import InvMMError
 from invmm_eval.images import Source, Target

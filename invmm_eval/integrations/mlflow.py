@@ -59,7 +59,7 @@ class InvMMEvaluator(ModelEvaluator):  # type: ignore[misc]
             dataset: Its first feature holds the images: files, folders, ``dataset:NAME[:split[:column]]``, contents of
                 files, arrays, or what :class:`datasets.Image` stores.
             run_id: The run to log to.
-            evaluator_config: ``model`` and the other arguments of :func:`invmm_eval.audit.audit`, where ``captions``
+            evaluator_config: ``model`` and the other arguments of :func:`invmm_eval.auditing.audit`, where ``captions``
                 may also name a feature. With ``names``, names, prompts and errors of images are logged, with
                 ``pictures``, images and samples are: both may be private, and are kept back otherwise.
             model: None; mlflow takes no pipeline of diffusers.
@@ -76,7 +76,7 @@ class InvMMEvaluator(ModelEvaluator):  # type: ignore[misc]
                 "mlflow's own model cannot be a diffusion pipeline: leave it out, and give a folder, a Hub id or a "
                 'loaded pipeline as evaluator_config={"model": ...}.'
             )
-        from invmm_eval.audit import audit, summarize
+        from invmm_eval.auditing import audit, summarize
         from invmm_eval.findings import find
 
         chosen = dict(evaluator_config)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from invmm_eval.audit import Choices, load_backbone, make_plan, summarize
+from invmm_eval.auditing import Choices, load_backbone, make_plan, summarize
 from invmm_eval.backbone import Backbone
 from invmm_eval.images import Source, find_images, prepare, with_captions
 

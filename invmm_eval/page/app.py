@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from invmm_eval.audit import Plan, load_backbone, make_plan
+from invmm_eval.auditing import Plan, load_backbone, make_plan
 from invmm_eval.demo import MICRO_BATCH
 from invmm_eval.errors import InvMMError
 from invmm_eval.findings import LIMITS, WORDS, Findings, find

@@ -4,7 +4,7 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from threading import Event
 
-from invmm_eval.audit import Plan
+from invmm_eval.auditing import Plan
 from invmm_eval.images import Source
 from invmm_eval.inversion import Search
 from invmm_eval.result import Result

@@ -15,7 +15,7 @@ from diffusers import DDIMPipeline
 from PIL import Image
 from torch import Tensor
 
-from invmm_eval.audit import Choices, audit, find_device, load_backbone, make_plan, model_name, summarize
+from invmm_eval.auditing import Choices, audit, find_device, load_backbone, make_plan, model_name, summarize
 from invmm_eval.backbones.ddpm import DDPM
 from invmm_eval.errors import InvMMError
 from invmm_eval.hookspecs import BackboneEntry, NoiseFamilyMaker, SimilarityMaker, hookimpl, lazy
