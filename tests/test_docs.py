@@ -25,6 +25,11 @@ COMMANDS = [
     for line in text.splitlines()
     if line.startswith("invmm-eval")
 ]
+TUTORIAL = [
+    line.split()[1:]
+    for text in re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs" / "tutorial.md").read_text("utf-8"), re.M | re.S)
+    for line in text.splitlines()
+]
 CARDS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "docs" / "model-cards.md").read_text("utf-8"), re.M | re.S)
 
 
@@ -64,6 +69,25 @@ def test_commands_in_the_readme_run(command: list[str], workplace: Path) -> None
     assert run.returncode == 0, run.stderr
     assert "0 of 1 images were replicated" in run.stdout
     assert (workplace / "audit" / "results.jsonl").read_text().count("\n") == 1
+
+
+def test_the_tutorial_leads_to_a_pull_request(
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    invoke: Invoke,  # noqa: F811
+) -> None:
+    """Its commands in their order, with fewer steps, against a Hub on loopback."""
+    shutil.copytree(workplace / "pictures", workplace / "held-out")
+    with Hub({"models/org/model": Repository({"README.md": b"# Model\n"})}) as hub:
+        hub.redirect(monkeypatch, workplace / "cache")
+        for command in TUTORIAL:
+            steps = ["--set", "max_steps=25"] if command[0] == "run" else []
+            code, out, _ = invoke(*command, *steps)
+            assert code == 0, out
+    assert [command[0] for command in TUTORIAL] == ["run", "run", "status", "report", "report", "card", "card", "card"]
+    assert "No image of 1 was replicated" in (workplace / "audit" / "report.html").read_text("utf-8")
+    [pull_request] = hub.repositories["models/org/model"].pull_requests
+    assert b"Memorization audit (InvMM)" in pull_request["README.md"]
 
 
 def test_an_audit_comes_into_a_card(
