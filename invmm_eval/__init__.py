@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from invmm_eval.similarity import Similarity as Similarity
     from invmm_eval.text import SoftTextEncoder as SoftTextEncoder
     from invmm_eval.text import check_prompt_mode as check_prompt_mode
+    from invmm_eval.text import fixed_text as fixed_text
 
 _HOMES = {
     "auditing": ("audit",),
@@ -65,7 +66,7 @@ _HOMES = {
     "result": ("Result", "Status"),
     "schedule": ("RectifiedFlow", "Schedule", "VariancePreserving", "broadcast"),
     "similarity": ("Similarity",),
-    "text": ("SoftTextEncoder", "check_prompt_mode"),
+    "text": ("SoftTextEncoder", "check_prompt_mode", "fixed_text"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -442,13 +442,25 @@ def _write(path: Path, text: str) -> None:
     _settle(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
+GAP = 2
+"""White pixels between the pictures of a strip."""
+
+
 def strip(image: Tensor, samples: Mapping[float, Tensor]) -> Image.Image:
-    """The image ``(C, H, W)`` and its samples side by side, one row a guidance scale, two white pixels between."""
+    """The image ``(C, H, W)`` and its samples side by side, one row a guidance scale, :data:`GAP` between."""
     channels, height, width = image.shape
     columns = 1 + max(len(row) for row in samples.values())
-    sheet = np.full((len(samples) * (height + 2) - 2, columns * (width + 2) - 2, channels), 255, np.uint8)
+    size = (len(samples) * (height + GAP) - GAP, columns * (width + GAP) - GAP, channels)
+    sheet = np.full(size, 255, np.uint8)
     for row, drawn in enumerate(samples.values()):
         for column, picture in enumerate([image, *drawn] if row == 0 else drawn, start=0 if row == 0 else 1):
-            top, left = row * (height + 2), column * (width + 2)
+            top, left = row * (height + GAP), column * (width + GAP)
             sheet[top : top + height, left : left + width] = picture.permute(1, 2, 0).numpy()
     return Image.fromarray(sheet.squeeze(2) if channels == 1 else sheet)
+
+
+def cut(sheet: Image.Image, shape: Sequence[int], row: int, column: int) -> Image.Image:
+    """One picture of a :func:`strip` of pictures ``(C, H, W)``; the image itself is at row 0, column 0."""
+    _, height, width = shape
+    left, top = column * (width + GAP), row * (height + GAP)
+    return sheet.crop((left, top, left + width, top + height))

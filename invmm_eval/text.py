@@ -29,6 +29,19 @@ def check_prompt_mode(mode: str) -> str:
     return mode
 
 
+def fixed_text(mode: str, caption: str | None) -> str:
+    """The prompt of a mode that does not search it.
+
+    Raises:
+        InvMMError: The mode is ``caption`` and there is none.
+    """
+    if mode == "empty":
+        return ""
+    if caption is None:
+        raise InvMMError("prompt_mode=caption needs a caption for each image; name where they are with --captions.")
+    return caption
+
+
 class SoftTextEncoder:
     """A text encoder of transformers, frozen, behind mixtures of tokens.
 

@@ -18,7 +18,7 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import STABLE_DIFFUSION as PAPER
 from invmm_eval.recipe import Recipe
 from invmm_eval.schedule import broadcast
-from invmm_eval.text import SoftTextEncoder, check_prompt_mode
+from invmm_eval.text import SoftTextEncoder, check_prompt_mode, fixed_text
 
 HIDDEN = "encoder_hidden_states"
 
@@ -103,11 +103,8 @@ class StableDiffusion:
                 encoder.read,
                 device=self.device,
             )
-        if self._prompt_mode == "empty":
-            caption = ""
-        if caption is None:
-            raise InvMMError("prompt_mode=caption needs a caption for each image; name where they are with --captions.")
-        return FixedPrompt(self._fixed(caption), self._fixed(""), caption)
+        text = fixed_text(self._prompt_mode, caption)
+        return FixedPrompt(self._fixed(text), self._fixed(""), text)
 
     @cached_property
     def _soft(self) -> SoftTextEncoder:

@@ -16,11 +16,10 @@ from invmm_eval.check import Check
 from invmm_eval.findings import WORDS, Findings, meaning
 from invmm_eval.inversion import Search
 from invmm_eval.result import Result, Status
+from invmm_eval.store import cut
 
 SIDE = 160
 """The largest side of a picture that is shown; smaller ones keep their pixels."""
-GAP = 2
-"""Pixels between the pictures of :func:`invmm_eval.store.strip`."""
 
 Row = tuple[float, Sequence[tuple[Image.Image, float]]]
 """A guidance scale, and its samples with their similarities."""
@@ -143,9 +142,7 @@ def picture(image: Tensor) -> Image.Image:
 
 
 def _cut(findings: Findings, sheet: Image.Image, row: int, column: int) -> Image.Image:
-    _, height, width = findings.config["backbone"]["image_shape"]
-    left, top = column * (width + GAP), row * (height + GAP)
-    return _small(sheet.crop((left, top, left + width, top + height)))
+    return _small(cut(sheet, findings.config["backbone"]["image_shape"], row, column))
 
 
 def _small(image: Image.Image) -> Image.Image:

@@ -23,6 +23,7 @@ from PIL import Image
 from invmm_eval.figures import distribution
 from invmm_eval.findings import LIMITS, WORDS, Findings, meaning
 from invmm_eval.result import Result
+from invmm_eval.store import cut
 
 PIXELS = 64_000_000
 """About so many pixels are kept of all pictures together: at most some 50 MB, unless :data:`SIDES` asks for more."""
@@ -30,8 +31,6 @@ SIDES = (24, 128)
 """The least and the largest side of a picture that is kept."""
 INKS = {"light": "#3a3833", "dark": "#cfcabf"}
 """What the figure is drawn with on either ground."""
-_GAP = 2
-"""Pixels between pictures in :func:`invmm_eval.store.strip`."""
 
 
 def write_page(findings: Findings, path: Path, *, pictures: bool = True) -> None:
@@ -126,9 +125,7 @@ def thumbnails(path: Path, shape: Sequence[int], counts: Sequence[int], side: in
         small = Image.new(sheet.mode, ((1 + max(counts)) * small_width, len(counts) * small_height), "white")
         for row, count in enumerate(counts):
             for column in range(0 if row == 0 else 1, 1 + count):
-                left, top = column * (width + _GAP), row * (height + _GAP)
-                box = (left, top, left + width, top + height)
-                cell = sheet.crop(box).resize((small_width, small_height), Image.Resampling.LANCZOS)
+                cell = cut(sheet, shape, row, column).resize((small_width, small_height), Image.Resampling.LANCZOS)
                 small.paste(cell, (column * small_width, row * small_height))
     return small
 

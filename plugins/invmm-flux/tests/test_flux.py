@@ -77,7 +77,13 @@ def test_it_keeps_the_protocol(distilled: bool, told: float | None) -> None:
     assert model.clip is None
     assert (model.recipe.name, model.recipe.guidance) == ("flux", (1.0,))
     assert not model.recipe.shared_context
-    assert model.settings == {"name": "flux", "dtype": "torch.float32", "prompt_mode": "soft", "guidance_scale": told}
+    assert model.settings == {
+        "name": "flux",
+        "dtype": "torch.float32",
+        "prompt_mode": "soft",
+        "max_sequence_length": 512,
+        "guidance_scale": told,
+    }
     assert register_backbones()["flux"].pipelines == (type(tiny.tiny_flux()).__name__,)
 
 
@@ -248,3 +254,8 @@ def test_the_mode_must_exist_and_have_its_caption() -> None:
         backbone(tiny.tiny_flux(), prompt_mode="hard")
     with pytest.raises(InvMMError, match="needs a caption for each image"):
         backbone(tiny.tiny_flux(), prompt_mode="caption").condition()
+
+
+def test_t5_has_the_places_that_are_asked_for() -> None:
+    context = backbone(tiny.tiny_flux(), max_sequence_length=24).condition(CAPTION).null(1)
+    assert sorted(tensor.shape[1] for tensor in context.values() if tensor.ndim == 3) == [24]

@@ -75,7 +75,12 @@ def test_it_keeps_the_protocol() -> None:
     assert model.clip is None
     assert model.recipe.name == "paper-sd3"
     assert not model.recipe.shared_context
-    assert model.settings == {"name": "sd3", "dtype": "torch.float32", "prompt_mode": "soft"}
+    assert model.settings == {
+        "name": "sd3",
+        "dtype": "torch.float32",
+        "prompt_mode": "soft",
+        "max_sequence_length": 256,
+    }
     assert register_backbones()["sd3"].pipelines == (type(tiny.tiny_sd3()).__name__,)
 
 
@@ -236,3 +241,8 @@ def test_the_mode_must_exist_and_have_its_caption() -> None:
         backbone(tiny.tiny_sd3(), prompt_mode="hard")
     with pytest.raises(InvMMError, match="needs a caption for each image"):
         backbone(tiny.tiny_sd3(), prompt_mode="caption").condition()
+
+
+def test_t5_has_the_places_that_are_asked_for() -> None:
+    context = backbone(tiny.tiny_sd3(), max_sequence_length=24).condition(CAPTION).null(1)
+    assert sorted(tensor.shape[1] for tensor in context.values() if tensor.ndim == 3) == [77 + 24]

@@ -25,6 +25,7 @@ from invmm_eval import (
     SoftTextEncoder,
     broadcast,
     check_prompt_mode,
+    fixed_text,
     frozen,
     load_pipeline,
     rectified_flow,
@@ -119,11 +120,8 @@ class Flux:
                 return {**repeat(given, len(weights)), POOLED: encoder(weights).pooler_output}
 
             return SoftPrompt((encoder.length, encoder.vocabulary), encode, null, encoder.read, device=self.device)
-        if self._prompt_mode == "empty":
-            caption = ""
-        if caption is None:
-            raise InvMMError("prompt_mode=caption needs a caption for each image; name where they are with --captions.")
-        return FixedPrompt(self._given(caption, caption), null, caption)
+        text = fixed_text(self._prompt_mode, caption)
+        return FixedPrompt(self._given(text, text), null, text)
 
     @cached_property
     def _soft(self) -> SoftTextEncoder:

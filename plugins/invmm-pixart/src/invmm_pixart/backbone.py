@@ -17,13 +17,13 @@ from invmm_eval import (
     Condition,
     Context,
     FixedPrompt,
-    InvMMError,
     Recipe,
     SoftPrompt,
     SoftTextEncoder,
     broadcast,
     check_prompt_mode,
     discrete,
+    fixed_text,
     frozen,
     load_pipeline,
 )
@@ -92,11 +92,8 @@ class PixArt:
             encoder = self._soft
             shape = (encoder.length, encoder.vocabulary)
             return SoftPrompt(shape, self._mixed, self._null, encoder.read, device=self.device)
-        if self._prompt_mode == "empty":
-            caption = ""
-        if caption is None:
-            raise InvMMError("prompt_mode=caption needs a caption for each image; name where they are with --captions.")
-        return FixedPrompt(self._fixed(caption), self._null, caption)
+        text = fixed_text(self._prompt_mode, caption)
+        return FixedPrompt(self._fixed(text), self._null, text)
 
     @cached_property
     def _null(self) -> Context:

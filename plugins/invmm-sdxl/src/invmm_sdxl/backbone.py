@@ -25,6 +25,7 @@ from invmm_eval import (
     broadcast,
     check_prompt_mode,
     discrete,
+    fixed_text,
     frozen,
     load_pipeline,
 )
@@ -108,11 +109,8 @@ class StableDiffusionXL:
             (encoder, _), (_, null) = self._soft, self._fixed("")
             shape = (encoder.length, encoder.vocabulary)
             return SoftPrompt(shape, self._mixed, null, encoder.read, device=self.device)
-        if self._prompt_mode == "empty":
-            caption = ""
-        if caption is None:
-            raise InvMMError("prompt_mode=caption needs a caption for each image; name where they are with --captions.")
-        return FixedPrompt(*self._fixed(caption), caption)
+        text = fixed_text(self._prompt_mode, caption)
+        return FixedPrompt(*self._fixed(text), text)
 
     @cached_property
     def _soft(self) -> tuple[SoftTextEncoder, SoftTextEncoder]:
