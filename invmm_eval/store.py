@@ -26,7 +26,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -230,37 +229,6 @@ class Record:
                 len(self.result(row).noise)
             except InvMMError as error:
                 yield str(error)
-
-    def dataset(self) -> datasets.Dataset:
-        """All rows as a data set, with the same typed columns whatever they hold; ``to_parquet`` writes it."""
-
-        def flat() -> Iterator[dict[str, Any]]:
-            for row in self.rows:
-                scales = [{"guidance": float(k), "values": v} for k, v in row["similarities"].items()]
-                yield {**row, "similarities": scales, "finished": datetime.fromisoformat(row["finished"])}
-
-        return datasets.Dataset(pa.Table.from_pylist(list(flat()), FEATURES.arrow_schema))
-
-
-FEATURES = datasets.Features(
-    {
-        "index": datasets.Value("int64"),
-        **dict.fromkeys(("name", "digest", "status"), datasets.Value("string")),
-        **dict.fromkeys(("invmm", "kl"), datasets.Value("float64")),
-        **dict.fromkeys(("dimensions", "steps"), datasets.Value("int64")),
-        "similarity": datasets.Value("float64"),
-        "passed": datasets.Value("bool"),
-        "similarities": datasets.List(
-            {"guidance": datasets.Value("float64"), "values": datasets.List(datasets.Value("float64"))}
-        ),
-        **dict.fromkeys(("prompt", "caption"), datasets.Value("string")),
-        "trace": datasets.List(datasets.List(datasets.Value("float64"))),
-        **dict.fromkeys(("seconds_steps", "seconds_checks"), datasets.Value("float64")),
-        **dict.fromkeys(("error", "sha256"), datasets.Value("string")),
-        "finished": datasets.Value("timestamp[ms, tz=UTC]"),
-    }
-)
-"""The columns of :meth:`Record.dataset`."""
 
 
 @dataclass(frozen=True)

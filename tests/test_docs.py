@@ -1,15 +1,19 @@
 """What the documents show works: every Python block and every invmm-eval command of the README is run."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import typer
 from PIL import Image
 
+from invmm_eval.cli import app
 from tests import audits
 from tests.hub import Hub, Repository
 from tests.test_cli import Invoke, invoke, plain  # noqa: F401
@@ -119,6 +123,35 @@ def test_an_audit_comes_into_a_card(
     assert proposed.splitlines()[-1] == f"{hub.url}/org/model/discussions/1"
     [pull_request] = hub.repositories["models/org/model"].pull_requests
     assert set(pull_request) == {"README.md", ".eval_results/invmm.yaml", "memorization-audit/distribution.png"}
+
+
+def test_the_results_of_a_run_are_read_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    audits.guided(tmp_path / "audit")
+    monkeypatch.chdir(tmp_path)
+    [code] = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "runs.md").read_text("utf-8"), re.M | re.S)
+    shown: dict[str, Any] = {}
+    exec(code, shown)
+    assert len(shown["table"]) == len(shown["audit"].rows) > 0
+    assert shown["result"].digest == shown["audit"].rows[0]["digest"]
+
+
+def commands(document: Path) -> list[list[str]]:
+    """The invmm-eval commands of a document's shell blocks, lines that go on joined."""
+    blocks = re.findall(r"^```(?:sh|console)\n(.*?)^```", document.read_text("utf-8"), re.M | re.S)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [shlex.split(line.removeprefix("$ "), comments=True)[1:] for line in lines if re.match(r"(\$ )?invmm-eval ", line)]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("plugins/*/README.md"))],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_commands_in_the_documents_are_those_of_the_program(document: Path) -> None:
+    program = typer.main.get_command(app)
+    assert isinstance(program, typer.core.TyperGroup)
+    for name, *arguments in commands(document):
+        program.commands[name].make_context(name, arguments)
 
 
 def test_make_has_the_targets_of_the_readme() -> None:

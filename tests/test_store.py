@@ -15,7 +15,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pytest
 import torch
@@ -588,30 +587,6 @@ def test_lines_are_read_part_by_part(finished: Path, monkeypatch: pytest.MonkeyP
     for size in (1, 100, 5000):
         monkeypatch.setattr("invmm_eval.lines._BLOCK", size)
         assert list(read(finished).rows) == whole
-
-
-def test_results_as_a_dataset(finished: Path, tmp_path: Path) -> None:
-    audit = read(finished)
-    table = audit.dataset()
-    for row, kept in zip(table, audit.rows, strict=True):
-        assert [scale["values"] for scale in row["similarities"]] == [*kept["similarities"].values()]
-        assert [str(scale["guidance"]) for scale in row["similarities"]] == [*kept["similarities"]]
-        assert row["finished"] == datetime.fromisoformat(kept["finished"])
-        assert {key: row[key] for key in kept if key not in ("similarities", "finished")} == {
-            key: value for key, value in kept.items() if key not in ("similarities", "finished")
-        }
-    table.to_parquet(tmp_path / "results.parquet")
-    assert datasets.Dataset.from_parquet(str(tmp_path / "results.parquet"), cache_dir=str(tmp_path))[:] == table[:]
-
-
-def test_the_columns_of_a_dataset_are_typed_whatever_they_hold(finished: Path, tmp_path: Path) -> None:
-    Store(tmp_path / "empty", {}).close()
-    with Store(tmp_path / "failed", {}) as store:
-        store.add(Result(0, "a", "", Status.FAILED, error="It broke."), None)
-    full, failed, none = (read(folder).dataset() for folder in (finished, tmp_path / "failed", tmp_path / "empty"))
-    assert (len(full), len(failed), len(none)) == (5, 1, 0)
-    assert full.features == failed.features == none.features
-    assert str(full.features["kl"].dtype) == "float64"
 
 
 def grey(*values: int) -> Tensor:
