@@ -440,10 +440,10 @@ def trained(name: str, known: Data, steps: int) -> Path:
     folder = CACHE / name
     if not (folder / "model_index.json").exists():
         kind = FAMILIES[name].autoencoder
-        coder, make = {"kl": (AutoencoderKL, train_kl), "vq": (VQModel, train_vq)}[kind]
+        coder, make, longer = {"kl": (AutoencoderKL, train_kl, 1.0), "vq": (VQModel, train_vq, 1.6)}[kind]
         if not (CACHE / kind).exists():
             torch.manual_seed(0)
-            make(known, steps).save_pretrained(CACHE / kind)
+            make(known, round(longer * steps)).save_pretrained(CACHE / kind)
         train(name, coder.from_pretrained(CACHE / kind), known, steps).save_pretrained(folder)
     return folder
 
@@ -528,7 +528,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=["pixel", *FAMILIES], default=["pixel", *FAMILIES])
-    parser.add_argument("--steps", type=int, default=2500, help="training steps of each model")
+    parser.add_argument("--steps", type=int, default=2500, help="training steps of each model; about an hour in all")
     parser.add_argument("--audited", type=int, default=4, help="pictures of each kind")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--json", type=Path)
