@@ -139,7 +139,8 @@ def commands(document: Path) -> list[list[str]]:
     """The invmm-eval commands of a document's shell blocks, lines that go on joined."""
     blocks = re.findall(r"^```(?:sh|console)\n(.*?)^```", document.read_text("utf-8"), re.M | re.S)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [shlex.split(line.removeprefix("$ "), comments=True)[1:] for line in lines if re.match(r"(\$ )?invmm-eval ", line)]
+    ours = [line.removeprefix("$ ") for line in lines if re.match(r"(\$ )?invmm-eval ", line)]
+    return [shlex.split(line, comments=True)[1:] for line in ours]
 
 
 @pytest.mark.parametrize(
