@@ -46,10 +46,11 @@ print(json.dumps([mlflow.models.list_evaluators()[-1], can, sorted(ours), "torch
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A store of this module alone, in one file of SQLite, with its artifacts beside it."""
     folder = tmp_path_factory.mktemp("mlflow")
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-    mlflow.set_experiment(experiment_id=mlflow.create_experiment("audits", artifact_location=f"{folder}/artifacts"))
-    yield folder
-    mlflow.set_tracking_uri(None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        experiment = mlflow.create_experiment("audits", artifact_location=f"{folder}/artifacts")
+        patch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
+        yield folder
 
 
 @pytest.fixture
