@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import mlflow
-import pandas  # type: ignore[import-untyped]
+import pandas
 from mlflow.models.evaluation import EvaluationArtifact, EvaluationResult, ModelEvaluator
 from mlflow.models.evaluation.artifacts import JsonEvaluationArtifact, TextEvaluationArtifact
 from PIL import Image
