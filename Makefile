@@ -10,7 +10,7 @@ demo: .venv/demo
 	$(BIN)/invmm-eval demo
 
 test: .venv/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: .venv/dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" pre-commit run --all-files
