@@ -103,6 +103,11 @@ class Findings:
         return len(self.results)
 
     @property
+    def waiting(self) -> int:
+        """How many images were asked for and have no result yet."""
+        return self.record.progress.waiting
+
+    @property
     def measured(self) -> int:
         """How many did not fail."""
         return self.images - self.failed

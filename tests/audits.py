@@ -1,7 +1,7 @@
 """Folders of audits as a run would leave them, written without one: of a text-guided model, with any results."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -81,9 +81,15 @@ def result(index: int, status: Status, invmm: float = math.nan, name: str = "") 
     return found, target
 
 
-def write(folder: Path, results: Iterable[tuple[Result, Target]], config: Mapping[str, Any] = CONFIG) -> Path:
-    """The folder that holds these."""
-    store = Store(folder, config)
+def write(
+    folder: Path,
+    results: Iterable[tuple[Result, Target]],
+    config: Mapping[str, Any] = CONFIG,
+    *,
+    asked: Sequence[str] | None = None,
+) -> Path:
+    """The folder that holds these, of an audit that was asked for images of these names."""
+    store = Store(folder, config, asked)
     for found, target in results:
         store.add(found, target)
     return folder

@@ -147,8 +147,16 @@ def test_a_picture_that_was_removed_is_left_out(tmp_path: Path) -> None:
 def test_an_audit_that_found_nothing_is_told(results: list[Any], told: str, tmp_path: Path) -> None:
     parts = Parts(report(audits.write(tmp_path, results)))
     assert told in parts.text
-    assert "more will follow" in parts.text or "results will follow" in parts.text
     assert bool(parts.attributes("table")) == bool(results)
+
+
+def test_images_that_wait_are_told(tmp_path: Path) -> None:
+    found = audits.result(0, Status.EXHAUSTED)
+    names = (found[1].name, "another.png", "a third.png")
+    told = [Parts(report(audits.write(tmp_path / str(n), [found], asked=names[:n]))).text for n in (1, 2, 3)]
+    assert ["still waiting" in text for text in told] == [False, True, True]
+    assert "1 image is still waiting" in told[1]
+    assert "2 images are still waiting" in told[2]
 
 
 def test_the_table_as_csv(guided: Path) -> None:
