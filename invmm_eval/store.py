@@ -171,7 +171,7 @@ class Store:
             if result.check and target:
                 sheet = strip(target.image, result.check.samples)
                 row["sha256"] = _settle(_tensors(self.folder, row), result.save)
-                _settle(_picture(self.folder, row), lambda partial: sheet.save(partial, "PNG"))
+                _settle(picture_of(self.folder, row), lambda partial: sheet.save(partial, "PNG"))
             self._append(row)
         return _result(self.folder, row)
 
@@ -216,7 +216,7 @@ class Record:
 
     def picture(self, row: Mapping[str, Any]) -> Path:
         """The picture of a row's image and its samples, as :func:`strip` made it; failed images have none."""
-        return _picture(self.folder, row)
+        return picture_of(self.folder, row)
 
     def result(self, row: Mapping[str, Any]) -> Result:
         """The result of a row; its tensors are read, and held against their SHA-256, when they are looked at."""
@@ -350,7 +350,8 @@ def _tensors(folder: Path, row: Mapping[str, Any]) -> Path:
     return folder / "tensors" / f"{_stem(row['digest'], row['caption'])}.safetensors"
 
 
-def _picture(folder: Path, row: Mapping[str, Any]) -> Path:
+def picture_of(folder: Path, row: Mapping[str, Any]) -> Path:
+    """Where the picture of a row's image and its samples lies in an audit's folder."""
     return folder / "samples" / f"{_stem(row['digest'], row['caption'])}.png"
 
 

@@ -71,7 +71,7 @@ class Parts:
 
     @hookimpl
     def register_similarities(self) -> Mapping[str, SimilarityMaker]:
-        return {"strict": lazy("tests.test_audit:Strict")}
+        return {"strict": lazy("tests.test_auditing:Strict")}
 
     @hookimpl
     def register_noise_families(self) -> Mapping[str, NoiseFamilyMaker]:

@@ -12,6 +12,7 @@ from invmm_eval.card import TEMPLATES
 from invmm_eval.errors import InvMMError
 from invmm_eval.findings import Findings
 from invmm_eval.metric import MODULE
+from invmm_eval.store import picture_of
 
 NAME = "invmm"
 """What a Space must be called: evaluate looks in it for a module of its own name."""
@@ -98,11 +99,12 @@ def _texts(findings: Findings | None) -> dict[str, str]:
 
 
 def _write_audit(folder: Path, findings: Findings, *, pictures: bool) -> None:
-    """As much of an audit's folder as the page reads."""
+    """As much of an audit's folder as the page reads; captions and tensors stay at home."""
     (folder / "samples").mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(dict(findings.config), indent=2) + "\n", encoding="utf-8")
-    rows = "".join(json.dumps(result.record()) + "\n" for result in findings.results)
-    (folder / "results.jsonl").write_text(rows, encoding="utf-8")
-    for result in findings.results if pictures else ():
+    finished = findings.written and findings.written.isoformat(timespec="milliseconds")
+    rows = [{**r.record(), "caption": None, "sha256": None, "finished": finished} for r in findings.results]
+    (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    for row, result in zip(rows, findings.results, strict=True) if pictures else ():
         if result.check:
-            shutil.copyfile(findings.picture(result), folder / "samples" / findings.picture(result).name)
+            shutil.copyfile(findings.picture(result), picture_of(folder, row))
