@@ -394,10 +394,13 @@ def offer(repository: "Repository", files: "Mapping[str, Content]", message: str
 
 
 def quiet() -> None:
-    """Leave the terminal to this program: diffusers draws bars of its own, even where there is no terminal."""
+    """Leave the terminal to this program: diffusers and transformers draw bars, even where there is no terminal."""
     from diffusers.utils.logging import disable_progress_bar
+    from transformers.utils import logging
 
     disable_progress_bar()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def pairs(texts: list[str]) -> dict[str, Any]:

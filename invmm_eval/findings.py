@@ -32,7 +32,7 @@ LIMITS = (
     "The value is noisy, for it is the KL at the first check that all samples pass. Compare values of one recipe only, "
     "and repeat them over seeds.",
     "It is not a membership test: an image that the model merely saw in training is not memorized.",
-    "It is a worst case: whoever attacks the model chooses the noise and, where it takes one, the prompt.",
+    "It is a worst case: whoever attacks the model chooses the noise and, where it is searched, the prompt.",
     "It is as good as the similarity and its threshold, which decide what counts as a copy.",
 )
 """What the measure cannot tell."""
@@ -145,7 +145,7 @@ class Findings:
                 replace(
                     result,
                     name=result.digest[:16] or f"image {result.index}",
-                    prompt=None,
+                    prompt=None if result.prompt is None else "",  # that there was one qualifies the verdict
                     error=result.error and "The reason is not published.",
                 )
                 for result in results
@@ -239,6 +239,7 @@ class Findings:
         precision = str(backbone.get("dtype", "float32")).removeprefix("torch.")
         parts = ["--model", model, *(["--revision", revision] if revision else [])]
         parts += ["--images", "IMAGES", "--out", "FOLDER"]
+        parts += ["--captions", "CAPTIONS"] if any(result.caption is not None for result in self.results) else []
         parts += ["--backbone", backbone["name"]] if "name" in backbone else []
         parts += _options("--backbone-option", backbone, {"name", "dtype", "image_shape"})
         parts += ["--dtype", precision] if precision != "float32" else []
@@ -263,6 +264,7 @@ class Findings:
             {
                 **result.record(),
                 "nats": result.nats,
+                "prompt": result.prompt or None,
                 "guidance": result.check.best_scale if result.check else None,
             }
             for result in self.results
@@ -313,7 +315,9 @@ def meaning(result: Result) -> str:
     value += f", {result.nats:,.3g} nats in all"
     if result.nats > TELLING_NATS:
         return f"{value}: too many to promise anything of ordinary sampling."
-    asked = ", with the same prompt," if result.prompt is not None else ""
+    asked = ""
+    if result.prompt is not None and result.check is not None:
+        asked = f", with the same prompt at guidance {result.check.best_scale:g},"
     return (
         f"{value}. If the noise that was found gives a copy {RATE:.0%} of the time, ordinary sampling{asked} gives at "
         f"least one in {_rounded(1 / least_share(result.nats))} samples."

@@ -271,7 +271,10 @@ def _captioned(source: Source, ending: str | None) -> Source:
     try:
         return replace(source, caption=source.value.with_suffix(ending).read_text(encoding="utf-8").strip())
     except (OSError, ValueError) as error:
-        raise InvMMError(f"The caption of {source.name!r} cannot be read: {_reason(error)}.") from error
+        raise InvMMError(
+            f"The caption of {source.name!r} cannot be read ({_reason(error)}); each image needs a text file of its "
+            f"name beside it, with the ending {ending}."
+        ) from error
 
 
 def _loaded(text: str, captions: str | None) -> list[Source]:

@@ -38,7 +38,7 @@ def fixed_text(mode: str, caption: str | None) -> str:
     if mode == "empty":
         return ""
     if caption is None:
-        raise InvMMError("prompt_mode=caption needs a caption for each image; name where they are with --captions.")
+        raise InvMMError("prompt_mode=caption needs a caption for each image; name them with captions= or --captions.")
     return caption
 
 

@@ -194,7 +194,7 @@ def test_captions_lie_beside_the_images(
     command = [*("run", "--model", tiny_stable_diffusion_folder, "--images", images, "--out", tmp_path / "out"), *SET]
     told = [*command, "--backbone-option", "prompt_mode=caption"]
     code, _, err = invoke(*told)
-    assert (code, "needs a caption for each image; name where they are with --captions" in err) == (1, True)
+    assert (code, "needs a caption for each image; name them with captions= or --captions" in err) == (1, True)
     code, _, err = invoke(*told, "--captions", ".txt")
     assert code == 0, err
     rows = read(tmp_path / "out").rows

@@ -84,6 +84,13 @@ def test_nothing_is_said_where_nothing_was_measured(tmp_path: Path) -> None:
     assert of(tmp_path / "failed", [None]).verdict == ("Nothing is said about memorization.",)
 
 
+def test_what_is_public_claims_no_more(found: Findings) -> None:
+    public = found.public()
+    assert public.headline == found.headline
+    assert [meaning(r) for r in public.results[:6]] == [meaning(r) for r in found.results[:6]]
+    assert "balloon" not in str(public.results)
+
+
 def test_what_one_result_means(found: Findings) -> None:
     told = meaning(found.results[0])
     samples = float(told.split("one in ")[1].split(" ")[0].replace(",", ""))

@@ -665,7 +665,7 @@ def test_captions_are_a_column_of_a_dataset(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("captions", "told"),
     [
-        (".caption", "The caption of 'a.png' cannot be read: No such file"),
+        (".caption", "The caption of 'a.png' cannot be read (No such file"),
         ("text", "Image files have no column 'text'; name the ending of the text files beside them"),
     ],
 )

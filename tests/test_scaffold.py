@@ -76,7 +76,7 @@ def test_they_are_clean(arguments: list[str], packages: list[Path]) -> None:
         ("../mine", "noise", "'../mine' is no name"),
         ("class", "noise", "'class' is no name"),
         ("invmm-eval", "noise", "A module invmm_eval is installed already"),
-        ("taken", "noise", "The folder taken cannot be made: File exists."),
+        ("taken", "noise", "taken is there already; take another name, or remove it."),
     ],
 )
 def test_what_will_not_do_is_refused(

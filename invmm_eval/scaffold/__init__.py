@@ -37,6 +37,8 @@ def new_plugin(name: str, kind: str, parent: Path) -> Path:
     folder = parent / name
     try:
         folder.mkdir()
+    except FileExistsError as error:
+        raise InvMMError(f"{folder} is there already; take another name, or remove it.") from error
     except OSError as error:
         raise InvMMError(f"The folder {folder} cannot be made: {error.strerror}.") from error
     templates = {
