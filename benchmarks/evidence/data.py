@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import skimage.data
@@ -26,7 +27,7 @@ class Data:
 
     def at(self, dose: int, count: int | None = None) -> list[int]:
         """The first ``count`` images, or all, that were repeated so often."""
-        return np.flatnonzero(self.copies == dose)[:count].tolist()
+        return [int(index) for index in np.flatnonzero(self.copies == dose)[:count]]
 
     def rows(self) -> Tensor:
         """The training set in [-1, 1], each image as often as it is repeated."""
@@ -57,7 +58,8 @@ def assign(count: int, per_dose: int, held_out: int, seed: int) -> NDArray[np.in
 
 def digits() -> NDArray[np.float32]:
     """Scikit-learn's handwritten digits, 8x8, ``(n, 1, 8, 8)`` in [0, 1]."""
-    return load_digits().images[:, None].astype(np.float32) / 16
+    images: NDArray[np.float32] = load_digits().images[:, None].astype(np.float32) / 16
+    return images
 
 
 def emoji() -> NDArray[np.float32]:
@@ -107,10 +109,13 @@ SOURCES: Mapping[str, Source] = {
 }
 
 
-def load(name: str, per_dose: int = 3) -> Data:
+def load(root: Path, name: str, per_dose: int = 3) -> Data:
     """The set of that name: greedily different images, contrast lowered a little, roles by lot."""
-    source = SOURCES[name]
-    read = source.read()
-    chosen = read[different(read, source.bound)]
-    images = torch.from_numpy((128 + CONTRAST * 255 * (chosen - 0.5)).round().clip(0, 255).astype(np.uint8))
+    source, path = SOURCES[name], root / "data" / f"{name}.npy"
+    if not path.exists():
+        read = source.read()
+        chosen = read[different(read, source.bound)]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, (128 + CONTRAST * 255 * (chosen - 0.5)).round().clip(0, 255).astype(np.uint8))
+    images = torch.from_numpy(np.load(path))
     return Data(name, images, assign(len(images), per_dose, source.held_out, seed=0))

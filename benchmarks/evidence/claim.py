@@ -1,0 +1,87 @@
+"""What a claim says, what was found, and whether it held: what the page is made of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+RED, GREEN, BLUE = "#b3261e", "#386a20", "#0b57d0"
+COLOURS = (RED, GREEN, BLUE, "#7d5260", "#6750a4")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One figure that was aimed at.
+
+    Attributes:
+        what: What was measured.
+        figure: What it came to, in words.
+        target: What was aimed at; empty where there was no aim.
+        held: Whether it was reached; None where there was no aim.
+    """
+
+    what: str
+    figure: str
+    target: str = ""
+    held: bool | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns, and rows of what stands in them."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim with its findings.
+
+    Attributes:
+        name: A word for files.
+        title: The claim.
+        method: How it was tested.
+        findings: What was aimed at and reached or not.
+        tables: Figures behind them.
+        picture: File name of a figure; empty where there is none.
+        words: What the picture shows.
+    """
+
+    name: str
+    title: str
+    method: str
+    findings: tuple[Finding, ...]
+    tables: tuple[Table, ...] = ()
+    picture: str = ""
+    words: str = ""
+
+    @property
+    def held(self) -> bool | None:
+        """Whether all that was aimed at was reached; None where nothing was aimed at."""
+        aims = [finding.held for finding in self.findings if finding.held is not None]
+        return all(aims) if aims else None
+
+
+def at_least(what: str, value: float, target: float) -> Finding:
+    """A figure that should reach ``target``."""
+    return Finding(what, f"{value:.3f}", f"at least {target:g}", value >= target)
+
+
+def at_most(what: str, value: float, target: float) -> Finding:
+    """A figure that should not pass ``target``."""
+    return Finding(what, f"{value:.3f}", f"at most {target:g}", value <= target)
+
+
+def save(figure: Figure, pictures: Path, name: str) -> str:
+    """Write a figure; gives its file name."""
+    pictures.mkdir(parents=True, exist_ok=True)
+    figure.savefig(pictures / f"{name}.png", dpi=90)
+    return f"{name}.png"
+
+
+def listed(values: Sequence[float], digits: int = 2) -> str:
+    """Figures, one after the other."""
+    return ", ".join(f"{value:.{digits}f}" for value in values)

@@ -1,0 +1,83 @@
+"""Training: the values of repeated images fall along it, and a model that was stopped early is not flagged."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from benchmarks.evidence import truth
+from benchmarks.evidence.audits import SHORT, Audit, Procedure
+from benchmarks.evidence.case import SOME_DOSES, Case
+from benchmarks.evidence.claim import COLOURS, Claim, Finding, Table, save
+from benchmarks.evidence.measures import quantiles
+from benchmarks.evidence.models import MOMENTS
+from benchmarks.evidence.truth import Truth
+
+
+def counted(case: Case, moment: float) -> Truth:
+    """Copies of the model at that moment, by the trained model's threshold."""
+    if moment == MOMENTS[-1]:
+        return case.truth
+    return truth.counted(
+        case.root,
+        case.data,
+        moment=moment,
+        threshold=case.truth.threshold,
+        samples=case.budget.samples,
+        steps=SHORT.sampler_steps,
+    )
+
+
+def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path) -> Claim:
+    """Values and counts at each moment."""
+    procedure = procedures[0]
+    findings, rows = [], []
+    lines: dict[str, list[float]] = {}
+    for case in cases:
+        audits = [case.audit(procedure, case.along, moment=moment) for moment in MOMENTS]
+        counts = [counted(case, moment).counts for moment in MOMENTS]
+        memorized = [i for i, row in enumerate(audits[-1].rows) if row.copies >= 16 and row.replicated]
+        middles = [_median(audit, memorized) for audit in audits]
+        lines[case.name] = middles
+        told = " > ".join(f"{value:.1f}" for value in middles)
+        what = f"{case.name}: median nats of {len(memorized)} images with 16 copies or more, along training"
+        falls = all(a > b for a, b in pairwise(middles))
+        findings.append(Finding(what, told, "falls at every moment", falls))
+        early = [row for row in audits[0].rows if counts[0][row.image] == 0]
+        flagged = sum(row.replicated for row in early)
+        what = f"{case.name}: flagged after {MOMENTS[0]:.0%} of training, of the images that never came back then"
+        findings.append(Finding(what, f"{flagged} of {len(early)}", "none", flagged == 0))
+        for moment, audit, count in zip(MOMENTS, audits, counts, strict=True):
+            for dose in (*SOME_DOSES, 0):
+                group = [row for row in audit.rows if row.copies == dose]
+                copies = sum(int(count[row.image]) for row in group) / (len(group) * case.truth.samples)
+                values = ", ".join("-" if row.value == math.inf else f"{row.value:.0f}" for row in group)
+                rows.append((case.name, f"{moment:.0%}", str(dose or "held out"), f"{copies:.2%}", values))
+    return Claim(
+        "training",
+        "The values of repeated images fall along training, and a model that was stopped early is not flagged",
+        f"The models as they were after {', '.join(f'{m:.0%}' for m in MOMENTS)} of training; {procedure.name}, one "
+        "seed. An image is flagged if it was replicated within the budget.",
+        tuple(findings),
+        (Table(("set", "trained", "copies", "plain samples that are copies", "nats in all"), tuple(rows)),),
+        save(_drawn(lines), pictures, "training"),
+        "Median value of the images with 16 copies or more; where a line begins late, half were not replicated before.",
+    )
+
+
+def _median(audit: Audit, places: Sequence[int]) -> float:
+    return quantiles([audit.rows[place].value for place in places], 0.5)[0]
+
+
+def _drawn(lines: dict[str, list[float]]) -> Figure:
+    figure = Figure(figsize=(5, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for (name, values), colour in zip(lines.items(), COLOURS, strict=False):
+        shown = [value if value < math.inf else math.nan for value in values]
+        axes.plot(MOMENTS, shown, "o-", color=colour, label=name)
+    axes.set(xscale="log", yscale="log", xlabel="share of training", ylabel="value, nats in all")
+    axes.set_xticks(MOMENTS, [f"{moment:.0%}" for moment in MOMENTS], minor=False)
+    axes.legend(frameon=False)
+    return figure
