@@ -27,13 +27,13 @@ class Training:
 
     channels: tuple[int, ...]
     steps: int
-    batch: int = 64
+    batch: int = 32
 
 
 TRAININGS: Mapping[str, Training] = {
-    "digits": Training((24, 48), 4000),
-    "emoji": Training((16, 32, 64), 3500),
-    "patches": Training((16, 32, 64), 3500),
+    "digits": Training((24, 48), 2500),
+    "emoji": Training((16, 32, 64), 3000),
+    "patches": Training((16, 32, 64), 3000),
 }
 
 

@@ -78,9 +78,9 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
         "detectors",
         "It tells memorized images no worse than other detectors do",
         "Images that came back in plain sampling against all others that were audited. An evaluation is one row "
-        f"through the network, one with gradients counted three times. The nearest of {cases[0].budget.attack} plain samples "
-        "serves all images of a model at once, so its price an image falls with their number; and as the truth "
-        "itself is such a count, it is the strongest there can be.",
+        "through the network, one with gradients counted three times. The plain samples of the nearest-neighbour "
+        f"detector, {cases[0].budget.attack}, serve all images of a model at once, so its price an image falls with "
+        "their number; and as the truth itself is such a count, it is the strongest there can be.",
         tuple(findings),
         tuple(tables),
     )
