@@ -12,6 +12,7 @@ from torch import Tensor
 from benchmarks.evidence import models, truth
 from benchmarks.evidence.audits import SHORT, Audit, Procedure, Row, audited, grouped
 from benchmarks.evidence.data import DOSES, load
+from benchmarks.evidence.measures import middle
 from benchmarks.evidence.models import TRAININGS, Training, trained
 
 
@@ -21,7 +22,8 @@ class Budget:
 
     Attributes:
         trainings: The sets, and how each model is trained.
-        samples: Plain samples that copies are counted in.
+        samples: Plain samples of a trained model that copies are counted in.
+        early: Of a model earlier in its training.
         seeds: Of the searches.
         per_dose: Images of each number of copies.
         members: Single-copy images, and as many held-out ones, that are audited once.
@@ -35,10 +37,11 @@ class Budget:
 
     trainings: Mapping[str, Training] = field(default_factory=lambda: TRAININGS)
     samples: int = 4096
+    early: int = 1024
     seeds: int = 5
     per_dose: int = 3
     members: int = 16
-    steady: int = 4
+    steady: int = 2
     along: int = 2
     fresh: int = 64
     attack: int = 1024
@@ -122,4 +125,4 @@ class Case:
     def medians(self, procedure: Procedure) -> dict[int, float]:
         """Of each steady image the median of its values over the seeds."""
         groups = grouped(self.over_seeds(procedure))
-        return {group[0].image: float(np.median([row.value for row in group])) for group in groups}
+        return {group[0].image: middle([row.value for row in group]) for group in groups}

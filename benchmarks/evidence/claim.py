@@ -1,5 +1,6 @@
 """What a claim says, what was found, and whether it held: what the page is made of."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,12 +68,17 @@ class Claim:
 
 def at_least(what: str, value: float, target: float) -> Finding:
     """A figure that should reach ``target``."""
-    return Finding(what, f"{value:.3f}", f"at least {target:g}", value >= target)
+    return Finding(what, f"{value:.3f}", f"at least {target:.3g}", value >= target)
 
 
 def at_most(what: str, value: float, target: float) -> Finding:
     """A figure that should not pass ``target``."""
-    return Finding(what, f"{value:.3f}", f"at most {target:g}", value <= target)
+    return Finding(what, f"{value:.3f}", f"at most {target:.3g}", value <= target)
+
+
+def told(value: float) -> str:
+    """Nats for a table; infinite where there is none."""
+    return "∞" if value == math.inf else f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
 
 def save(figure: Figure, pictures: Path, name: str) -> str:
@@ -82,6 +88,7 @@ def save(figure: Figure, pictures: Path, name: str) -> str:
     return f"{name}.png"
 
 
-def listed(values: Sequence[float], digits: int = 2) -> str:
-    """Figures, one after the other."""
-    return ", ".join(f"{value:.{digits}f}" for value in values)
+def listed(things: Sequence[object]) -> str:
+    """In words: a, b and c."""
+    *most, last = map(str, things)
+    return f"{', '.join(most)} and {last}" if most else last

@@ -1,6 +1,6 @@
 """Three sets of real images, told apart from each other, some of them repeated 2 to 256 times and some held out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,7 +102,7 @@ class Source:
     held_out: int
 
 
-SOURCES: Mapping[str, Source] = {
+SOURCES = {
     "digits": Source(digits, 0.8, 24),
     "emoji": Source(emoji, 0.5, 60),
     "patches": Source(patches, 0.5, 40),

@@ -36,6 +36,12 @@ def quantiles(values: ArrayLike, *shares: float) -> list[float]:
     return np.quantile(known, shares).tolist() if known.size else [math.nan] * len(shares)
 
 
+def middle(values: ArrayLike) -> float:
+    """The median of values that may be infinite."""
+    known = np.asarray(values, float)
+    return float(np.median(known)) if known.size else math.nan
+
+
 def mean(values: ArrayLike) -> float:
     """The mean."""
     known = np.asarray(values, float)
@@ -51,13 +57,16 @@ def spread(values: ArrayLike) -> float:
 def resampled(scores: Sequence[ArrayLike], labels: Sequence[ArrayLike], draws: int = 1000) -> tuple[float, float]:
     """The 95 % bootstrap interval of the AUC averaged over groups, images drawn again within labels and groups."""
     random = np.random.default_rng(0)
-    means = [np.mean([_again(s, y, random) for s, y in zip(scores, labels, strict=True)]) for _ in range(draws)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+    areas = np.mean([_again(s, y, draws, random) for s, y in zip(scores, labels, strict=True)], axis=0)
+    low, high = quantiles(areas, 0.025, 0.975)
+    return low, high
 
 
-def _again(scores: ArrayLike, labels: ArrayLike, random: np.random.Generator) -> float:
-    values: NDArray[np.float64] = np.asarray(scores, float)
-    marked = np.asarray(labels, bool)
-    ours, others = (random.choice(values[which], which.sum()) for which in (marked, ~marked))
-    return auc(np.concatenate([ours, others]), np.repeat([1, 0], [len(ours), len(others)]))
+def _again(scores: ArrayLike, labels: ArrayLike, draws: int, random: np.random.Generator) -> NDArray[np.float64]:
+    """The AUC of one group for each draw: pairs are won as they are, images are there more or less often."""
+    values, marked = rankdata(scores), np.asarray(labels, bool)
+    ours, others = values[marked], values[~marked]
+    won = (ours[:, None] > others) + (ours[:, None] == others) / 2
+    times = [random.multinomial(len(one), np.full(len(one), 1 / len(one)), draws) for one in (ours, others)]
+    areas: NDArray[np.float64] = ((times[0] @ won) * times[1]).sum(axis=1) / won.size
+    return areas

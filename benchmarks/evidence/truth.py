@@ -5,7 +5,6 @@ which no sample can be a copy of: the least of 0.90, 0.91, ... that no plain sam
 any of them.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import beta
+from scipy.stats import binomtest
 
 from benchmarks.baselines import nearest
 from benchmarks.evidence import models
@@ -57,10 +56,8 @@ class Truth:
 
 def clopper_pearson(count: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """The exact two-sided interval of a rate of which ``count`` of ``n`` were seen."""
-    tail = (1 - confidence) / 2
-    low = beta.ppf(tail, count, n - count + 1) if count else 0.0
-    high = beta.ppf(1 - tail, count + 1, n - count) if count < n else 1.0
-    return float(low), float(high)
+    interval = binomtest(count, n).proportion_ci(confidence, "exact")
+    return float(interval.low), float(interval.high)
 
 
 def threshold_of(held_out: float) -> float:
@@ -91,9 +88,3 @@ def counted(
     asked = {"samples": samples, "steps": steps, "threshold": threshold}
     found = kept(root / "truth" / f"{data.name}-{moment:g}.json", asked, find)
     return Truth(samples, found["threshold"], found["held_out"], np.array(found["counts"]))
-
-
-def memorized(truth: Truth, images: Sequence[int]) -> NDArray[np.bool_]:
-    """Of ``images``, which came back at all."""
-    seen: NDArray[np.bool_] = truth.counts[list(images)] > 0
-    return seen

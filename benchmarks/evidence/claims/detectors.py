@@ -1,7 +1,7 @@
 """Other detectors of memorization on the same images: how well they tell, and what they spend."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
             images, found[procedure.name] = ours(case, procedure)
         for name, one in {**found, **scored(case, images)}.items():
             told.setdefault(name, []).append(_told(one, case.memorized(images).tolist()))
-    means = {name: Told(*np.mean([list(asdict(one).values()) for one in ones], axis=0)) for name, ones in told.items()}
+    means = {name: Told(*np.mean([astuple(one) for one in ones], axis=0).tolist()) for name, ones in told.items()}
     guided = _guided(cases[0], procedures) if cases[0].budget.guided else {}
     findings = [
         finding

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.evidence.audits import Procedure
 from benchmarks.evidence.case import Case
-from benchmarks.evidence.claim import COLOURS, GREEN, Claim, Finding, Table, at_least, at_most, save
+from benchmarks.evidence.claim import COLOURS, GREEN, Claim, Finding, Table, at_least, at_most, save, told
 from benchmarks.evidence.data import DOSES
 from benchmarks.evidence.measures import auc, quantiles, rank_correlation
 from invmm_eval.bound import least_kl
@@ -33,8 +33,10 @@ class Calibration:
 
     @classmethod
     def fitted(cls, sets: Sequence[Points]) -> "Calibration":
-        """The line through all images."""
+        """The line through all images; NaN where there are less than two."""
         nats, samples = (np.concatenate(part) for part in zip(*sets, strict=True))
+        if len(nats) < 2:
+            return cls(math.nan, math.nan)
         slope, level = np.polyfit(np.log10(nats), np.log10(samples), 1)
         return cls(float(slope), float(level))
 
@@ -67,7 +69,7 @@ def points(case: Case, procedure: Procedure) -> Points:
 
 def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path) -> Claim:
     """Rank correlation with the copies, AUC by direct count, and the calibration."""
-    findings, rows = [], []
+    findings = []
     for procedure in procedures:
         for case in cases:
             medians = case.medians(procedure)
@@ -80,9 +82,10 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
             seen = case.memorized([row.image for row in once])
             area = auc([-row.value for row in once], seen)
             findings.append(at_least(f"{title}: AUC, {seen.sum()} memorized of {len(seen)} images", area, 0.99))
-            rows.extend(_doses(case, procedure, medians))
         findings.append(_calibration(procedure, [points(case, procedure) for case in cases]))
     first = procedures[0]
+    names = (f"{procedure.name}: median nats of each" for procedure in procedures)
+    columns = ("set", "copies", "plain samples that are copies of each", *names)
     return Claim(
         "dose",
         "The value falls as copies rise, and it tells what is memorized from what is not",
@@ -92,12 +95,7 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
         f"The calibration is a line through log samples until a copy and log nats, over images that came back "
         f"{COUNTED} times or more; its error is that on a set which it was not fitted on.",
         tuple(findings),
-        (
-            Table(
-                ("procedure", "set", "copies", "plain samples that are copies", "replicated", "median nats"),
-                tuple(rows),
-            ),
-        ),
+        (Table(columns, tuple(row for case in cases for row in _doses(case, procedures))),),
         save(_drawn(cases, first), pictures, "dose"),
         f"Left: copies and value ({first.name}; a triangle was not replicated). Right: value and plain samples until a "
         "copy, with 95 % intervals, the fitted line, and what the bound allows.",
@@ -115,17 +113,14 @@ def _calibration(procedure: Procedure, sets: Sequence[Points]) -> Finding:
     )
 
 
-def _doses(case: Case, procedure: Procedure, medians: dict[int, float]) -> list[tuple[str, ...]]:
+def _doses(case: Case, procedures: Sequence[Procedure]) -> list[tuple[str, ...]]:
+    medians = [case.medians(procedure) for procedure in procedures]
     rows: list[tuple[str, ...]] = []
     for dose in (*DOSES, 1, 0):
-        images = [i for i in medians if case.data.copies[i] == dose]
-        values = [medians[i] for i in images]
+        images = [i for i in case.steady if case.data.copies[i] == dose]
         counts = ", ".join(f"{case.truth.rates[i]:.2%}" for i in images)
-        finite = sorted(value for value in values if value < math.inf)
-        told = ", ".join(f"{value:.0f}" for value in finite) or "-"
-        rows.append(
-            (procedure.name, case.name, str(dose or "held out"), counts, f"{len(finite)} of {len(images)}", told)
-        )
+        values = (", ".join(told(known[i]) for i in images) for known in medians)
+        rows.append((case.name, str(dose or "held out"), counts, *values))
     return rows
 
 

@@ -1,7 +1,7 @@
 """Spread over seeds: how far an image's value, and its verdict, depend on luck; and procedures against the first."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from benchmarks.evidence.audits import Procedure, grouped
 from benchmarks.evidence.case import Case
 from benchmarks.evidence.claim import COLOURS, Claim, Finding, Table, at_least, at_most, save
-from benchmarks.evidence.measures import auc, mean, quantiles, rank_correlation, spread
+from benchmarks.evidence.measures import auc, mean, middle, rank_correlation, spread
 
 CONFIRMED = 0.9
 """Share of fresh samples that are copies from which on the noise that was found is taken to replicate."""
@@ -23,57 +23,57 @@ class Steadiness:
 
     Attributes:
         images: Those audited with every seed.
-        replicated: Those of them replicated with every seed.
-        median: Over these, of the image's median nats.
-        range: Over these, of the image's interquartile range in nats.
-        relative: Over these, of that range over that median.
+        values: Of those replicated with every seed, by set and number, their values over the seeds.
         agreement: Share of verdicts that are the more frequent one of their image.
         confirmed: Share of images replicated with the first seed whose fresh samples confirm it.
-        correlation: Spearman of values and copies, over repeated images, averaged over the sets.
+        correlation: Spearman of median values and copies, over repeated images, averaged over the sets.
         area: AUC by direct count of one seed, averaged over the sets.
         evaluations: An image.
     """
 
     images: int
-    replicated: int
-    median: float
-    range: float
-    relative: float
+    values: dict[tuple[str, int], list[float]]
     agreement: float
     confirmed: float
     correlation: float
     area: float
     evaluations: float
 
+    def median(self, images: Iterable[tuple[str, int]]) -> float:
+        """Over images, the median of their median nats."""
+        return middle([middle(self.values[image]) for image in images])
+
+    def range(self, images: Iterable[tuple[str, int]]) -> float:
+        """Over images, the median of their interquartile ranges in nats."""
+        return middle([spread(self.values[image]) for image in images])
+
+    def relative(self) -> float:
+        """Over all, the median of an image's interquartile range over its median."""
+        return middle([spread(values) / middle(values) for values in self.values.values()])
+
 
 def steadiness(cases: Sequence[Case], procedure: Procedure) -> Steadiness:
     """The steady images of all sets, with every seed."""
-    medians, ranges, agreements, rates, correlations, areas, evaluations = [], [], [], [], [], [], []
-    images = 0
+    values: dict[tuple[str, int], list[float]] = {}
+    agreements, rates, correlations, areas, evaluations = [], [], [], [], []
     for case in cases:
         audits = case.over_seeds(procedure)
         evaluations += [audit.evaluations for audit in audits]
         for group in grouped(audits):
-            images += 1
-            passed = np.mean([row.replicated for row in group])
+            passed = mean([row.replicated for row in group])
             agreements.append(max(passed, 1 - passed))
             if passed == 1:
-                values = [row.value for row in group]
-                medians.append(np.median(values))
-                ranges.append(spread(values))
+                values[case.name, group[0].image] = [row.value for row in group]
             if group[0].fresh is not None:
                 rates.append(group[0].fresh)
-        known = case.medians(procedure)
-        found = [i for i in case.repeated if known[i] < math.inf]
-        correlations.append(rank_correlation([known[i] for i in found], case.data.copies[found]))
+        medians = case.medians(procedure)
+        found = [i for i in case.repeated if medians[i] < math.inf]
+        correlations.append(rank_correlation([medians[i] for i in found], case.data.copies[found]))
         once = case.once(procedure)
         areas.append(auc([-row.value for row in once], case.memorized([row.image for row in once])))
     return Steadiness(
-        images=images,
-        replicated=len(medians),
-        median=quantiles(medians, 0.5)[0],
-        range=quantiles(ranges, 0.5)[0],
-        relative=quantiles(np.array(ranges) / np.array(medians), 0.5)[0],
+        images=len(agreements),
+        values=values,
         agreement=mean(agreements),
         confirmed=mean([rate >= CONFIRMED for rate in rates]),
         correlation=mean(correlations),
@@ -85,60 +85,55 @@ def steadiness(cases: Sequence[Case], procedure: Procedure) -> Steadiness:
 def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path) -> Claim:
     """Each procedure's steadiness; every one but the first is held against the first."""
     found = {procedure.name: steadiness(cases, procedure) for procedure in procedures}
-    first = found[procedures[0].name]
+    (name, first), *others = found.items()
     findings = [
-        Finding(f"{procedures[0].name}: interquartile range over the median, of an image", f"{first.relative:.2f}"),
-        Finding(
-            f"{procedures[0].name}: verdicts that agree with their image's more frequent one", f"{first.agreement:.1%}"
-        ),
-        Finding(f"{procedures[0].name}: noise found that fresh samples confirm", f"{first.confirmed:.1%}"),
+        Finding(f"{name}: interquartile range over the median, of an image", f"{first.relative():.2f}"),
+        Finding(f"{name}: verdicts that agree with their image's more frequent one", f"{first.agreement:.1%}"),
+        Finding(f"{name}: noise found that fresh samples confirm", f"{first.confirmed:.1%}"),
     ]
-    for procedure in procedures[1:]:
-        one = found[procedure.name]
+    for other, one in others:
+        both = [image for image in first.values if image in one.values]
+        ranges, medians = one.range(both) / first.range(both), one.median(both) / first.median(both)
+        over = f"over that of {name}, {len(both)} images"
         findings += [
-            at_most(
-                f"{procedure.name}: interquartile range, over that of {procedures[0].name}",
-                one.range / first.range,
-                0.2,
-            ),
-            at_most(f"{procedure.name}: median, over that of {procedures[0].name}", one.median / first.median, 1 / 3),
-            at_least(f"{procedure.name}: noise found that fresh samples confirm", one.confirmed, first.confirmed),
-            at_most(f"{procedure.name}: Spearman with the copies", one.correlation, first.correlation),
-            at_least(f"{procedure.name}: AUC by direct count", one.area, first.area),
-            at_most(
-                f"{procedure.name}: evaluations, over those of {procedures[0].name}",
-                one.evaluations / first.evaluations,
-                1,
-            ),
+            at_most(f"{other}: interquartile range, {over}", ranges, 0.2),
+            at_most(f"{other}: median, {over}", medians, 1 / 3),
+            at_least(f"{other}: share of noise found that fresh samples confirm", one.confirmed, first.confirmed),
+            at_most(f"{other}: Spearman with the copies", one.correlation, first.correlation),
+            at_least(f"{other}: AUC by direct count", one.area, first.area),
+            at_most(f"{other}: evaluations, over those of {name}", one.evaluations / first.evaluations, 1),
         ]
-    head = ("procedure", "replicated with every seed", "median nats", "IQR", "IQR / median", "verdicts agree")
-    more = ("confirmed", "Spearman", "AUC", "evaluations an image")
-    rows = tuple(
-        (
-            name,
-            f"{one.replicated} of {one.images}",
-            f"{one.median:.1f}",
-            f"{one.range:.1f}",
-            f"{one.relative:.2f}",
-            f"{one.agreement:.1%}",
-            f"{one.confirmed:.1%}",
-            f"{one.correlation:.3f}",
-            f"{one.area:.3f}",
-            f"{one.evaluations:,.0f}",
-        )
-        for name, one in found.items()
-    )
     budget = cases[0].budget
     return Claim(
         "stability",
         "The value of an image does not depend on the seed",
-        f"{first.images} images, {budget.seeds} seeds. Noise is confirmed where {CONFIRMED:.0%} or more of "
-        f"{budget.fresh} fresh samples from it are copies. The first procedure is reported; others are held "
-        "against it.",
+        f"{first.images} images, {budget.seeds} seeds; ranges and medians are of images replicated with every seed. "
+        f"Noise is confirmed where {CONFIRMED:.0%} or more of {budget.fresh} fresh samples from it are copies. The "
+        "first procedure is reported; others are held against it.",
         tuple(findings),
-        (Table((*head, *more), rows),),
+        (Table(COLUMNS, tuple((name, *_cells(one)) for name, one in found.items())),),
         save(_drawn(cases, procedures), pictures, "stability"),
         "Each replicated image's values over the seeds, images sorted by their median.",
+    )
+
+
+COLUMNS = (
+    *("procedure", "replicated with every seed", "median nats", "IQR", "IQR / median", "verdicts agree"),
+    *("confirmed", "Spearman", "AUC", "evaluations an image"),
+)
+
+
+def _cells(one: Steadiness) -> tuple[str, ...]:
+    return (
+        f"{len(one.values)} of {one.images}",
+        f"{one.median(one.values):.1f}",
+        f"{one.range(one.values):.1f}",
+        f"{one.relative():.2f}",
+        f"{one.agreement:.1%}",
+        f"{one.confirmed:.1%}",
+        f"{one.correlation:.3f}",
+        f"{one.area:.3f}",
+        f"{one.evaluations:,.0f}",
     )
 
 

@@ -8,12 +8,15 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from benchmarks.evidence import truth
-from benchmarks.evidence.audits import SHORT, Audit, Procedure
+from benchmarks.evidence.audits import SHORT, Procedure
 from benchmarks.evidence.case import SOME_DOSES, Case
-from benchmarks.evidence.claim import COLOURS, Claim, Finding, Table, save
-from benchmarks.evidence.measures import quantiles
+from benchmarks.evidence.claim import COLOURS, Claim, Finding, Table, listed, save, told
+from benchmarks.evidence.measures import mean, middle
 from benchmarks.evidence.models import MOMENTS
 from benchmarks.evidence.truth import Truth
+
+REPEATED = 16
+"""Copies from which on an image's value is looked for along training."""
 
 
 def counted(case: Case, moment: float) -> Truth:
@@ -25,7 +28,7 @@ def counted(case: Case, moment: float) -> Truth:
         case.data,
         moment=moment,
         threshold=case.truth.threshold,
-        samples=case.budget.samples,
+        samples=case.budget.early,
         steps=SHORT.sampler_steps,
     )
 
@@ -37,38 +40,32 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
     lines: dict[str, list[float]] = {}
     for case in cases:
         audits = [case.audit(procedure, case.along, moment=moment) for moment in MOMENTS]
-        counts = [counted(case, moment).counts for moment in MOMENTS]
-        memorized = [i for i, row in enumerate(audits[-1].rows) if row.copies >= 16 and row.replicated]
-        middles = [_median(audit, memorized) for audit in audits]
+        truths = [counted(case, moment) for moment in MOMENTS]
+        middles = [middle([row.value for row in audit.rows if row.copies >= REPEATED]) for audit in audits]
         lines[case.name] = middles
-        told = " > ".join(f"{value:.1f}" for value in middles)
-        what = f"{case.name}: median nats of {len(memorized)} images with 16 copies or more, along training"
-        falls = all(a > b for a, b in pairwise(middles))
-        findings.append(Finding(what, told, "falls at every moment", falls))
-        early = [row for row in audits[0].rows if counts[0][row.image] == 0]
+        what = f"{case.name}: median nats of the images with {REPEATED} copies or more, along training"
+        falls = all(a >= b for a, b in pairwise(middles)) and middles[-1] < middles[0]
+        findings.append(Finding(what, ", ".join(map(told, middles)), "falls, and never rises", falls))
+        early = [row for row in audits[0].rows if truths[0].counts[row.image] == 0]
         flagged = sum(row.replicated for row in early)
         what = f"{case.name}: flagged after {MOMENTS[0]:.0%} of training, of the images that never came back then"
         findings.append(Finding(what, f"{flagged} of {len(early)}", "none", flagged == 0))
-        for moment, audit, count in zip(MOMENTS, audits, counts, strict=True):
+        for moment, audit, known in zip(MOMENTS, audits, truths, strict=True):
             for dose in (*SOME_DOSES, 0):
                 group = [row for row in audit.rows if row.copies == dose]
-                copies = sum(int(count[row.image]) for row in group) / (len(group) * case.truth.samples)
-                values = ", ".join("-" if row.value == math.inf else f"{row.value:.0f}" for row in group)
+                copies = mean([known.rates[row.image] for row in group])
+                values = ", ".join(told(row.value) for row in group)
                 rows.append((case.name, f"{moment:.0%}", str(dose or "held out"), f"{copies:.2%}", values))
     return Claim(
         "training",
         "The values of repeated images fall along training, and a model that was stopped early is not flagged",
-        f"The models as they were after {', '.join(f'{m:.0%}' for m in MOMENTS)} of training; {procedure.name}, one "
-        "seed. An image is flagged if it was replicated within the budget.",
+        f"The models as they were after {listed([f'{moment:.0%}' for moment in MOMENTS])} of training; "
+        f"{procedure.name}, one seed. An image is flagged if it was replicated within the budget.",
         tuple(findings),
         (Table(("set", "trained", "copies", "plain samples that are copies", "nats in all"), tuple(rows)),),
         save(_drawn(lines), pictures, "training"),
-        "Median value of the images with 16 copies or more; where a line begins late, half were not replicated before.",
+        f"Median value of the images with {REPEATED} copies or more; it is infinite where a line has not begun.",
     )
-
-
-def _median(audit: Audit, places: Sequence[int]) -> float:
-    return quantiles([audit.rows[place].value for place in places], 0.5)[0]
 
 
 def _drawn(lines: dict[str, list[float]]) -> Figure:
