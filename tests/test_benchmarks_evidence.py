@@ -43,7 +43,7 @@ BUDGET = Budget(
     exact=1,
     guided=1,
 )
-QUICK = SHORT.changed(max_steps=60, draws=4, check_images=4)
+QUICK = SHORT.changed(max_steps=40, draws=4, check_images=4)
 PROCEDURES = Procedure("published", QUICK), Procedure("other", QUICK.changed(learning_rate=0.05))
 
 
