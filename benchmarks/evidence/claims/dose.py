@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from benchmarks.evidence.audits import Procedure
 from benchmarks.evidence.case import Case
-from benchmarks.evidence.claim import COLOURS, GREEN, Claim, Finding, Table, at_least, at_most, save, told
+from benchmarks.evidence.claim import COLOURS, Claim, Finding, Table, at_least, at_most, listed, save, told
 from benchmarks.evidence.data import DOSES
 from benchmarks.evidence.measures import auc, quantiles, rank_correlation
 from invmm_eval.bound import least_kl
@@ -58,7 +59,7 @@ def factors(sets: Sequence[Points]) -> NDArray[np.float64]:
 def countable(case: Case, procedure: Procedure) -> list[int]:
     """The images that came back often enough, and that have a value."""
     medians = case.medians(procedure)
-    return [i for i in case.repeated if case.truth.counts[i] >= COUNTED and medians[i] < math.inf]
+    return [i for i in case.repeated if case.truth.counts[i] >= COUNTED and 0 < medians[i] < math.inf]
 
 
 def points(case: Case, procedure: Procedure) -> Points:
@@ -83,7 +84,6 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
             area = auc([-row.value for row in once], seen)
             findings.append(at_least(f"{title}: AUC, {seen.sum()} memorized of {len(seen)} images", area, 0.99))
         findings.append(_calibration(procedure, [points(case, procedure) for case in cases]))
-    first = procedures[0]
     names = (f"{procedure.name}: median nats of each" for procedure in procedures)
     columns = ("set", "copies", "plain samples that are copies of each", *names)
     return Claim(
@@ -91,25 +91,25 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
         "The value falls as copies rise, and it tells what is memorized from what is not",
         f"An image is memorized if it came back at least once in {cases[0].budget.samples} plain samples. Values are "
         f"medians over {cases[0].budget.seeds} seeds; the AUC is that of one seed, with single-copy and held-out "
-        "images. "
-        f"The calibration is a line through log samples until a copy and log nats, over images that came back "
-        f"{COUNTED} times or more; its error is that on a set which it was not fitted on.",
+        "images. The calibration is a line through log samples until a copy and log nats, over images that came "
+        f"back {COUNTED} times or more; its error is that on a set which it was not fitted on.",
         tuple(findings),
         (Table(columns, tuple(row for case in cases for row in _doses(case, procedures))),),
-        save(_drawn(cases, first), pictures, "dose"),
-        f"Left: copies and value ({first.name}; a triangle was not replicated). Right: value and plain samples until a "
-        "copy, with 95 % intervals, the fitted line, and what the bound allows.",
+        save(_drawn(cases, procedures), pictures, "dose"),
+        f"{listed([procedure.name for procedure in procedures]).capitalize()}, from above. Left: copies and value; what "
+        "was not replicated is a triangle at the top. Right: value and plain samples until a copy, with 95 % "
+        "intervals, the fitted line, and the least value that the bound of docs/number.md allows.",
     )
 
 
 def _calibration(procedure: Procedure, sets: Sequence[Points]) -> Finding:
     line = Calibration.fitted(sets)
-    middle, most = quantiles(factors(sets), 0.5, 0.9)
+    median, most = quantiles(factors(sets), 0.5, 0.9)
     count = sum(len(nats) for nats, _ in sets)
     return Finding(
         f"{procedure.name}: samples until a copy = {10**line.level:.3g} x nats^{line.slope:.2f}, by {count} images; "
         "misses those of another set by a factor of",
-        f"{middle:.1f} (median), {most:.1f} (90 %)",
+        f"{median:.1f} (median), {most:.1f} (90 %)",
     )
 
 
@@ -124,30 +124,39 @@ def _doses(case: Case, procedures: Sequence[Procedure]) -> list[tuple[str, ...]]
     return rows
 
 
-def _drawn(cases: Sequence[Case], procedure: Procedure) -> Figure:
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    every = [value for case in cases for value in case.medians(procedure).values() if value < math.inf]
-    roof = 2 * max(every)
-    for position, (case, colour) in enumerate(zip(cases, COLOURS, strict=False)):
-        medians = case.medians(procedure)
-        place = 2 ** (0.15 * (position - 1))
+def _drawn(cases: Sequence[Case], procedures: Sequence[Procedure]) -> Figure:
+    figure = Figure(figsize=(9, 3.6 * len(procedures)), layout="constrained")
+    for procedure, (left, right) in zip(procedures, figure.subplots(len(procedures), 2, squeeze=False), strict=True):
+        _values(left, cases, procedure)
+        _calibrated(right, cases, procedure)
+    return figure
+
+
+def _values(axes: Axes, cases: Sequence[Case], procedure: Procedure) -> None:
+    medians = [case.medians(procedure) for case in cases]
+    roof = 2 * max((value for known in medians for value in known.values() if value < math.inf), default=1)
+    for position, (case, known, colour) in enumerate(zip(cases, medians, COLOURS, strict=False)):
+        beside = 2 ** (0.15 * (position - 1))
         for finite, marker in ((True, "o"), (False, "^")):
-            images = [i for i in case.repeated if (medians[i] < math.inf) == finite]
-            heights = [min(medians[i], roof) for i in images]
+            images = [i for i in case.repeated if (known[i] < math.inf) == finite]
+            heights = [min(known[i], roof) for i in images]
             label = case.name if finite else None
-            left.scatter(case.data.copies[images] * place, heights, s=14, marker=marker, color=colour, label=label)
-        nats, samples = points(case, procedure)
+            axes.scatter(case.data.copies[images] * beside, heights, s=14, marker=marker, color=colour, label=label)
+    axes.set(xscale="log", yscale="log", xlabel="copies in the training set", ylabel="value, nats in all")
+    axes.set_xticks(DOSES, [str(dose) for dose in DOSES])
+    axes.minorticks_off()
+    axes.legend(frameon=False)
+
+
+def _calibrated(axes: Axes, cases: Sequence[Case], procedure: Procedure) -> None:
+    sets = [points(case, procedure) for case in cases]
+    for case, (nats, samples), colour in zip(cases, sets, COLOURS, strict=False):
         ends = np.array([case.truth.interval(i) for i in countable(case, procedure)]).reshape(-1, 2)
         spans = [samples - 1 / ends[:, 1], 1 / ends[:, 0] - samples]
-        right.errorbar(nats, samples, spans, fmt="o", markersize=3, linewidth=0.7, color=colour, label=case.name)
-    line = Calibration.fitted([points(case, procedure) for case in cases])
-    grid = np.geomspace(min(every), max(every))
-    right.plot(grid, line.samples(grid), color="black", linewidth=1, label="fitted")
+        axes.errorbar(nats, samples, spans, fmt="o", markersize=3, linewidth=0.7, color=colour, label=case.name)
+    every = np.sort(np.concatenate([nats for nats, _ in sets]))
+    axes.plot(every, Calibration.fitted(sets).samples(every), color="black", linewidth=1, label="fitted")
     shares = np.geomspace(0.5, 1e-4)
-    right.plot([least_kl(0.9, share) for share in shares], 1 / shares, "--", color=GREEN, linewidth=1, label="bound")
-    left.set(xscale="log", yscale="log", xlabel="copies in the training set", ylabel="value, nats in all")
-    right.set(xscale="log", yscale="log", xlabel="value, nats in all", ylabel="plain samples until a copy")
-    left.legend(frameon=False)
-    right.legend(frameon=False)
-    return figure
+    axes.plot([least_kl(0.9, share) for share in shares], 1 / shares, "--", color="black", linewidth=1, label="bound")
+    axes.set(xscale="log", yscale="log", xlabel="value, nats in all", ylabel="plain samples until a copy")
+    axes.legend(frameon=False)
