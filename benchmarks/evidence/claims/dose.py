@@ -96,9 +96,9 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
         tuple(findings),
         (Table(columns, tuple(row for case in cases for row in _doses(case, procedures))),),
         save(_drawn(cases, procedures), pictures, "dose"),
-        f"{listed([procedure.name for procedure in procedures]).capitalize()}, from above. Left: copies and value; what "
-        "was not replicated is a triangle at the top. Right: value and plain samples until a copy, with 95 % "
-        "intervals, the fitted line, and the least value that the bound of docs/number.md allows.",
+        f"From above: {listed([procedure.name for procedure in procedures])}. Left: copies and value; what was not "
+        "replicated is a triangle at the top. Right: value and plain samples until a copy, with 95 % intervals, the "
+        "fitted line, and the least value that the bound of docs/number.md allows.",
     )
 
 
