@@ -28,7 +28,7 @@ from invmm_eval.weight import AdaptiveWeight
 from tests.test_benchmarks_families import known
 
 DOCS = Path(__file__).parents[1] / "docs"
-TINY = Training((16, 32), 300)
+TINY = Training((16, 32), 250)
 BUDGET = Budget(
     {"even": TINY, "odd": TINY},
     samples=512,
@@ -43,7 +43,7 @@ BUDGET = Budget(
     exact=1,
     guided=1,
 )
-QUICK = SHORT.changed(max_steps=40, draws=4, check_images=4)
+QUICK = SHORT.changed(max_steps=40, draws=4, check_images=4, sampler_steps=10)
 PROCEDURES = Procedure("published", QUICK), Procedure("other", QUICK.changed(learning_rate=0.05))
 
 

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 RED, GREEN, BLUE = "#b3261e", "#386a20", "#0b57d0"
 COLOURS = (RED, GREEN, BLUE, "#7d5260", "#6750a4")
@@ -79,6 +81,11 @@ def at_most(what: str, value: float, target: float) -> Finding:
 def told(value: float) -> str:
     """Nats for a table; infinite where there is none."""
     return "∞" if value == math.inf else f"{value:.1f}" if value < 10 else f"{value:.0f}"
+
+
+def scale(values: ArrayLike) -> str:
+    """Logarithmic for an axis of such values, if there is any that it can show."""
+    return "log" if (np.nan_to_num(np.asarray(values, float)) > 0).any() else "linear"
 
 
 def save(figure: Figure, pictures: Path, name: str) -> str:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.evidence.audits import Procedure, grouped
 from benchmarks.evidence.case import Case
-from benchmarks.evidence.claim import COLOURS, Claim, Finding, Table, at_least, at_most, save
+from benchmarks.evidence.claim import COLOURS, Claim, Finding, Table, at_least, at_most, save, scale
 from benchmarks.evidence.measures import auc, mean, middle, rank_correlation, spread
 
 CONFIRMED = 0.9
@@ -140,6 +140,7 @@ def _cells(one: Steadiness) -> tuple[str, ...]:
 def _drawn(cases: Sequence[Case], procedures: Sequence[Procedure]) -> Figure:
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     axes = figure.subplots()
+    heights: list[float] = []
     for procedure, colour in zip(procedures, COLOURS, strict=False):
         groups = [
             sorted(row.value for row in group if row.value < math.inf)
@@ -147,10 +148,11 @@ def _drawn(cases: Sequence[Case], procedures: Sequence[Procedure]) -> Figure:
             for group in grouped(case.over_seeds(procedure))
         ]
         groups = sorted((group for group in groups if group), key=lambda group: float(np.median(group)))
+        heights += [value for group in groups for value in group]
         for place, group in enumerate(groups):
             axes.plot([place] * 2, [group[0], group[-1]], color=colour, linewidth=0.6)
             label = procedure.name if place == 0 else None
             axes.scatter([place] * len(group), group, s=6, color=colour, label=label)
-    axes.set(yscale="log", xlabel="image", ylabel="value, nats in all")
+    axes.set(yscale=scale(heights), xlabel="image", ylabel="value, nats in all")
     axes.legend(frameon=False)
     return figure

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from benchmarks.evidence import truth
 from benchmarks.evidence.audits import SHORT, Procedure
 from benchmarks.evidence.case import SOME_DOSES, Case
-from benchmarks.evidence.claim import COLOURS, Claim, Finding, Table, listed, save, told
+from benchmarks.evidence.claim import COLOURS, Claim, Finding, Table, listed, save, scale, told
 from benchmarks.evidence.measures import mean, middle
 from benchmarks.evidence.models import MOMENTS
 from benchmarks.evidence.truth import Truth
@@ -71,10 +71,10 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
 def _drawn(lines: dict[str, list[float]]) -> Figure:
     figure = Figure(figsize=(5, 3.4), layout="constrained")
     axes = figure.subplots()
-    for (name, values), colour in zip(lines.items(), COLOURS, strict=False):
-        shown = [value if value < math.inf else math.nan for value in values]
-        axes.plot(MOMENTS, shown, "o-", color=colour, label=name)
-    axes.set(xscale="log", yscale="log", xlabel="share of training", ylabel="value, nats in all")
+    shown = [[value if value < math.inf else math.nan for value in values] for values in lines.values()]
+    for name, values, colour in zip(lines, shown, COLOURS, strict=False):
+        axes.plot(MOMENTS, values, "o-", color=colour, label=name)
+    axes.set(xscale="log", yscale=scale(shown), xlabel="share of training", ylabel="value, nats in all")
     axes.set_xticks(MOMENTS, [f"{moment:.0%}" for moment in MOMENTS], minor=False)
     axes.legend(frameon=False)
     return figure

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.evidence.audits import Audit, Procedure
 from benchmarks.evidence.case import SOME_DOSES, Case
-from benchmarks.evidence.claim import BLUE, RED, Claim, Finding, Table, listed, save
+from benchmarks.evidence.claim import BLUE, RED, Claim, Finding, Table, listed, save, scale
 from benchmarks.evidence.measures import mean, middle
 from invmm_eval.recipe import Recipe
 
@@ -99,6 +99,7 @@ def _drawn(outcomes: dict[str, Outcome], adaptive: str) -> Figure:
     for name, outcome in outcomes.items():
         axes.scatter(outcome.success, outcome.nats, s=22, color=RED if name == adaptive else BLUE)
         axes.annotate(name, (outcome.success, outcome.nats), (4, 3), textcoords="offset points", fontsize=8)
-    axes.set(yscale="log", xlabel="share of memorized images replicated", ylabel="median nats in all")
+    heights = [outcome.nats for outcome in outcomes.values()]
+    axes.set(yscale=scale(heights), xlabel="share of memorized images replicated", ylabel="median nats in all")
     axes.margins(x=0.25)
     return figure
