@@ -77,7 +77,7 @@ def check(
         backbone: The model.
         similarity: What compares samples with images.
         trials: One for each image.
-        recipe: K, the sampler's steps and the guidance scales.
+        recipe: K, the sampler, its steps and the guidance scales.
         threshold: beta.
         micro_batch: At most so many samples are made together.
         complete: Draw all K samples at all scales, whatever fails.
@@ -103,6 +103,7 @@ def check(
             scales.to(noise.device),
             steps=recipe.sampler_steps,
             micro_batch=micro_batch,
+            sampler=recipe.sampler,
         )
         features = torch.split(similarity.embed(images), counts)
         pixels = torch.split((images * 255).round().to("cpu", torch.uint8), counts)

@@ -103,7 +103,7 @@ def replicate(
         result: A result that did not fail, made now or loaded.
         noise: The family that its q is from.
         n: How many.
-        recipe: Gives the sampler's steps; None takes the backbone's published one.
+        recipe: Gives the sampler and its steps; None takes the backbone's published one.
         seed: Of the random numbers.
         guidance: Guidance scale; None takes the one that did best at the last check.
 
@@ -129,6 +129,7 @@ def replicate(
             torch.full((n,), scale, device=backbone.device),
             steps=recipe.sampler_steps,
             micro_batch=recipe.draws,
+            sampler=recipe.sampler,
         )
 
 
