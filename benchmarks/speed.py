@@ -251,24 +251,27 @@ def bare(backbone: Backbone, asked: Counted) -> None:
             backbone.predict_x0(x_t, t, context)
 
 
-def limit(pairs: int, device: str | None) -> dict[str, float]:
+def limit(pairs: int, audits: int, device: str | None) -> dict[str, float]:
     clock, figures = Clock(find_device(device)), {}
     for model in FIFTH:
         step = planned(model, device, max_steps=10, check_images=1, sampler_steps=1, guidance=(1.0,))
-        audit = planned(model, device, max_steps=50)
-        for name, plan in (("step", step), ("audit", audit)):
+        audit = planned(model, device, max_steps=20)
+        for name, plan, count in (("step", step, pairs), ("audit", audit, audits)):
             targets = targets_of(memorized_and_new(model)[1][:1], plan.backbone)
             asked = Counted(plan.backbone)
             measured(plan, targets, asked)
             ours, network = partial(measured, plan, targets), partial(bare, plan.backbone, asked)
-            _, _, figures[f"{model}: {name} over bare network"] = clock.pairs(ours, network, pairs)
+            _, _, figures[f"{model}: {name} over bare network"] = clock.pairs(ours, network, count)
     return figures
 
 
-def against_plain(checks: int, most: int, device: str | None) -> dict[str, Any]:
-    """The authors' script for pixel models freezes the weights, the one for Stable Diffusion does not."""
+AS_PUBLISHED = (("pixel", False), ("guided", True))
+"""Whether weights take gradients in the authors' script of that kind: frozen for pixels, not for Stable Diffusion."""
+
+
+def against_plain(procedures: Sequence[tuple[str, bool]], checks: int, most: int, device: str | None) -> dict[str, Any]:
     clock, figures = Clock(find_device(device)), {}
-    for model, learning in (("pixel", False), ("pixel", True), ("guided", True)):
+    for model, learning in procedures:
         plan = planned(model, device, max_steps=checks * FIFTH[model]["check_every"])
         other = planned(model, device).backbone
         slow = with_gradients(other) if learning else other
@@ -297,10 +300,11 @@ def channels_last(path: Path, device: str | None) -> Any:
     return pipeline
 
 
-def options(checks: int, most: int, device: str | None) -> dict[str, Any]:
+def options(models: Sequence[str], checks: int, most: int, device: str | None) -> dict[str, Any]:
     """Another seed is no option: it tells how far values lie apart anyway."""
     clock, figures = Clock(find_device(device)), {}
-    for model, path in (("pixel", MODEL), ("guided", GUIDED)):
+    for model in models:
+        path = MODEL if model == "pixel" else GUIDED
         shorter = {"sampler": "dpm-solver++", "sampler_steps": FIFTH[model]["sampler_steps"] * 2 // 5}
         max_steps = checks * FIFTH[model]["check_every"]
         default = planned(model, device, max_steps=max_steps)
@@ -409,9 +413,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     quick, device = chosen.quick, chosen.device
     parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "limit": lambda: limit(3 if quick else 9, device),
-        "plain": lambda: against_plain(3 if quick else 20, 1 if quick else 3, device),
-        "options": lambda: options(3 if quick else 20, 1 if quick else 3, device),
+        "limit": lambda: limit(3 if quick else 9, 1 if quick else 9, device),
+        "plain": lambda: (
+            against_plain(AS_PUBLISHED, 3, 1, device)
+            if quick
+            else against_plain((*AS_PUBLISHED, ("pixel", True)), 20, 3, device)
+        ),
+        "options": lambda: options(("guided",), 3, 1, device) if quick else options(tuple(FIFTH), 20, 3, device),
         "batch": lambda: batches((1, 4) if quick else (1, 2, 4, 8, 16), 5 if quick else 25, device),
         "workers": lambda: workers(1 if quick else 5, 2 if quick else 4, 5 if quick else 25, device),
         "size": lambda: sizes(1 if quick else 5, device),
