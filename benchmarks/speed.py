@@ -270,7 +270,8 @@ AS_PUBLISHED = (("pixel", False), ("guided", True))
 
 
 def against_plain(procedures: Sequence[tuple[str, bool]], checks: int, most: int, device: str | None) -> dict[str, Any]:
-    clock, figures = Clock(find_device(device)), {}
+    clock = Clock(find_device(device))
+    figures: dict[str, Any] = {}
     for model, learning in procedures:
         plan = planned(model, device, max_steps=checks * FIFTH[model]["check_every"])
         other = planned(model, device).backbone
@@ -302,10 +303,11 @@ def channels_last(path: Path, device: str | None) -> Any:
 
 def options(models: Sequence[str], checks: int, most: int, device: str | None) -> dict[str, Any]:
     """Another seed is no option: it tells how far values lie apart anyway."""
-    clock, figures = Clock(find_device(device)), {}
+    clock = Clock(find_device(device))
+    figures: dict[str, Any] = {}
     for model in models:
         path = MODEL if model == "pixel" else GUIDED
-        shorter = {"sampler": "dpm-solver++", "sampler_steps": FIFTH[model]["sampler_steps"] * 2 // 5}
+        shorter: dict[str, Any] = {"sampler": "dpm-solver++", "sampler_steps": FIFTH[model]["sampler_steps"] * 2 // 5}
         max_steps = checks * FIFTH[model]["check_every"]
         default = planned(model, device, max_steps=max_steps)
         chosen = [picture for group in memorized_and_new(model) for picture in group[:most]]

@@ -37,7 +37,7 @@ def test_the_plain_procedure_and_the_engine_agree(
 
 
 def test_they_agree_on_the_guided_model_whose_prompt_is_searched() -> None:
-    quick = {"max_steps": 4, "check_every": 2, "draws": 4, "check_images": 2, "sampler_steps": 3}
+    quick: dict[str, Any] = {"max_steps": 4, "check_every": 2, "draws": 4, "check_images": 2, "sampler_steps": 3}
     for threshold, status in ((-1.0, Status.REPLICATED), (1.1, Status.EXHAUSTED)):
         asked = planned("guided", "cpu", **quick, threshold=threshold)
         memorized, new = memorized_and_new("guided")
