@@ -19,6 +19,7 @@ import pyarrow as pa
 from invmm_eval.auditing import summarize
 from invmm_eval.bound import RATE, TELLING_NATS, least_share
 from invmm_eval.errors import InvMMError
+from invmm_eval.power import CONFIDENCE, most, percent
 from invmm_eval.recipe import DDPM, DEMO, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe
 from invmm_eval.result import Result, Status, rank
 from invmm_eval.store import Record, read
@@ -194,6 +195,7 @@ class Findings:
             )
         counts += f"; {self.exhausted:,} {_were(self.exhausted)} not within {recipe.max_steps:,} steps"
         yield counts + (f"; {self.failed:,} could not be measured." if self.failed else ".")
+        yield whole(self.replicated, self.measured)
         if self.replicated:
             first = self.results[0]
             yield f"The smallest value is that of {first.name or 'an unnamed image'}. {meaning(first)}"
@@ -220,6 +222,7 @@ class Findings:
             "Images": f"{shape} (channels, height, width)",
             "Noise family": _told(noise),
             "Similarity": _told({**similarity, "threshold": self.threshold}),
+            **self._calibration(),
             "Recipe": recipe.name,
             "Steps": f"at most {recipe.max_steps:,}, of {recipe.draws} draws each; learning rate "
             f"{recipe.learning_rate:g}; a check every {recipe.check_every}",
@@ -227,6 +230,17 @@ class Findings:
             f"steps of the sampler {recipe.sampler}; guidance " + ", ".join(f"{scale:g}" for scale in recipe.guidance),
             "Seed": str(config["seed"]),
             "Versions": ", ".join(f"{name} {version}" for name, version in config["versions"].items()),
+        }
+
+    def _calibration(self) -> dict[str, str]:
+        """Where the threshold is from, if that is known."""
+        if "calibration" not in self.config:
+            return {}
+        told = self.config["calibration"]
+        return {
+            "Threshold": f"set for a rate of {told['rate']:.2g} of false replicas on held-out images: "
+            f"{told['reached']:,} of {told['images']:,} reach it, and of more like them at most "
+            f"{percent(told['limit'])} do, at {percent(CONFIDENCE)} confidence"
         }
 
     @property
@@ -321,6 +335,15 @@ def meaning(result: Result) -> str:
     return (
         f"{value}. If the noise that was found gives a copy {RATE:.0%} of the time, ordinary sampling{asked} gives at "
         f"least one in {_rounded(1 / least_share(result.nats))} samples."
+    )
+
+
+def whole(replicated: int, measured: int) -> str:
+    """What so many of at least one image that did not fail say of the set that they were drawn from."""
+    drawn = "this image was" if measured == 1 else f"these {measured:,} images were"
+    return (
+        f"If {drawn} drawn at random from a larger set, at most {percent(most(replicated, measured))} of that set "
+        f"would be replicated within this recipe's budget, at {percent(CONFIDENCE)} confidence (exact binomial)."
     )
 
 

@@ -257,9 +257,10 @@ class Search:
         self.trace.append(Point(self.step, average, self.kl, self.weight.value, outcome.score))
         self.weight.check(average)
         self.last_check = outcome
-        if outcome.passed:
+        last = self.step >= recipe.max_steps
+        if outcome.passed and (recipe.stop or last):
             self.status = Status.REPLICATED
-        elif self.step >= recipe.max_steps:
+        elif last:
             self.status = Status.EXHAUSTED
 
     def fail(self, error: Exception) -> None:
@@ -336,10 +337,10 @@ class _Engine:
             search.settle()
         stepped = time.perf_counter()
         going = [search for search in going if not search.status]
-        last = [search for search in going if search.step >= self.recipe.max_steps]
-        early = [search for search in going if search not in last]
+        whole = [search for search in going if not self.recipe.stop or search.step >= self.recipe.max_steps]
+        early = [search for search in going if search not in whole]
         self._isolated(self._check, [(search, search.trial()) for search in early])
-        self._isolated(self._complete_check, [(search, search.trial()) for search in last])
+        self._isolated(self._complete_check, [(search, search.trial()) for search in whole])
         for search in searches:
             search.seconds_steps += (stepped - started) / len(searches)
             search.seconds_checks += (time.perf_counter() - stepped) / len(searches)
