@@ -227,7 +227,7 @@ class Findings:
             "Steps": f"at most {recipe.max_steps:,}, of {recipe.draws} draws each; learning rate "
             f"{recipe.learning_rate:g}; a check every {recipe.check_every}",
             "Check": f"{recipe.check_images} samples a guidance scale, which must all pass; {recipe.sampler_steps} "
-            "sampler steps; guidance " + ", ".join(f"{scale:g}" for scale in recipe.guidance),
+            f"steps of the sampler {recipe.sampler}; guidance " + ", ".join(f"{scale:g}" for scale in recipe.guidance),
             "Seed": str(config["seed"]),
             "Versions": ", ".join(f"{name} {version}" for name, version in config["versions"].items()),
         }

@@ -12,6 +12,7 @@ the run's seed and its own pixels, so that its result does not depend on its com
 """
 
 import hashlib
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Generator, Tensor
 
 from invmm_eval.backbone import Backbone
@@ -35,6 +37,7 @@ from invmm_eval.similarity import Similarity
 from invmm_eval.weight import AdaptiveWeight
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 def invert(
@@ -60,7 +63,8 @@ def invert(
         seed: With an image's pixels it decides all its random numbers.
         batch_size: Images searched together.
         micro_batch: At most so many rows go through the network at once. None takes one image's draws, with which an
-            image's result is the same bit for bit in any company.
+            image's result is the same bit for bit in any company. Where memory runs out it is halved for the rest of
+            the run, and nothing is lost.
         on_step: Called after each step with the searches under way, to be read only.
     """
     engine = _Engine(backbone, similarity, noise, recipe or backbone.recipe, seed, micro_batch)
@@ -99,7 +103,7 @@ def replicate(
         result: A result that did not fail, made now or loaded.
         noise: The family that its q is from.
         n: How many.
-        recipe: Gives the sampler's steps; None takes the backbone's published one.
+        recipe: Gives the sampler and its steps; None takes the backbone's published one.
         seed: Of the random numbers.
         guidance: Guidance scale; None takes the one that did best at the last check.
 
@@ -125,6 +129,7 @@ def replicate(
             torch.full((n,), scale, device=backbone.device),
             steps=recipe.sampler_steps,
             micro_batch=recipe.draws,
+            sampler=recipe.sampler,
         )
 
 
@@ -352,6 +357,28 @@ class _Engine:
                 for job in jobs:
                     self._isolated(work, [job])
 
+    def _fitting(self, work: Callable[[int], T]) -> T:
+        """Do the work with ``micro_batch`` rows at once, and with half as many from then on where memory runs out.
+
+        Raises:
+            InvMMError: It runs out for a single row, too.
+        """
+        while True:
+            try:
+                return work(self.micro_batch)
+            except RuntimeError as error:
+                if not should_reduce_batch_size(error):
+                    raise
+                if self.micro_batch == 1:
+                    raise InvMMError(
+                        "Memory ran out with a single row in the network; take a lower precision, or a device "
+                        "with more memory."
+                    ) from error
+            # Only now that the error is forgotten, and with it all that the failed call held.
+            clear_device_cache(garbage_collection=True)
+            self.micro_batch //= 2
+            _log.warning("Memory ran out, so at most %d rows go through the network at once now.", self.micro_batch)
+
     def _descend(self, jobs: Sequence[tuple[Search, _Draw]]) -> None:
         """One Adam step each. The network sees at most ``micro_batch`` rows, and gradients go to its inputs alone."""
         searches = [search for search, _ in jobs]
@@ -361,12 +388,12 @@ class _Engine:
         x_0 = torch.cat([search.x_0.expand(self.recipe.draws, *search.x_0.shape[1:]) for search in searches])
         searched = [name for name, tensor in context.items() if tensor.requires_grad]
         inputs = [n, *(context[name] for name in searched)]
-        losses: list[Tensor] = []
-        gradients: list[tuple[Tensor, ...]] = []
         # Scaled up on its way through the network, so that half precision does not lose the gradient of a mean over
         # many dimensions; a power of two changes no digit.
         scale = 1 << (n[0].numel() - 1).bit_length()
-        for cut in chunks(len(n), self.micro_batch):
+
+        def gradients(cut: slice) -> tuple[Tensor, ...]:
+            """The losses of some rows, and their gradients with respect to the inputs."""
             leaves = [tensor[cut].detach().requires_grad_() for tensor in inputs]
             told = {**rows(context, cut), **dict(zip(searched, leaves[1:], strict=True))}
             alpha_t, sigma_t = (broadcast(level, n) for level in self.backbone.schedule(t[cut]))
@@ -374,27 +401,31 @@ class _Engine:
             if not x0_hat.requires_grad:
                 raise InvMMError("The backbone's predict_x0 lets no gradient through to x_t; remove its no_grad.")
             row_losses = (x0_hat - x_0[cut]).square().flatten(1).mean(dim=1)
-            gradients.append(torch.autograd.grad(scale * row_losses.sum(), leaves, materialize_grads=True))
-            losses.append(row_losses.detach())
+            return row_losses.detach(), *torch.autograd.grad(scale * row_losses.sum(), leaves, materialize_grads=True)
+
+        portions = self._fitting(lambda size: [gradients(cut) for cut in chunks(len(n), size)])
+        losses, *received = (torch.cat(parts) for parts in zip(*portions, strict=True))
         for search in searches:
             search.forget_gradients()
         weights = torch.tensor([search.weight.value for search in searches], device=n.device)
         kl = torch.stack([search.noise.kl() for search in searches])
-        received = [torch.cat(parts) / (scale * self.recipe.draws) for parts in zip(*gradients, strict=True)]
-        torch.autograd.backward([weights @ kl, *inputs], [None, *received])
-        means = torch.cat(losses).view(len(searches), self.recipe.draws).mean(dim=1)
+        shares = [gradient / (scale * self.recipe.draws) for gradient in received]
+        torch.autograd.backward([weights @ kl, *inputs], [None, *shares])
+        means = losses.view(len(searches), self.recipe.draws).mean(dim=1)
         for search, loss in zip(searches, means, strict=True):
             search.take_step(loss)
 
     def _check(self, jobs: Sequence[tuple[Search, Trial]], *, complete: bool = False) -> None:
-        outcomes = check(
-            self.backbone,
-            self.similarity,
-            [trial for _, trial in jobs],
-            self.recipe,
-            threshold=self.similarity.threshold if self.recipe.threshold is None else self.recipe.threshold,
-            micro_batch=self.micro_batch,
-            complete=complete,
+        outcomes = self._fitting(
+            lambda size: check(
+                self.backbone,
+                self.similarity,
+                [trial for _, trial in jobs],
+                self.recipe,
+                threshold=self.similarity.threshold if self.recipe.threshold is None else self.recipe.threshold,
+                micro_batch=size,
+                complete=complete,
+            )
         )
         for (search, _), outcome in zip(jobs, outcomes, strict=True):
             search.take_check(outcome)

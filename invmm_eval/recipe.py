@@ -11,6 +11,9 @@ from typing import Any, get_type_hints
 
 from invmm_eval.errors import InvMMError
 
+SAMPLERS = ("ddim", "dpm-solver++")
+"""The published deterministic sampler, and one of second order that needs fewer steps for the same samples."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -27,7 +30,8 @@ class Recipe:
         first_weight: The weight (lambda) at the start.
         window: Steps whose loss is averaged at a check.
         check_images: Images drawn at a check and guidance scale (K); all must pass.
-        sampler_steps: Steps of the deterministic sampler at a check.
+        sampler: The deterministic sampler at a check, one of :data:`SAMPLERS`.
+        sampler_steps: Its steps.
         guidance: Scales of classifier-free guidance tried at a check; one at which all images pass is enough.
         shared_context: Whether a check draws one context (soft prompt) for all its noises, or one for each.
         threshold: Similarity from which on an image passes (beta); None takes the similarity's own.
@@ -45,6 +49,7 @@ class Recipe:
     first_weight: float = 1.0
     window: int = 100
     check_images: int = 8
+    sampler: str = "ddim"
     sampler_steps: int = 200
     guidance: tuple[float, ...] = (1.0,)
     shared_context: bool = True
@@ -67,6 +72,8 @@ class Recipe:
                 raise InvMMError(f"The recipe's {name} is {value}; it must be finite.")
         if not self.learning_rate > 0:
             raise InvMMError(f"The recipe's learning_rate is {self.learning_rate}; it must be above 0.")
+        if self.sampler not in SAMPLERS:
+            raise InvMMError(f"The recipe's sampler is {self.sampler!r}; there are {', '.join(SAMPLERS)}.")
         if not self.guidance:
             raise InvMMError("The recipe names no guidance scale; an unconditional model takes the one scale 1.0.")
 

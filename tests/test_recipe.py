@@ -74,6 +74,12 @@ def test_a_learning_rate_not_above_zero_is_refused(learning_rate: float) -> None
         Recipe(learning_rate=learning_rate)
 
 
+def test_an_unknown_sampler_is_refused() -> None:
+    assert DDPM.sampler == STABLE_DIFFUSION.sampler == "ddim"
+    with pytest.raises(InvMMError, match=r"sampler is 'euler'; there are ddim, dpm-solver\+\+\."):
+        DDPM.changed(sampler="euler")
+
+
 def test_no_guidance_scale_at_all_is_refused() -> None:
     with pytest.raises(InvMMError, match="names no guidance scale"):
         Recipe(guidance=())
@@ -89,6 +95,7 @@ def test_no_guidance_scale_at_all_is_refused() -> None:
         ("learning_rate=0.05", "learning_rate", 0.05),
         ("xi=1e-3", "xi", 0.001),
         ("delta=0", "delta", 0.0),
+        ("sampler=dpm-solver++", "sampler", "dpm-solver++"),
         ("guidance=3", "guidance", (3.0,)),
         ("guidance=1,2.5, 7", "guidance", (1.0, 2.5, 7.0)),
         ("threshold=0.75", "threshold", 0.75),
