@@ -50,14 +50,22 @@ class DosePath:
         self._mu.grad = None
 
     def step(self) -> None:
-        """Along the average of gradients, to the dose."""
+        """Along the average of gradients, at the dose."""
         assert self._mu.grad is not None
         self._average = self._memory * self._average - self._mu.grad
         self.move(self.nats)
 
     def move(self, nats: float) -> None:
-        """To another dose in the same direction."""
+        """To a dose, in the direction of the average."""
         self.nats = nats
-        length = self._average.norm()
         with torch.no_grad():
-            self._mu.copy_(self._average * (math.sqrt(2 * nats) / length if length else 0.0))
+            self._mu.copy_(math.sqrt(2 * nats) * self._direction)
+
+    def distances(self, noise: Tensor) -> list[float]:
+        """How far each of some noises, first dimension n, lies in the direction of the mean."""
+        distances: list[float] = (noise.flatten(1) @ self._direction.flatten()).tolist()
+        return distances
+
+    @property
+    def _direction(self) -> Tensor:
+        return torch.nn.functional.normalize(self._average, dim=None)

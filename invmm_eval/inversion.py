@@ -30,7 +30,7 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.images import Target
 from invmm_eval.noise import Noise, NoiseFamily
 from invmm_eval.recipe import Recipe
-from invmm_eval.response import HALF, Count, Outcome, Response
+from invmm_eval.response import INFORMATIVE, Count, Outcome, Response
 from invmm_eval.result import Point, Result, Status
 from invmm_eval.sampling import chunks, predict_x0, sample
 from invmm_eval.schedule import broadcast
@@ -270,22 +270,24 @@ class Search:
         elif self._path:
             self._path.nats *= 2
 
-    def measure(self, hits: Callable[[int], int]) -> None:
+    def measure(self, attempt: Callable[[Trial], list[bool]]) -> None:
         """After a passed check: fit the dose-response curve, take q to its dose, and confirm it, as the recipe asks.
 
         Args:
-            hits: Draws so many fresh samples from q as it is, and counts the replicas.
+            attempt: Tells which samples of a trial replicate.
         """
         recipe = self._engine.recipe
         if self._path and recipe.responses:
-            outcomes = [Outcome(self._path.nats, recipe.check_images, recipe.check_images)]
-            for number in range(recipe.responses // recipe.check_images):
-                self._path.move(Response(outcomes).dose(recipe.rate if number % 2 else HALF).nats)
-                outcomes.append(Outcome(self._path.nats, hits(recipe.check_images), recipe.check_images))
+            outcomes: list[Outcome] = []
+            for _ in range(recipe.responses // recipe.check_images):
+                trial = self.trial(recipe.check_images)
+                outcomes += map(Outcome, self._path.distances(trial.noise), attempt(trial))
+                self._path.move(Response(outcomes).dose(INFORMATIVE).nats)
             self._response = Response(outcomes)
             self._path.move(self._response.dose(recipe.rate).nats)
         if recipe.confirm:
-            self._confirmed = Count(hits(recipe.confirm), recipe.confirm)
+            hits = attempt(self.trial(recipe.confirm))
+            self._confirmed = Count(sum(hits), len(hits))
 
     def fail(self, error: Exception) -> None:
         """End the search, with the error in one sentence."""
@@ -437,21 +439,21 @@ class _Engine:
     def _measure(self, jobs: Sequence[tuple[Search, Check | None]]) -> None:
         for search, passed in jobs:
             assert passed
-            search.measure(partial(self._hits, search, passed.best_scale))
+            search.measure(partial(self._attempt, passed.best_scale))
 
-    def _hits(self, search: Search, scale: float, images: int) -> int:
-        """How many of so many fresh samples replicate."""
-        recipe = replace(self.recipe, check_images=images, responses=0, guidance=(scale,))
+    def _attempt(self, scale: float, trial: Trial) -> list[bool]:
+        """Which samples of a trial replicate at a guidance scale."""
+        recipe = replace(self.recipe, check_images=len(trial.noise), responses=0, guidance=(scale,))
         [outcome] = check(
             self.backbone,
             self.similarity,
-            [search.trial(images)],
+            [trial],
             recipe,
             threshold=self.threshold,
             micro_batch=self.micro_batch,
             complete=True,
         )
-        return sum(value >= self.threshold for value in outcome.similarities[scale])
+        return [value >= self.threshold for value in outcome.similarities[scale]]
 
     def _complete_check(self, jobs: Sequence[tuple[Search, Trial]]) -> None:
         self._check(jobs, complete=True)

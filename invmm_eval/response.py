@@ -1,19 +1,16 @@
 """How the share of replicas rises with the dose: the KL at which half, or nine in ten, of the samples are replicas.
 
-Noise from N(mu, I) is the standard normal moved by ``d = |mu|`` standard deviations, at ``KL = d^2 / 2`` nats in all.
-Let r(d) be the share of its samples that replicate an image, and z the quantile function of the standard normal. By
-the Neyman-Pearson lemma no set of noises gains more than a half-space does, so that for every model
+Noise n from N(d u, I), with a direction u of length 1, is the standard normal moved by d standard deviations, at
+``KL = d^2 / 2`` nats in all. Of each sample it is known how far it went itself along u: ``s = <n, u>``, which is
+N(d, 1). What else is in its noise is the same for every d, so that whether it replicates depends on d through s alone.
+By probit analysis (Finney 1947, "Probit Analysis") of all samples, whatever their doses,
 
-    0 <= d' - d  implies  z(r(d')) - z(r(d)) <= d' - d
+    P(replica | s) = Phi((s - t) / w),   and over s ~ N(d, 1)   r(d) = Phi(b (d - t)),   b = 1 / sqrt(1 + w^2).
 
-(Salman et al. 2019, "Provably Robust Deep Learning via Adversarially Trained Smoothed Classifiers", lemma 2). The curve
-fitted is that of probit analysis (Finney 1947, "Probit Analysis"),
-
-    r(d) = Phi(z(0.9) + b (d - t)),   0 < b <= 1,
-
-in which t is the distance at which nine in ten replicate. All that is known of (t, b) after some outcomes is their
-posterior under a uniform prior on a grid, as psychophysics finds thresholds (Kontsevich and Tyler 1999, "Bayesian
-adaptive estimation of psychometric slope and threshold"): it is proper after any outcome, all hits or none included.
+So half of the samples replicate at the distance t, and the share p at ``t + z_p / b``, z_p the standard normal's
+quantile. What is known of (t, b) is their posterior under a uniform prior on a grid, as psychophysics finds thresholds
+(Kontsevich and Tyler 1999, "Bayesian adaptive estimation of psychometric slope and threshold"): it is proper after any
+outcome, all replicas or none included. That b is at most 1 is no assumption: see :mod:`invmm_eval.bound`.
 """
 
 from collections.abc import Sequence
@@ -30,8 +27,13 @@ HALF = 0.5
 MOST = 0.9
 """The shares of replicas whose doses are told: ED50 and ED90."""
 
+INFORMATIVE = 0.75
+"""The share of replicas at whose dose, by what is known so far, the next samples are drawn. They tell most about ED90."""
+
 _DISTANCES = 400
 _SLOPES = 40
+_BEHIND = 4.0
+"""How far before the standard normal t may lie: so far, all but three in 100,000 plain samples replicate."""
 
 
 class Count(NamedTuple):
@@ -56,11 +58,10 @@ class Count(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of a dose, in nats over all dimensions: so many replicas among so many samples."""
+    """What came of one sample: how far its noise went along the direction, and whether it is a replica."""
 
-    nats: float
-    hits: int
-    drawn: int
+    distance: float
+    hit: bool
 
 
 class Dose(NamedTuple):
@@ -75,7 +76,7 @@ class Response:
     """The dose-response curve of one image.
 
     Args:
-        outcomes: One at least, in any order; of one at least the dose is above 0.
+        outcomes: Of one sample at least, in any order.
     """
 
     def __init__(self, outcomes: Sequence[Outcome]) -> None:
@@ -84,23 +85,18 @@ class Response:
     def dose(self, rate: float) -> Dose:
         """The dose at which the share ``rate``, in (0, 1), of samples replicate; 0 where in plain sampling they do."""
         t, b, weights = self._posterior
-        distances, order = (t + (_z(rate) - _z(MOST)) / b).flatten().clamp(min=0).sort()
+        distances, order = (t + torch.special.ndtri(t.new_tensor(rate)) / b).flatten().clamp(min=0).sort()
         mass = weights.flatten()[order].cumsum(dim=0)
         tail = (1 - CONFIDENCE) / 2
-        wanted = mass.new_tensor([HALF, tail, 1 - tail]) * mass[-1]
+        wanted = mass.new_tensor([0.5, tail, 1 - tail]) * mass[-1]
         return Dose(*(distances[torch.searchsorted(mass, wanted)].square() / 2).tolist())
 
     @cached_property
     def _posterior(self) -> tuple[Tensor, Tensor, Tensor]:
         """The grids of t, up to twice the furthest distance, and of b, and their weights."""
-        nats, hits, drawn = torch.tensor(self.outcomes, dtype=torch.float64).T
-        d = (2 * nats).sqrt()
-        t = torch.linspace(0, 2 * float(d.max()), _DISTANCES, dtype=torch.float64)[:, None, None]
-        b = torch.linspace(0, 1, _SLOPES + 1, dtype=torch.float64)[1:, None]
-        z = _z(MOST) + b * (d - t)
-        likelihood = (hits * torch.special.log_ndtr(z) + (drawn - hits) * torch.special.log_ndtr(-z)).sum(dim=2)
-        return t[..., 0], b[:, 0], (likelihood - likelihood.max()).exp()
-
-
-def _z(rate: float) -> float:
-    return float(torch.special.ndtri(torch.tensor(rate, dtype=torch.float64)))
+        s, hit = torch.tensor(self.outcomes, dtype=torch.float64).T
+        t = torch.linspace(-_BEHIND, 2 * max(float(s.max()), 1.0), _DISTANCES, dtype=torch.float64)[:, None]
+        b = (torch.arange(_SLOPES, dtype=torch.float64) + 0.5) / _SLOPES
+        z = (s - t[..., None]) * (b / (1 - b.square()).sqrt())[:, None]
+        likelihood = torch.special.log_ndtr(torch.where(hit > 0, z, -z)).sum(dim=2)
+        return t, b, (likelihood - likelihood.max()).exp()

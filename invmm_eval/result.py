@@ -135,7 +135,7 @@ class Result:
             "trace": [[_finite(value) for value in point] for point in self.trace],
             "seconds_steps": round(self.seconds_steps, 3),
             "seconds_checks": round(self.seconds_checks, 3),
-            "responses": [list(outcome) for outcome in self.response.outcomes] if self.response else [],
+            "outcomes": [list(outcome) for outcome in self.response.outcomes] if self.response else [],
             "ed50": list(self.ed50) if self.ed50 else None,
             "ed90": list(self.ed90) if self.ed90 else None,
             "confirmed": list(self.confirmed) if self.confirmed else None,
@@ -186,7 +186,7 @@ class Result:
             check=check,
             noise=_Part("noise.", tensors, str),
             condition=_Part("condition.", tensors, str),
-            response=Response([Outcome(*outcome) for outcome in record["responses"]]) if record["responses"] else None,
+            response=Response([Outcome(*outcome) for outcome in record["outcomes"]]) if record["outcomes"] else None,
             confirmed=Count(*record["confirmed"]) if record["confirmed"] else None,
             trace=tuple(Point(int(step), *_floats(values)) for step, *values in record["trace"]),
         )
