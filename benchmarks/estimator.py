@@ -177,23 +177,44 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    backbone, cases, published = mixtures() if options.model == "mixture" else reference(options.per_dose, options.held_out)
+    backbone, cases, published = (
+        mixtures() if options.model == "mixture" else reference(options.per_dose, options.held_out)
+    )
     if options.cases:
         cases = [cases[int(i)] for i in options.cases.split(",")]
     dose = by_dose(published).changed(**Recipe.parse(options.set))
     if options.recipe == "demo":
         published = DEMO
-    found=[]
+    found = []
     for recipe in (published, dose):
-        if options.only and (options.only=="dose") != (recipe is dose): continue
+        if options.only and (options.only == "dose") != (recipe is dose):
+            continue
         for case in cases:
             for seed in range(options.seeds):
                 found.append(search(backbone, case, recipe, seed))
                 if options.json:
                     options.json.write_text(json.dumps([asdict(f) for f in found]))
-            g=[f for f in found if f.case==case.name and f.recipe==recipe.name]
-            q=quartiles([f.value for f in g]); rates=[f.rate for f in g if f.rate is not None]
-            print(recipe.name[:12], case.name, "median %.2f iqr %.2f"%(q[1],q[2]-q[0]), "rates", ["%.2f"%r for r in rates], "values",["%.1f"%f.value for f in g],"ed90",["%.1f"%f.ed90 for f in g if f.ed90 is not None],"fwd %.0f grad %.0f cpu %.1f"%(statistics.mean(f.forward for f in g),statistics.mean(f.with_gradient for f in g),statistics.mean(f.seconds for f in g)),flush=True)
+            g = [f for f in found if f.case == case.name and f.recipe == recipe.name]
+            q = quartiles([f.value for f in g])
+            rates = [f.rate for f in g if f.rate is not None]
+            print(
+                recipe.name[:12],
+                case.name,
+                "median %.2f iqr %.2f" % (q[1], q[2] - q[0]),
+                "rates",
+                ["%.2f" % r for r in rates],
+                "values",
+                ["%.1f" % f.value for f in g],
+                "ed90",
+                ["%.1f" % f.ed90 for f in g if f.ed90 is not None],
+                "fwd %.0f grad %.0f cpu %.1f"
+                % (
+                    statistics.mean(f.forward for f in g),
+                    statistics.mean(f.with_gradient for f in g),
+                    statistics.mean(f.seconds for f in g),
+                ),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -278,10 +278,10 @@ class Search:
         """
         recipe = self._engine.recipe
         if self._path and recipe.responses:
-            outcomes: list[Outcome] = []
+            outcomes: tuple[Outcome, ...] = ()
             for _ in range(recipe.responses // recipe.check_images):
                 trial = self.trial(recipe.check_images)
-                outcomes += map(Outcome, self._path.distances(trial.noise), attempt(trial))
+                outcomes += tuple(map(Outcome, self._path.distances(trial.noise), attempt(trial)))
                 self._path.move(Response(outcomes).dose(INFORMATIVE).nats)
             self._response = Response(outcomes)
             self._path.move(self._response.dose(recipe.rate).nats)

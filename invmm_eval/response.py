@@ -13,7 +13,7 @@ quantile. What is known of (t, b) is their posterior under a uniform prior on a 
 outcome, all replicas or none included. That b is at most 1 is no assumption: see :mod:`invmm_eval.bound`.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -28,10 +28,10 @@ MOST = 0.9
 """The shares of replicas whose doses are told: ED50 and ED90."""
 
 INFORMATIVE = 0.75
-"""The share of replicas at whose dose, by what is known so far, the next samples are drawn. They tell most about ED90."""
+"""The share of replicas at whose dose, by what is known so far, the next samples are drawn: they tell most of ED90."""
 
 _DISTANCES = 400
-_SLOPES = 40
+_SLOPES = 20
 _BEHIND = 4.0
 """How far before the standard normal t may lie: so far, all but three in 100,000 plain samples replicate."""
 
@@ -72,15 +72,15 @@ class Dose(NamedTuple):
     high: float
 
 
+@dataclass(frozen=True)
 class Response:
     """The dose-response curve of one image.
 
-    Args:
+    Attributes:
         outcomes: Of one sample at least, in any order.
     """
 
-    def __init__(self, outcomes: Sequence[Outcome]) -> None:
-        self.outcomes = tuple(outcomes)
+    outcomes: tuple[Outcome, ...]
 
     def dose(self, rate: float) -> Dose:
         """The dose at which the share ``rate``, in (0, 1), of samples replicate; 0 where in plain sampling they do."""

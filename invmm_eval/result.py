@@ -186,7 +186,9 @@ class Result:
             check=check,
             noise=_Part("noise.", tensors, str),
             condition=_Part("condition.", tensors, str),
-            response=Response([Outcome(*outcome) for outcome in record["outcomes"]]) if record["outcomes"] else None,
+            response=Response(tuple(Outcome(*outcome) for outcome in record["outcomes"]))
+            if record["outcomes"]
+            else None,
             confirmed=Count(*record["confirmed"]) if record["confirmed"] else None,
             trace=tuple(Point(int(step), *_floats(values)) for step, *values in record["trace"]),
         )

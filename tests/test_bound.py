@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.distributions import Bernoulli, kl_divergence
+from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from invmm_eval.bound import RATE, TELLING_NATS, least_kl, least_share
+from invmm_eval.bound import RATE, TELLING_NATS, least_kl, least_share, least_share_moved
 
 
 @pytest.mark.parametrize(("rate", "share"), [(0.9, 0.1), (0.5, 0.001), (0.2, 0.2), (1.0, 0.01), (0.99, 0.5)])
@@ -41,3 +41,21 @@ def test_the_more_nats_the_less_is_promised() -> None:
     assert shares[0] == pytest.approx(RATE)
     assert shares[-1] == 0
     assert 1e9 < 1 / least_share(TELLING_NATS) < 1e10
+
+
+@pytest.mark.parametrize(("share", "distance"), [(0.3, 1.0), (0.01, 3.0), (1e-6, 5.5)])
+def test_a_moved_mean_gains_no_more_than_a_half_space(share: float, distance: float) -> None:
+    """In a half-space the bound is met; in the set left by two parallel planes, of the same share, it is not."""
+    plain = Normal(torch.zeros((), dtype=torch.float64), 1.0)
+    edge = plain.icdf(torch.tensor(1 - share, dtype=torch.float64))
+    rate = 1 - plain.cdf(edge - distance).item()
+    assert least_share_moved(distance**2 / 2, rate) == pytest.approx(share, rel=1e-6)
+    sides = plain.icdf(torch.tensor(1 - share / 2, dtype=torch.float64))
+    rate = (1 - plain.cdf(sides - distance) + plain.cdf(-sides - distance)).item()
+    assert 0 < least_share_moved(distance**2 / 2, rate) < share
+
+
+@pytest.mark.parametrize("nats", [0.1, 1.0, 5.0, 20.0])
+def test_of_a_moved_mean_more_is_known_than_of_any_noise(nats: float) -> None:
+    assert least_share(nats) < least_share_moved(nats) < RATE
+    assert least_share_moved(0) == pytest.approx(RATE)
