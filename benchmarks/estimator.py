@@ -1,21 +1,21 @@
 """The published estimate beside the one by dose: how far values scatter over seeds, how large they are, what they cost.
 
-    python benchmarks/estimator.py                                   # exact mixtures, about a minute on one CPU core
-    python benchmarks/estimator.py --model reference --seeds 5       # the reference model
-    python benchmarks/estimator.py --model reference --recipe demo   # the demo's recipe in the published one's place
+    python -m benchmarks.estimator                                   # an exact model: about a minute on one CPU core
+    python -m benchmarks.estimator --model reference --copies 256,64,16 --json estimator.json
 
-Each picture is searched by each recipe with several seeds. Of every search are kept the value in nats over all
-dimensions, the network's evaluations (of one sample each) with and without a gradient, and the rate of replication of
-64 fresh samples from the q that was found. Printed for each picture: quartiles over seeds of the value, the mean rate,
-the mean number of evaluations; and, over pictures, the ratios of the two estimates and how they rank the pictures.
+Every picture is searched by both recipes with several seeds. Of each search are kept the value in nats over all
+dimensions, the evaluations of the network (of one sample each) with a gradient and without, and the rate at which
+64 fresh samples from the q that was found replicate. The table tells, for each picture, the median and interquartile
+range of the values over seeds, the mean rate, and the mean evaluations; below it stand the ratios of the two, and how
+well values rank the pictures: by Spearman's correlation with what is known of them, and by the AUC of the repeated ones
+against those held out.
 """
 
 import argparse
 import json
 import math
 import statistics
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from scipy.stats import spearmanr  # type: ignore[import-untyped]
 from torch import Tensor
 
 from benchmarks import exact
@@ -34,28 +35,30 @@ from invmm_eval.images import Target, prepare
 from invmm_eval.inversion import invert, replicate
 from invmm_eval.noises.gaussian import diagonal
 from invmm_eval.recipe import DDPM, DEMO, Recipe, by_dose
-from invmm_eval.reference import MODEL, pictures, plain_samples
+from invmm_eval.reference import MODEL, pictures
 from invmm_eval.similarities.pixel_cosine import PixelCosine
 
 FRESH = 64
 """Samples from what was found, to confirm it."""
+COPY = 0.9
+"""Pixel-cosine from which a sample of the reference model is a copy, as its card counts them."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A picture, and its share among plain samples; ``memorized`` is what a ranking should find."""
+    """A picture, and what is known of it: its weight in the exact model, or its copies in training; 0 is held out."""
 
     name: str
     target: Target
-    share: float
-    memorized: bool
+    truth: float
 
 
 @dataclass(frozen=True)
 class Found:
-    """One search."""
+    """One search; the value and the rate are None where nothing was replicated."""
 
     case: str
+    truth: float
     recipe: str
     seed: int
     nats: float | None
@@ -68,17 +71,15 @@ class Found:
 
     @property
     def value(self) -> float:
-        """The nats, infinite where the picture was not replicated."""
         return math.inf if self.nats is None else self.nats
 
     @property
     def evaluations(self) -> int:
-        """Of the network, for one sample each."""
         return self.forward + self.with_gradient
 
 
 class Counted:
-    """A backbone that counts what its network is given."""
+    """A backbone that counts the rows that its network is given."""
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
@@ -96,125 +97,137 @@ class Counted:
         return self._backbone.predict_x0(x_t, t, context)
 
 
-def mixtures() -> tuple[Backbone, list[Case], Recipe]:
-    """The exact model of ``benchmarks/exact.py``, its weighted pictures, and the published settings for it."""
+def exact_model() -> tuple[Backbone, list[Case], Recipe]:
+    """The model of ``benchmarks/exact.py``, its weighted pictures, and the published settings for it."""
     mixture, images = exact.model()
     cases = [
-        Case(f"p = {weight:g}", Target(image), weight, memorized=True)
-        for weight, image in zip(exact.WEIGHTS, images, strict=False)
+        Case(f"weight {weight:g}", Target(image), weight) for weight, image in zip(exact.WEIGHTS, images, strict=False)
     ]
     return mixture, cases, exact.RECIPE
 
 
-def reference(per_dose: int, held_out: int) -> tuple[Backbone, list[Case], Recipe]:
-    """The reference model and pictures of every dose; those with 16 copies or more are the memorized ones."""
+def reference_model(copies: Sequence[int], each: int) -> tuple[Backbone, list[Case], Recipe]:
+    """The reference model, pictures of each of these numbers of copies, and the published settings for pixel models."""
     backbone = load_backbone(MODEL, device="cpu")
     cases = [
         Case(
             f"{picture.copies} copies: {picture.name}",
             Target(prepare(picture.image, backbone.image_shape)),
-            picture.drawn / plain_samples(),
-            memorized=picture.copies >= 16,
+            picture.copies,
         )
-        for picture in choose(pictures(), per_dose=per_dose, held_out=held_out)
+        for picture in choose(pictures(), per_dose=each, held_out=each)
+        if picture.copies in copies
     ]
-    return backbone, cases, replace(DDPM, threshold=DEMO.threshold)
+    return backbone, cases, replace(DDPM, threshold=COPY)
 
 
 def search(backbone: Backbone, case: Case, recipe: Recipe, seed: int) -> Found:
-    """One search, and what it found held against fresh samples."""
+    """One search, and fresh samples from what it found."""
     counted, similarity, noise = Counted(backbone), PixelCosine(device=torch.device("cpu")), diagonal()
-    started = time.process_time()
     [result] = invert(counted, [case.target], similarity, noise, recipe=recipe, seed=seed, micro_batch=64)
-    seconds = time.process_time() - started
-    rate = None
-    if result.nats is not None:
-        images = replicate(backbone, result, noise, FRESH, recipe=recipe, seed=seed)
-        own = similarity.embed(case.target.image[None].float() / 255)
-        threshold = similarity.threshold if recipe.threshold is None else recipe.threshold
-        rate = (similarity.compare(similarity.embed(images), own) >= threshold).float().mean().item()
-    return Found(
+    found = Found(
         case=case.name,
+        truth=case.truth,
         recipe=recipe.name,
         seed=seed,
         nats=result.nats,
         ed50=result.ed50.nats if result.ed50 else None,
         ed90=result.ed90.nats if result.ed90 else None,
-        rate=rate,
+        rate=None,
         forward=counted.forward,
         with_gradient=counted.with_gradient,
-        seconds=seconds,
+        seconds=result.seconds_steps + result.seconds_checks,
     )
+    if result.nats is None:
+        return found
+    samples = similarity.embed(replicate(backbone, result, noise, FRESH, recipe=recipe, seed=seed))
+    alike = similarity.compare(samples, similarity.embed(case.target.image[None].float() / 255))
+    return replace(found, rate=(alike >= (recipe.threshold or similarity.threshold)).float().mean().item())
 
 
-def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """Infinite ones included."""
-    ordered = sorted(values)
-    return tuple(_quantile(ordered, share) for share in (0.25, 0.5, 0.75))  # type: ignore[return-value]
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """Median and interquartile range."""
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return median, high - low
 
 
-def _quantile(ordered: Sequence[float], share: float) -> float:
-    place = share * (len(ordered) - 1)
-    low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
-    return low if low == high else low + (place - math.floor(place)) * (high - low)
+def compared(found: Sequence[Found], published: str, ours: str) -> dict[str, float | None]:
+    """The ratios of ours to the published estimate; those of values over pictures that every search replicated."""
+    by_recipe = {name: [one for one in found if one.recipe == name] for name in (published, ours)}
+    lost = {one.case for one in found if one.nats is None}
+    medians, ranges = [], []
+    for case in dict.fromkeys(one.case for one in found if one.case not in lost):
+        (theirs, scatter), (median, narrow) = (
+            spread([one.value for one in by_recipe[name] if one.case == case]) for name in (published, ours)
+        )
+        medians.append(median / theirs)
+        ranges.append(narrow / scatter)
+    evaluations = {name: sum(one.evaluations for one in group) for name, group in by_recipe.items()}
+    rates = [one.rate for one in by_recipe[ours] if one.rate is not None]
+    told: dict[str, float | None] = {
+        "median ratio": statistics.median(medians) if medians else None,
+        "range ratio": statistics.median(ranges) if ranges else None,
+        "evaluations ratio": evaluations[ours] / evaluations[published],
+        "confirmed": statistics.mean(rate >= COPY for rate in rates) if rates else None,
+    }
+    for name, group in by_recipe.items():
+        truth, values = [one.truth for one in group], [one.value for one in group]
+        told[f"spearman {name}"] = float(spearmanr(truth, values).statistic) if len(set(truth)) > 1 else None
+        held_out = [one.value for one in group if not one.truth]
+        repeated = [one.value for one in group if one.truth]
+        pairs = [(a < b) + (a == b) / 2 for a in repeated for b in held_out]
+        told[f"auc {name}"] = statistics.mean(pairs) if pairs else None
+    return told
 
 
-def auc(memorized: Sequence[float], others: Sequence[float]) -> float:
-    """The chance that a memorized picture's value is below another's, ties counting one half."""
-    return statistics.mean((a < b) + (a == b) / 2 for a in memorized for b in others)
+def row(found: Sequence[Found]) -> list[str]:
+    """What the searches of one picture by one recipe found, in words."""
+    values = [one.value for one in found if one.nats is not None]
+    rates = [one.rate for one in found if one.rate is not None]
+    median, scatter = spread(values) if len(values) > 1 else (math.nan, math.nan)
+    return [
+        found[0].case,
+        found[0].recipe.split(" with ")[0],
+        f"{len(values)} of {len(found)}",
+        f"{median:.1f} ({scatter:.1f})" if values else "-",
+        f"{statistics.mean(rates):.2f}" if rates else "-",
+        f"{statistics.mean(one.with_gradient for one in found):,.0f}",
+        f"{statistics.mean(one.forward for one in found):,.0f}",
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=("mixture", "reference"), default="mixture")
-    parser.add_argument("--recipe", choices=("paper", "demo"), default="paper")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the recipe by dose")
+    parser.add_argument("--model", choices=("exact", "reference"), default="exact")
+    parser.add_argument("--published", choices=("paper", "demo"), default="paper")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes the recipe by dose")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--per-dose", type=int, default=1)
-    parser.add_argument("--held-out", type=int, default=2)
-    parser.add_argument("--only", choices=("published", "dose"))
-    parser.add_argument("--cases", help="comma-separated positions of the pictures to search; all if not given")
+    parser.add_argument("--copies", default="256,64,16,0", help="which pictures of the reference model")
+    parser.add_argument("--each", type=int, default=1, help="pictures of each number of copies")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    backbone, cases, published = (
-        mixtures() if options.model == "mixture" else reference(options.per_dose, options.held_out)
-    )
-    if options.cases:
-        cases = [cases[int(i)] for i in options.cases.split(",")]
-    dose = by_dose(published).changed(**Recipe.parse(options.set))
-    if options.recipe == "demo":
-        published = DEMO
-    found = []
-    for recipe in (published, dose):
-        if options.only and (options.only == "dose") != (recipe is dose):
-            continue
-        for case in cases:
-            for seed in range(options.seeds):
-                found.append(search(backbone, case, recipe, seed))
-                if options.json:
-                    options.json.write_text(json.dumps([asdict(f) for f in found]))
-            g = [f for f in found if f.case == case.name and f.recipe == recipe.name]
-            q = quartiles([f.value for f in g])
-            rates = [f.rate for f in g if f.rate is not None]
-            print(
-                recipe.name[:12],
-                case.name,
-                "median %.2f iqr %.2f" % (q[1], q[2] - q[0]),
-                "rates",
-                ["%.2f" % r for r in rates],
-                "values",
-                ["%.1f" % f.value for f in g],
-                "ed90",
-                ["%.1f" % f.ed90 for f in g if f.ed90 is not None],
-                "fwd %.0f grad %.0f cpu %.1f"
-                % (
-                    statistics.mean(f.forward for f in g),
-                    statistics.mean(f.with_gradient for f in g),
-                    statistics.mean(f.seconds for f in g),
-                ),
-                flush=True,
-            )
+    if options.model == "exact":
+        backbone, cases, paper = exact_model()
+    else:
+        backbone, cases, paper = reference_model([int(word) for word in options.copies.split(",")], options.each)
+    published = replace(DEMO, threshold=COPY) if options.published == "demo" else paper
+    ours = by_dose(paper).changed(**Recipe.parse(options.set))
+    table = Table("picture", "recipe", "replicated", "nats: median (IQR)", "rate", "with gradient", "without")
+    found: list[Found] = []
+    for case in cases:
+        for recipe in (published, ours):
+            searches = [search(backbone, case, recipe, seed) for seed in range(options.seeds)]
+            table.add_row(*row(searches))
+            found += searches
+    told = compared(found, published.name, ours.name)
+    Console(width=120).print(table)
+    for name, value in told.items():
+        print(f"{name}: {'-' if value is None else f'{value:.3g}'}")
+    if options.json:
+        options.json.write_text(
+            json.dumps({"found": [asdict(one) for one in found], "compared": told}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

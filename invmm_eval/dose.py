@@ -68,4 +68,4 @@ class DosePath:
 
     @property
     def _direction(self) -> Tensor:
-        return torch.nn.functional.normalize(self._average, dim=None)
+        return self._average / self._average.norm().clamp(min=torch.finfo(self._average.dtype).tiny)

@@ -328,9 +328,9 @@ def meaning(result: Result) -> str:
         asked = f", with the same prompt at guidance {result.check.best_scale:g},"
     if result.ed50:
         return (
-            f"{value}. At {result.ed50.nats:.2g} nats, {result.ed50.low:.2g} to {result.ed50.high:.2g} at {CONFIDENCE:.0%} "
-            f"confidence, half of the samples are copies, so that ordinary sampling{asked} gives at least one in "
-            f"{_rounded(1 / least_share_moved(result.ed50.high, HALF))} samples."
+            f"{value}. Half of the samples are copies at {result.ed50.nats:.2g} nats ({result.ed50.low:.2g} to "
+            f"{result.ed50.high:.2g}, at {CONFIDENCE:.0%} confidence), so that ordinary sampling{asked} gives at least "
+            f"one in {_rounded(1 / least_share_moved(result.ed50.high, HALF))} samples."
         )
     return (
         f"{value}. If the noise that was found gives a copy {RATE:.0%} of the time, ordinary sampling{asked} gives at "

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from invmm_eval.response import Dose
 from invmm_eval.result import Result, Status, rank
 
 COLOURS = {Status.REPLICATED: "red", Status.EXHAUSTED: "green", Status.FAILED: "yellow"}
@@ -19,7 +20,9 @@ def results_table(results: Sequence[Result], copies: Mapping[str, int] | None = 
     table.add_column("image", overflow="fold")
     if copies is not None:
         table.add_column("copies in training", justify="right")
-    for heading in ("status", "InvMM", "similarity", "steps", "seconds"):
+    by_dose, confirmed = any(result.response for result in results), any(result.confirmed for result in results)
+    more = [*(["ED50, nats", "ED90, nats"] if by_dose else []), *(["rate"] if confirmed else [])]
+    for heading in ("status", "InvMM", *more, "similarity", "steps", "seconds"):
         table.add_column(heading, justify="left" if heading == "status" else "right", no_wrap=True)
     for result in sorted(results, key=rank):
         cells: list[str | Text] = [Text(result.name)]
@@ -28,9 +31,16 @@ def results_table(results: Sequence[Result], copies: Mapping[str, int] | None = 
         cells += [
             f"[{COLOURS[result.status]}]{result.status}[/]",
             "-" if result.status is Status.FAILED else f"{result.invmm:.3f}".replace("inf", "∞"),
+            *([_told(result.ed50), _told(result.ed90)] if by_dose else []),
+            *([f"{result.confirmed.rate:.2f}" if result.confirmed else "-"] if confirmed else []),
             "-" if result.similarity is None else f"{result.similarity:.2f}",
             str(result.steps),
             f"{result.seconds_steps + result.seconds_checks:.1f}",
         ]
         table.add_row(*cells)
     return table
+
+
+def _told(dose: Dose | None) -> str:
+    """An estimate and the interval that it is from."""
+    return "-" if dose is None else f"{dose.nats:.3g} ({dose.low:.3g} to {dose.high:.3g})"

