@@ -68,4 +68,5 @@ class DosePath:
 
     @property
     def _direction(self) -> Tensor:
-        return self._average / self._average.norm().clamp(min=torch.finfo(self._average.dtype).tiny)
+        length: Tensor = self._average.norm().clamp(min=torch.finfo(self._average.dtype).tiny)
+        return self._average / length

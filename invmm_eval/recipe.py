@@ -173,7 +173,6 @@ def by_dose(published: Recipe) -> Recipe:
         published,
         name=f"dose-{published.name.removeprefix('paper-')}",
         max_steps=160,
-        draws=8,
         check_every=16,
         first_weight=0.0,
         delta=0.0,
