@@ -1,5 +1,6 @@
 """The table of results, as it is read."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import StringIO
@@ -9,6 +10,7 @@ import torch
 from rich.console import Console
 
 from invmm_eval.check import Check
+from invmm_eval.response import Count, Outcome, Response
 from invmm_eval.result import Result, Status
 from invmm_eval.tables import results_table
 
@@ -93,3 +95,13 @@ def test_each_status_has_its_colour(result: Result) -> None:
     Console(file=file, width=200, force_terminal=True, color_system="standard").print(results_table([result]))
     colour = {"replicated": 31, "exhausted": 32, "failed": 33}[result.status]
     assert f"\x1b[{colour}m{result.status}\x1b[0m" in file.getvalue()
+
+
+def test_doses_and_rates_have_columns_where_there_are_any() -> None:
+    response = Response(tuple(Outcome(0.1 * place, place >= 10) for place in range(20)))
+    rows = cells(shown([replace(RESULTS[4], response=response, confirmed=Count(60, 64)), RESULTS[1]]))
+    half, most = (response.dose(rate) for rate in (0.5, 0.9))
+    for cell, dose in zip(rows[0][3:5], (half, most), strict=True):
+        assert [float(word) for word in re.findall(r"[\d.]+", cell)] == pytest.approx(list(dose), rel=0.01)
+    assert rows[0][5] == "0.94"
+    assert rows[1][3:6] == ["-", "-", "-"]
