@@ -230,9 +230,20 @@ class Findings:
             f"{recipe.learning_rate:g}; a check every {recipe.check_every}",
             "Check": f"{recipe.check_images} samples a guidance scale, which must all pass; {recipe.sampler_steps} "
             "sampler steps; guidance " + ", ".join(f"{scale:g}" for scale in recipe.guidance),
+            **self._doses(),
             "Seed": str(config["seed"]),
             "Versions": ", ".join(f"{name} {version}" for name, version in config["versions"].items()),
         }
+
+    def _doses(self) -> dict[str, str]:
+        """What a search by dose adds to the settings."""
+        recipe = self.recipe
+        if not recipe.first_dose:
+            return {}
+        curve = (
+            f"; {recipe.responses} samples for the curve, its value at {recipe.rate:.0%}" if recipe.responses else ""
+        )
+        return {"Doses": f"from {recipe.first_dose:g} nats, twice as many after each check that failed{curve}"}
 
     @property
     def command(self) -> str:

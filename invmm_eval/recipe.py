@@ -32,9 +32,10 @@ class Recipe:
         shared_context: Whether a check draws one context (soft prompt) for all its noises, or one for each.
         threshold: Similarity from which on an image passes (beta); None takes the similarity's own.
         first_dose: Above 0 the search is by dose (:mod:`invmm_eval.dose`): the KL is held at this many nats over all
-            dimensions, and doubled after each check that fails. 0 is the paper's search.
-        responses: Samples drawn at several doses after the check that was passed, for the dose-response curve.
-        rate: The share of samples that replicate at the value, where the search is by dose.
+            dimensions, and doubled after each check that fails; the weight is to be 0. 0 is the paper's search.
+        responses: Samples drawn after the check that was passed, for the dose-response curve; 0 draws none, and the
+            value is the dose that passed.
+        rate: The share of samples that replicate at the value, where there is a curve.
         confirm: Fresh samples drawn from what was found, for its rate of replication.
     """
 

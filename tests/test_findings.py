@@ -198,6 +198,10 @@ def test_of_a_search_by_dose_the_median_dose_is_told_and_what_it_promises(tmp_pa
     nats, high, samples = map(float, told.groups())
     assert (nats, high) == pytest.approx((result.ed50.nats, result.ed50.high), rel=0.1)
     assert NormalDist().cdf(-math.sqrt(2 * high)) == pytest.approx(1 / samples, rel=0.1)
-    [row] = find(audits.write(tmp_path, [(result, target)])).table().to_pylist()
+    config = {**audits.CONFIG, "recipe": asdict(by_dose(STABLE_DIFFUSION))}
+    found = find(audits.write(tmp_path, [(result, target)], config))
+    assert found.settings["Doses"].startswith("from 2 nats, twice as many")
+    assert "64 samples for the curve, its value at 95%" in found.settings["Doses"]
+    [row] = found.table().to_pylist()
     assert (row["ed50"], row["rate"]) == (result.ed50.nats, 60 / 64)
     assert row["ed90"] > row["ed50"]
