@@ -20,7 +20,7 @@ from invmm_eval.auditing import summarize
 from invmm_eval.bound import RATE, TELLING_NATS, least_share, least_share_moved
 from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import DDPM, DEMO, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe, by_dose
-from invmm_eval.response import CONFIDENCE, HALF
+from invmm_eval.response import CONFIDENCE, INFORMATIVE
 from invmm_eval.result import Result, Status, rank
 from invmm_eval.store import Record, read
 
@@ -337,11 +337,12 @@ def meaning(result: Result) -> str:
     asked = ""
     if result.prompt is not None and result.check is not None:
         asked = f", with the same prompt at guidance {result.check.best_scale:g},"
-    if result.ed50:
+    if result.response:
+        dose = result.response.dose(INFORMATIVE)
         return (
-            f"{value}. Half of the samples are copies at {result.ed50.nats:.2g} nats ({result.ed50.low:.2g} to "
-            f"{result.ed50.high:.2g}, at {CONFIDENCE:.0%} confidence), so that ordinary sampling{asked} gives at least "
-            f"one in {_rounded(1 / least_share_moved(result.ed50.high, HALF))} samples."
+            f"{value}. At {dose.nats:.2g} nats ({dose.low:.2g} to {dose.high:.2g}, at {CONFIDENCE:.0%} confidence) "
+            f"{INFORMATIVE:.0%} of the samples are copies, so that ordinary sampling{asked} gives at least one in "
+            f"{_rounded(1 / least_share_moved(dose.high, INFORMATIVE))} samples."
         )
     return (
         f"{value}. If the noise that was found gives a copy {RATE:.0%} of the time, ordinary sampling{asked} gives at "

@@ -185,23 +185,21 @@ def test_a_line_of_another_version_is_told(tmp_path: Path) -> None:
         find(tmp_path)
 
 
-def test_of_a_search_by_dose_the_median_dose_is_told_and_what_it_promises(tmp_path: Path) -> None:
+def test_of_a_search_by_dose_the_dose_of_its_samples_is_told_and_what_it_promises(tmp_path: Path) -> None:
     """Twenty samples within two standard deviations, half of them replicas: nearly as in plain sampling."""
     response = Response(tuple(Outcome(0.1 * place, place >= 10) for place in range(20)))
     result, target = audits.result(0, Status.REPLICATED, 0.01)
     result = replace(result, response=response, confirmed=Count(60, 64))
-    assert result.ed50
-    told = re.search(
-        r"copies at ([\d.]+) nats \(.* to ([\d.]+), at 95% .*at least one in ([\d.]+) samples", meaning(result)
-    )
+    told = re.search(r"At ([\d.]+) nats \(.* to ([\d.]+), at 95% .* 75% of .* one in ([\d.]+) samples", meaning(result))
     assert told
     nats, high, samples = map(float, told.groups())
-    assert (nats, high) == pytest.approx((result.ed50.nats, result.ed50.high), rel=0.1)
-    assert NormalDist().cdf(-math.sqrt(2 * high)) == pytest.approx(1 / samples, rel=0.1)
+    dose, plain = response.dose(0.75), NormalDist()
+    assert (nats, high) == pytest.approx((dose.nats, dose.high), rel=0.1)
+    assert plain.cdf(plain.inv_cdf(0.75) - math.sqrt(2 * high)) == pytest.approx(1 / samples, rel=0.1)
     config = {**audits.CONFIG, "recipe": asdict(by_dose(STABLE_DIFFUSION))}
     found = find(audits.write(tmp_path, [(result, target)], config))
     assert found.settings["Doses"].startswith("from 2 nats, twice as many")
     assert "64 samples for the curve, its value at 95%" in found.settings["Doses"]
     [row] = found.table().to_pylist()
-    assert (row["ed50"], row["rate"]) == (result.ed50.nats, 60 / 64)
+    assert (row["ed50"], row["rate"]) == (response.dose(0.5).nats, 60 / 64)
     assert row["ed90"] > row["ed50"]
