@@ -19,8 +19,9 @@ import pyarrow as pa
 from invmm_eval.auditing import summarize
 from invmm_eval.bound import RATE, TELLING_NATS, least_share, least_share_moved
 from invmm_eval.errors import InvMMError
+from invmm_eval.power import CONFIDENCE, most, percent
 from invmm_eval.recipe import DDPM, DEMO, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe, by_dose
-from invmm_eval.response import CONFIDENCE, INFORMATIVE
+from invmm_eval.response import INFORMATIVE
 from invmm_eval.result import Result, Status, rank
 from invmm_eval.store import Record, read
 
@@ -199,6 +200,7 @@ class Findings:
             )
         counts += f"; {self.exhausted:,} {_were(self.exhausted)} not within {recipe.max_steps:,} steps"
         yield counts + (f"; {self.failed:,} could not be measured." if self.failed else ".")
+        yield whole(self.replicated, self.measured)
         if self.replicated:
             first = self.results[0]
             yield f"The smallest value is that of {first.name or 'an unnamed image'}. {meaning(first)}"
@@ -225,6 +227,7 @@ class Findings:
             "Images": f"{shape} (channels, height, width)",
             "Noise family": _told(noise),
             "Similarity": _told({**similarity, "threshold": self.threshold}),
+            **self._calibration(),
             "Recipe": recipe.name,
             "Steps": f"at most {recipe.max_steps:,}, of {recipe.draws} draws each; learning rate "
             f"{recipe.learning_rate:g}; a check every {recipe.check_every}",
@@ -244,6 +247,17 @@ class Findings:
             f"; {recipe.responses} samples for the curve, its value at {recipe.rate:.0%}" if recipe.responses else ""
         )
         return {"Doses": f"from {recipe.first_dose:g} nats, twice as many after each check that failed{curve}"}
+
+    def _calibration(self) -> dict[str, str]:
+        """Where the threshold is from, if that is known."""
+        if "calibration" not in self.config:
+            return {}
+        told = self.config["calibration"]
+        return {
+            "Threshold": f"set for a rate of {told['rate']:.2g} of false replicas on held-out images: "
+            f"{told['reached']:,} of {told['images']:,} reach it, and of more like them at most "
+            f"{percent(told['limit'])} do, at {percent(CONFIDENCE)} confidence"
+        }
 
     @property
     def command(self) -> str:
@@ -347,6 +361,15 @@ def meaning(result: Result) -> str:
     return (
         f"{value}. If the noise that was found gives a copy {RATE:.0%} of the time, ordinary sampling{asked} gives at "
         f"least one in {_rounded(1 / least_share(result.nats))} samples."
+    )
+
+
+def whole(replicated: int, measured: int) -> str:
+    """What so many of at least one image that did not fail say of the set that they were drawn from."""
+    drawn = "this image was" if measured == 1 else f"these {measured:,} images were"
+    return (
+        f"If {drawn} drawn at random from a larger set, at most {percent(most(replicated, measured))} of that set "
+        f"would be replicated within this recipe's budget, at {percent(CONFIDENCE)} confidence (exact binomial)."
     )
 
 

@@ -263,9 +263,10 @@ class Search:
         self.trace.append(Point(self.step, average, self.kl, self.weight.value, outcome.score))
         self.weight.check(average)
         self.last_check = outcome
-        if outcome.passed:
+        last = self.step >= recipe.max_steps
+        if outcome.passed and (recipe.stop or last):
             self.status = Status.REPLICATED
-        elif self.step >= recipe.max_steps:
+        elif last:
             self.status = Status.EXHAUSTED
         elif self._path:
             self._path.nats *= 2
@@ -366,10 +367,10 @@ class _Engine:
             search.settle()
         stepped = time.perf_counter()
         going = [search for search in going if not search.status]
-        last = [search for search in going if search.step >= self.recipe.max_steps]
-        early = [search for search in going if search not in last]
+        whole = [search for search in going if not self.recipe.stop or search.step >= self.recipe.max_steps]
+        early = [search for search in going if search not in whole]
         self._isolated(self._check, [(search, search.trial(self.recipe.check_images)) for search in early])
-        self._isolated(self._complete_check, [(search, search.trial(self.recipe.check_images)) for search in last])
+        self._isolated(self._complete_check, [(search, search.trial(self.recipe.check_images)) for search in whole])
         for search in going:
             if search.status is Status.REPLICATED:
                 self._isolated(self._measure, [(search, search.last_check)])

@@ -31,6 +31,8 @@ class Recipe:
         guidance: Scales of classifier-free guidance tried at a check; one at which all images pass is enough.
         shared_context: Whether a check draws one context (soft prompt) for all its noises, or one for each.
         threshold: Similarity from which on an image passes (beta); None takes the similarity's own.
+        stop: Whether a search ends at the first check it passes. Where not, it takes all steps, and its checks are
+            made completely, so that its trace tells the score of each.
         first_dose: Above 0 the search is by dose (:mod:`invmm_eval.dose`): the KL is held at this many nats over all
             dimensions, and doubled after each check that fails; the weight is to be 0. 0 is the paper's search.
         responses: Samples drawn after the check that was passed, for the dose-response curve; 0 draws none, and the
@@ -53,6 +55,7 @@ class Recipe:
     guidance: tuple[float, ...] = (1.0,)
     shared_context: bool = True
     threshold: float | None = None
+    stop: bool = True
     first_dose: float = 0.0
     responses: int = 0
     rate: float = 0.95
@@ -161,11 +164,8 @@ STABLE_DIFFUSION_3 = replace(
 )
 """Stable Diffusion 3.5 medium."""
 
-DEMO = Recipe(name="demo", max_steps=250, draws=8, check_every=25, sampler_steps=25, threshold=0.9)
-"""Not the paper's: short enough for a small pixel model on a CPU, with the same stopping rule.
-
-The threshold is meant for pixel-cosine: it is the one by which copies among the reference model's samples are counted.
-"""
+DEMO = Recipe(name="demo", max_steps=250, draws=8, check_every=25, sampler_steps=25)
+"""Not the paper's: short enough for a small pixel model on a CPU, with the same stopping rule."""
 
 
 def by_dose(published: Recipe) -> Recipe:

@@ -21,8 +21,8 @@ import torch
 from scipy.special import betaincinv  # type: ignore[import-untyped]
 from torch import Tensor
 
-CONFIDENCE = 0.95
-"""Of every interval here."""
+from invmm_eval.power import CONFIDENCE
+
 HALF = 0.5
 MOST = 0.9
 """The shares of replicas whose doses are told: ED50 and ED90."""

@@ -1,10 +1,14 @@
 """Results as people read them in a terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, ConsoleOptions
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from invmm_eval.findings import WORDS
 from invmm_eval.response import Dose
 from invmm_eval.result import Result, Status, rank
 
@@ -17,19 +21,19 @@ def results_table(results: Sequence[Result], copies: Mapping[str, int] | None = 
     Of images that were not replicated the KL says nothing: they stand in the order of their similarity.
     """
     table = Table(title="InvMM: KL to the standard normal, in nats per dimension; small means memorized")
-    table.add_column("image", overflow="fold")
+    table.add_column("image")
     if copies is not None:
-        table.add_column("copies in training", justify="right")
+        table.add_column("copies", justify="right", no_wrap=True)
     by_dose, confirmed = any(result.response for result in results), any(result.confirmed for result in results)
     more = [*(["ED50, nats", "ED90, nats"] if by_dose else []), *(["rate"] if confirmed else [])]
     for heading in ("status", "InvMM", *more, "similarity", "steps", "seconds"):
         table.add_column(heading, justify="left" if heading == "status" else "right", no_wrap=True)
     for result in sorted(results, key=rank):
-        cells: list[str | Text] = [Text(result.name)]
+        cells: list[str | Text | _Name] = [_Name(result.name)]
         if copies is not None:
             cells.append(str(copies[result.name]))
         cells += [
-            f"[{COLOURS[result.status]}]{result.status}[/]",
+            f"[{COLOURS[result.status]}]{WORDS[result.status]}[/]",
             "-" if result.status is Status.FAILED else f"{result.invmm:.3f}".replace("inf", "∞"),
             *([_told(result.ed50), _told(result.ed90)] if by_dose else []),
             *([f"{result.confirmed.rate:.2f}" if result.confirmed else "-"] if confirmed else []),
@@ -44,3 +48,20 @@ def results_table(results: Sequence[Result], copies: Mapping[str, int] | None = 
 def _told(dose: Dose | None) -> str:
     """An estimate and the interval that it is from."""
     return "-" if dose is None else f"{dose.nats:.3g} ({dose.low:.3g} to {dose.high:.3g})"
+
+
+class _Name:
+    """A name in one line: what is too long loses its middle, since paths differ at their ends."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(1, max(1, cell_len(self._name)))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        name, width = self._name, options.max_width
+        if cell_len(name) > width:
+            end = width // 2
+            name = f"{set_cell_size(name, width - 1 - end)}…{set_cell_size(name[::-1], end)[::-1]}"
+        yield Text(name, no_wrap=True)

@@ -20,6 +20,7 @@ from PIL import Image
 from invmm_eval.auditing import audit
 from invmm_eval.cli import main, pairs, read_value
 from invmm_eval.errors import InvMMError
+from invmm_eval.findings import whole
 from invmm_eval.plugins import host
 from invmm_eval.store import Store, read
 
@@ -193,8 +194,10 @@ def test_captions_lie_beside_the_images(
         (images / f"{name}.txt").write_text(text)
     command = [*("run", "--model", tiny_stable_diffusion_folder, "--images", images, "--out", tmp_path / "out"), *SET]
     told = [*command, "--backbone-option", "prompt_mode=caption"]
-    code, _, err = invoke(*told)
-    assert (code, "needs a caption for each image; name them with captions= or --captions" in err) == (1, True)
+    code, out, err = invoke(*told)
+    assert (code, out) == (1, "")
+    assert err.endswith("needs a caption for each image; name them with captions= or --captions.\n")
+    assert not (tmp_path / "out").exists()
     code, _, err = invoke(*told, "--captions", ".txt")
     assert code == 0, err
     rows = read(tmp_path / "out").rows
@@ -209,8 +212,12 @@ def test_a_run(
     code, out, err = invoke(*command)
     assert code == 0
     table = [[cell.strip() for cell in line.split("│")] for line in out.splitlines() if line.startswith("│")]
-    assert sorted(row[1:4] for row in table) == [["a.png", "exhausted", "∞"], ["b.png", "exhausted", "∞"]]
-    assert out.splitlines()[-2:] == ["0 of 2 images were replicated; 0 failed.", f"Results are in {out_folder}."]
+    assert sorted(row[1:4] for row in table) == [["a.png", "not replicated", "∞"], ["b.png", "not replicated", "∞"]]
+    assert out.splitlines()[-3:] == [
+        "0 of 2 images were replicated; 0 failed.",
+        whole(0, 2),
+        f"Results are in {out_folder}.",
+    ]
     assert "compared by pixel-cosine: fair up to 64 pixels a side" in caplog.text
     assert "Traceback" not in err
     assert {path.name for path in out_folder.iterdir()} == {
@@ -378,6 +385,7 @@ def test_a_run_where_one_image_fails_is_none(invoke: Invoke, tiny_folder: Path, 
     code, out, _ = invoke("run", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", *SET)
     assert code == 0
     assert "0 of 3 images were replicated; 1 failed." in out
+    assert whole(0, 2) in out
 
 
 def test_another_audit_in_the_folder_is_refused(

@@ -13,7 +13,7 @@ import pytest
 
 from invmm_eval.bound import least_share
 from invmm_eval.errors import InvMMError
-from invmm_eval.findings import LIMITS, TABLE, Findings, find, meaning
+from invmm_eval.findings import LIMITS, TABLE, Findings, find, meaning, whole
 from invmm_eval.recipe import DDPM, DEMO, STABLE_DIFFUSION, Recipe, by_dose
 from invmm_eval.response import Count, Outcome, Response
 from invmm_eval.result import Status
@@ -71,9 +71,10 @@ def test_the_headline_claims_what_the_value_allows(values: list[float | None], t
 
 
 def test_the_verdict(found: Findings) -> None:
-    counts, most, others, rest = found.verdict
+    counts, bound, most, others, rest = found.verdict
     assert counts.startswith("Of 7 images, 4 were replicated: noise was found from which all 8 samples")
     assert "similarity of 0.5 to the image (sscd); 2 were not within 200 steps; 1 could not be measured." in counts
+    assert bound == whole(4, 6)
     assert most.startswith(
         f"The smallest value is that of {audits.NAMES[0]}. Its InvMM is 0.02 nats per dimension, 5.12 nats"
     )
