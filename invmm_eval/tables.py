@@ -18,14 +18,15 @@ COLOURS = {Status.REPLICATED: "red", Status.EXHAUSTED: "green", Status.FAILED: "
 def results_table(results: Sequence[Result], copies: Mapping[str, int] | None = None) -> Table:
     """One line an image, the most memorized first; with the copies in training where they are known, by name.
 
-    Of images that were not replicated the KL says nothing: they stand in the order of their similarity.
+    Of images that were not replicated the KL says nothing: they stand in the order of their similarity. ED50 and ED90
+    are nats over all dimensions.
     """
     table = Table(title="InvMM: KL to the standard normal, in nats per dimension; small means memorized")
     table.add_column("image")
     if copies is not None:
         table.add_column("copies", justify="right", no_wrap=True)
     by_dose, confirmed = any(result.response for result in results), any(result.confirmed for result in results)
-    more = [*(["ED50, nats", "ED90, nats"] if by_dose else []), *(["rate"] if confirmed else [])]
+    more = [*(["ED50", "ED90"] if by_dose else []), *(["rate"] if confirmed else [])]
     for heading in ("status", "InvMM", *more, "similarity", "steps", "seconds"):
         table.add_column(heading, justify="left" if heading == "status" else "right", no_wrap=True)
     for result in sorted(results, key=rank):
@@ -46,8 +47,7 @@ def results_table(results: Sequence[Result], copies: Mapping[str, int] | None = 
 
 
 def _told(dose: Dose | None) -> str:
-    """An estimate and the interval that it is from."""
-    return "-" if dose is None else f"{dose.nats:.3g} ({dose.low:.3g} to {dose.high:.3g})"
+    return "-" if dose is None else f"{dose.nats:.1f}"
 
 
 class _Name:
