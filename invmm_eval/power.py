@@ -12,7 +12,7 @@ confidence or fiducial limits illustrated in the case of the binomial", one-side
 
 import math
 
-from scipy.special import betaincinv  # type: ignore[import-untyped]
+from scipy.special import betaincinv
 
 CONFIDENCE = 0.95
 """The c of every statement."""
