@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from scipy.special import betaincinv  # type: ignore[import-untyped]
+from scipy.special import betaincinv
 from torch import Tensor
 
 from invmm_eval.power import CONFIDENCE

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from scipy.stats import norm  # type: ignore[import-untyped]
+from scipy.stats import norm
 from torch.distributions import Bernoulli, kl_divergence
 
 from invmm_eval.bound import RATE, TELLING_NATS, least_kl, least_share, least_share_moved

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from scipy.stats import binomtest, norm  # type: ignore[import-untyped]
+from scipy.stats import binomtest, norm
 from torch import Generator, Tensor
 
 from invmm_eval.response import HALF, MOST, Count, Outcome, Response
