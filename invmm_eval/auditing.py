@@ -25,7 +25,7 @@ from invmm_eval.images import Source, Target, find_images, prepare
 from invmm_eval.inversion import Search, invert
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.plugins import host
-from invmm_eval.recipe import DEMO, Recipe
+from invmm_eval.recipe import DEMO, Recipe, by_dose
 from invmm_eval.result import Result, Status
 from invmm_eval.similarities.sscd import WEIGHTS_VARIABLE
 from invmm_eval.similarity import Similarity
@@ -53,7 +53,8 @@ class Choices(TypedDict, total=False):
         similarity_options: For the similarity of that name.
         noise: The registered name of the family of q.
         noise_options: For the noise family of that name.
-        recipe: ``paper`` (the backbone's published settings), ``demo`` (a short one for small models), or a recipe.
+        recipe: ``paper`` (the backbone's published settings), ``dose`` (the search by dose), ``demo`` (a short one for
+            small models), or a recipe.
         settings: Changes to the recipe.
         calibration: Sets the threshold; what :func:`invmm_eval.calibration.calibrate` found, or ``Calibration.load``
             read.
@@ -286,14 +287,14 @@ def default_similarity() -> str:
 
 
 def find_recipe(recipe: str | Recipe, backbone: Backbone) -> Recipe:
-    """A recipe by name: ``paper`` is the backbone's published one, ``demo`` the short one of the demo.
+    """A recipe by name: ``paper`` is the backbone's published one, ``dose`` the search by dose, ``demo`` the demo's.
 
     Raises:
         InvMMError: There is no such recipe.
     """
     if isinstance(recipe, Recipe):
         return recipe
-    named = {"paper": backbone.recipe, "demo": DEMO}
+    named = {"paper": backbone.recipe, "dose": by_dose(backbone.recipe), "demo": DEMO}
     if recipe not in named:
         raise InvMMError(f"There is no recipe {recipe!r}; take one of {', '.join(named)}.")
     return named[recipe]

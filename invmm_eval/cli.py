@@ -69,7 +69,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Recipe = Annotated[str, typer.Option(help="paper: the published settings of the model's family; demo: a short one.")]
+Recipe = Annotated[
+    str, typer.Option(help="paper: the published settings of the model's family; dose: by dose; demo: a short one.")
+]
 Settings = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one of the recipe's settings; may be repeated.")
 ]

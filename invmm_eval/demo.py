@@ -50,7 +50,7 @@ def run_demo(
 
     Args:
         folder: Where the results and ``replicas.png`` go.
-        recipe: ``demo`` or ``paper``.
+        recipe: ``demo``, ``dose`` or ``paper``.
         settings: Changes to the recipe.
         seed: Of the run.
         batch_size: Images searched together.

@@ -17,10 +17,11 @@ from typing import Any
 import pyarrow as pa
 
 from invmm_eval.auditing import summarize
-from invmm_eval.bound import RATE, TELLING_NATS, least_share
+from invmm_eval.bound import RATE, TELLING_NATS, least_share, least_share_moved
 from invmm_eval.errors import InvMMError
 from invmm_eval.power import CONFIDENCE, most, percent
-from invmm_eval.recipe import DDPM, DEMO, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe
+from invmm_eval.recipe import DDPM, DEMO, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe, by_dose
+from invmm_eval.response import INFORMATIVE
 from invmm_eval.result import Result, Status, rank
 from invmm_eval.store import Record, read
 
@@ -49,6 +50,9 @@ TABLE = pa.schema(
         ("status", pa.string()),
         ("invmm", pa.float64()),
         ("nats", pa.float64()),
+        ("ed50", pa.float64()),
+        ("ed90", pa.float64()),
+        ("rate", pa.float64()),
         ("kl", pa.float64()),
         ("dimensions", pa.int64()),
         ("steps", pa.int64()),
@@ -64,7 +68,8 @@ TABLE = pa.schema(
 
 _AT_REVISION = re.compile(r"((?:[\w.-]+/)?[\w.-]+)@(.+)")
 """A Hub id with a revision; a folder is named by its path as it is."""
-_NAMED = {recipe.name: recipe for recipe in (DEMO, DDPM, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3)}
+_PUBLISHED = (DDPM, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3)
+_NAMED = {recipe.name: recipe for recipe in (DEMO, *_PUBLISHED, *map(by_dose, _PUBLISHED))}
 
 
 @dataclass(frozen=True)
@@ -228,9 +233,20 @@ class Findings:
             f"{recipe.learning_rate:g}; a check every {recipe.check_every}",
             "Check": f"{recipe.check_images} samples a guidance scale, which must all pass; {recipe.sampler_steps} "
             f"steps of the sampler {recipe.sampler}; guidance " + ", ".join(f"{scale:g}" for scale in recipe.guidance),
+            **self._doses(),
             "Seed": str(config["seed"]),
             "Versions": ", ".join(f"{name} {version}" for name, version in config["versions"].items()),
         }
+
+    def _doses(self) -> dict[str, str]:
+        """What a search by dose adds to the settings."""
+        recipe = self.recipe
+        if not recipe.first_dose:
+            return {}
+        curve = (
+            f"; {recipe.responses} samples for the curve, its value at {recipe.rate:.0%}" if recipe.responses else ""
+        )
+        return {"Doses": f"from {recipe.first_dose:g} nats, twice as many after each check that failed{curve}"}
 
     def _calibration(self) -> dict[str, str]:
         """Where the threshold is from, if that is known."""
@@ -270,7 +286,8 @@ class Findings:
         base = _NAMED.get(settings.pop("name").split(" with ")[0])
         known = asdict(base) if base else {}
         changed = {key: value for key, value in settings.items() if key not in known or value != known[key]}
-        return ["--recipe", "demo" if base is DEMO else "paper", *_options("--set", changed)]
+        name = "demo" if base is DEMO else "dose" if base and base.first_dose else "paper"
+        return ["--recipe", name, *_options("--set", changed)]
 
     def table(self) -> pa.Table:
         """One row an image in the order of :attr:`results`, with the columns of :data:`TABLE`."""
@@ -278,6 +295,8 @@ class Findings:
             {
                 **result.record(),
                 "nats": result.nats,
+                "ed50": result.ed50.nats if result.ed50 else None,
+                "ed90": result.ed90.nats if result.ed90 else None,
                 "prompt": result.prompt or None,
                 "guidance": result.check.best_scale if result.check else None,
             }
@@ -332,6 +351,13 @@ def meaning(result: Result) -> str:
     asked = ""
     if result.prompt is not None and result.check is not None:
         asked = f", with the same prompt at guidance {result.check.best_scale:g},"
+    if result.response:
+        dose = result.response.dose(INFORMATIVE)
+        return (
+            f"{value}. At {dose.nats:.2g} nats ({dose.low:.2g} to {dose.high:.2g}, at {CONFIDENCE:.0%} confidence) "
+            f"{INFORMATIVE:.0%} of the samples are copies, so that ordinary sampling{asked} gives at least one in "
+            f"{_rounded(1 / least_share_moved(dose.high, INFORMATIVE))} samples."
+        )
     return (
         f"{value}. If the noise that was found gives a copy {RATE:.0%} of the time, ordinary sampling{asked} gives at "
         f"least one in {_rounded(1 / least_share(result.nats))} samples."

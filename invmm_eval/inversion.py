@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -26,10 +27,12 @@ from torch import Generator, Tensor
 from invmm_eval.backbone import Backbone
 from invmm_eval.check import Check, Trial, check
 from invmm_eval.condition import Context, join, repeat, rows
+from invmm_eval.dose import DosePath
 from invmm_eval.errors import InvMMError
 from invmm_eval.images import Target
 from invmm_eval.noise import Noise, NoiseFamily
 from invmm_eval.recipe import Recipe
+from invmm_eval.response import INFORMATIVE, Count, Outcome, Response
 from invmm_eval.result import Point, Result, Status
 from invmm_eval.sampling import chunks, predict_x0, sample
 from invmm_eval.schedule import broadcast
@@ -159,6 +162,8 @@ class Search:
         self.trace: list[Point] = []
         self._engine = engine
         self._losses: list[float] = []
+        self._response: Response | None = None
+        self._confirmed: Count | None = None
         self._unread: list[Tensor] = []
         try:
             self._start()
@@ -180,8 +185,10 @@ class Search:
         self.noise: Noise = self._engine.family(self.x_0[0])
         self.condition = backbone.condition(self.target.caption)
         self.weight = AdaptiveWeight(recipe)
-        parameters = [*self.noise.parameters().values(), *self.condition.parameters().values()]
-        self._optimizer = torch.optim.Adam(parameters, lr=recipe.learning_rate)
+        noise, condition = self.noise.parameters(), list(self.condition.parameters().values())
+        self._path = DosePath(noise, recipe.first_dose, recipe.check_every) if recipe.first_dose else None
+        parameters = condition if self._path else [*noise.values(), *condition]
+        self._optimizer = torch.optim.Adam(parameters, lr=recipe.learning_rate) if parameters else None
         seed, digest = self._engine.seed, self.target.digest
         self._steps = _generator(seed, digest, "steps")
         self._checks = _generator(seed, digest, "checks")
@@ -209,9 +216,9 @@ class Search:
             context=self.condition.rsample(draws, self._step_contexts),
         )
 
-    def trial(self) -> Trial:
-        """The random numbers of one check."""
-        images, shared = self._engine.recipe.check_images, self._engine.recipe.shared_context
+    def trial(self, images: int) -> Trial:
+        """The random numbers of one check of so many images."""
+        shared = self._engine.recipe.shared_context
         with torch.no_grad():
             context = self.condition.rsample(1 if shared else images, self._check_contexts)
             return Trial(
@@ -223,11 +230,15 @@ class Search:
 
     def forget_gradients(self) -> None:
         """Before a step."""
-        self._optimizer.zero_grad()
+        for mover in (self._path, self._optimizer):
+            if mover:
+                mover.zero_grad()
 
     def take_step(self, loss: Tensor) -> None:
         """Move along the gradients; the loss stays on its device unread, so that no step waits for it."""
-        self._optimizer.step()
+        for mover in (self._path, self._optimizer):
+            if mover:
+                mover.step()
         self._unread.append(loss)
         self.step += 1
         if self.step % self._engine.recipe.check_every:
@@ -262,6 +273,27 @@ class Search:
             self.status = Status.REPLICATED
         elif last:
             self.status = Status.EXHAUSTED
+        elif self._path:
+            self._path.nats *= 2
+
+    def measure(self, attempt: Callable[[Trial], list[bool]]) -> None:
+        """After a passed check: fit the dose-response curve, take q to its dose, and confirm it, as the recipe asks.
+
+        Args:
+            attempt: Tells which samples of a trial replicate.
+        """
+        recipe = self._engine.recipe
+        if self._path and recipe.responses:
+            outcomes: tuple[Outcome, ...] = ()
+            for _ in range(recipe.responses // recipe.check_images):
+                trial = self.trial(recipe.check_images)
+                outcomes += tuple(map(Outcome, self._path.distances(trial.noise), attempt(trial)))
+                self._path.move(Response(outcomes).dose(INFORMATIVE).nats)
+            self._response = Response(outcomes)
+            self._path.move(self._response.dose(recipe.rate).nats)
+        if recipe.confirm:
+            hits = attempt(self.trial(recipe.confirm))
+            self._confirmed = Count(sum(hits), len(hits))
 
     def fail(self, error: Exception) -> None:
         """End the search, with the error in one sentence."""
@@ -289,6 +321,8 @@ class Search:
             kl=self.kl,
             dimensions=self.x_0[0].numel(),
             check=self.last_check,
+            response=self._response,
+            confirmed=self._confirmed,
             noise={name: tensor.detach().cpu() for name, tensor in self.noise.parameters().items()},
             condition={name: tensor.detach().cpu() for name, tensor in self.condition.parameters().items()},
             prompt=self.condition.prompt(),
@@ -322,6 +356,7 @@ class _Engine:
         self.recipe = recipe
         self.seed = seed
         self.micro_batch = micro_batch or recipe.draws
+        self.threshold = similarity.threshold if recipe.threshold is None else recipe.threshold
 
     def advance(self, searches: Sequence[Search], on_step: Callable[[Sequence[Search]], None] | None) -> None:
         """C steps of every search, then its check."""
@@ -339,8 +374,11 @@ class _Engine:
         going = [search for search in going if not search.status]
         whole = [search for search in going if not self.recipe.stop or search.step >= self.recipe.max_steps]
         early = [search for search in going if search not in whole]
-        self._isolated(self._check, [(search, search.trial()) for search in early])
-        self._isolated(self._complete_check, [(search, search.trial()) for search in whole])
+        self._isolated(self._check, [(search, search.trial(self.recipe.check_images)) for search in early])
+        self._isolated(self._complete_check, [(search, search.trial(self.recipe.check_images)) for search in whole])
+        for search in going:
+            if search.status is Status.REPLICATED:
+                self._isolated(self._measure, [(search, search.last_check)])
         for search in searches:
             search.seconds_steps += (stepped - started) / len(searches)
             search.seconds_checks += (time.perf_counter() - stepped) / len(searches)
@@ -416,19 +454,33 @@ class _Engine:
             search.take_step(loss)
 
     def _check(self, jobs: Sequence[tuple[Search, Trial]], *, complete: bool = False) -> None:
-        outcomes = self._fitting(
+        outcomes = self._outcomes([trial for _, trial in jobs], self.recipe, complete=complete)
+        for (search, _), outcome in zip(jobs, outcomes, strict=True):
+            search.take_check(outcome)
+
+    def _outcomes(self, trials: Sequence[Trial], recipe: Recipe, *, complete: bool) -> list[Check]:
+        return self._fitting(
             lambda size: check(
                 self.backbone,
                 self.similarity,
-                [trial for _, trial in jobs],
-                self.recipe,
-                threshold=self.similarity.threshold if self.recipe.threshold is None else self.recipe.threshold,
+                trials,
+                recipe,
+                threshold=self.threshold,
                 micro_batch=size,
                 complete=complete,
             )
         )
-        for (search, _), outcome in zip(jobs, outcomes, strict=True):
-            search.take_check(outcome)
+
+    def _measure(self, jobs: Sequence[tuple[Search, Check | None]]) -> None:
+        for search, passed in jobs:
+            assert passed
+            search.measure(partial(self._attempt, passed.best_scale))
+
+    def _attempt(self, scale: float, trial: Trial) -> list[bool]:
+        """Which samples of a trial replicate at a guidance scale."""
+        recipe = replace(self.recipe, check_images=len(trial.noise), responses=0, guidance=(scale,))
+        [outcome] = self._outcomes([trial], recipe, complete=True)
+        return [value >= self.threshold for value in outcome.similarities[scale]]
 
     def _complete_check(self, jobs: Sequence[tuple[Search, Trial]]) -> None:
         self._check(jobs, complete=True)

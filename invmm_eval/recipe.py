@@ -37,6 +37,12 @@ class Recipe:
         threshold: Similarity from which on an image passes (beta); None takes the similarity's own.
         stop: Whether a search ends at the first check it passes. Where not, it takes all steps, and its checks are
             made completely, so that its trace tells the score of each.
+        first_dose: Above 0 the search is by dose (:mod:`invmm_eval.dose`): the KL is held at this many nats over all
+            dimensions, and doubled after each check that fails; the weight is to be 0. 0 is the paper's search.
+        responses: Samples drawn after the check that was passed, for the dose-response curve; 0 draws none, and the
+            value is the dose that passed.
+        rate: The share of samples that replicate at the value, where there is a curve.
+        confirm: Fresh samples drawn from what was found, for its rate of replication.
     """
 
     name: str = "custom"
@@ -55,6 +61,10 @@ class Recipe:
     shared_context: bool = True
     threshold: float | None = None
     stop: bool = True
+    first_dose: float = 0.0
+    responses: int = 0
+    rate: float = 0.95
+    confirm: int = 0
 
     def __post_init__(self) -> None:
         counts = ("max_steps", "draws", "check_every", "window", "check_images", "sampler_steps")
@@ -66,7 +76,7 @@ class Recipe:
                 f"The recipe's max_steps ({self.max_steps}) must be a multiple of check_every ({self.check_every}): "
                 "a search can only end at a check."
             )
-        for name in ("learning_rate", "delta", "first_weight", "guidance", "threshold"):
+        for name in ("learning_rate", "delta", "first_weight", "guidance", "threshold", "first_dose", "rate"):
             value = getattr(self, name)
             if not all(map(math.isfinite, value if isinstance(value, tuple) else (value or 0,))):
                 raise InvMMError(f"The recipe's {name} is {value}; it must be finite.")
@@ -74,6 +84,18 @@ class Recipe:
             raise InvMMError(f"The recipe's learning_rate is {self.learning_rate}; it must be above 0.")
         if self.sampler not in SAMPLERS:
             raise InvMMError(f"The recipe's sampler is {self.sampler!r}; there are {', '.join(SAMPLERS)}.")
+        for name in ("first_dose", "responses", "confirm"):
+            if getattr(self, name) < 0:
+                raise InvMMError(f"The recipe's {name} is {getattr(self, name)}; it must not be negative.")
+        if not 0 < self.rate < 1:
+            raise InvMMError(f"The recipe's rate is {self.rate}; it must be between 0 and 1.")
+        if self.responses and not self.first_dose:
+            raise InvMMError("The recipe asks for responses without doses; set first_dose above 0.")
+        if self.responses % self.check_images:
+            raise InvMMError(
+                f"The recipe's responses ({self.responses}) must be a multiple of check_images ({self.check_images}), "
+                "the samples drawn at a dose."
+            )
         if not self.guidance:
             raise InvMMError("The recipe names no guidance scale; an unconditional model takes the one scale 1.0.")
 
@@ -151,3 +173,18 @@ STABLE_DIFFUSION_3 = replace(
 
 DEMO = Recipe(name="demo", max_steps=250, draws=8, check_every=25, sampler_steps=25)
 """Not the paper's: short enough for a small pixel model on a CPU, with the same stopping rule."""
+
+
+def by_dose(published: Recipe) -> Recipe:
+    """The search by dose (docs/estimator.md), up to 1,024 nats, with a family's published guidance and contexts."""
+    return replace(
+        published,
+        name=f"dose-{published.name.removeprefix('paper-')}",
+        max_steps=160,
+        check_every=16,
+        first_weight=0.0,
+        delta=0.0,
+        sampler_steps=min(published.sampler_steps, 50),
+        first_dose=2.0,
+        responses=64,
+    )

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from invmm_eval.findings import WORDS
+from invmm_eval.response import Dose
 from invmm_eval.result import Result, Status, rank
 
 COLOURS = {Status.REPLICATED: "red", Status.EXHAUSTED: "green", Status.FAILED: "yellow"}
@@ -17,13 +18,16 @@ COLOURS = {Status.REPLICATED: "red", Status.EXHAUSTED: "green", Status.FAILED: "
 def results_table(results: Sequence[Result], copies: Mapping[str, int] | None = None) -> Table:
     """One line an image, the most memorized first; with the copies in training where they are known, by name.
 
-    Of images that were not replicated the KL says nothing: they stand in the order of their similarity.
+    Of images that were not replicated the KL says nothing: they stand in the order of their similarity. ED50 and ED90
+    are nats over all dimensions.
     """
     table = Table(title="InvMM: KL to the standard normal, in nats per dimension; small means memorized")
     table.add_column("image")
     if copies is not None:
         table.add_column("copies", justify="right", no_wrap=True)
-    for heading in ("status", "InvMM", "similarity", "steps", "seconds"):
+    by_dose, confirmed = any(result.response for result in results), any(result.confirmed for result in results)
+    more = [*(["ED50", "ED90"] if by_dose else []), *(["rate"] if confirmed else [])]
+    for heading in ("status", "InvMM", *more, "similarity", "steps", "seconds"):
         table.add_column(heading, justify="left" if heading == "status" else "right", no_wrap=True)
     for result in sorted(results, key=rank):
         cells: list[str | Text | _Name] = [_Name(result.name)]
@@ -32,12 +36,18 @@ def results_table(results: Sequence[Result], copies: Mapping[str, int] | None = 
         cells += [
             f"[{COLOURS[result.status]}]{WORDS[result.status]}[/]",
             "-" if result.status is Status.FAILED else f"{result.invmm:.3f}".replace("inf", "∞"),
+            *([_told(result.ed50), _told(result.ed90)] if by_dose else []),
+            *([f"{result.confirmed.rate:.2f}" if result.confirmed else "-"] if confirmed else []),
             "-" if result.similarity is None else f"{result.similarity:.2f}",
             str(result.steps),
             f"{result.seconds_steps + result.seconds_checks:.1f}",
         ]
         table.add_row(*cells)
     return table
+
+
+def _told(dose: Dose | None) -> str:
+    return "-" if dose is None else f"{dose.nats:.1f}"
 
 
 class _Name:

@@ -336,7 +336,7 @@ ERRORS: dict[str, tuple[list[str], str]] = {
     "noise": (["--noise", "gauss"], "There is no noise family 'gauss'.*"),
     "similarity": (["--similarity", "sim"], r"There is no similarity 'sim'.*"),
     "backbone": (["--backbone", "dpm"], r"There is no backbone 'dpm' \(did you mean 'ddpm'\?\).*"),
-    "recipe": (["--recipe", "own"], "There is no recipe 'own'; take one of paper, demo."),
+    "recipe": (["--recipe", "own"], "There is no recipe 'own'; take one of paper, dose, demo."),
     "device": (["--device", "gpu"], "The device 'gpu' cannot be used here.*"),
     "dtype": (["--dtype", "int8"], "There is no precision 'int8'.*"),
     "out": (["--out", "file"], r"The folder file cannot be used: .*"),

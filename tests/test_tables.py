@@ -11,6 +11,7 @@ from rich.console import Console
 
 from invmm_eval.check import Check
 from invmm_eval.findings import WORDS
+from invmm_eval.response import Count, Outcome, Response
 from invmm_eval.result import Result, Status
 from invmm_eval.tables import results_table
 
@@ -100,3 +101,10 @@ def test_each_status_has_its_colour(result: Result) -> None:
     Console(file=file, width=200, force_terminal=True, color_system="standard").print(results_table([result]))
     colour = {"replicated": 31, "exhausted": 32, "failed": 33}[result.status]
     assert f"\x1b[{colour}m{WORDS[result.status]}\x1b[0m" in file.getvalue()
+
+
+def test_doses_and_rates_have_columns_where_there_are_any() -> None:
+    response = Response(tuple(Outcome(0.1 * place, place >= 10) for place in range(20)))
+    rows = cells(shown([replace(RESULTS[4], response=response, confirmed=Count(60, 64)), RESULTS[1]]))
+    assert rows[0][3:6] == [f"{response.dose(0.5).nats:.1f}", f"{response.dose(0.9).nats:.1f}", "0.94"]
+    assert rows[1][3:6] == ["-", "-", "-"]
