@@ -21,7 +21,7 @@ from invmm_eval.bound import RATE, TELLING_NATS, least_share, least_share_moved
 from invmm_eval.errors import InvMMError
 from invmm_eval.power import CONFIDENCE, most, percent
 from invmm_eval.recipe import DDPM, DEMO, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe, by_dose
-from invmm_eval.response import INFORMATIVE
+from invmm_eval.response import MOST, Response
 from invmm_eval.result import Result, Status, rank
 from invmm_eval.store import Record, read
 
@@ -52,6 +52,7 @@ TABLE = pa.schema(
         ("nats", pa.float64()),
         ("ed50", pa.float64()),
         ("ed90", pa.float64()),
+        ("plain_share", pa.float64()),
         ("rate", pa.float64()),
         ("kl", pa.float64()),
         ("dimensions", pa.int64()),
@@ -297,6 +298,7 @@ class Findings:
                 "nats": result.nats,
                 "ed50": result.ed50.nats if result.ed50 else None,
                 "ed90": result.ed90.nats if result.ed90 else None,
+                "plain_share": result.plain_share.rate if result.plain_share else None,
                 "prompt": result.prompt or None,
                 "guidance": result.check.best_scale if result.check else None,
             }
@@ -346,21 +348,31 @@ def meaning(result: Result) -> str:
     if result.nats is None:
         return f"{value}."
     value += f", {result.nats:,.3g} nats in all"
-    if result.nats > TELLING_NATS:
-        return f"{value}: too many to promise anything of ordinary sampling."
     asked = ""
     if result.prompt is not None and result.check is not None:
         asked = f", with the same prompt at guidance {result.check.best_scale:g},"
     if result.response:
-        dose = result.response.dose(INFORMATIVE)
-        return (
-            f"{value}. At {dose.nats:.2g} nats ({dose.low:.2g} to {dose.high:.2g}, at {CONFIDENCE:.0%} confidence) "
-            f"{INFORMATIVE:.0%} of the samples are copies, so that ordinary sampling{asked} gives at least one in "
-            f"{_rounded(1 / least_share_moved(dose.high, INFORMATIVE))} samples."
-        )
+        return f"{value}. {_by_dose(result.response, asked)}"
+    if result.nats > TELLING_NATS:
+        return f"{value}: too many to promise anything of ordinary sampling."
     return (
         f"{value}. If the noise that was found gives a copy {RATE:.0%} of the time, ordinary sampling{asked} gives at "
-        f"least one in {_rounded(1 / least_share(result.nats))} samples."
+        f"least one in {one_in(least_share(result.nats))} samples."
+    )
+
+
+def _by_dose(response: Response, asked: str) -> str:
+    """What a curve expects of ordinary sampling, and what holds without it."""
+    share, dose = response.plain(), response.dose(MOST)
+    expected = (
+        f"By its dose-response curve ordinary sampling{asked} gives about one copy in {one_in(share.rate)} "
+        f"samples (one in {one_in(share.high)} to {one_in(share.low)}, at {CONFIDENCE:.0%} confidence)"
+    )
+    if dose.high > TELLING_NATS:
+        return f"{expected}."
+    return (
+        f"{expected}, and at least one in {one_in(least_share_moved(dose.high, MOST))} by any curve, "
+        f"since at {dose.nats:.2g} nats ({dose.low:.2g} to {dose.high:.2g}) {MOST:.0%} of them are copies."
     )
 
 
@@ -373,8 +385,11 @@ def whole(replicated: int, measured: int) -> str:
     )
 
 
-def _rounded(count: float) -> str:
-    """Two figures, rounded up, in words from a million on."""
+def one_in(share: float) -> str:
+    """How many samples hold one copy, where that share are copies: two figures, rounded up, in words if many."""
+    if share < 1e-12:
+        return "more than a million million"
+    count = 1 / share
     place = 10.0 ** (math.floor(math.log10(count)) - 1)
     count = math.ceil(count / place) * place
     for size, word in ((1e9, " thousand million"), (1e6, " million")):

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import cycle
 from typing import TypeVar
 
 import torch
@@ -32,7 +33,7 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.images import Target
 from invmm_eval.noise import Noise, NoiseFamily
 from invmm_eval.recipe import Recipe
-from invmm_eval.response import INFORMATIVE, Count, Outcome, Response
+from invmm_eval.response import DRAWN_AT, Count, Outcome, Response
 from invmm_eval.result import Point, Result, Status
 from invmm_eval.sampling import chunks, predict_x0, sample
 from invmm_eval.schedule import broadcast
@@ -285,10 +286,10 @@ class Search:
         recipe = self._engine.recipe
         if self._path and recipe.responses:
             outcomes: tuple[Outcome, ...] = ()
-            for _ in range(recipe.responses // recipe.check_images):
+            for _, share in zip(range(recipe.responses // recipe.check_images), cycle(DRAWN_AT), strict=False):
                 trial = self.trial(recipe.check_images)
                 outcomes += tuple(map(Outcome, self._path.distances(trial.noise), attempt(trial)))
-                self._path.move(Response(outcomes).dose(INFORMATIVE).nats)
+                self._path.move(Response(outcomes).dose(share).nats)
             self._response = Response(outcomes)
             self._path.move(self._response.dose(recipe.rate).nats)
         if recipe.confirm:

@@ -7,8 +7,11 @@ By probit analysis (Finney 1947, "Probit Analysis") of all samples, whatever the
 
     P(replica | s) = Phi((s - t) / w),   and over s ~ N(d, 1)   r(d) = Phi(b (d - t)),   b = 1 / sqrt(1 + w^2).
 
-So half of the samples replicate at the distance t, and the share p at ``t + z_p / b``, z_p the standard normal's
-quantile. What is known of (t, b) is their posterior under a uniform prior on a grid, as psychophysics finds thresholds
+So half of the samples replicate at the distance t, the share p at ``t + z_p / b``, z_p the standard normal's quantile,
+and in plain sampling, at the distance 0, the share ``Phi(-b t)``. That is importance sampling with q as the proposal:
+its weights depend on s alone, and are averaged over the curve instead of over few samples.
+
+What is known of (t, b) is their posterior under a uniform prior on a grid, as psychophysics finds thresholds
 (Kontsevich and Tyler 1999, "Bayesian adaptive estimation of psychometric slope and threshold"): it is proper after any
 outcome, all replicas or none included. That b is at most 1 is no assumption: see :mod:`invmm_eval.bound`.
 """
@@ -18,20 +21,19 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from scipy.special import betaincinv
 from torch import Tensor
 
-from invmm_eval.power import CONFIDENCE
+from invmm_eval.power import CONFIDENCE, most
 
 HALF = 0.5
 MOST = 0.9
 """The shares of replicas whose doses are told: ED50 and ED90."""
 
-INFORMATIVE = 0.75
-"""The share of replicas at whose dose, by what is known so far, the next samples are drawn: they tell most of ED90."""
+DRAWN_AT = (0.1, HALF, MOST)
+"""The shares of replicas at whose doses, by what is known so far, samples are drawn in turn."""
 
 _DISTANCES = 400
-_SLOPES = 20
+_SLOPES = 40
 _BEHIND = 4.0
 """How far before the standard normal t may lie: so far, all but three in 100,000 plain samples replicate."""
 
@@ -50,11 +52,8 @@ class Count(NamedTuple):
     @property
     def interval(self) -> tuple[float, float]:
         """The exact interval of the rate by Clopper and Pearson 1934."""
-        tail, misses = (1 - CONFIDENCE) / 2, self.drawn - self.hits
-        return (
-            float(betaincinv(self.hits, misses + 1, tail)) if self.hits else 0.0,
-            float(betaincinv(self.hits + 1, misses, 1 - tail)) if misses else 1.0,
-        )
+        confidence = (1 + CONFIDENCE) / 2
+        return 1 - most(self.drawn - self.hits, self.drawn, confidence), most(self.hits, self.drawn, confidence)
 
 
 class Outcome(NamedTuple):
@@ -72,6 +71,14 @@ class Dose(NamedTuple):
     high: float
 
 
+class Share(NamedTuple):
+    """An estimate of a share of samples: the posterior's median, and the ends of its central interval."""
+
+    rate: float
+    low: float
+    high: float
+
+
 @dataclass(frozen=True)
 class Response:
     """The dose-response curve of one image.
@@ -84,12 +91,23 @@ class Response:
 
     def dose(self, rate: float) -> Dose:
         """The dose at which the share ``rate``, in (0, 1), of samples replicate; 0 where in plain sampling they do."""
-        t, b, weights = self._posterior
-        distances, order = (t + torch.special.ndtri(t.new_tensor(rate)) / b).flatten().clamp(min=0).sort()
-        mass = weights.flatten()[order].cumsum(dim=0)
+        t, b, _ = self._posterior
+        distances = (t + torch.special.ndtri(t.new_tensor(rate)) / b).clamp(min=0)
+        return Dose(*self._told(distances.square() / 2))
+
+    def plain(self) -> Share:
+        """The share of replicas in plain sampling."""
+        t, b, _ = self._posterior
+        return Share(*self._told(torch.special.ndtr(-b * t)))
+
+    def _told(self, values: Tensor) -> list[float]:
+        """The median, and the ends of the central interval, of what has these values on the grid of t and b."""
+        ordered, order = values.flatten().sort()
+        mass = self._posterior[2].flatten()[order].cumsum(dim=0)
         tail = (1 - CONFIDENCE) / 2
         wanted = mass.new_tensor([0.5, tail, 1 - tail]) * mass[-1]
-        return Dose(*(distances[torch.searchsorted(mass, wanted)].square() / 2).tolist())
+        found: list[float] = ordered[torch.searchsorted(mass, wanted)].tolist()
+        return found
 
     @cached_property
     def _posterior(self) -> tuple[Tensor, Tensor, Tensor]:

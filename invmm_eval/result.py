@@ -14,7 +14,7 @@ from torch import Tensor
 
 from invmm_eval.check import Check
 from invmm_eval.errors import InvMMError
-from invmm_eval.response import HALF, MOST, Count, Dose, Outcome, Response
+from invmm_eval.response import HALF, MOST, Count, Dose, Outcome, Response, Share
 
 
 class Status(StrEnum):
@@ -110,6 +110,11 @@ class Result:
         return self.response.dose(MOST) if self.response else None
 
     @property
+    def plain_share(self) -> Share | None:
+        """The share of replicas that the dose-response curve expects in plain sampling."""
+        return self.response.plain() if self.response else None
+
+    @property
     def similarity(self) -> float | None:
         """The last check's score: the least similarity at the best guidance scale."""
         return self.check.score if self.check else None
@@ -138,6 +143,7 @@ class Result:
             "outcomes": [list(outcome) for outcome in self.response.outcomes] if self.response else [],
             "ed50": list(self.ed50) if self.ed50 else None,
             "ed90": list(self.ed90) if self.ed90 else None,
+            "plain_share": list(self.plain_share) if self.plain_share else None,
             "confirmed": list(self.confirmed) if self.confirmed else None,
             "rate": self.confirmed.rate if self.confirmed else None,
             "rate_interval": list(self.confirmed.interval) if self.confirmed else None,

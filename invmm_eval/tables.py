@@ -8,8 +8,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from invmm_eval.findings import WORDS
-from invmm_eval.response import Dose
+from invmm_eval.findings import WORDS, one_in
+from invmm_eval.response import MOST, Response
 from invmm_eval.result import Result, Status, rank
 
 COLOURS = {Status.REPLICATED: "red", Status.EXHAUSTED: "green", Status.FAILED: "yellow"}
@@ -18,15 +18,15 @@ COLOURS = {Status.REPLICATED: "red", Status.EXHAUSTED: "green", Status.FAILED: "
 def results_table(results: Sequence[Result], copies: Mapping[str, int] | None = None) -> Table:
     """One line an image, the most memorized first; with the copies in training where they are known, by name.
 
-    Of images that were not replicated the KL says nothing: they stand in the order of their similarity. ED50 and ED90
-    are nats over all dimensions.
+    Of images that were not replicated the KL says nothing: they stand in the order of their similarity. ED90 is in nats
+    over all dimensions; "one in" is how many plain samples the curve expects for one copy.
     """
     table = Table(title="InvMM: KL to the standard normal, in nats per dimension; small means memorized")
     table.add_column("image")
     if copies is not None:
         table.add_column("copies", justify="right", no_wrap=True)
     by_dose, confirmed = any(result.response for result in results), any(result.confirmed for result in results)
-    more = [*(["ED50", "ED90"] if by_dose else []), *(["rate"] if confirmed else [])]
+    more = [*(["ED90", "one in"] if by_dose else []), *(["rate"] if confirmed else [])]
     for heading in ("status", "InvMM", *more, "similarity", "steps", "seconds"):
         table.add_column(heading, justify="left" if heading == "status" else "right", no_wrap=True)
     for result in sorted(results, key=rank):
@@ -36,7 +36,7 @@ def results_table(results: Sequence[Result], copies: Mapping[str, int] | None = 
         cells += [
             f"[{COLOURS[result.status]}]{WORDS[result.status]}[/]",
             "-" if result.status is Status.FAILED else f"{result.invmm:.3f}".replace("inf", "∞"),
-            *([_told(result.ed50), _told(result.ed90)] if by_dose else []),
+            *(_doses(result.response) if by_dose else []),
             *([f"{result.confirmed.rate:.2f}" if result.confirmed else "-"] if confirmed else []),
             "-" if result.similarity is None else f"{result.similarity:.2f}",
             str(result.steps),
@@ -46,8 +46,8 @@ def results_table(results: Sequence[Result], copies: Mapping[str, int] | None = 
     return table
 
 
-def _told(dose: Dose | None) -> str:
-    return "-" if dose is None else f"{dose.nats:.1f}"
+def _doses(response: Response | None) -> list[str]:
+    return [f"{response.dose(MOST).nats:.1f}", one_in(response.plain().rate)] if response else ["-", "-"]
 
 
 class _Name:

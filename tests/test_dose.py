@@ -115,6 +115,8 @@ def test_between_two_pictures_the_curve_is_the_least_there_is(share: float) -> N
         least = max(0, z(rate) - z(share)) ** 2 / 2
         assert math.sqrt(2 * dose.nats) == pytest.approx(math.sqrt(2 * least), abs=0.35)
         assert dose.low - 0.1 <= least <= dose.high + 0.1
+    assert found.plain_share
+    assert found.plain_share.low <= share <= found.plain_share.high
     assert found.nats == pytest.approx(found.response.dose(RECIPE.rate).nats, rel=1e-4)
     assert found.confirmed.drawn == 200
     assert 0.88 <= found.confirmed.rate <= 0.99
@@ -139,12 +141,16 @@ def test_doses_double_until_a_check_is_passed() -> None:
 
 def test_rarer_pictures_have_larger_values_in_any_company() -> None:
     images = pictures(6)
-    model = Mixture(images, torch.tensor([0.5, 0.3, 0.1, 0.06, 0.03, 0.01]))
+    weights = [0.5, 0.3, 0.1, 0.06, 0.03, 0.01]
+    model = Mixture(images, torch.tensor(weights))
     alone, together = (run(model, images, batch_size=size) for size in (1, 6))
     assert [result.record() | {"seconds_steps": 0, "seconds_checks": 0} for result in alone] == [
         result.record() | {"seconds_steps": 0, "seconds_checks": 0} for result in together
     ]
     halves = [result.ed50.nats for result in alone if result.ed50]
+    for result, weight in zip(alone, weights, strict=True):
+        assert result.plain_share
+        assert result.plain_share.low <= weight <= result.plain_share.high
     assert halves[0] < halves[2] < halves[4]
     assert halves[1] < halves[3] < halves[5]
 

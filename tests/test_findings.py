@@ -191,12 +191,20 @@ def test_of_a_search_by_dose_the_dose_of_its_samples_is_told_and_what_it_promise
     response = Response(tuple(Outcome(0.1 * place, place >= 10) for place in range(20)))
     result, target = audits.result(0, Status.REPLICATED, 0.01)
     result = replace(result, response=response, confirmed=Count(60, 64))
-    told = re.search(r"At ([\d.]+) nats \(.* to ([\d.]+), at 95% .* 75% of .* one in ([\d.]+) samples", meaning(result))
+    told = re.search(
+        r"about one copy in ([\d.,]+) samples \(one in ([\d.,]+) to ([\d.,]+), at 95% confidence\), and at least one "
+        r"in ([\d.]+) by any curve, since at ([\d.]+) nats \(.* to ([\d.]+)\) 90% of",
+        meaning(result),
+    )
     assert told
-    nats, high, samples = map(float, told.groups())
-    dose, plain = response.dose(0.75), NormalDist()
+    about, best, worst, samples, nats, high = (float(number.replace(",", "")) for number in told.groups())
+    share, dose, plain = response.plain(), response.dose(0.9), NormalDist()
+    assert (1 / about, 1 / worst, 1 / best) == pytest.approx(share, rel=0.1)
     assert (nats, high) == pytest.approx((dose.nats, dose.high), rel=0.1)
-    assert plain.cdf(plain.inv_cdf(0.75) - math.sqrt(2 * high)) == pytest.approx(1 / samples, rel=0.1)
+    assert plain.cdf(plain.inv_cdf(0.9) - math.sqrt(2 * high)) == pytest.approx(1 / samples, rel=0.1)
+    far = Response(tuple(Outcome(20 + 0.1 * place, place >= 10) for place in range(20)))
+    assert "more than a million million" in (words := meaning(replace(result, response=far)))
+    assert "by any curve" not in words
     config = {**audits.CONFIG, "recipe": asdict(by_dose(STABLE_DIFFUSION))}
     found = find(audits.write(tmp_path, [(result, target)], config))
     assert found.settings["Doses"].startswith("from 2 nats, twice as many")
@@ -204,3 +212,4 @@ def test_of_a_search_by_dose_the_dose_of_its_samples_is_told_and_what_it_promise
     [row] = found.table().to_pylist()
     assert (row["ed50"], row["rate"]) == (response.dose(0.5).nats, 60 / 64)
     assert row["ed90"] > row["ed50"]
+    assert row["plain_share"] == share.rate

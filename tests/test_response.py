@@ -43,6 +43,26 @@ def test_many_samples_tell_the_doses(t: float, b: float) -> None:
         assert found.high < 1.3 * found.low + 0.3
 
 
+@pytest.mark.parametrize(("t", "b"), [(1.0, 0.9), (2.0, 0.7), (4.0, 0.5)])
+def test_many_samples_tell_the_share_in_plain_sampling(t: float, b: float) -> None:
+    found = Response(drawn(t, b, torch.linspace(0, t + 3, 2000), 6)).plain()
+    assert found.rate == pytest.approx(float(norm.cdf(-b * t)), rel=0.25)
+    assert found.low < found.rate < found.high < 2 * found.low
+
+
+def test_intervals_of_the_share_in_plain_sampling_hold_it_as_often_as_they_say() -> None:
+    generator = Generator().manual_seed(7)
+    held = 0
+    for seed in range(100):
+        t, b = (
+            2 + 2 * torch.rand(1, generator=generator).item(),
+            0.4 + 0.5 * torch.rand(1, generator=generator).item(),
+        )
+        found = Response(drawn(t, b, torch.full((64,), t + 0.7 / b), seed)).plain()
+        held += found.low <= norm.cdf(-b * t) <= found.high
+    assert 88 <= held <= 100
+
+
 @pytest.mark.parametrize("rate", [HALF, MOST])
 def test_intervals_hold_the_truth_as_often_as_they_say(rate: float) -> None:
     """Curves are drawn from the prior's middle, doses near them; of 100 intervals of 95 % a few fail."""

@@ -67,6 +67,7 @@ def test_a_record_tells_the_doses_and_the_rate() -> None:
     assert record["ed50"] == list(BY_DOSE.ed50 or ())
     assert record["ed90"] == list(BY_DOSE.ed90 or ())
     assert record["ed50"][0] < record["ed90"][0]
+    assert record["plain_share"] == list(BY_DOSE.plain_share or ())
     assert record["confirmed"] == [58, 64]
     assert record["rate"] == 58 / 64
     assert record["rate_interval"][0] < 58 / 64 < record["rate_interval"][1]

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from invmm_eval.check import Check
-from invmm_eval.findings import WORDS
+from invmm_eval.findings import WORDS, one_in
 from invmm_eval.response import Count, Outcome, Response
 from invmm_eval.result import Result, Status
 from invmm_eval.tables import results_table
@@ -106,5 +106,5 @@ def test_each_status_has_its_colour(result: Result) -> None:
 def test_doses_and_rates_have_columns_where_there_are_any() -> None:
     response = Response(tuple(Outcome(0.1 * place, place >= 10) for place in range(20)))
     rows = cells(shown([replace(RESULTS[4], response=response, confirmed=Count(60, 64)), RESULTS[1]]))
-    assert rows[0][3:6] == [f"{response.dose(0.5).nats:.1f}", f"{response.dose(0.9).nats:.1f}", "0.94"]
+    assert rows[0][3:6] == [f"{response.dose(0.9).nats:.1f}", one_in(response.plain().rate), "0.94"]
     assert rows[1][3:6] == ["-", "-", "-"]
