@@ -35,7 +35,8 @@ from invmm_eval.images import Target, prepare
 from invmm_eval.inversion import invert, replicate
 from invmm_eval.noises.gaussian import diagonal
 from invmm_eval.recipe import DDPM, DEMO, Recipe, by_dose
-from invmm_eval.reference import MODEL, pictures
+from invmm_eval.reference import MODEL, pictures, plain_samples
+from invmm_eval.response import Share
 from invmm_eval.similarities.pixel_cosine import PixelCosine
 
 FRESH = 64
@@ -46,24 +47,34 @@ COPY = 0.9
 
 @dataclass(frozen=True)
 class Case:
-    """A picture, and what is known of it: its weight in the exact model, or its copies in training; 0 is held out."""
+    """A picture, and what is known of it.
+
+    Attributes:
+        name: What tables call it.
+        target: The picture.
+        truth: Its weight in the exact model, or its copies in training; 0 is held out.
+        plain: Its share of plain samples, known or counted.
+    """
 
     name: str
     target: Target
     truth: float
+    plain: float
 
 
 @dataclass(frozen=True)
 class Found:
-    """One search; the value and the rate are None where nothing was replicated."""
+    """One search; values, the rate and the expected share of plain samples are None where nothing was replicated."""
 
     case: str
     truth: float
+    plain: float
     recipe: str
     seed: int
     nats: float | None
     ed50: float | None
     ed90: float | None
+    expected: Share | None
     rate: float | None
     forward: int
     with_gradient: int
@@ -101,7 +112,8 @@ def exact_model() -> tuple[Backbone, list[Case], Recipe]:
     """The model of ``benchmarks/exact.py``, its weighted pictures, and the published settings for it."""
     mixture, images = exact.model()
     cases = [
-        Case(f"weight {weight:g}", Target(image), weight) for weight, image in zip(exact.WEIGHTS, images, strict=False)
+        Case(f"weight {weight:g}", Target(image), weight, weight)
+        for weight, image in zip(exact.WEIGHTS, images, strict=False)
     ]
     return mixture, cases, exact.RECIPE
 
@@ -114,6 +126,7 @@ def reference_model(copies: Sequence[int], each: int) -> tuple[Backbone, list[Ca
             f"{picture.copies} copies: {picture.name}",
             Target(prepare(picture.image, backbone.image_shape)),
             picture.copies,
+            picture.drawn / plain_samples(),
         )
         for picture in choose(pictures(), per_dose=each, held_out=each)
         if picture.copies in copies
@@ -128,11 +141,13 @@ def search(backbone: Backbone, case: Case, recipe: Recipe, seed: int) -> Found:
     found = Found(
         case=case.name,
         truth=case.truth,
+        plain=case.plain,
         recipe=recipe.name,
         seed=seed,
         nats=result.nats,
         ed50=result.ed50.nats if result.ed50 else None,
         ed90=result.ed90.nats if result.ed90 else None,
+        expected=result.plain_share,
         rate=None,
         forward=counted.forward,
         with_gradient=counted.with_gradient,
@@ -169,6 +184,7 @@ def compared(found: Sequence[Found], published: str, ours: str) -> dict[str, flo
         "range ratio": statistics.median(ranges) if ranges else None,
         "evaluations ratio": evaluations[ours] / evaluations[published],
         "confirmed": statistics.mean(rate >= COPY for rate in rates) if rates else None,
+        **_expected(by_recipe[ours]),
     }
     for name, group in by_recipe.items():
         truth, values = [one.truth for one in group], [one.value for one in group]
@@ -180,10 +196,24 @@ def compared(found: Sequence[Found], published: str, ours: str) -> dict[str, flo
     return told
 
 
+def _expected(found: Sequence[Found]) -> dict[str, float | None]:
+    """Expected shares of plain samples against the known ones, of pictures that come back in plain sampling at all."""
+    pairs = [(one.expected, one.plain) for one in found if one.expected and one.plain]
+    if not pairs:
+        return {"expected share ratio": None, "expected share factor": None, "intervals that hold the share": None}
+    logs = [math.log(expected.rate / plain) for expected, plain in pairs]
+    return {
+        "expected share ratio": math.exp(statistics.mean(logs)),
+        "expected share factor": math.exp(math.sqrt(statistics.mean(log**2 for log in logs))),
+        "intervals that hold the share": statistics.mean(one.low <= plain <= one.high for one, plain in pairs),
+    }
+
+
 def row(found: Sequence[Found]) -> list[str]:
     """What the searches of one picture by one recipe found, in words."""
     values = [one.value for one in found if one.nats is not None]
     rates = [one.rate for one in found if one.rate is not None]
+    shares = [one.expected.rate for one in found if one.expected]
     median, scatter = spread(values) if len(values) > 1 else (math.nan, math.nan)
     return [
         found[0].case,
@@ -191,6 +221,8 @@ def row(found: Sequence[Found]) -> list[str]:
         f"{len(values)} of {len(found)}",
         f"{median:.1f} ({scatter:.1f})" if values else "-",
         f"{statistics.mean(rates):.2f}" if rates else "-",
+        f"{min(shares):.2g} to {max(shares):.2g}" if shares else "-",
+        f"{found[0].plain:.2g}",
         f"{statistics.mean(one.with_gradient for one in found):,.0f}",
         f"{statistics.mean(one.forward for one in found):,.0f}",
     ]
@@ -213,7 +245,9 @@ def main() -> None:
         backbone, cases, paper = reference_model([int(word) for word in options.copies.split(",")], options.each)
     published = replace(DEMO, threshold=COPY) if options.published == "demo" else paper
     ours = by_dose(paper).changed(**Recipe.parse(options.set))
-    table = Table("picture", "recipe", "replicated", "nats: median (IQR)", "rate", "with gradient", "without")
+    table = Table(
+        "picture", "recipe", "replicated", "nats: median (IQR)", "rate", "expected", "plain", "with gradient", "without"
+    )
     found: list[Found] = []
     for case in cases:
         for recipe in (published, ours):

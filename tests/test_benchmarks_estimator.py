@@ -7,8 +7,9 @@ import pytest
 from benchmarks import estimator
 from benchmarks.estimator import Found, compared, exact_model, search
 from invmm_eval.recipe import by_dose
+from invmm_eval.response import Share
 
-ONE = Found("a", 1.0, "paper", 0, 10.0, None, None, 0.9, forward=60, with_gradient=40, seconds=1.0)
+ONE = Found("a", 1.0, 0.1, "paper", 0, 10.0, None, None, None, 0.9, forward=60, with_gradient=40, seconds=1.0)
 
 
 def test_both_recipes_on_the_exact_model() -> None:
@@ -49,4 +50,14 @@ def test_ratios_are_over_pictures_and_leave_out_what_was_not_always_replicated()
 
 def test_the_table_tells_medians_and_ranges() -> None:
     found = [replace(ONE, nats=value) for value in (1.0, 2.0, 3.0, None)]
-    assert estimator.row(found) == ["a", "paper", "3 of 4", "2.0 (1.0)", "0.90", "40", "60"]
+    assert estimator.row(found) == ["a", "paper", "3 of 4", "2.0 (1.0)", "0.90", "-", "0.1", "40", "60"]
+
+
+def test_expected_shares_are_held_against_known_ones() -> None:
+    shares = [Share(0.2, 0.15, 0.3), Share(0.05, 0.02, 0.2), None]
+    found = [replace(ONE, recipe="dose", expected=share) for share in shares]
+    told = compared([ONE, *found], "paper", "dose")
+    assert told["expected share ratio"] == pytest.approx(1)
+    assert told["expected share factor"] == pytest.approx(2)
+    assert told["intervals that hold the share"] == 0.5
+    assert estimator.row(found)[5] == "0.05 to 0.2"
