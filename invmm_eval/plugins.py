@@ -150,6 +150,20 @@ class Host:
             )
         return serving[pipeline_class]
 
+    def versions(self, **parts: object) -> dict[str, str]:
+        """The distributions that give some parts, with their versions.
+
+        Args:
+            **parts: Names, by ``backbones``, ``similarities`` and ``noise_families``.
+        """
+        return {
+            plugin.distribution: plugin.version
+            for plugin in self.plugins
+            if plugin.distribution
+            and plugin.version
+            and any(name in plugin.gives[kind] for kind, name in parts.items())
+        }
+
     def _add(self, source: _Source, load: Callable[[], object], *, strict: bool) -> None:
         try:
             given = _ask(load(), source)
