@@ -260,9 +260,6 @@ def make_plan(backbone: Backbone, model: object, revision: str | None = None, **
     noise, noise_options = choices.get("noise", "diagonal-gaussian"), dict(choices.get("noise_options", {}))
     recipe = find_recipe(choices.get("recipe", "paper"), backbone).changed(**choices.get("settings", {}))
     seed = choices.get("seed", 0)
-    plugins = host().versions(
-        backbones=backbone.settings.get("name"), similarities=similarity.name, noise_families=noise
-    )
     config = {
         "model": model_name(model, revision),
         "weights": weights_identity(model, revision),
@@ -271,7 +268,8 @@ def make_plan(backbone: Backbone, model: object, revision: str | None = None, **
         "noise": {"name": noise, **noise_options},
         "recipe": asdict(recipe),
         "seed": seed,
-        "versions": {name: version(name) for name in ("invmm-eval", "torch", "diffusers")} | plugins,
+        "versions": {name: version(name) for name in ("invmm-eval", "torch", "diffusers")}
+        | host().versions(backbone, similarity.name, noise),
     }
     return Plan(backbone, similarity, _made(host().noise_family(noise), noise, noise_options), recipe, seed, config)
 

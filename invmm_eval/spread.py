@@ -8,6 +8,7 @@ company, it does not depend on its worker either.
 """
 
 import logging
+import math
 import os
 import pickle
 import platform
@@ -16,9 +17,9 @@ import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from itertools import islice
 from multiprocessing.connection import Client, Connection, Listener, Pipe, wait
@@ -82,6 +83,7 @@ class Worker:
         self._micro_batch = micro_batch
         self._threads = threads
         self._waiting = _Waiting()
+        self._stopped = False
 
     def start(self) -> Ready:
         """Make the plan.
@@ -95,7 +97,9 @@ class Worker:
             plan = self._plan(self._device)
         except InvMMError as error:
             raise InvMMError(f"A worker on {platform.node()} cannot start: {error}") from error
-        self._found = plan.measure(self._waiting, batch_size=self._batch_size, micro_batch=self._micro_batch)
+        self._found = plan.measure(
+            self._waiting, batch_size=self._batch_size, micro_batch=self._micro_batch, on_step=self._go_on
+        )
         return Ready(plan.backbone.image_shape, plan.config, platform.node())
 
     def search(self, given: Sequence[Numbered]) -> Result:
@@ -103,6 +107,14 @@ class Worker:
         self._waiting.images.extend(given)
         found = next(self._found)
         return replace(found, index=self._waiting.numbers.pop(found.index))
+
+    def stop(self) -> None:
+        """Have the thread that searches end after this step."""
+        self._stopped = True
+
+    def _go_on(self, _: object) -> None:
+        if self._stopped:
+            raise SystemExit
 
 
 class _Waiting(Iterator[Target]):
@@ -253,14 +265,13 @@ def actors(
         import ray
     except ImportError as error:
         raise InvMMError("Workers need Ray: pip install 'invmm-eval[ray]'.") from error
-    mine = not ray.is_initialized()
-    if mine:
-        _start_ray(ray)
-    try:
-        yield _Actors(ray, plan, count, device, batch_size, micro_batch)
-    finally:
-        if mine:
-            ray.shutdown()
+    with ExitStack() as stack:
+        if not ray.is_initialized():
+            stack.callback(ray.shutdown)
+            _start_ray(ray)
+        crew = _Actors(ray, plan, count, device, batch_size, micro_batch)
+        stack.callback(crew.dismiss)
+        yield crew
 
 
 def _start_ray(ray: Any) -> None:
@@ -270,7 +281,7 @@ def _start_ray(ray: Any) -> None:
     try:
         ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InvMMError(f"Ray cannot be reached at {address!r}, which RAY_ADDRESS names: {error}") from error
+        raise InvMMError(f"Ray cannot be started or reached (RAY_ADDRESS is {address!r}): {error}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
@@ -296,20 +307,20 @@ class _Actors:
             _log.warning("There are %d GPUs for %d workers; the others wait for one.", there["GPU"], count)
         environment = {name: value for name, value in os.environ.items() if name.startswith("INVMM_")}
         actor = ray.remote(Worker).options(
-            num_cpus=int(share) or share,
+            num_cpus=math.floor(share) or math.floor(100 * share) / 100,
             num_gpus=int(on_gpu),
             runtime_env={"env_vars": environment} if environment else None,
         )
-        threads = max(1, int(share))
-        self._make = lambda: actor.remote(plan, device, batch_size, micro_batch, threads)
+        self._make = partial(actor.remote, plan, device, batch_size, micro_batch, max(1, math.floor(share)))
         self._answers: dict[Any, Any] = {}
-        self._started: set[Any] = set()
+        self._started: dict[Any, bool] = {}
         self._stillborn = 0
         for _ in range(count):
             self._start()
 
     def _start(self) -> None:
         worker = self._make()
+        self._started[worker] = False
         self._answers[worker.start.remote()] = worker
 
     def send(self, worker: Any, given: Sequence[Numbered]) -> None:
@@ -322,22 +333,27 @@ class _Actors:
             said: Ready | Result = self._ray.get(answer)
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from error
-        except self._ray.exceptions.RayActorError as error:
-            self._bury(worker, error)
+        except self._ray.exceptions.RayError as error:
+            self._replace(worker, error)
             return worker, None
         if isinstance(said, Ready):
-            self._started.add(worker)
+            self._started[worker] = True
             self._stillborn = 0
         return worker, said
 
-    def _bury(self, worker: Any, error: Exception) -> None:
-        if worker not in self._started:
+    def _replace(self, worker: Any, error: Exception) -> None:
+        self._ray.kill(worker)
+        if not self._started.pop(worker):
             self._stillborn += 1
         if self._stillborn == TRIES:
             told = str(error).strip().splitlines()[-1]
             raise InvMMError(f"{TRIES} workers died one after the other while they loaded the model: {told}")
-        self._started.discard(worker)
         self._start()
+
+    def dismiss(self) -> None:
+        """End all workers."""
+        for worker in self._started:
+            self._ray.kill(worker)
 
 
 def launched() -> tuple[int, bool]:
@@ -371,12 +387,15 @@ def ranks(
             yield None
         else:
             here, there = Pipe()
-            threading.Thread(target=_serve, args=(worker, there), daemon=True).start()
+            thread = threading.Thread(target=_serve, args=(worker, there), daemon=True)
+            thread.start()
             try:
                 yield _Ranks([here, *connections])
             finally:
                 for connection in (here, *connections):
                     connection.close()
+                worker.stop()
+                thread.join()
     finally:
         if mine:
             dist.destroy_process_group()
