@@ -10,9 +10,10 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Pipe
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ import torch
 from invmm_eval import spread
 from invmm_eval.auditing import Order, Plan, audit, make_plan
 from invmm_eval.errors import InvMMError
-from invmm_eval.images import Source, Target
+from invmm_eval.images import Source, Target, prepare
 from invmm_eval.plugins import host
 from invmm_eval.reference import MODEL, pictures
 from invmm_eval.result import Result, Status
@@ -176,6 +177,97 @@ def test_a_rank_that_dies_ends_the_run() -> None:
         crew.receive()
 
 
+class EndedError(Exception):
+    """As Ray's errors of actors that died."""
+
+
+class NoRay:
+    """As much of Ray as a crew asks of it; its actors die when they start, after the first ``alive``."""
+
+    exceptions = SimpleNamespace(RayTaskError=type("RayTaskError", (Exception,), {}), RayError=EndedError)
+
+    def __init__(self, alive: int, resources: dict[str, float]) -> None:
+        self.alive = alive
+        self.resources = resources
+        self.options: list[dict[str, Any]] = []
+        self.threads: list[int] = []
+        self.killed: list[object] = []
+
+    def cluster_resources(self) -> dict[str, float]:
+        return self.resources
+
+    def remote(self, _: type) -> Any:
+        def options(**chosen: Any) -> Any:
+            self.options.append(chosen)
+            return SimpleNamespace(remote=self.make)
+
+        return SimpleNamespace(options=options)
+
+    def make(self, *given: Any) -> Any:
+        self.threads.append(given[-1])
+        self.alive -= 1
+        said = (
+            Ready((1, 4, 4), CONFIG, "a") if self.alive >= 0 else EndedError("It died.\nNo module named 'invmm_eval'")
+        )
+        return Actor(SimpleNamespace(remote=lambda: Answer(said)))
+
+    def wait(self, answers: list["Answer"]) -> tuple[list["Answer"], list["Answer"]]:
+        return answers[:1], answers[1:]
+
+    def get(self, answer: "Answer") -> object:
+        if isinstance(answer.said, Exception):
+            raise answer.said
+        return answer.said
+
+    def kill(self, actor: object) -> None:
+        self.killed.append(actor)
+
+
+@dataclass(eq=False)
+class Actor:
+    start: Any
+
+
+@dataclass(eq=False)
+class Answer:
+    said: object
+
+
+def test_workers_that_die_while_they_start_are_replaced_and_end_the_run_after_three() -> None:
+    ray = NoRay(1, {"CPU": 2.0})
+    crew = spread._Actors(ray, plan, 2, "cpu", 1, None)
+    assert isinstance(crew.receive()[1], Ready)
+    assert [crew.receive()[1] for _ in range(TRIES - 1)] == [None] * (TRIES - 1)
+    with pytest.raises(InvMMError, match=r"3 workers died one after the other .* No module named 'invmm_eval'"):
+        crew.receive()
+    assert len(ray.killed) == TRIES
+    crew.dismiss()
+    assert len(ray.killed) == TRIES + 1
+
+
+@pytest.mark.parametrize(
+    ("resources", "device", "count", "asked", "threads"),
+    [
+        ({"CPU": 8.0}, None, 2, {"num_cpus": 4, "num_gpus": 0}, 4),
+        ({"CPU": 2.0}, None, 3, {"num_cpus": 0.66, "num_gpus": 0}, 1),
+        ({"CPU": 64.0, "GPU": 8.0}, None, 8, {"num_cpus": 8, "num_gpus": 1}, 8),
+        ({"CPU": 64.0, "GPU": 8.0}, "cpu", 8, {"num_cpus": 8, "num_gpus": 0}, 8),
+    ],
+)
+def test_each_worker_has_its_share_of_cores_or_a_gpu(
+    resources: dict[str, float], device: str | None, count: int, asked: dict[str, float], threads: int
+) -> None:
+    ray = NoRay(count, resources)
+    spread._Actors(ray, plan, count, device, 1, None)
+    assert ray.options == [{**asked, "runtime_env": None}]
+    assert ray.threads == [threads] * count
+
+
+def test_gpus_that_lack_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    spread._Actors(NoRay(2, {"CPU": 4.0, "GPU": 1.0}), plan, 2, "cuda", 1, None)
+    assert "There are 1 GPUs for 2 workers" in caplog.text
+
+
 def test_without_ray_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InvMMError, match=r"pip install 'invmm-eval\[ray\]'"):
@@ -231,8 +323,6 @@ def sources() -> list[Source]:
 
 
 def digest(source: Source) -> str:
-    from invmm_eval.images import prepare
-
     return Target(prepare(source.value, (3, 32, 32))).digest
 
 
@@ -353,7 +443,7 @@ def test_an_interruption_leaves_no_process_and_one_process_goes_on(
     images: Path, undisturbed: Path, order: Order, tmp_path: Path
 ) -> None:
     run = subprocess.Popen(
-        [sys.executable, *command(images, tmp_path / "out", "--workers", "2")],
+        [sys.executable, *command(images, tmp_path / "out", "--workers", "1")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
