@@ -455,7 +455,7 @@ def audit(
     plan = make_plan(
         load_backbone(model, options=options), model, similarity="pixel-cosine", recipe="demo", settings=settings
     )
-    with Bar(len(sources), plan.recipe.max_steps, Console(stderr=True)) as bar:
+    with Bar(len(sources), Console(stderr=True)) as bar:
         measured = plan.run(sources, batch_size=8, micro_batch=64, on_step=bar.on_step)
         return sorted(bar.over(measured), key=lambda result: result.index)
 

@@ -38,7 +38,7 @@ def audit(options: argparse.Namespace, seed: int, console: Console) -> dict[str,
         seed=seed,
     )
     started = time.perf_counter()
-    with Bar(len(chosen), plan.recipe.max_steps, console) as bar:
+    with Bar(len(chosen), console) as bar:
         sources = [Source(picture.code, picture.image) for picture in chosen]
         results = sorted(
             bar.over(plan.run(sources, batch_size=options.batch_size, micro_batch=MICRO_BATCH, on_step=bar.on_step)),

@@ -1,6 +1,8 @@
 """From names to results: find the parts, read the images, measure them, keep what was found.
 
 model, similarity, noise and recipe by name  ->  Plan  ->  images one by one  ->  invert  ->  results, in a folder
+
+An Order is what was asked for, before anything is loaded: many processes make the same plan from it.
 """
 
 import inspect
@@ -10,12 +12,12 @@ import math
 import os
 import statistics
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import torch
 
@@ -29,6 +31,7 @@ from invmm_eval.recipe import DEMO, Recipe, by_dose
 from invmm_eval.result import Result, Status
 from invmm_eval.similarities.sscd import WEIGHTS_VARIABLE
 from invmm_eval.similarity import Similarity
+from invmm_eval.spread import Deal, actors, launched, ranks
 from invmm_eval.store import Store
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ _SET_HERE = {"device", "dtype", "revision"}
 """What a maker is given that is no option of a part."""
 
 OnStep = Callable[[Sequence[Search]], None]
+Workers = int | Literal["ranks"]
 
 
 class Choices(TypedDict, total=False):
@@ -120,47 +124,21 @@ class Plan:
         """
         if sources and all(source.caption is None for source in sources):
             self.backbone.condition(None)  # one that needs a caption says so here, not image by image
-        if out is None:
-            yield from self._run(sources, None, batch_size, micro_batch, on_step)
-        else:
-            with Store(out, self.config, [source.name for source in sources]) as store:
-                yield from self._run(sources, store, batch_size, micro_batch, on_step)
+        measure = partial(self.measure, batch_size=batch_size, micro_batch=micro_batch, on_step=on_step)
+        return _kept(measure, sources, self.backbone.image_shape, self.config, out)
 
-    def _run(
+    def measure(
         self,
-        sources: Sequence[Source],
-        store: Store | None,
-        batch_size: int,
-        micro_batch: int | None,
-        on_step: OnStep | None,
+        targets: Iterable[Target],
+        *,
+        batch_size: int = 8,
+        micro_batch: int | None = None,
+        on_step: OnStep | None = None,
     ) -> Iterator[Result]:
-        """Measure what the store does not know; of images with the same pixels and caption one is searched for all."""
-        settled: deque[Callable[[], Result]] = deque()
-        searched: dict[int, tuple[str, str | None]] = {}
-        places: dict[tuple[str, str | None], list[tuple[int, Target]]] = {}
-        numbers = itertools.count()
-
-        def targets() -> Iterator[Target]:
-            for index, source in enumerate(sources):
-                try:
-                    image = prepare(source.value, self.backbone.image_shape)
-                except InvMMError as error:
-                    failed = Result(index, source.name, "", Status.FAILED, error=str(error))
-                    settled.append(partial(store.add, failed, None) if store else partial(replace, failed))
-                    continue
-                target = Target(image, source.name, source.caption)
-                if store and store.knows(index, target):
-                    settled.append(partial(store.result, index))
-                    continue
-                picture = target.digest, target.caption
-                places.setdefault(picture, []).append((index, target))
-                if len(places[picture]) == 1:
-                    searched[next(numbers)] = picture
-                    yield target
-
-        measured = invert(
+        """Search images that are prepared, as :func:`invmm_eval.inversion.invert` does."""
+        return invert(
             self.backbone,
-            targets(),
+            targets,
             self.similarity,
             self.noise,
             recipe=self.recipe,
@@ -169,12 +147,59 @@ class Plan:
             micro_batch=micro_batch,
             on_step=on_step,
         )
-        for found in measured:
-            yield from _called(settled)
-            for index, target in places.pop(searched.pop(found.index)):
-                result = replace(found, index=index, name=target.name)
-                yield store.add(result, target) if store else result
+
+
+Measure = Callable[[Iterator[Target]], Iterator[Result]]
+"""Measures images as it takes them; a result's index is the number of its image in this order."""
+
+
+def _kept(
+    measure: Measure,
+    sources: Sequence[Source],
+    image_shape: tuple[int, int, int],
+    config: Mapping[str, Any],
+    out: str | Path | None,
+) -> Iterator[Result]:
+    if out is None:
+        yield from _measured(measure, sources, image_shape, None)
+    else:
+        with Store(out, config, [source.name for source in sources]) as store:
+            yield from _measured(measure, sources, image_shape, store)
+
+
+def _measured(
+    measure: Measure, sources: Sequence[Source], image_shape: tuple[int, int, int], store: Store | None
+) -> Iterator[Result]:
+    """Measure what the store does not know; of images with the same pixels and caption one is searched for all."""
+    settled: deque[Callable[[], Result]] = deque()
+    searched: dict[int, tuple[str, str | None]] = {}
+    places: dict[tuple[str, str | None], list[tuple[int, Target]]] = {}
+    numbers = itertools.count()
+
+    def targets() -> Iterator[Target]:
+        for index, source in enumerate(sources):
+            try:
+                image = prepare(source.value, image_shape)
+            except InvMMError as error:
+                failed = Result(index, source.name, "", Status.FAILED, error=str(error))
+                settled.append(partial(store.add, failed, None) if store else partial(replace, failed))
+                continue
+            target = Target(image, source.name, source.caption)
+            if store and store.knows(index, target):
+                settled.append(partial(store.result, index))
+                continue
+            picture = target.digest, target.caption
+            places.setdefault(picture, []).append((index, target))
+            if len(places[picture]) == 1:
+                searched[next(numbers)] = picture
+                yield target
+
+    for found in measure(targets()):
         yield from _called(settled)
+        for index, target in places.pop(searched.pop(found.index)):
+            result = replace(found, index=index, name=target.name)
+            yield store.add(result, target) if store else result
+    yield from _called(settled)
 
 
 def _called(settled: deque[Callable[[], Result]]) -> Iterator[Result]:
@@ -260,7 +285,8 @@ def make_plan(backbone: Backbone, model: object, revision: str | None = None, **
         "noise": {"name": noise, **noise_options},
         "recipe": asdict(recipe),
         "seed": seed,
-        "versions": {name: version(name) for name in ("invmm-eval", "torch", "diffusers")},
+        "versions": {name: version(name) for name in ("invmm-eval", "torch", "diffusers")}
+        | host().versions(backbone, similarity.name, noise),
     }
     family = _made(host().noise_family(noise), noise, noise_options)
     plan = Plan(backbone, similarity, family, recipe, seed, config)
@@ -314,6 +340,96 @@ def _made(maker: Callable[..., Any], name: str, options: Mapping[str, Any]) -> A
         raise InvMMError(f"{name} cannot be made with these options ({told}): {error}.") from error
 
 
+@dataclass(frozen=True)
+class Order:
+    """What was asked for, from which every process that takes part makes the same plan.
+
+    Attributes:
+        model: A folder that ``save_pretrained`` wrote, a Hub id, or a loaded pipeline of diffusers.
+        backbone: The registered backbone; None finds it by the pipeline's class.
+        revision: Branch, tag or commit on the Hub.
+        dtype: Precision of the network: float32, float16 or bfloat16.
+        backbone_options: For the backbone, such as ``prompt_mode``.
+        choices: Similarity, noise family, recipe and seed.
+    """
+
+    model: object
+    backbone: str | None = None
+    revision: str | None = None
+    dtype: str = "float32"
+    backbone_options: Mapping[str, Any] | None = None
+    choices: Choices = field(default_factory=lambda: Choices())
+
+    def plan(self, device: str | None = None) -> Plan:
+        """Load the model and find all other parts.
+
+        Args:
+            device: None takes CUDA where there is one, else the CPU.
+
+        Raises:
+            InvMMError: Something that was asked for does not exist or does not fit.
+        """
+        loaded = load_backbone(
+            self.model,
+            backbone=self.backbone,
+            revision=self.revision,
+            device=device,
+            dtype=self.dtype,
+            options=self.backbone_options,
+        )
+        return make_plan(loaded, self.model, self.revision, **self.choices)
+
+    def run(
+        self,
+        sources: Sequence[Source],
+        *,
+        device: str | None = None,
+        workers: Workers | None = None,
+        out: str | Path | None = None,
+        batch_size: int = 8,
+        micro_batch: int | None = None,
+        on_step: OnStep | None = None,
+    ) -> Iterator[Result]:
+        """Measure images in this process or in many, yielding each result as it is ready.
+
+        Args:
+            sources: The images; one that cannot be read gives a failed result.
+            device: None takes CUDA where there is one, else the CPU.
+            workers: So many processes of Ray, or ``ranks``: those that torchrun started, of which each must come here
+                and only rank 0 has results. None takes this process alone.
+            out: A folder to keep results in. What it holds already is not measured again.
+            batch_size: Images searched together, by each worker.
+            micro_batch: At most so many rows go through the network at once; None takes one image's draws.
+            on_step: Called after each step with the searches under way; workers do not call it.
+
+        Raises:
+            InvMMError: Something that was asked for does not exist or does not fit.
+        """
+        if workers is None:
+            plan = self.plan(device)
+            yield from plan.run(sources, out=out, batch_size=batch_size, micro_batch=micro_batch, on_step=on_step)
+            return
+        count, crews = (
+            (launched()[0], partial(ranks, self.plan))
+            if workers == "ranks"
+            else (workers, partial(actors, self._sendable().plan, workers))
+        )
+        with crews(device=device, batch_size=batch_size, micro_batch=micro_batch) as crew:
+            if crew:
+                deal = Deal(crew, min(batch_size, math.ceil(len(sources) / count)))
+                yield from _kept(deal.measure, sources, deal.first.image_shape, deal.first.config, out)
+
+    def _sendable(self) -> "Order":
+        similarity = self.choices.get("similarity") or default_similarity()
+        for part, what in ((self.model, "model"), (similarity, "similarity")):
+            if not isinstance(part, str | Path):
+                raise InvMMError(
+                    f"Workers load the {what} themselves, so a {type(part).__name__} cannot be sent to them; give a "
+                    "folder, a Hub id or a registered name."
+                )
+        return replace(self, choices={**self.choices, "similarity": similarity})
+
+
 def audit(
     model: object,
     images: Any,
@@ -324,6 +440,7 @@ def audit(
     dtype: str = "float32",
     backbone_options: Mapping[str, Any] | None = None,
     captions: str | Sequence[str | None] | None = None,
+    workers: Workers | None = None,
     out: str | Path | None = None,
     batch_size: int = 8,
     micro_batch: int | None = None,
@@ -342,10 +459,12 @@ def audit(
         dtype: Precision of the network: float32, float16 or bfloat16.
         backbone_options: For the backbone, such as ``prompt_mode``.
         captions: The texts, one an image, or where they are, as :func:`invmm_eval.images.find_images` takes it.
+        workers: So many processes of Ray, or ``ranks``: those that torchrun started, of which each must call this, and
+            only rank 0 has results. None takes this process alone.
         out: A folder to keep results in, and to go on from.
-        batch_size: Images searched together.
+        batch_size: Images searched together, by each worker.
         micro_batch: At most so many rows go through the network at once; None takes one image's draws.
-        on_step: Called after each step with the searches under way.
+        on_step: Called after each step with the searches under way; workers do not call it.
         **choices: Similarity, noise family, recipe and seed: see :class:`Choices`.
 
     Returns:
@@ -354,11 +473,14 @@ def audit(
     Raises:
         InvMMError: Something that was asked for does not exist or does not fit.
     """
-    loaded = load_backbone(
-        model, backbone=backbone, revision=revision, device=device, dtype=dtype, options=backbone_options
-    )
-    measured = make_plan(loaded, model, revision, **choices).run(
-        find_images(images, captions=captions), out=out, batch_size=batch_size, micro_batch=micro_batch, on_step=on_step
+    measured = Order(model, backbone, revision, dtype, backbone_options, choices).run(
+        find_images(images, captions=captions),
+        device=device,
+        workers=workers,
+        out=out,
+        batch_size=batch_size,
+        micro_batch=micro_batch,
+        on_step=on_step,
     )
     return sorted(measured, key=lambda result: result.index)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -134,15 +135,20 @@ def run(
     micro_batch: MicroBatch = None,
     device: Device = None,
     dtype: Dtype = "float32",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes of Ray, here or, where RAY_ADDRESS names one, on a cluster."),
+    ] = None,
 ) -> None:
     """Measure how much a model memorized each of some images."""
-    from invmm_eval.auditing import Choices, load_backbone, make_plan
+    from invmm_eval.auditing import Choices, Order
     from invmm_eval.calibration import Calibration
     from invmm_eval.findings import whole
     from invmm_eval.images import find_images
     from invmm_eval.progress import Bar
     from invmm_eval.recipe import Recipe as Settings
     from invmm_eval.result import rank
+    from invmm_eval.spread import launched
     from invmm_eval.store import read
     from invmm_eval.tables import results_table
 
@@ -156,17 +162,29 @@ def run(
         "calibration": Calibration.load(calibration) if calibration else None,
         "seed": seed,
     }
-    sources = find_images(*images, *more, captions=captions)
+    ranks, leads = launched()
+    if not leads:
+        err.quiet = True
+        logging.disable(logging.WARNING)
+    if ranks > 1 and workers:
+        raise InvMMError(f"A launcher started this command as {ranks} processes already; leave --workers out.")
+    sources = find_images(*images, *more, captions=captions) if leads else []
     quiet()
-    options = pairs(backbone_option)
-    loaded = load_backbone(model, backbone=backbone, revision=revision, device=device, dtype=dtype, options=options)
-    plan = make_plan(loaded, model, revision, **choices)
-    with Bar(len(sources), plan.recipe.max_steps, err) as bar:
-        measured = plan.run(
-            sources, out=out_folder, batch_size=batch_size, micro_batch=micro_batch, on_step=bar.on_step
+    order = Order(model, backbone, revision, dtype, pairs(backbone_option), choices)
+    with Bar(len(sources), err) as bar:
+        measured = order.run(
+            sources,
+            device=device,
+            workers="ranks" if ranks > 1 else workers,
+            out=out_folder,
+            batch_size=batch_size,
+            micro_batch=micro_batch,
+            on_step=bar.on_step,
         )
         for _ in bar.over(measured):
             pass
+    if not leads:
+        return
     audit = read(out_folder)
     progress = audit.progress
     out.print(results_table(nsmallest(SHOWN, map(audit.result, audit.rows), key=rank)))
@@ -205,7 +223,7 @@ def calibrate(
     dtype: Dtype = "float32",
 ) -> None:
     """Set the similarity threshold on images that the model never saw, at a stated rate of false replicas."""
-    from invmm_eval.auditing import load_backbone, make_plan
+    from invmm_eval.auditing import Choices, Order
     from invmm_eval.calibration import FILE
     from invmm_eval.calibration import calibrate as find
     from invmm_eval.images import find_images
@@ -216,20 +234,17 @@ def calibrate(
     changes = Settings.parse(settings)
     sources = find_images(*held_out, captions=captions)
     quiet()
-    options = pairs(backbone_option)
-    plan = make_plan(
-        load_backbone(model, backbone=backbone, revision=revision, device=device, dtype=dtype, options=options),
-        model,
-        revision,
-        similarity=similarity,
-        similarity_options=pairs(similarity_option),
-        noise=noise,
-        noise_options=pairs(noise_option),
-        recipe=recipe,
-        settings=changes,
-        seed=seed,
-    )
-    with Bar(len(sources), plan.recipe.max_steps, err) as bar:
+    choices: Choices = {
+        "similarity": similarity,
+        "similarity_options": pairs(similarity_option),
+        "noise": noise,
+        "noise_options": pairs(noise_option),
+        "recipe": recipe,
+        "settings": changes,
+        "seed": seed,
+    }
+    plan = Order(model, backbone, revision, dtype, pairs(backbone_option), choices).plan(device)
+    with Bar(len(sources), err) as bar:
         found = find(
             plan,
             sources,

@@ -75,7 +75,7 @@ def run_demo(
         f"recipe {plan.recipe.name!r}.",
         soft_wrap=True,
     )
-    with Bar(len(chosen), plan.recipe.max_steps, err) as bar:
+    with Bar(len(chosen), err) as bar:
         measured = plan.run(
             [Source(picture.name, picture.image) for picture in chosen],
             out=folder,

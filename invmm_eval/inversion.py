@@ -197,6 +197,11 @@ class Search:
         self._check_contexts = _generator(seed, digest, "check contexts", backbone.device)
 
     @property
+    def max_steps(self) -> int:
+        """Steps after which it ends at the latest."""
+        return self._engine.recipe.max_steps
+
+    @property
     def loss(self) -> float:
         """Mean squared error of the estimates of x_0 in the latest step; NaN before the first."""
         latest: list[Tensor] | list[float] = self._unread[-1:] or self._losses[-1:]
@@ -263,14 +268,13 @@ class Search:
 
     def take_check(self, outcome: Check) -> None:
         """Move the weight, remember the check, and end where it was passed or the last."""
-        recipe = self._engine.recipe
-        window = self._losses[-recipe.window :]
+        window = self._losses[-self._engine.recipe.window :]
         average = sum(window) / len(window)
         self.trace.append(Point(self.step, average, self.kl, self.weight.value, outcome.score))
         self.weight.check(average)
         self.last_check = outcome
-        last = self.step >= recipe.max_steps
-        if outcome.passed and (recipe.stop or last):
+        last = self.step >= self.max_steps
+        if outcome.passed and (self._engine.recipe.stop or last):
             self.status = Status.REPLICATED
         elif last:
             self.status = Status.EXHAUSTED
@@ -358,6 +362,7 @@ class _Engine:
         self.seed = seed
         self.micro_batch = micro_batch or recipe.draws
         self.threshold = similarity.threshold if recipe.threshold is None else recipe.threshold
+        self.apart = micro_batch is None
 
     def advance(self, searches: Sequence[Search], on_step: Callable[[Sequence[Search]], None] | None) -> None:
         """C steps of every search, then its check."""
@@ -373,10 +378,12 @@ class _Engine:
             search.settle()
         stepped = time.perf_counter()
         going = [search for search in going if not search.status]
-        whole = [search for search in going if not self.recipe.stop or search.step >= self.recipe.max_steps]
+        whole = [search for search in going if not self.recipe.stop or search.step >= search.max_steps]
         early = [search for search in going if search not in whole]
-        self._isolated(self._check, [(search, search.trial(self.recipe.check_images)) for search in early])
-        self._isolated(self._complete_check, [(search, search.trial(self.recipe.check_images)) for search in whole])
+        for jobs in self._trials(early):
+            self._isolated(self._check, jobs)
+        for jobs in self._trials(whole):
+            self._isolated(self._complete_check, jobs)
         for search in going:
             if search.status is Status.REPLICATED:
                 self._isolated(self._measure, [(search, search.last_check)])
@@ -453,6 +460,14 @@ class _Engine:
         means = losses.view(len(searches), self.recipe.draws).mean(dim=1)
         for search, loss in zip(searches, means, strict=True):
             search.take_step(loss)
+
+    def _trials(self, searches: Sequence[Search]) -> list[list[tuple[Search, Trial]]]:
+        """What is checked together: all, or, where no micro-batch was chosen, each image alone.
+
+        The last digits of a network's output depend on the rows it is given together.
+        """
+        trials = [(search, search.trial(self.recipe.check_images)) for search in searches]
+        return [[trial] for trial in trials] if self.apart else [trials]
 
     def _check(self, jobs: Sequence[tuple[Search, Trial]], *, complete: bool = False) -> None:
         outcomes = self._outcomes([trial for _, trial in jobs], self.recipe, complete=complete)

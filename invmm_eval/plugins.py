@@ -102,6 +102,7 @@ class Host:
         self.similarities: Mapping[str, SimilarityMaker] = MappingProxyType(self._parts["register_similarities"])
         self.noise_families: Mapping[str, NoiseFamilyMaker] = MappingProxyType(self._parts["register_noise_families"])
         self._owners: dict[str, _Source] = {}
+        self._packages: dict[str, str] = {}
 
         self._add(_Source("builtin", "invmm-eval", metadata.version("invmm-eval")), lambda: builtin, strict=True)
         points = sorted(metadata.entry_points(group="invmm_eval")) if entry_points else []
@@ -113,6 +114,7 @@ class Host:
         for point in points:
             if point.name not in block and (allow is None or point.name in allow):
                 assert point.dist is not None
+                self._packages[point.name] = _package(point.module)
                 self._add(_Source(point.name, point.dist.name, point.dist.version), point.load, strict=strict)
 
     def register(self, plugin: object, name: str | None = None) -> None:
@@ -149,6 +151,24 @@ class Host:
                 f"{', '.join(sorted(serving))}."
             )
         return serving[pipeline_class]
+
+    def versions(self, backbone: object, similarity: str, noise: str) -> dict[str, str]:
+        """The distributions that give these parts, with their versions.
+
+        Args:
+            backbone: Belongs to the plugin whose package its class is of.
+            similarity: The registered name.
+            noise: The registered name.
+        """
+        package = _package(type(backbone).__module__)
+        return {
+            plugin.distribution: plugin.version
+            for plugin in self.plugins
+            if plugin.distribution and plugin.version
+            if package == self._packages.get(plugin.name)
+            or similarity in plugin.gives["similarities"]
+            or noise in plugin.gives["noise_families"]
+        }
 
     def _add(self, source: _Source, load: Callable[[], object], *, strict: bool) -> None:
         try:
@@ -222,6 +242,10 @@ def _claims(source: _Source, given: Mapping[str, Mapping[str, Any]]) -> list[str
     names = [f"{_GIVES[hook]} {name!r}" for hook, parts in given.items() for name in parts]
     served = [f"pipeline class {p}" for entry in given.get("register_backbones", {}).values() for p in entry.pipelines]
     return [f"plugin {source.name!r}", *names, *served]
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def _cause(error: Exception) -> str:

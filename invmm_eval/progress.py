@@ -15,12 +15,10 @@ class Bar:
 
     Args:
         images: How many there are.
-        max_steps: Steps after which a search ends at the latest.
         console: Where to draw; nothing is drawn where that is not a terminal.
     """
 
-    def __init__(self, images: int, max_steps: int, console: Console) -> None:
-        self._max_steps = max_steps
+    def __init__(self, images: int, console: Console) -> None:
         self._progress = Progress(
             TextColumn("auditing"),
             BarColumn(),
@@ -48,8 +46,8 @@ class Bar:
         """Move the bar; the numbers are read only when it is drawn, so that the model never waits for them."""
         if self._progress.disable or not searches:
             return
-        shares = sum(search.step for search in searches) / self._max_steps
-        self._progress.update(self._task, completed=self._finished + shares, told=_Told(searches[0], self._max_steps))
+        shares = sum(search.step for search in searches) / searches[0].max_steps
+        self._progress.update(self._task, completed=self._finished + shares, told=_Told(searches[0]))
 
     def over(self, results: Iterable[Result]) -> Iterator[Result]:
         """Pass results on, counting them."""
@@ -62,12 +60,11 @@ class Bar:
 class _Told:
     """One search in words, put together when they are asked for."""
 
-    def __init__(self, search: Search, max_steps: int) -> None:
+    def __init__(self, search: Search) -> None:
         self._search = search
-        self._max_steps = max_steps
 
     def __str__(self) -> str:
         search = self._search
         best = max(max(values) for values in search.last_check.similarities.values()) if search.last_check else None
-        words = f"{search.target.name} step {search.step}/{self._max_steps} loss {search.loss:.3f} KL {search.kl:.3f}"
+        words = f"{search.target.name} step {search.step}/{search.max_steps} loss {search.loss:.3f} KL {search.kl:.3f}"
         return words if best is None else f"{words} best similarity {best:.2f}"

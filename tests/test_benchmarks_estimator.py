@@ -56,7 +56,7 @@ def test_the_table_tells_medians_and_ranges() -> None:
 def test_expected_shares_are_held_against_known_ones() -> None:
     shares = [Share(0.2, 0.15, 0.3), Share(0.05, 0.02, 0.2), None]
     found = [replace(ONE, recipe="dose", expected=share) for share in shares]
-    told = compared([ONE, ONE, *found], "paper", "dose")
+    told = compared([ONE, replace(ONE, nats=12.0), *found], "paper", "dose")
     assert told["expected share ratio"] == pytest.approx(1)
     assert told["expected share factor"] == pytest.approx(2)
     assert told["intervals that hold the share"] == 0.5

@@ -9,13 +9,16 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from invmm_eval.auditing import load_backbone
 from invmm_eval.condition import Context
 from invmm_eval.errors import InvMMError
-from invmm_eval.images import Target
+from invmm_eval.images import Target, prepare
 from invmm_eval.inversion import Search, invert, replicate
 from invmm_eval.noises.gaussian import diagonal
 from invmm_eval.noises.low_rank import low_rank
 from invmm_eval.recipe import Recipe
+from invmm_eval.reference import MODEL
+from invmm_eval.reference import pictures as known
 from invmm_eval.result import Result, Status
 from invmm_eval.sampling import sample
 from invmm_eval.similarities.pixel_cosine import PixelCosine
@@ -112,6 +115,21 @@ def test_company_and_order_do_not_matter(cosine: PixelCosine) -> None:
             expected = alone[result.name]
             assert (result.status, result.kl, result.steps) == (expected.status, expected.kl, expected.steps)
             assert torch.equal(result.noise["mu"], expected.noise["mu"])
+
+
+def test_company_does_not_matter_to_a_network(cosine: PixelCosine) -> None:
+    """A network, unlike a formula, rounds by the rows it is given together; in checks too."""
+    model = load_backbone(MODEL, device="cpu")
+    images = torch.stack([prepare(picture.image, model.image_shape) for picture in known()[:3]])
+    recipe = Recipe(max_steps=4, check_every=2, draws=2, sampler_steps=3, check_images=2, threshold=0.9)
+    alone, together = (run(model, images, cosine, recipe=recipe, batch_size=size) for size in (1, 3))
+    for name, result in together.items():
+        assert result.check is not None
+        assert (result.kl, result.trace, result.check.similarities) == (
+            alone[name].kl,
+            alone[name].trace,
+            alone[name].check.similarities,  # type: ignore[union-attr]
+        )
 
 
 @pytest.mark.parametrize("micro_batch", [1, 7, 16, 1000])
@@ -324,7 +342,7 @@ def test_where_memory_runs_out_the_portion_is_halved_for_good_and_nothing_is_los
 
 def test_memory_that_runs_out_at_checks_alone_is_as_harmless(cosine: PixelCosine) -> None:
     """There the two passes of guidance take twice the rows."""
-    recipe = replace(QUICK, guidance=(1.0, 3.0))
+    recipe = replace(QUICK, guidance=(2.0, 3.0), check_images=16)
     expected = run(Choosing(MEMORIZED), MEMORIZED[:2], cosine, recipe=recipe, batch_size=2)
 
     class CrampedChoosing(Cramped, Choosing):

@@ -368,3 +368,26 @@ def test_the_host_imports_nothing_heavy(install: Install) -> None:
         check=False,
     )
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_the_plugins_that_give_parts_are_told_with_their_versions(install: Install) -> None:
+    backbone = """
+        from invmm_eval import BackboneEntry, hookimpl
+
+        class Network:
+            pass
+
+        @hookimpl
+        def register_backbones():
+            return {"network": BackboneEntry(lambda model, **_: Network())}
+    """
+    install("far-away", backbone)
+    install("near-by", GOOD)
+    found = Host()
+    network = found.backbone("network").make("model", revision=None, device=None, dtype=None)  # type: ignore[arg-type]
+    assert found.versions(network, "sscd", "diagonal-gaussian") == {
+        "invmm-eval": version("invmm-eval"),
+        "far-away": "1.5",
+    }
+    assert "near-by" in found.versions(object(), "colour", "diagonal-gaussian")
+    assert "far-away" not in found.versions(object(), "colour", "diagonal-gaussian")

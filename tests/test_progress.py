@@ -36,6 +36,7 @@ class Standing:
     loss: float
     kl: float
     last_check: Check | None = None
+    max_steps: int = 40
 
     @property
     def target(self) -> Named:
@@ -64,14 +65,14 @@ def last_line(file: StringIO) -> str:
 
 def test_a_search_is_told() -> None:
     console, file = terminal()
-    with Bar(3, 40, console) as bar:
+    with Bar(3, console) as bar:
         bar.on_step(searches(Standing("cat.png", 7, 0.12345, 1.23456), Standing("dog.png", 7, 9, 9)))
     assert last_line(file).endswith("cat.png step 7/40 loss 0.123 KL 1.235")
 
 
 def test_the_best_similarity_of_the_last_check_is_told() -> None:
     console, file = terminal()
-    with Bar(3, 40, console) as bar:
+    with Bar(3, console) as bar:
         bar.on_step(searches(Standing("cat.png", 20, 0.1, 0.2, checked(s1=(0.2, 0.3), s2=(0.777, 0.1), s3=(0.5,)))))
     assert last_line(file).endswith("cat.png step 20/40 loss 0.100 KL 0.200 best similarity 0.78")
 
@@ -79,14 +80,14 @@ def test_the_best_similarity_of_the_last_check_is_told() -> None:
 @pytest.mark.parametrize("name", ["[red]x", "a[/]b", "[/red]", "train[:100]#3", ":smile:.png", "{task}", "x\\"])
 def test_a_name_is_told_as_it_is(name: str) -> None:
     console, file = terminal()
-    with Bar(1, 40, console) as bar:
+    with Bar(1, console) as bar:
         bar.on_step(searches(Standing(name, 1, 0.5, 0.5)))
     assert f"{name} step 1/40" in last_line(file)
 
 
 def test_images_are_counted() -> None:
     console, file = terminal()
-    with Bar(3, 40, console) as bar:
+    with Bar(3, console) as bar:
         assert list(bar.over(RESULTS[:2])) == RESULTS[:2]
     assert " 2/3 " in last_line(file)
 
@@ -96,7 +97,7 @@ def test_results_pass_as_they_come() -> None:
         yield RESULTS[0]
         raise ZeroDivisionError
 
-    with Bar(3, 40, terminal()[0]) as bar:
+    with Bar(3, terminal()[0]) as bar:
         results = bar.over(found())
         assert next(results) is RESULTS[0]
         with pytest.raises(ZeroDivisionError):
@@ -106,7 +107,7 @@ def test_results_pass_as_they_come() -> None:
 @pytest.mark.parametrize(("steps", "half_cells"), [((0, 0), 0), ((20,), 20), ((20, 20), 40), ((40, 10), 50)])
 def test_a_search_under_way_moves_the_bar_but_is_not_counted(steps: Sequence[int], half_cells: int) -> None:
     console, file = terminal()
-    with Bar(2, 40, console) as bar:
+    with Bar(2, console) as bar:
         bar.on_step(searches(*(Standing("a", step, 0.5, 0.5) for step in steps)))
     line = last_line(file)
     assert " 0/2 " in line
@@ -115,7 +116,7 @@ def test_a_search_under_way_moves_the_bar_but_is_not_counted(steps: Sequence[int
 
 def test_it_ends_where_something_goes_wrong() -> None:
     console, file = terminal()
-    with pytest.raises(ZeroDivisionError), Bar(3, 40, console):
+    with pytest.raises(ZeroDivisionError), Bar(3, console):
         raise ZeroDivisionError
     assert file.getvalue().rindex("\x1b[?25h") > file.getvalue().rindex("\x1b[?25l"), "the cursor is back"
 
@@ -129,7 +130,7 @@ class Unreadable:
 
 def test_it_is_silent_where_there_is_no_terminal() -> None:
     file = StringIO()
-    with Bar(3, 40, Console(file=file, force_terminal=False)) as bar:
+    with Bar(3, Console(file=file, force_terminal=False)) as bar:
         bar.on_step(cast("Sequence[Search]", [Unreadable()]))
         assert list(bar.over(RESULTS)) == RESULTS
     assert file.getvalue() == ""
@@ -137,7 +138,7 @@ def test_it_is_silent_where_there_is_no_terminal() -> None:
 
 def test_no_search_may_be_under_way() -> None:
     console, file = terminal()
-    with Bar(3, 40, console) as bar:
+    with Bar(3, console) as bar:
         bar.on_step([])
     assert " 0/3 " in last_line(file)
 
@@ -146,7 +147,7 @@ def test_it_follows_a_run(cosine: PixelCosine) -> None:
     console, file = terminal()
     images = pictures(3)
     recipe = Recipe(max_steps=6, check_every=3, draws=2, sampler_steps=2, check_images=2, threshold=2.0)
-    with Bar(3, 6, console) as bar:
+    with Bar(3, console) as bar:
         measured = invert(
             Mixture(images), targets(images), cosine, diagonal(), recipe=recipe, batch_size=2, on_step=bar.on_step
         )
