@@ -25,7 +25,7 @@ from torch import Tensor
 from invmm_eval.bound import least_kl
 from invmm_eval.inversion import invert, replicate
 from invmm_eval.noises.gaussian import diagonal
-from invmm_eval.recipe import DDPM
+from invmm_eval.recipe import DDPM, Recipe
 from invmm_eval.result import Status
 from invmm_eval.sampling import sample
 from invmm_eval.similarities.pixel_cosine import PixelCosine
@@ -56,11 +56,11 @@ class Found:
         return least_kl(self.rate, self.weight)
 
 
-def model() -> tuple[Mixture, Tensor]:
-    """The mixture, and its pictures."""
+def model(spread: float = 0.0) -> tuple[Mixture, Tensor]:
+    """The mixture of Gaussians of that spread around its pictures, which it has memorized at spread 0."""
     images = pictures(len(WEIGHTS) + OTHERS, SHAPE)
     rest = (1 - sum(WEIGHTS)) / OTHERS
-    return Mixture(images, torch.tensor([*WEIGHTS, *[rest] * OTHERS])), images
+    return Mixture(images, torch.tensor([*WEIGHTS, *[rest] * OTHERS]), spread), images
 
 
 def hits(samples: Tensor, images: Tensor) -> Tensor:
@@ -70,9 +70,9 @@ def hits(samples: Tensor, images: Tensor) -> Tensor:
     return (alike >= COPY).float().mean(dim=0)
 
 
-def plain_shares(samples: int) -> list[float]:
+def plain_shares(samples: int, spread: float = 0.0) -> list[float]:
     """The share of each weighted picture among plain samples."""
-    mixture, images = model()
+    mixture, images = model(spread)
     noise = torch.randn(samples, *SHAPE, generator=torch.Generator().manual_seed(0))
     ones = torch.ones(samples)
     drawn = sample(mixture, noise, {}, {}, ones, steps=RECIPE.sampler_steps, micro_batch=5000)
@@ -80,17 +80,17 @@ def plain_shares(samples: int) -> list[float]:
     return shares
 
 
-def search(seed: int, fresh: int) -> list[Found]:
+def search(seed: int, fresh: int, *, spread: float = 0.0, recipe: Recipe = RECIPE) -> list[Found]:
     """One search a weighted picture, and the rate of ``fresh`` samples from what it found."""
-    mixture, images = model()
+    mixture, images = model(spread)
     cosine = PixelCosine(device=torch.device("cpu"))
     wanted = targets(images[: len(WEIGHTS)])
     results = invert(
-        mixture, wanted, cosine, diagonal(), recipe=RECIPE, seed=seed, batch_size=len(wanted), micro_batch=1000
+        mixture, wanted, cosine, diagonal(), recipe=recipe, seed=seed, batch_size=len(wanted), micro_batch=1000
     )
     found = []
     for result in sorted(results, key=lambda result: result.index):
-        drawn = replicate(mixture, result, diagonal(), fresh, recipe=RECIPE)
+        drawn = replicate(mixture, result, diagonal(), fresh, recipe=recipe)
         rate = hits(drawn, images[result.index : result.index + 1]).item()
         nats = (result.kl or math.nan) * math.prod(SHAPE)
         found.append(Found(WEIGHTS[result.index], result.status, nats, rate))

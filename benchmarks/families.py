@@ -63,7 +63,7 @@ from invmm_eval.demo import DOSES, auc, choose
 from invmm_eval.images import Source, prepare
 from invmm_eval.progress import Bar
 from invmm_eval.recipe import Recipe
-from invmm_eval.reference import MODEL
+from invmm_eval.reference import MODEL, THRESHOLD
 from invmm_eval.reference import pictures as reference_pictures
 from invmm_eval.result import Result, Status
 from invmm_eval.schedule import broadcast
@@ -540,7 +540,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shown: dict[str, list[tuple[str, NDArray[np.uint8]]]] = {}
 
     def measure(name: str, mode: str, model: Path, sources: Sequence[Source], told: Mapping[str, Any]) -> None:
-        settings = {**(FAMILIES[name].settings if name in FAMILIES else {}), **Recipe.parse(options.set)}
+        settings = {
+            **(FAMILIES[name].settings if name in FAMILIES else {"threshold": THRESHOLD}),
+            **Recipe.parse(options.set),
+        }
         started = time.perf_counter()
         results = audit(model, sources, told, settings)
         half = len(sources) // 2

@@ -23,7 +23,7 @@ from invmm_eval.demo import DOSES, MICRO_BATCH, auc, choose
 from invmm_eval.images import Source
 from invmm_eval.progress import Bar
 from invmm_eval.recipe import Recipe
-from invmm_eval.reference import MODEL, pictures, plain_samples
+from invmm_eval.reference import MODEL, THRESHOLD, pictures, plain_samples
 from invmm_eval.result import Result, Status
 
 
@@ -34,7 +34,7 @@ def audit(options: argparse.Namespace, seed: int, console: Console) -> dict[str,
         MODEL,
         similarity=options.similarity,
         recipe=options.recipe,
-        settings=Recipe.parse(options.set),
+        settings={"threshold": THRESHOLD, **Recipe.parse(options.set)},
         seed=seed,
     )
     started = time.perf_counter()

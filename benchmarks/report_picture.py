@@ -12,7 +12,7 @@ import torch
 from invmm_eval.auditing import load_backbone, make_plan
 from invmm_eval.demo import MICRO_BATCH, choose
 from invmm_eval.images import Source
-from invmm_eval.reference import MODEL, pictures
+from invmm_eval.reference import MODEL, THRESHOLD, pictures
 from invmm_eval.report import report
 from tests.browser import screenshot, start
 
@@ -25,9 +25,9 @@ def audit(folder: Path) -> None:
     os.chdir(ROOT)
     model = Path(MODEL).relative_to(ROOT)
     chosen = [picture for picture in choose(pictures(), per_dose=2, held_out=2) if picture.copies in DOSES]
-    plan = make_plan(
-        load_backbone(model, device="cpu"), model, similarity="pixel-cosine", recipe="demo", settings={"max_steps": 100}
-    )
+    settings = {"max_steps": 100, "threshold": THRESHOLD}
+    backbone = load_backbone(model, device="cpu")
+    plan = make_plan(backbone, model, similarity="pixel-cosine", recipe="demo", settings=settings)
     sources = [Source(f"{picture.name}.png", picture.image) for picture in chosen]
     list(plan.run([*sources, Source("damaged.png", b"no picture")], out=folder, micro_batch=MICRO_BATCH))
 

@@ -1,15 +1,21 @@
-"""How fast the measure is: against its own network, against the plain procedure, and as images and workers are added.
+"""How fast the measure is: against its own network, against the plain procedure, and as more is asked of it.
 
-    python benchmarks/speed.py --quick --json speed.json     # under 5 minutes on 2 CPU cores
-    python benchmarks/speed.py
+    python benchmarks/speed.py --quick --json speed.json     # under 5 minutes of one CPU core
+    python benchmarks/speed.py --only plain options
 
-Four questions, each answered by a ratio of two timings taken in turn, A B A B ..., of which the median is told:
+Questions about the pixel model that ships with the package, and about a small guided Stable Diffusion whose prompt is
+searched, most of them answered by a ratio of two timings taken in turn, A B A B ..., of which the median is told:
 
 limit        a step, and a whole audit, over the bare network's forward and backward passes that they ask for
-plain        the paper's procedure done plainly over ours: one image at a time, gradients to the weights too, every
-             check complete at all guidance scales; with equal random numbers, so that verdicts and values must agree
+plain        the paper's procedure done plainly over ours: one image at a time, every check complete at all guidance
+             scales; with equal random numbers, so that verdicts and values must agree
+options      what changes the arithmetic, over the default: time, verdicts and values, beside those of another seed
 batch        images searched together: seconds an image and peak memory
 workers      two processes of one thread over one: how many times the images an hour
+size         seconds of the network by the side of its images, and of a check by the sampler's steps
+
+Recipes are the published ones at a fifth of their length: checks come after 10 steps instead of 50 and have a fifth of
+the sampler steps, so that steps and checks cost in proportion what they do in a full audit.
 
 On a CPU all is done with one thread, and but for the workers it is the process's own CPU time that is compared, which
 neighbours on the machine disturb least. On CUDA it is the time of day.
@@ -17,33 +23,36 @@ neighbours on the machine disturb least. On CUDA it is the time of day.
 
 import argparse
 import json
+import math
 import multiprocessing
 import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 from rich.console import Console
 from rich.table import Table
 from torch import Generator, Tensor, nn
 
-from invmm_eval.auditing import Plan, load_backbone, make_plan
+from invmm_eval.auditing import Plan, find_device, load_backbone, make_plan
 from invmm_eval.backbone import Backbone
-from invmm_eval.condition import Condition, Context, repeat
+from invmm_eval.check import Trial, check
+from invmm_eval.condition import Condition, Context, join, repeat
 from invmm_eval.demo import choose
 from invmm_eval.images import Target, prepare
 from invmm_eval.inversion import _generator as generator
 from invmm_eval.inversion import invert
 from invmm_eval.noise import Noise
 from invmm_eval.recipe import Recipe
-from invmm_eval.reference import MODEL, pictures
+from invmm_eval.reference import MODEL, Picture, pictures
 from invmm_eval.result import Result, Status
 from invmm_eval.schedule import broadcast
 from invmm_eval.weight import AdaptiveWeight
@@ -131,12 +140,13 @@ def replicated(
 
 
 def denoised(backbone: Backbone, x_t: Tensor, context: Context, null: Context, scale: float, recipe: Recipe) -> Tensor:
-    """Deterministic DDIM, as its paper writes it."""
+    """Deterministic DDIM, as its paper writes it, both passes of guidance in one."""
+    told = context if scale == 1 else join([context, null])
     for t, s in pairwise(backbone.schedule.grid(recipe.sampler_steps)):
-        times = t.expand(len(x_t))
-        x_0 = backbone.predict_x0(x_t, times, context)
+        both = x_t if scale == 1 else x_t.repeat(2, 1, 1, 1)
+        x_0 = backbone.predict_x0(both, t.expand(len(both)), told)
         if scale != 1:
-            unconditional = backbone.predict_x0(x_t, times, null)
+            x_0, unconditional = x_0.chunk(2)
             x_0 = unconditional + scale * (x_0 - unconditional)
         if backbone.clip is not None:
             x_0 = x_0.clamp(-backbone.clip, backbone.clip)
@@ -178,14 +188,40 @@ class Clock:
         return statistics.median(a_all), statistics.median(b_all), statistics.median(x / y for x, y in took)
 
 
-def reference(settings: dict[str, Any], device: str | None) -> tuple[Plan, list[Target]]:
-    """The published recipe, shortened, on the reference model; its pictures, memorized and held out in turn."""
-    backbone = load_backbone(MODEL, device=device)
-    settings = {"threshold": 0.9, **settings}
-    plan = make_plan(backbone, MODEL, similarity="pixel-cosine", recipe="paper", settings=settings)
-    known = choose(pictures(), per_dose=3, held_out=16)
-    order = [picture for pair in zip(known[:6], known[-6:], strict=True) for picture in pair] + known[6:-6]
-    return plan, [Target(prepare(picture.image, backbone.image_shape), picture.name) for picture in order]
+GUIDED = Path(__file__).parents[1] / "tests" / "data" / "stable-diffusion"
+FIFTH: dict[str, dict[str, Any]] = {
+    "pixel": {"check_every": 10, "sampler_steps": 40, "threshold": 0.9},
+    "guided": {"check_every": 10, "sampler_steps": 10, "threshold": 0.8},
+}
+"""A fifth of the published recipes, and similarities from which on these models' replicas are replicas."""
+
+
+def memorized_and_new(model: str) -> tuple[list[Picture], list[Picture]]:
+    """Pictures that were repeated in training, and some that were held out."""
+    if model == "pixel":
+        known = choose(pictures(), per_dose=3, held_out=16)
+        return known[:6], known[-16:]
+    by_name = {picture.name: picture for picture in pictures()}
+    return (
+        [by_name[name] for name in ("pineapple", "beverage box")],
+        [by_name[name] for name in ("couple with heart", "hamburger")],
+    )
+
+
+def planned(model: str, device: str | None, source: Any = None, dtype: str = "float32", **settings: Any) -> Plan:
+    """The published recipe at a fifth of its length, with changes."""
+    path = MODEL if model == "pixel" else GUIDED
+    backbone = load_backbone(source or path, device=device, dtype=dtype)
+    settings = {**FIFTH[model], **settings}
+    return make_plan(backbone, path, similarity="pixel-cosine", recipe="paper", settings=settings)
+
+
+def targets_of(chosen: Sequence[Picture], backbone: Backbone) -> list[Target]:
+    side = backbone.image_shape[1]
+    return [
+        Target(prepare(picture.image.reduce(picture.image.width // side), backbone.image_shape), picture.name)
+        for picture in chosen
+    ]
 
 
 def measured(plan: Plan, targets: Sequence[Target], backbone: Backbone | None = None, **options: Any) -> list[Result]:
@@ -196,67 +232,123 @@ def measured(plan: Plan, targets: Sequence[Target], backbone: Backbone | None = 
 
 
 def bare(backbone: Backbone, asked: Counted) -> None:
-    """The network alone on as many rows, in the same portions."""
+    """The network alone on as many rows, in the same portions, with the same gradients."""
     channels, height, width = backbone.image_shape
     like = backbone.encode(torch.zeros(1, channels, height, width, device=backbone.device))
+    null = backbone.condition("").null(1)
 
-    def portions(sizes: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    def portions(sizes: list[int]) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor]]]:
         for count in sizes:
             x_t = torch.randn(count, *like.shape[1:], device=backbone.device)
-            yield x_t, backbone.schedule.draw(count, torch.Generator().manual_seed(0)).to(backbone.device)
+            t = backbone.schedule.draw(count, torch.Generator().manual_seed(0)).to(backbone.device)
+            yield x_t, t, {name: tensor.clone() for name, tensor in repeat(null, count).items()}
 
-    for x_t, t in portions(asked.stepped):
-        x_t.requires_grad_()
-        torch.autograd.grad(backbone.predict_x0(x_t, t, {}).sum(), x_t)
+    for x_t, t, context in portions(asked.stepped):
+        inputs = [tensor.requires_grad_() for tensor in (x_t, *context.values())]
+        torch.autograd.grad(backbone.predict_x0(x_t, t, context).sum(), inputs)
     with torch.no_grad():
-        for x_t, t in portions(asked.sampled):
-            backbone.predict_x0(x_t, t, {})
+        for x_t, t, context in portions(asked.sampled):
+            backbone.predict_x0(x_t, t, context)
 
 
-def limit(pairs: int, device: str | None) -> dict[str, float]:
-    plan, targets = reference({"max_steps": 10, "check_every": 10, "check_images": 1, "sampler_steps": 1}, device)
-    whole, _ = reference({"max_steps": 20, "check_every": 10, "sampler_steps": 50}, device)
-    clock, figures = Clock(plan.backbone.device), {}
-    for name, part in (("step", plan), ("audit", whole)):
-        asked = Counted(part.backbone)
-        measured(part, targets[1:2], asked)
-        ours, network = partial(measured, part, targets[1:2]), partial(bare, part.backbone, asked)
-        _, _, figures[f"{name} over bare network"] = clock.pairs(ours, network, pairs)
+def limit(pairs: int, audits: int, device: str | None) -> dict[str, float]:
+    clock, figures = Clock(find_device(device)), {}
+    for model in FIFTH:
+        step = planned(model, device, max_steps=10, check_images=1, sampler_steps=1, guidance=(1.0,))
+        audit = planned(model, device, max_steps=20)
+        for name, plan, count in (("step", step, pairs), ("audit", audit, audits)):
+            targets = targets_of(memorized_and_new(model)[1][:1], plan.backbone)
+            asked = Counted(plan.backbone)
+            measured(plan, targets, asked)
+            ours, network = partial(measured, plan, targets), partial(bare, plan.backbone, asked)
+            _, _, figures[f"{model}: {name} over bare network"] = clock.pairs(ours, network, count)
     return figures
 
 
-def against_plain(images: int, max_steps: int, device: str | None) -> dict[str, Any]:
-    plan, targets = reference({"max_steps": max_steps}, device)
-    targets = targets[:images]
-    slow = with_gradients(load_backbone(MODEL, device=device))
-    clock = Clock(plan.backbone.device)
-    start = clock.now()
-    ours = measured(plan, targets, batch_size=images)
-    ours_seconds = clock.now() - start
-    start = clock.now()
-    theirs = [plain(slow, target, plan) for target in targets]
-    plain_seconds = clock.now() - start
-    return {
-        "plain over ours": plain_seconds / ours_seconds,
-        "ours, seconds": ours_seconds,
-        "plain, seconds": plain_seconds,
-        "images": images,
-        "most steps": max_steps,
-        "replicated": sum(result.status is Status.REPLICATED for result in ours),
-        "verdicts that agree": sum(
-            (a.status, a.steps) == (b.status, b.steps) for a, b in zip(ours, theirs, strict=True)
-        ),
-        "largest difference of KL": max(abs((a.kl or 0) - b.kl) for a, b in zip(ours, theirs, strict=True)),
-    }
+AS_PUBLISHED = (("pixel", False), ("guided", True))
+"""Whether weights take gradients in the authors' script of that kind: frozen for pixels, not for Stable Diffusion."""
+
+
+def against_plain(procedures: Sequence[tuple[str, bool]], checks: int, most: int, device: str | None) -> dict[str, Any]:
+    clock = Clock(find_device(device))
+    figures: dict[str, Any] = {}
+    for model, learning in procedures:
+        plan = planned(model, device, max_steps=checks * FIFTH[model]["check_every"])
+        other = planned(model, device).backbone
+        slow = with_gradients(other) if learning else other
+        for kind, chosen in zip(("memorized", "new"), memorized_and_new(model), strict=True):
+            targets = targets_of(chosen[:most], plan.backbone)
+            start = clock.now()
+            ours = measured(plan, targets, batch_size=len(targets))
+            between = clock.now()
+            theirs = [plain(slow, target, plan) for target in targets]
+            seconds = clock.now() - between
+            agree = [(a.status, a.steps) == (b.status, b.steps) for a, b in zip(ours, theirs, strict=True)]
+            differences = [abs((a.kl or 0) - b.kl) for a, b in zip(ours, theirs, strict=True)]
+            name = f"{model}, weights {'with gradients' if learning else 'frozen'}, {kind}"
+            figures |= {
+                f"{name}: plain over ours": seconds / (between - start),
+                f"{name}: replicated": f"{sum(r.status is Status.REPLICATED for r in ours)} of {len(ours)}",
+                f"{name}: verdicts that agree": f"{sum(agree)} of {len(ours)}",
+                f"{name}: largest difference of KL": max(differences),
+            }
+    return figures
+
+
+def channels_last(path: Path, device: str | None) -> Any:
+    pipeline = DiffusionPipeline.from_pretrained(path).to(find_device(device))
+    pipeline.unet.to(memory_format=torch.channels_last)
+    return pipeline
+
+
+def options(models: Sequence[str], checks: int, most: int, device: str | None) -> dict[str, Any]:
+    """Another seed is no option: it tells how far values lie apart anyway."""
+    clock = Clock(find_device(device))
+    figures: dict[str, Any] = {}
+    for model in models:
+        path = MODEL if model == "pixel" else GUIDED
+        shorter: dict[str, Any] = {"sampler": "dpm-solver++", "sampler_steps": FIFTH[model]["sampler_steps"] * 2 // 5}
+        max_steps = checks * FIFTH[model]["check_every"]
+        default = planned(model, device, max_steps=max_steps)
+        chosen = [picture for group in memorized_and_new(model) for picture in group[:most]]
+        targets = targets_of(chosen, default.backbone)
+        variants: dict[str, tuple[Plan, int | None]] = {
+            "another seed": (replace(default, seed=1), None),
+            "64 rows at once": (default, 64),
+            "channels_last": (planned(model, device, channels_last(path, device), max_steps=max_steps), None),
+            "bfloat16": (planned(model, device, dtype="bfloat16", max_steps=max_steps), None),
+            "DPM-Solver++": (planned(model, device, max_steps=max_steps, **shorter), None),
+        }
+        start = clock.now()
+        expected = measured(default, targets, batch_size=len(targets))
+        seconds = clock.now() - start
+        for name, (plan, rows) in variants.items():
+            start = clock.now()
+            found = measured(plan, targets, batch_size=len(targets), micro_batch=rows)
+            both = [
+                (a.invmm, b.invmm)
+                for a, b in zip(expected, found, strict=True)
+                if a.status is b.status is Status.REPLICATED
+            ]
+            agree = sum(a.status is b.status for a, b in zip(expected, found, strict=True))
+            figures |= {
+                f"{model}, {name}: default over it": seconds / (clock.now() - start),
+                f"{model}, {name}: verdicts that agree": f"{agree} of {len(found)}",
+                f"{model}, {name}: median factor of InvMM": statistics.median(
+                    [max(a / b, b / a) for a, b in both] or [math.nan]
+                ),
+            }
+    return figures
 
 
 def portion(batch: int, images: int, steps: int, device: str | None) -> tuple[float, float]:
     """Seconds an image and peak memory in GiB, in a process of its own."""
     torch.set_num_threads(1)
-    plan, targets = reference({"max_steps": steps, "check_every": steps, "check_images": 2}, device)
+    plan = planned("pixel", device, max_steps=steps, check_every=steps, check_images=2)
+    targets = targets_of(memorized_and_new("pixel")[1], plan.backbone)
     measured(plan, targets[:1])
     start = time.perf_counter()
-    measured(plan, targets[-images:], batch_size=batch)
+    measured(plan, targets[:images], batch_size=batch)
     seconds = (time.perf_counter() - start) / images
     if plan.backbone.device.type == "cuda":
         return seconds, torch.cuda.max_memory_allocated() / 2**30
@@ -282,27 +374,68 @@ def workers(pairs: int, images: int, steps: int, device: str | None) -> dict[str
     return {"two workers over one": statistics.median(ratios)}
 
 
-def main() -> None:
+def sizes(repeats: int, device: str | None) -> dict[str, float]:
+    """The pixel model's network takes images of any side that 8 divides."""
+    plan = planned("pixel", device)
+    backbone, clock, figures = plan.backbone, Clock(plan.backbone.device), {}
+    for side in (16, 32, 64):
+        x_t, t = torch.randn(8, 3, side, side, device=backbone.device), torch.full((8,), 500, device=backbone.device)
+
+        def forward(x_t: Tensor = x_t, t: Tensor = t) -> None:
+            with torch.no_grad():
+                backbone.predict_x0(x_t, t, {})
+
+        def backward(x_t: Tensor = x_t, t: Tensor = t) -> None:
+            leaf = x_t.clone().requires_grad_()
+            torch.autograd.grad(backbone.predict_x0(leaf, t, {}).sum(), leaf)
+
+        without, with_gradient, _ = clock.pairs(forward, backward, repeats)
+        figures[f"side {side}: ms a row, forward"] = 1000 * without / 8
+        figures[f"side {side}: ms a row, forward and backward"] = 1000 * with_gradient / 8
+    target = targets_of(memorized_and_new("pixel")[1][:1], backbone)[0]
+    features = plan.similarity.embed(target.image[None].to(backbone.device) / 255)
+    trial = Trial(torch.randn(8, 3, 32, 32, device=backbone.device), {}, {}, features)
+    for steps in (5, 10, 20):
+        recipe = plan.recipe.changed(sampler_steps=steps)
+        whole = partial(check, backbone, plan.similarity, [trial], recipe, threshold=0.9, micro_batch=32, complete=True)
+        first = partial(check, backbone, plan.similarity, [trial], recipe, threshold=0.9, micro_batch=32)
+        complete, failing, _ = clock.pairs(whole, first, repeats)
+        figures[f"{steps} sampler steps: seconds of a complete check"] = complete
+        figures[f"{steps} sampler steps: seconds of a failing one"] = failing
+    return figures
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few pairs of short runs")
     parser.add_argument("--device", help="cpu, cuda, ...; CUDA is taken where there is one")
     parser.add_argument("--json", type=Path, help="where to write the figures")
-    options = parser.parse_args()
+    parser.add_argument("--only", nargs="+", metavar="PART", help="some of the parts")
+    chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    quick, device = options.quick, options.device
-    figures = {
-        "limit": limit(3 if quick else 9, device),
-        "plain": against_plain(2 if quick else 6, 50 if quick else 300, device),
-        "batch": batches((1, 4) if quick else (1, 2, 4, 8, 16), 5 if quick else 25, device),
-        "workers": workers(1 if quick else 5, 2 if quick else 4, 5 if quick else 25, device),
+    quick, device = chosen.quick, chosen.device
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "limit": lambda: limit(3 if quick else 9, 1 if quick else 9, device),
+        "plain": lambda: (
+            against_plain(AS_PUBLISHED, 3, 1, device)
+            if quick
+            else against_plain((*AS_PUBLISHED, ("pixel", True)), 20, 3, device)
+        ),
+        "options": lambda: options(("guided",), 3, 1, device) if quick else options(tuple(FIFTH), 20, 3, device),
+        "batch": lambda: batches((1, 4) if quick else (1, 2, 4, 8, 16), 5 if quick else 25, device),
+        "workers": lambda: workers(1 if quick else 5, 2 if quick else 4, 5 if quick else 25, device),
+        "size": lambda: sizes(1 if quick else 5, device),
     }
+    if unknown := sorted(set(chosen.only or ()) - parts.keys()):
+        parser.error(f"there is no part {unknown[0]}; there are {', '.join(parts)}")
+    figures = {part: parts[part]() for part in chosen.only or parts}
     table = Table("part", "figure", "value", title=f"torch {torch.__version__}, one thread")
     for part, values in figures.items():
         for name, value in values.items():
             table.add_row(part, name, f"{value:.3g}" if isinstance(value, float) else str(value))
     Console().print(table)
-    if options.json:
-        options.json.write_text(json.dumps({"torch": torch.__version__, "quick": quick, **figures}, indent=1) + "\n")
+    if chosen.json:
+        chosen.json.write_text(json.dumps({"torch": torch.__version__, "quick": quick, **figures}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from invmm_eval.integrations.torchmetrics import InvMM
-from invmm_eval.reference import MODEL, pictures
+from invmm_eval.reference import MODEL, THRESHOLD, pictures
 
 COPIES = 8
 BATCH = 8
@@ -38,7 +38,11 @@ class MemorizationWatch:
         self._names = names
         self._every = every
         self._metric = InvMM(
-            pipeline, recipe="demo", settings={"max_steps": 50}, similarity="pixel-cosine", micro_batch=64
+            pipeline,
+            recipe="demo",
+            settings={"max_steps": 50, "threshold": THRESHOLD},
+            similarity="pixel-cosine",
+            micro_batch=64,
         )
         self._metric.update(canaries)
 

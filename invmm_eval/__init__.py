@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from invmm_eval.backbone import frozen as frozen
     from invmm_eval.backbone import load_pipeline as load_pipeline
     from invmm_eval.backbone import rectified_flow as rectified_flow
+    from invmm_eval.calibration import Calibration as Calibration
+    from invmm_eval.calibration import calibrate as calibrate
     from invmm_eval.condition import Condition as Condition
     from invmm_eval.condition import Context as Context
     from invmm_eval.condition import FixedPrompt as FixedPrompt
@@ -53,6 +55,7 @@ _HOMES = {
     "auditing": ("audit",),
     "autoencoder": ("Autoencoder",),
     "backbone": ("Backbone", "discrete", "frozen", "load_pipeline", "rectified_flow"),
+    "calibration": ("Calibration", "calibrate"),
     "condition": ("Condition", "Context", "FixedPrompt", "SoftPrompt", "Unconditional", "repeat"),
     "errors": ("InvMMError",),
     "hookspecs": ("BackboneEntry", "SimilarityMaker", "hookimpl", "lazy"),

@@ -5,6 +5,7 @@ model, similarity, noise and recipe by name  ->  Plan  ->  images one by one  ->
 An Order is what was asked for, before anything is loaded: many processes make the same plan from it.
 """
 
+import inspect
 import itertools
 import logging
 import math
@@ -16,7 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import torch
 
@@ -26,16 +27,22 @@ from invmm_eval.images import Source, Target, find_images, prepare
 from invmm_eval.inversion import Search, invert
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.plugins import host
-from invmm_eval.recipe import DEMO, Recipe
+from invmm_eval.recipe import DEMO, Recipe, by_dose
 from invmm_eval.result import Result, Status
 from invmm_eval.similarities.sscd import WEIGHTS_VARIABLE
 from invmm_eval.similarity import Similarity
 from invmm_eval.spread import Deal, actors, launched, ranks
 from invmm_eval.store import Store
 
+if TYPE_CHECKING:
+    from invmm_eval.calibration import Calibration
+
 _log = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+_SET_HERE = {"device", "dtype", "revision"}
+"""What a maker is given that is no option of a part."""
 
 OnStep = Callable[[Sequence[Search]], None]
 Workers = int | Literal["ranks"]
@@ -50,8 +57,11 @@ class Choices(TypedDict, total=False):
         similarity_options: For the similarity of that name.
         noise: The registered name of the family of q.
         noise_options: For the noise family of that name.
-        recipe: ``paper`` (the backbone's published settings), ``demo`` (a short one for small models), or a recipe.
+        recipe: ``paper`` (the backbone's published settings), ``dose`` (the search by dose), ``demo`` (a short one for
+            small models), or a recipe.
         settings: Changes to the recipe.
+        calibration: Sets the threshold; what :func:`invmm_eval.calibration.calibrate` found, or ``Calibration.load``
+            read.
         seed: With an image's pixels it decides all its random numbers.
     """
 
@@ -61,6 +71,7 @@ class Choices(TypedDict, total=False):
     noise_options: Mapping[str, Any]
     recipe: str | Recipe
     settings: Mapping[str, Any]
+    calibration: "Calibration | None"
     seed: int
 
 
@@ -108,8 +119,11 @@ class Plan:
             on_step: Called after each step with the searches under way.
 
         Raises:
-            InvMMError: The folder cannot be used, or holds an audit with another config.
+            InvMMError: The folder cannot be used, or holds an audit with another config; or the model needs captions
+                and no image has one.
         """
+        if sources and all(source.caption is None for source in sources):
+            self.backbone.condition(None)  # one that needs a caption says so here, not image by image
         measure = partial(self.measure, batch_size=batch_size, micro_batch=micro_batch, on_step=on_step)
         return _kept(measure, sources, self.backbone.image_shape, self.config, out)
 
@@ -252,7 +266,10 @@ def make_plan(backbone: Backbone, model: object, revision: str | None = None, **
         InvMMError: There is no such part, recipe or setting.
     """
     if unknown := sorted(choices.keys() - Choices.__annotations__.keys()):
-        raise InvMMError(f"There is no choice {unknown[0]!r}; there are {', '.join(Choices.__annotations__)}.")
+        there = ", ".join(Choices.__annotations__)
+        if unknown[0] in Recipe.__dataclass_fields__:
+            there += f"; as a setting of the recipe write settings={{{unknown[0]!r}: ...}}"
+        raise InvMMError(f"There is no choice {unknown[0]!r}; there are {there}.")
     similarity = choices.get("similarity") or default_similarity()
     if isinstance(similarity, str):
         options = {"device": backbone.device, **choices.get("similarity_options", {})}
@@ -271,7 +288,10 @@ def make_plan(backbone: Backbone, model: object, revision: str | None = None, **
         "versions": {name: version(name) for name in ("invmm-eval", "torch", "diffusers")}
         | host().versions(backbone, similarity.name, noise),
     }
-    return Plan(backbone, similarity, _made(host().noise_family(noise), noise, noise_options), recipe, seed, config)
+    family = _made(host().noise_family(noise), noise, noise_options)
+    plan = Plan(backbone, similarity, family, recipe, seed, config)
+    calibration = choices.get("calibration")
+    return calibration.applied(plan) if calibration else plan
 
 
 def model_name(model: object, revision: str | None = None) -> str:
@@ -293,25 +313,31 @@ def default_similarity() -> str:
 
 
 def find_recipe(recipe: str | Recipe, backbone: Backbone) -> Recipe:
-    """A recipe by name: ``paper`` is the backbone's published one, ``demo`` the short one of the demo.
+    """A recipe by name: ``paper`` is the backbone's published one, ``dose`` the search by dose, ``demo`` the demo's.
 
     Raises:
         InvMMError: There is no such recipe.
     """
     if isinstance(recipe, Recipe):
         return recipe
-    named = {"paper": backbone.recipe, "demo": DEMO}
+    named = {"paper": backbone.recipe, "dose": by_dose(backbone.recipe), "demo": DEMO}
     if recipe not in named:
         raise InvMMError(f"There is no recipe {recipe!r}; take one of {', '.join(named)}.")
     return named[recipe]
 
 
 def _made(maker: Callable[..., Any], name: str, options: Mapping[str, Any]) -> Any:
+    """What a maker makes of options, of which a wrong one is told before it is called."""
+    given = inspect.signature(maker).parameters.values()
+    known = {parameter.name for parameter in given if parameter.kind is not parameter.VAR_KEYWORD}
+    if len(known) == len(given) and (unknown := sorted(options.keys() - known)):
+        there = ", ".join(sorted(known - _SET_HERE)) or "none"
+        raise InvMMError(f"{name} has no option {unknown[0]!r}; it has {there}.")
     try:
         return maker(**options)
     except TypeError as error:
-        given = ", ".join(sorted(options.keys() - {"device"})) or "none"
-        raise InvMMError(f"{name} cannot be made with these options ({given}): {error}.") from error
+        told = ", ".join(sorted(options.keys() - _SET_HERE)) or "none"
+        raise InvMMError(f"{name} cannot be made with these options ({told}): {error}.") from error
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,19 @@ inequality (Cover and Thomas 2006, "Elements of Information Theory", section 2.8
     KL(q || N(0, I)) >= d(r || p),   d(r || p) = r log(r / p) + (1 - r) log((1 - r) / (1 - p))
 
 in nats over all dimensions of the noise.
+
+Where q = N(mu, I) more is known. By the Neyman-Pearson lemma no set of noises gains more by a move of the mean than the
+half-space across it does, so that with z the quantile function of the standard normal
+
+    z(r) - z(p) <= |mu| = sqrt(2 KL(q || N(0, I)))
+
+(Salman et al. 2019, "Provably Robust Deep Learning via Adversarially Trained Smoothed Classifiers", lemma 2). Equal it
+is where the noises that replicate are a half-space.
 """
 
 import math
 import sys
+from statistics import NormalDist
 
 RATE = 0.9
 """The r that is supposed where it was not measured: a passed check makes it likely, no more."""
@@ -32,3 +41,9 @@ def least_share(nats: float, rate: float = RATE) -> float:
         middle = math.sqrt(low) * math.sqrt(high)
         low, high = (low, middle) if least_kl(rate, middle) <= nats else (middle, high)
     return low
+
+
+def least_share_moved(nats: float, rate: float = RATE) -> float:
+    """The least p where q has the standard normal's variance and only its mean is moved: far above the general one."""
+    plain = NormalDist()
+    return plain.cdf(plain.inv_cdf(rate) - math.sqrt(2 * nats))

@@ -1,15 +1,15 @@
 """The stopping rule: does noise drawn from q make the model replicate the image every time?
 
 An image passes a check when, at one guidance scale at least, all K samples reach the similarity threshold beta
-(Ma et al. 2025, section 3.3). A single failing sample settles a scale, so samples are drawn one first and then as
-many again as there are already, and a scale is dropped as soon as one of its samples fails. All K noises are fixed
+(Ma et al. 2025, section 3.3). A single failing sample settles a scale, and a single scale of which all K samples pass
+settles the image. So one sample is made at every scale first; then the most promising scale gets as many again as it
+has, until it fails and the next one has its turn, or passes and the others need none. All K noises are fixed
 beforehand: the verdict is that of drawing everything.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ class Check:
 
     Attributes:
         passed: Whether the rule is met.
-        similarities: Up to K values by scale, fewer where a failing one settled the scale.
+        similarities: Up to K values by scale, fewer where a failing one settled the scale or another scale passed.
         samples: The samples themselves by scale, uint8 ``(m, C, H, W)`` on the CPU.
     """
 
@@ -52,19 +52,13 @@ class Check:
 
     @property
     def best_scale(self) -> float:
-        """The guidance scale that gave :attr:`score`."""
-        return max(self.similarities, key=self._least)
+        """The guidance scale that gave :attr:`score`: of a passed check one that passed, with all K samples."""
+        return max(
+            self.similarities, key=lambda scale: (self.passed and len(self.similarities[scale]), self._least(scale))
+        )
 
     def _least(self, scale: float) -> float:
         return min(-math.inf if math.isnan(value) else value for value in self.similarities[scale])
-
-
-def stages(images: int) -> list[int]:
-    """How many samples have been drawn after each stage: 0, 1, 2, 4, ... up to ``images``."""
-    counts = [0, 1]
-    while counts[-1] < images:
-        counts.append(min(2 * counts[-1], images))
-    return counts
 
 
 def check(
@@ -83,7 +77,7 @@ def check(
         backbone: The model.
         similarity: What compares samples with images.
         trials: One for each image.
-        recipe: K, the sampler's steps and the guidance scales.
+        recipe: K, the sampler, its steps and the guidance scales.
         threshold: beta.
         micro_batch: At most so many samples are made together.
         complete: Draw all K samples at all scales, whatever fails.
@@ -91,37 +85,51 @@ def check(
     Raises:
         InvMMError: The backbone breaks its promise on shapes.
     """
-    drawn: dict[tuple[int, float], tuple[list[float], list[Tensor]]] = {
-        (index, scale): ([], []) for index in range(len(trials)) for scale in recipe.guidance
-    }
-    alive = list(drawn)
-    for start, stop in pairwise([0, recipe.check_images] if complete else stages(recipe.check_images)):
-        if not alive:
-            break
-        cut = slice(start, stop)
-        noise = torch.cat([trials[index].noise[cut] for index, _ in alive])
+    values: list[dict[float, list[float]]] = [{scale: [] for scale in recipe.guidance} for _ in trials]
+    samples: list[dict[float, list[Tensor]]] = [{scale: [] for scale in recipe.guidance} for _ in trials]
+    while wanted := [
+        (index, scale, slice(len(found[scale]), count))
+        for index, found in enumerate(values)
+        for scale, count in _wanted(found, threshold, recipe.check_images, complete=complete).items()
+    ]:
+        counts = [cut.stop - cut.start for _, _, cut in wanted]
+        noise = torch.cat([trials[index].noise[cut] for index, _, cut in wanted])
+        scales = torch.tensor([scale for _, scale, _ in wanted]).repeat_interleave(torch.tensor(counts))
         images = sample(
             backbone,
             noise,
-            join([rows(trials[index].context, cut) for index, _ in alive]),
-            join([rows(trials[index].null, cut) for index, _ in alive]),
-            torch.tensor([scale for _, scale in alive], device=noise.device).repeat_interleave(stop - start),
+            join([rows(trials[index].context, cut) for index, _, cut in wanted]),
+            join([rows(trials[index].null, cut) for index, _, cut in wanted]),
+            scales.to(noise.device),
             steps=recipe.sampler_steps,
             micro_batch=micro_batch,
+            sampler=recipe.sampler,
         )
-        features = torch.split(similarity.embed(images), stop - start)
-        pixels = torch.split((images * 255).round().to("cpu", torch.uint8), stop - start)
-        for key, feature, pixel in zip(alive, features, pixels, strict=True):
-            values, kept = drawn[key]
-            values.extend(similarity.compare(feature, trials[key[0]].features)[:, 0].tolist())
-            kept.append(pixel)
-        alive = [key for key in alive if all(value >= threshold for value in drawn[key][0])]
-    passed = {index for index, _ in alive}
+        features = torch.split(similarity.embed(images), counts)
+        pixels = torch.split((images * 255).round().to("cpu", torch.uint8), counts)
+        for (index, scale, _), feature, pixel in zip(wanted, features, pixels, strict=True):
+            values[index][scale].extend(similarity.compare(feature, trials[index].features)[:, 0].tolist())
+            samples[index][scale].append(pixel)
     return [
         Check(
-            passed=index in passed,
-            similarities={scale: tuple(drawn[index, scale][0]) for scale in recipe.guidance},
-            samples={scale: torch.cat(drawn[index, scale][1]) for scale in recipe.guidance},
+            passed=any(_passes(drawn, threshold) and len(drawn) == recipe.check_images for drawn in found.values()),
+            similarities={scale: tuple(drawn) for scale, drawn in found.items()},
+            samples={scale: torch.cat(parts) for scale, parts in kept.items()},
         )
-        for index in range(len(trials))
+        for found, kept in zip(values, samples, strict=True)
     ]
+
+
+def _wanted(found: Mapping[float, list[float]], threshold: float, images: int, *, complete: bool) -> dict[float, int]:
+    """How many samples an image is to have next, by scale; nothing where its verdict is known."""
+    if not all(found.values()):
+        return dict.fromkeys(found, images if complete else 1)
+    alive = [scale for scale, drawn in found.items() if _passes(drawn, threshold)]
+    best = max(alive, key=lambda scale: (len(found[scale]), min(found[scale])), default=None)
+    if best is None or len(found[best]) == images:
+        return {}
+    return {best: min(2 * len(found[best]), images)}
+
+
+def _passes(drawn: Sequence[float], threshold: float) -> bool:
+    return all(value >= threshold for value in drawn)

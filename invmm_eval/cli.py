@@ -75,7 +75,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Recipe = Annotated[str, typer.Option(help="paper: the published settings of the model's family; demo: a short one.")]
+Recipe = Annotated[
+    str, typer.Option(help="paper: the published settings of the model's family; dose: by dose; demo: a short one.")
+]
 Settings = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one of the recipe's settings; may be repeated.")
 ]
@@ -86,6 +88,19 @@ Names = Annotated[bool, typer.Option("--names", help="Tell names, prompts and er
 Pictures = Annotated[bool, typer.Option("--pictures", help="Show images and samples, which may be private.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Send it; without, what would be sent is shown.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images searched together.")]
+MicroBatch = Annotated[int | None, typer.Option(min=1, help="At most so many rows in the network at once.")]
+Dtype = Annotated[str, typer.Option(help="Precision of the network: float32, float16 or bfloat16.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")]
+Backbone = Annotated[str | None, typer.Option(help="Registered name; found by the pipeline's class if not given.")]
+BackboneOptions = Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="For example prompt-mode=caption.")]
+Captions = Annotated[
+    str | None,
+    typer.Option(help="Where each image's text is: a column of the dataset, or an ending of files such as .txt."),
+]
+Similarity = Annotated[str | None, typer.Option(help="Registered name: sscd, pixel-cosine, ssim, ...")]
+SimilarityOptions = Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="For example side=64.")]
+Noise = Annotated[str, typer.Option(help="Registered name of the noise family.")]
+NoiseOptions = Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="For example rank=8.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -107,28 +122,24 @@ def run(
     more: Annotated[
         list[str], typer.Argument(metavar="[IMAGES]...", help="More images, as --images *.png gives.")
     ] = [],  # noqa: B006
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="Registered name; found by the pipeline's class if not given.")
-    ] = None,
-    backbone_option: Annotated[
-        list[str], typer.Option(metavar="KEY=VALUE", help="For example prompt-mode=caption.")
-    ] = [],  # noqa: B006
-    captions: Annotated[
-        str | None,
-        typer.Option(help="Where each image's text is: a column of the dataset, or an ending of files such as .txt."),
-    ] = None,
-    similarity: Annotated[str | None, typer.Option(help="Registered name: sscd, pixel-cosine, ssim, ...")] = None,
-    similarity_option: Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="For example side=64.")] = [],  # noqa: B006
-    noise: Annotated[str, typer.Option(help="Registered name of the noise family.")] = "diagonal-gaussian",
-    noise_option: Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="For example rank=8.")] = [],  # noqa: B006
+    revision: Revision = None,
+    backbone: Backbone = None,
+    backbone_option: BackboneOptions = [],  # noqa: B006
+    captions: Captions = None,
+    similarity: Similarity = None,
+    similarity_option: SimilarityOptions = [],  # noqa: B006
+    noise: Noise = "diagonal-gaussian",
+    noise_option: NoiseOptions = [],  # noqa: B006
     recipe: Recipe = "paper",
     settings: Settings = [],  # noqa: B006
+    calibration: Annotated[
+        Path | None, typer.Option(help="Takes the threshold from what invmm-eval calibrate wrote.")
+    ] = None,
     seed: Seed = 0,
     batch_size: BatchSize = 8,
-    micro_batch: Annotated[int | None, typer.Option(min=1, help="At most so many rows in the network at once.")] = None,
+    micro_batch: MicroBatch = None,
     device: Device = None,
-    dtype: Annotated[str, typer.Option(help="Precision of the network: float32, float16 or bfloat16.")] = "float32",
+    dtype: Dtype = "float32",
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Processes of Ray, here or, where RAY_ADDRESS names one, on a cluster."),
@@ -136,6 +147,8 @@ def run(
 ) -> None:
     """Measure how much a model memorized each of some images."""
     from invmm_eval.auditing import Choices, Order
+    from invmm_eval.calibration import Calibration
+    from invmm_eval.findings import whole
     from invmm_eval.images import find_images
     from invmm_eval.progress import Bar
     from invmm_eval.recipe import Recipe as Settings
@@ -151,6 +164,7 @@ def run(
         "noise_options": pairs(noise_option),
         "recipe": recipe,
         "settings": Settings.parse(settings),
+        "calibration": Calibration.load(calibration) if calibration else None,
         "seed": seed,
     }
     ranks, leads = launched()
@@ -182,9 +196,76 @@ def run(
     if len(audit.rows) > SHOWN:
         typer.echo(f"These are the {SHOWN} most memorized of {len(audit.rows):,}.")
     typer.echo(f"{progress.replicated} of {len(sources)} images were replicated; {progress.failed} failed.")
+    if progress.done:
+        typer.echo(whole(progress.replicated, progress.done))
     typer.echo(f"Results are in {out_folder}.")
     if progress.failed == len(sources):
         raise InvMMError(f"No image could be measured; the first error: {audit.rows[0]['error']}")
+
+
+@app.command()
+def calibrate(
+    model: Annotated[str, typer.Argument(help="A folder that save_pretrained wrote, or a Hub id.")],
+    held_out: Annotated[
+        list[str], typer.Option(help="Images that the model never saw: a folder, files, or dataset:NAME[:...].")
+    ],
+    out_folder: Annotated[Path, typer.Option("--out", help="Where the searches and calibration.json go.")],
+    rate: Annotated[float, typer.Option(help="The share of such images that may count as replicated.")] = 0.05,
+    revision: Revision = None,
+    backbone: Backbone = None,
+    backbone_option: BackboneOptions = [],  # noqa: B006
+    captions: Captions = None,
+    similarity: Similarity = None,
+    similarity_option: SimilarityOptions = [],  # noqa: B006
+    noise: Noise = "diagonal-gaussian",
+    noise_option: NoiseOptions = [],  # noqa: B006
+    recipe: Recipe = "paper",
+    settings: Settings = [],  # noqa: B006
+    seed: Seed = 0,
+    batch_size: BatchSize = 8,
+    micro_batch: MicroBatch = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
+) -> None:
+    """Set the similarity threshold on images that the model never saw, at a stated rate of false replicas."""
+    from invmm_eval.auditing import Choices, Order
+    from invmm_eval.calibration import FILE
+    from invmm_eval.calibration import calibrate as find
+    from invmm_eval.images import find_images
+    from invmm_eval.power import CONFIDENCE, percent
+    from invmm_eval.progress import Bar
+    from invmm_eval.recipe import Recipe as Settings
+
+    changes = Settings.parse(settings)
+    sources = find_images(*held_out, captions=captions)
+    quiet()
+    choices: Choices = {
+        "similarity": similarity,
+        "similarity_options": pairs(similarity_option),
+        "noise": noise,
+        "noise_options": pairs(noise_option),
+        "recipe": recipe,
+        "settings": changes,
+        "seed": seed,
+    }
+    plan = Order(model, backbone, revision, dtype, pairs(backbone_option), choices).plan(device)
+    with Bar(len(sources), err) as bar:
+        found = find(
+            plan,
+            sources,
+            rate=rate,
+            out=out_folder,
+            batch_size=batch_size,
+            micro_batch=micro_batch,
+            on_step=bar.on_step,
+            over=bar.over,
+        )
+    typer.echo(
+        f"From a similarity of {found.threshold:g} on an image is to count as replicated: {found.reached:,} of "
+        f"{found.images:,} held-out images reach it, and of more images like them at most {percent(found.limit)} do, "
+        f"at {percent(CONFIDENCE)} confidence."
+    )
+    typer.echo(f"invmm-eval run --calibration {out_folder / FILE} takes it, with all else as here.")
 
 
 @app.command()

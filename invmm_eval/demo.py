@@ -12,7 +12,7 @@ from rich.console import Console
 from invmm_eval.auditing import load_backbone, make_plan
 from invmm_eval.images import Source
 from invmm_eval.progress import Bar
-from invmm_eval.reference import MODEL, Picture, pictures
+from invmm_eval.reference import MODEL, THRESHOLD, Picture, pictures
 from invmm_eval.result import Result, Status
 from invmm_eval.tables import results_table
 
@@ -50,7 +50,7 @@ def run_demo(
 
     Args:
         folder: Where the results and ``replicas.png`` go.
-        recipe: ``demo`` or ``paper``.
+        recipe: ``demo``, ``dose`` or ``paper``.
         settings: Changes to the recipe.
         seed: Of the run.
         batch_size: Images searched together.
@@ -67,7 +67,7 @@ def run_demo(
         MODEL,
         similarity="pixel-cosine",
         recipe=recipe,
-        settings=settings,
+        settings={"threshold": THRESHOLD, **settings},
         seed=seed,
     )
     err.print(

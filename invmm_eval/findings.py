@@ -17,9 +17,11 @@ from typing import Any
 import pyarrow as pa
 
 from invmm_eval.auditing import summarize
-from invmm_eval.bound import RATE, TELLING_NATS, least_share
+from invmm_eval.bound import RATE, TELLING_NATS, least_share, least_share_moved
 from invmm_eval.errors import InvMMError
-from invmm_eval.recipe import DDPM, DEMO, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe
+from invmm_eval.power import CONFIDENCE, most, percent
+from invmm_eval.recipe import DDPM, DEMO, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe, by_dose
+from invmm_eval.response import MOST, Response
 from invmm_eval.result import Result, Status, rank
 from invmm_eval.store import Record, read
 
@@ -48,6 +50,10 @@ TABLE = pa.schema(
         ("status", pa.string()),
         ("invmm", pa.float64()),
         ("nats", pa.float64()),
+        ("ed50", pa.float64()),
+        ("ed90", pa.float64()),
+        ("plain_share", pa.float64()),
+        ("rate", pa.float64()),
         ("kl", pa.float64()),
         ("dimensions", pa.int64()),
         ("steps", pa.int64()),
@@ -63,7 +69,8 @@ TABLE = pa.schema(
 
 _AT_REVISION = re.compile(r"((?:[\w.-]+/)?[\w.-]+)@(.+)")
 """A Hub id with a revision; a folder is named by its path as it is."""
-_NAMED = {recipe.name: recipe for recipe in (DEMO, DDPM, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3)}
+_PUBLISHED = (DDPM, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3)
+_NAMED = {recipe.name: recipe for recipe in (DEMO, *_PUBLISHED, *map(by_dose, _PUBLISHED))}
 
 
 @dataclass(frozen=True)
@@ -194,6 +201,7 @@ class Findings:
             )
         counts += f"; {self.exhausted:,} {_were(self.exhausted)} not within {recipe.max_steps:,} steps"
         yield counts + (f"; {self.failed:,} could not be measured." if self.failed else ".")
+        yield whole(self.replicated, self.measured)
         if self.replicated:
             first = self.results[0]
             yield f"The smallest value is that of {first.name or 'an unnamed image'}. {meaning(first)}"
@@ -220,13 +228,36 @@ class Findings:
             "Images": f"{shape} (channels, height, width)",
             "Noise family": _told(noise),
             "Similarity": _told({**similarity, "threshold": self.threshold}),
+            **self._calibration(),
             "Recipe": recipe.name,
             "Steps": f"at most {recipe.max_steps:,}, of {recipe.draws} draws each; learning rate "
             f"{recipe.learning_rate:g}; a check every {recipe.check_every}",
             "Check": f"{recipe.check_images} samples a guidance scale, which must all pass; {recipe.sampler_steps} "
-            "sampler steps; guidance " + ", ".join(f"{scale:g}" for scale in recipe.guidance),
+            f"steps of the sampler {recipe.sampler}; guidance " + ", ".join(f"{scale:g}" for scale in recipe.guidance),
+            **self._doses(),
             "Seed": str(config["seed"]),
             "Versions": ", ".join(f"{name} {version}" for name, version in config["versions"].items()),
+        }
+
+    def _doses(self) -> dict[str, str]:
+        """What a search by dose adds to the settings."""
+        recipe = self.recipe
+        if not recipe.first_dose:
+            return {}
+        curve = (
+            f"; {recipe.responses} samples for the curve, its value at {recipe.rate:.0%}" if recipe.responses else ""
+        )
+        return {"Doses": f"from {recipe.first_dose:g} nats, twice as many after each check that failed{curve}"}
+
+    def _calibration(self) -> dict[str, str]:
+        """Where the threshold is from, if that is known."""
+        if "calibration" not in self.config:
+            return {}
+        told = self.config["calibration"]
+        return {
+            "Threshold": f"set for a rate of {told['rate']:.2g} of false replicas on held-out images: "
+            f"{told['reached']:,} of {told['images']:,} reach it, and of more like them at most "
+            f"{percent(told['limit'])} do, at {percent(CONFIDENCE)} confidence"
         }
 
     @property
@@ -256,7 +287,8 @@ class Findings:
         base = _NAMED.get(settings.pop("name").split(" with ")[0])
         known = asdict(base) if base else {}
         changed = {key: value for key, value in settings.items() if key not in known or value != known[key]}
-        return ["--recipe", "demo" if base is DEMO else "paper", *_options("--set", changed)]
+        name = "demo" if base is DEMO else "dose" if base and base.first_dose else "paper"
+        return ["--recipe", name, *_options("--set", changed)]
 
     def table(self) -> pa.Table:
         """One row an image in the order of :attr:`results`, with the columns of :data:`TABLE`."""
@@ -264,6 +296,9 @@ class Findings:
             {
                 **result.record(),
                 "nats": result.nats,
+                "ed50": result.ed50.nats if result.ed50 else None,
+                "ed90": result.ed90.nats if result.ed90 else None,
+                "plain_share": result.plain_share.rate if result.plain_share else None,
                 "prompt": result.prompt or None,
                 "guidance": result.check.best_scale if result.check else None,
             }
@@ -313,19 +348,48 @@ def meaning(result: Result) -> str:
     if result.nats is None:
         return f"{value}."
     value += f", {result.nats:,.3g} nats in all"
-    if result.nats > TELLING_NATS:
-        return f"{value}: too many to promise anything of ordinary sampling."
     asked = ""
     if result.prompt is not None and result.check is not None:
         asked = f", with the same prompt at guidance {result.check.best_scale:g},"
+    if result.response:
+        return f"{value}. {_by_dose(result.response, asked)}"
+    if result.nats > TELLING_NATS:
+        return f"{value}: too many to promise anything of ordinary sampling."
     return (
         f"{value}. If the noise that was found gives a copy {RATE:.0%} of the time, ordinary sampling{asked} gives at "
-        f"least one in {_rounded(1 / least_share(result.nats))} samples."
+        f"least one in {one_in(least_share(result.nats))} samples."
     )
 
 
-def _rounded(count: float) -> str:
-    """Two figures, rounded up, in words from a million on."""
+def _by_dose(response: Response, asked: str) -> str:
+    """What a curve expects of ordinary sampling, and what holds without it."""
+    share, dose = response.plain(), response.dose(MOST)
+    expected = (
+        f"By its dose-response curve ordinary sampling{asked} gives about one copy in {one_in(share.rate)} "
+        f"samples (one in {one_in(share.high)} to {one_in(share.low)}, at {CONFIDENCE:.0%} confidence)"
+    )
+    if dose.high > TELLING_NATS:
+        return f"{expected}."
+    return (
+        f"{expected}, and at least one in {one_in(least_share_moved(dose.high, MOST))} by any curve, "
+        f"since at {dose.nats:.2g} nats ({dose.low:.2g} to {dose.high:.2g}) {MOST:.0%} of them are copies."
+    )
+
+
+def whole(replicated: int, measured: int) -> str:
+    """What so many of at least one image that did not fail say of the set that they were drawn from."""
+    drawn = "this image was" if measured == 1 else f"these {measured:,} images were"
+    return (
+        f"If {drawn} drawn at random from a larger set, at most {percent(most(replicated, measured))} of that set "
+        f"would be replicated within this recipe's budget, at {percent(CONFIDENCE)} confidence (exact binomial)."
+    )
+
+
+def one_in(share: float) -> str:
+    """How many samples hold one copy, where that share are copies: two figures, rounded up, in words if many."""
+    if share < 1e-12:
+        return "more than a million million"
+    count = 1 / share
     place = 10.0 ** (math.floor(math.log10(count)) - 1)
     count = math.ceil(count / place) * place
     for size, word in ((1e9, " thousand million"), (1e6, " million")):

@@ -6,6 +6,7 @@ A maker is called only when its part is needed, so a plugin imports heavy librar
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import Signature, signature
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -58,11 +59,19 @@ class BackboneEntry:
 
 def lazy(target: str) -> Callable[..., Any]:
     """A maker that imports ``"package.module:name"`` when it is called, and calls that."""
+    return _Lazy(target)
 
-    def make(*args: Any, **kwargs: Any) -> Any:
-        return resolve_name(target)(*args, **kwargs)
 
-    return make
+class _Lazy:
+    def __init__(self, target: str) -> None:
+        self._target = target
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return resolve_name(self._target)(*args, **kwargs)
+
+    @property
+    def __signature__(self) -> Signature:
+        return signature(resolve_name(self._target))
 
 
 @hookspec

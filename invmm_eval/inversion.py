@@ -12,22 +12,28 @@ the run's seed and its own pixels, so that its result does not depend on its com
 """
 
 import hashlib
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import cycle
 from typing import TypeVar
 
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Generator, Tensor
 
 from invmm_eval.backbone import Backbone
 from invmm_eval.check import Check, Trial, check
 from invmm_eval.condition import Context, join, repeat, rows
+from invmm_eval.dose import DosePath
 from invmm_eval.errors import InvMMError
 from invmm_eval.images import Target
 from invmm_eval.noise import Noise, NoiseFamily
 from invmm_eval.recipe import Recipe
+from invmm_eval.response import DRAWN_AT, Count, Outcome, Response
 from invmm_eval.result import Point, Result, Status
 from invmm_eval.sampling import chunks, predict_x0, sample
 from invmm_eval.schedule import broadcast
@@ -35,6 +41,7 @@ from invmm_eval.similarity import Similarity
 from invmm_eval.weight import AdaptiveWeight
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 def invert(
@@ -60,7 +67,8 @@ def invert(
         seed: With an image's pixels it decides all its random numbers.
         batch_size: Images searched together.
         micro_batch: At most so many rows go through the network at once. None takes one image's draws, with which an
-            image's result is the same bit for bit in any company.
+            image's result is the same bit for bit in any company. Where memory runs out it is halved for the rest of
+            the run, and nothing is lost.
         on_step: Called after each step with the searches under way, to be read only.
     """
     engine = _Engine(backbone, similarity, noise, recipe or backbone.recipe, seed, micro_batch)
@@ -99,7 +107,7 @@ def replicate(
         result: A result that did not fail, made now or loaded.
         noise: The family that its q is from.
         n: How many.
-        recipe: Gives the sampler's steps; None takes the backbone's published one.
+        recipe: Gives the sampler and its steps; None takes the backbone's published one.
         seed: Of the random numbers.
         guidance: Guidance scale; None takes the one that did best at the last check.
 
@@ -125,6 +133,7 @@ def replicate(
             torch.full((n,), scale, device=backbone.device),
             steps=recipe.sampler_steps,
             micro_batch=recipe.draws,
+            sampler=recipe.sampler,
         )
 
 
@@ -154,6 +163,8 @@ class Search:
         self.trace: list[Point] = []
         self._engine = engine
         self._losses: list[float] = []
+        self._response: Response | None = None
+        self._confirmed: Count | None = None
         self._unread: list[Tensor] = []
         try:
             self._start()
@@ -175,8 +186,10 @@ class Search:
         self.noise: Noise = self._engine.family(self.x_0[0])
         self.condition = backbone.condition(self.target.caption)
         self.weight = AdaptiveWeight(recipe)
-        parameters = [*self.noise.parameters().values(), *self.condition.parameters().values()]
-        self._optimizer = torch.optim.Adam(parameters, lr=recipe.learning_rate)
+        noise, condition = self.noise.parameters(), list(self.condition.parameters().values())
+        self._path = DosePath(noise, recipe.first_dose, recipe.check_every) if recipe.first_dose else None
+        parameters = condition if self._path else [*noise.values(), *condition]
+        self._optimizer = torch.optim.Adam(parameters, lr=recipe.learning_rate) if parameters else None
         seed, digest = self._engine.seed, self.target.digest
         self._steps = _generator(seed, digest, "steps")
         self._checks = _generator(seed, digest, "checks")
@@ -209,9 +222,9 @@ class Search:
             context=self.condition.rsample(draws, self._step_contexts),
         )
 
-    def trial(self) -> Trial:
-        """The random numbers of one check."""
-        images, shared = self._engine.recipe.check_images, self._engine.recipe.shared_context
+    def trial(self, images: int) -> Trial:
+        """The random numbers of one check of so many images."""
+        shared = self._engine.recipe.shared_context
         with torch.no_grad():
             context = self.condition.rsample(1 if shared else images, self._check_contexts)
             return Trial(
@@ -223,11 +236,15 @@ class Search:
 
     def forget_gradients(self) -> None:
         """Before a step."""
-        self._optimizer.zero_grad()
+        for mover in (self._path, self._optimizer):
+            if mover:
+                mover.zero_grad()
 
     def take_step(self, loss: Tensor) -> None:
         """Move along the gradients; the loss stays on its device unread, so that no step waits for it."""
-        self._optimizer.step()
+        for mover in (self._path, self._optimizer):
+            if mover:
+                mover.step()
         self._unread.append(loss)
         self.step += 1
         if self.step % self._engine.recipe.check_every:
@@ -256,10 +273,32 @@ class Search:
         self.trace.append(Point(self.step, average, self.kl, self.weight.value, outcome.score))
         self.weight.check(average)
         self.last_check = outcome
-        if outcome.passed:
+        last = self.step >= self.max_steps
+        if outcome.passed and (self._engine.recipe.stop or last):
             self.status = Status.REPLICATED
-        elif self.step >= self.max_steps:
+        elif last:
             self.status = Status.EXHAUSTED
+        elif self._path:
+            self._path.nats *= 2
+
+    def measure(self, attempt: Callable[[Trial], list[bool]]) -> None:
+        """After a passed check: fit the dose-response curve, take q to its dose, and confirm it, as the recipe asks.
+
+        Args:
+            attempt: Tells which samples of a trial replicate.
+        """
+        recipe = self._engine.recipe
+        if self._path and recipe.responses:
+            outcomes: tuple[Outcome, ...] = ()
+            for _, share in zip(range(recipe.responses // recipe.check_images), cycle(DRAWN_AT), strict=False):
+                trial = self.trial(recipe.check_images)
+                outcomes += tuple(map(Outcome, self._path.distances(trial.noise), attempt(trial)))
+                self._path.move(Response(outcomes).dose(share).nats)
+            self._response = Response(outcomes)
+            self._path.move(self._response.dose(recipe.rate).nats)
+        if recipe.confirm:
+            hits = attempt(self.trial(recipe.confirm))
+            self._confirmed = Count(sum(hits), len(hits))
 
     def fail(self, error: Exception) -> None:
         """End the search, with the error in one sentence."""
@@ -287,6 +326,8 @@ class Search:
             kl=self.kl,
             dimensions=self.x_0[0].numel(),
             check=self.last_check,
+            response=self._response,
+            confirmed=self._confirmed,
             noise={name: tensor.detach().cpu() for name, tensor in self.noise.parameters().items()},
             condition={name: tensor.detach().cpu() for name, tensor in self.condition.parameters().items()},
             prompt=self.condition.prompt(),
@@ -320,6 +361,7 @@ class _Engine:
         self.recipe = recipe
         self.seed = seed
         self.micro_batch = micro_batch or recipe.draws
+        self.threshold = similarity.threshold if recipe.threshold is None else recipe.threshold
         self.apart = micro_batch is None
 
     def advance(self, searches: Sequence[Search], on_step: Callable[[Sequence[Search]], None] | None) -> None:
@@ -336,12 +378,15 @@ class _Engine:
             search.settle()
         stepped = time.perf_counter()
         going = [search for search in going if not search.status]
-        last = [search for search in going if search.step >= self.recipe.max_steps]
-        early = [search for search in going if search not in last]
+        whole = [search for search in going if not self.recipe.stop or search.step >= search.max_steps]
+        early = [search for search in going if search not in whole]
         for jobs in self._trials(early):
             self._isolated(self._check, jobs)
-        for jobs in self._trials(last):
+        for jobs in self._trials(whole):
             self._isolated(self._complete_check, jobs)
+        for search in going:
+            if search.status is Status.REPLICATED:
+                self._isolated(self._measure, [(search, search.last_check)])
         for search in searches:
             search.seconds_steps += (stepped - started) / len(searches)
             search.seconds_checks += (time.perf_counter() - stepped) / len(searches)
@@ -358,6 +403,28 @@ class _Engine:
                 for job in jobs:
                     self._isolated(work, [job])
 
+    def _fitting(self, work: Callable[[int], T]) -> T:
+        """Do the work with ``micro_batch`` rows at once, and with half as many from then on where memory runs out.
+
+        Raises:
+            InvMMError: It runs out for a single row, too.
+        """
+        while True:
+            try:
+                return work(self.micro_batch)
+            except RuntimeError as error:
+                if not should_reduce_batch_size(error):
+                    raise
+                if self.micro_batch == 1:
+                    raise InvMMError(
+                        "Memory ran out with a single row in the network; take a lower precision, or a device "
+                        "with more memory."
+                    ) from error
+            # Only now that the error is forgotten, and with it all that the failed call held.
+            clear_device_cache(garbage_collection=True)
+            self.micro_batch //= 2
+            _log.warning("Memory ran out, so at most %d rows go through the network at once now.", self.micro_batch)
+
     def _descend(self, jobs: Sequence[tuple[Search, _Draw]]) -> None:
         """One Adam step each. The network sees at most ``micro_batch`` rows, and gradients go to its inputs alone."""
         searches = [search for search, _ in jobs]
@@ -367,12 +434,12 @@ class _Engine:
         x_0 = torch.cat([search.x_0.expand(self.recipe.draws, *search.x_0.shape[1:]) for search in searches])
         searched = [name for name, tensor in context.items() if tensor.requires_grad]
         inputs = [n, *(context[name] for name in searched)]
-        losses: list[Tensor] = []
-        gradients: list[tuple[Tensor, ...]] = []
         # Scaled up on its way through the network, so that half precision does not lose the gradient of a mean over
         # many dimensions; a power of two changes no digit.
         scale = 1 << (n[0].numel() - 1).bit_length()
-        for cut in chunks(len(n), self.micro_batch):
+
+        def gradients(cut: slice) -> tuple[Tensor, ...]:
+            """The losses of some rows, and their gradients with respect to the inputs."""
             leaves = [tensor[cut].detach().requires_grad_() for tensor in inputs]
             told = {**rows(context, cut), **dict(zip(searched, leaves[1:], strict=True))}
             alpha_t, sigma_t = (broadcast(level, n) for level in self.backbone.schedule(t[cut]))
@@ -380,15 +447,17 @@ class _Engine:
             if not x0_hat.requires_grad:
                 raise InvMMError("The backbone's predict_x0 lets no gradient through to x_t; remove its no_grad.")
             row_losses = (x0_hat - x_0[cut]).square().flatten(1).mean(dim=1)
-            gradients.append(torch.autograd.grad(scale * row_losses.sum(), leaves, materialize_grads=True))
-            losses.append(row_losses.detach())
+            return row_losses.detach(), *torch.autograd.grad(scale * row_losses.sum(), leaves, materialize_grads=True)
+
+        portions = self._fitting(lambda size: [gradients(cut) for cut in chunks(len(n), size)])
+        losses, *received = (torch.cat(parts) for parts in zip(*portions, strict=True))
         for search in searches:
             search.forget_gradients()
         weights = torch.tensor([search.weight.value for search in searches], device=n.device)
         kl = torch.stack([search.noise.kl() for search in searches])
-        received = [torch.cat(parts) / (scale * self.recipe.draws) for parts in zip(*gradients, strict=True)]
-        torch.autograd.backward([weights @ kl, *inputs], [None, *received])
-        means = torch.cat(losses).view(len(searches), self.recipe.draws).mean(dim=1)
+        shares = [gradient / (scale * self.recipe.draws) for gradient in received]
+        torch.autograd.backward([weights @ kl, *inputs], [None, *shares])
+        means = losses.view(len(searches), self.recipe.draws).mean(dim=1)
         for search, loss in zip(searches, means, strict=True):
             search.take_step(loss)
 
@@ -397,21 +466,37 @@ class _Engine:
 
         The last digits of a network's output depend on the rows it is given together.
         """
-        trials = [(search, search.trial()) for search in searches]
+        trials = [(search, search.trial(self.recipe.check_images)) for search in searches]
         return [[trial] for trial in trials] if self.apart else [trials]
 
     def _check(self, jobs: Sequence[tuple[Search, Trial]], *, complete: bool = False) -> None:
-        outcomes = check(
-            self.backbone,
-            self.similarity,
-            [trial for _, trial in jobs],
-            self.recipe,
-            threshold=self.similarity.threshold if self.recipe.threshold is None else self.recipe.threshold,
-            micro_batch=self.micro_batch,
-            complete=complete,
-        )
+        outcomes = self._outcomes([trial for _, trial in jobs], self.recipe, complete=complete)
         for (search, _), outcome in zip(jobs, outcomes, strict=True):
             search.take_check(outcome)
+
+    def _outcomes(self, trials: Sequence[Trial], recipe: Recipe, *, complete: bool) -> list[Check]:
+        return self._fitting(
+            lambda size: check(
+                self.backbone,
+                self.similarity,
+                trials,
+                recipe,
+                threshold=self.threshold,
+                micro_batch=size,
+                complete=complete,
+            )
+        )
+
+    def _measure(self, jobs: Sequence[tuple[Search, Check | None]]) -> None:
+        for search, passed in jobs:
+            assert passed
+            search.measure(partial(self._attempt, passed.best_scale))
+
+    def _attempt(self, scale: float, trial: Trial) -> list[bool]:
+        """Which samples of a trial replicate at a guidance scale."""
+        recipe = replace(self.recipe, check_images=len(trial.noise), responses=0, guidance=(scale,))
+        [outcome] = self._outcomes([trial], recipe, complete=True)
+        return [value >= self.threshold for value in outcome.similarities[scale]]
 
     def _complete_check(self, jobs: Sequence[tuple[Search, Trial]]) -> None:
         self._check(jobs, complete=True)

@@ -11,6 +11,9 @@ from typing import Any, get_type_hints
 
 from invmm_eval.errors import InvMMError
 
+SAMPLERS = ("ddim", "dpm-solver++")
+"""The published deterministic sampler, and one of second order that needs fewer steps for the same samples."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -27,10 +30,19 @@ class Recipe:
         first_weight: The weight (lambda) at the start.
         window: Steps whose loss is averaged at a check.
         check_images: Images drawn at a check and guidance scale (K); all must pass.
-        sampler_steps: Steps of the deterministic sampler at a check.
+        sampler: The deterministic sampler at a check, one of :data:`SAMPLERS`.
+        sampler_steps: Its steps.
         guidance: Scales of classifier-free guidance tried at a check; one at which all images pass is enough.
         shared_context: Whether a check draws one context (soft prompt) for all its noises, or one for each.
         threshold: Similarity from which on an image passes (beta); None takes the similarity's own.
+        stop: Whether a search ends at the first check it passes. Where not, it takes all steps, and its checks are
+            made completely, so that its trace tells the score of each.
+        first_dose: Above 0 the search is by dose (:mod:`invmm_eval.dose`): the KL is held at this many nats over all
+            dimensions, and doubled after each check that fails; the weight is to be 0. 0 is the paper's search.
+        responses: Samples drawn after the check that was passed, for the dose-response curve; 0 draws none, and the
+            value is the dose that passed.
+        rate: The share of samples that replicate at the value, where there is a curve.
+        confirm: Fresh samples drawn from what was found, for its rate of replication.
     """
 
     name: str = "custom"
@@ -43,10 +55,16 @@ class Recipe:
     first_weight: float = 1.0
     window: int = 100
     check_images: int = 8
+    sampler: str = "ddim"
     sampler_steps: int = 200
     guidance: tuple[float, ...] = (1.0,)
     shared_context: bool = True
     threshold: float | None = None
+    stop: bool = True
+    first_dose: float = 0.0
+    responses: int = 0
+    rate: float = 0.95
+    confirm: int = 0
 
     def __post_init__(self) -> None:
         counts = ("max_steps", "draws", "check_every", "window", "check_images", "sampler_steps")
@@ -58,12 +76,26 @@ class Recipe:
                 f"The recipe's max_steps ({self.max_steps}) must be a multiple of check_every ({self.check_every}): "
                 "a search can only end at a check."
             )
-        for name in ("learning_rate", "delta", "first_weight", "guidance", "threshold"):
+        for name in ("learning_rate", "delta", "first_weight", "guidance", "threshold", "first_dose", "rate"):
             value = getattr(self, name)
             if not all(map(math.isfinite, value if isinstance(value, tuple) else (value or 0,))):
                 raise InvMMError(f"The recipe's {name} is {value}; it must be finite.")
         if not self.learning_rate > 0:
             raise InvMMError(f"The recipe's learning_rate is {self.learning_rate}; it must be above 0.")
+        if self.sampler not in SAMPLERS:
+            raise InvMMError(f"The recipe's sampler is {self.sampler!r}; there are {', '.join(SAMPLERS)}.")
+        for name in ("first_dose", "responses", "confirm"):
+            if getattr(self, name) < 0:
+                raise InvMMError(f"The recipe's {name} is {getattr(self, name)}; it must not be negative.")
+        if not 0 < self.rate < 1:
+            raise InvMMError(f"The recipe's rate is {self.rate}; it must be between 0 and 1.")
+        if self.responses and not self.first_dose:
+            raise InvMMError("The recipe asks for responses without doses; set first_dose above 0.")
+        if self.responses % self.check_images:
+            raise InvMMError(
+                f"The recipe's responses ({self.responses}) must be a multiple of check_images ({self.check_images}), "
+                "the samples drawn at a dose."
+            )
         if not self.guidance:
             raise InvMMError("The recipe names no guidance scale; an unconditional model takes the one scale 1.0.")
 
@@ -139,8 +171,20 @@ STABLE_DIFFUSION_3 = replace(
 )
 """Stable Diffusion 3.5 medium."""
 
-DEMO = Recipe(name="demo", max_steps=250, draws=8, check_every=25, sampler_steps=25, threshold=0.9)
-"""Not the paper's: short enough for a small pixel model on a CPU, with the same stopping rule.
+DEMO = Recipe(name="demo", max_steps=250, draws=8, check_every=25, sampler_steps=25)
+"""Not the paper's: short enough for a small pixel model on a CPU, with the same stopping rule."""
 
-The threshold is meant for pixel-cosine: it is the one by which copies among the reference model's samples are counted.
-"""
+
+def by_dose(published: Recipe) -> Recipe:
+    """The search by dose (docs/estimator.md), up to 1,024 nats, with a family's published guidance and contexts."""
+    return replace(
+        published,
+        name=f"dose-{published.name.removeprefix('paper-')}",
+        max_steps=160,
+        check_every=16,
+        first_weight=0.0,
+        delta=0.0,
+        sampler_steps=min(published.sampler_steps, 50),
+        first_dose=2.0,
+        responses=64,
+    )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from invmm_eval.check import Check
 from invmm_eval.errors import InvMMError
+from invmm_eval.response import HALF, MOST, Count, Dose, Outcome, Response, Share
 
 
 class Status(StrEnum):
@@ -50,13 +51,15 @@ class Result:
         kl: ``KL(q || N(0, I))`` in nats per dimension where it ended; None where it failed.
         dimensions: How many the noise has; None where it failed.
         steps: Adam steps taken.
-        check: The last check; complete (all K samples at all scales) where the search was exhausted.
+        check: The last check of the search; complete (all K samples at all scales) where the search was exhausted.
         noise: Parameters of q by name, on the CPU.
         condition: Parameters of the condition by name, on the CPU.
         prompt: The prompt that was searched or given, as a person can read it; None where the model takes none.
         trace: One point a check.
         seconds_steps: This image's share of the time spent on steps.
         seconds_checks: Its share of the time spent on checks.
+        response: The dose-response curve, where the search was by dose and the image was replicated.
+        confirmed: Replicas among fresh samples from q, where the recipe asked for some.
         error: One sentence, where the status is ``failed``.
     """
 
@@ -74,6 +77,8 @@ class Result:
     trace: tuple[Point, ...] = ()
     seconds_steps: float = 0.0
     seconds_checks: float = 0.0
+    response: Response | None = None
+    confirmed: Count | None = None
     error: str | None = None
     caption: str | None = None
 
@@ -93,6 +98,21 @@ class Result:
         if self.status is not Status.REPLICATED or self.dimensions is None:
             return None
         return self.invmm * self.dimensions
+
+    @property
+    def ed50(self) -> Dose | None:
+        """The nats in all at which half of the samples replicate, where the search was by dose."""
+        return self.response.dose(HALF) if self.response else None
+
+    @property
+    def ed90(self) -> Dose | None:
+        """The nats in all at which nine in ten do."""
+        return self.response.dose(MOST) if self.response else None
+
+    @property
+    def plain_share(self) -> Share | None:
+        """The share of replicas that the dose-response curve expects in plain sampling."""
+        return self.response.plain() if self.response else None
 
     @property
     def similarity(self) -> float | None:
@@ -120,6 +140,13 @@ class Result:
             "trace": [[_finite(value) for value in point] for point in self.trace],
             "seconds_steps": round(self.seconds_steps, 3),
             "seconds_checks": round(self.seconds_checks, 3),
+            "outcomes": [list(outcome) for outcome in self.response.outcomes] if self.response else [],
+            "ed50": list(self.ed50) if self.ed50 else None,
+            "ed90": list(self.ed90) if self.ed90 else None,
+            "plain_share": list(self.plain_share) if self.plain_share else None,
+            "confirmed": list(self.confirmed) if self.confirmed else None,
+            "rate": self.confirmed.rate if self.confirmed else None,
+            "rate_interval": list(self.confirmed.interval) if self.confirmed else None,
             "error": self.error,
         }
 
@@ -165,6 +192,10 @@ class Result:
             check=check,
             noise=_Part("noise.", tensors, str),
             condition=_Part("condition.", tensors, str),
+            response=Response(tuple(Outcome(*outcome) for outcome in record["outcomes"]))
+            if record["outcomes"]
+            else None,
+            confirmed=Count(*record["confirmed"]) if record["confirmed"] else None,
             trace=tuple(Point(int(step), *_floats(values)) for step, *values in record["trace"]),
         )
 

@@ -1,12 +1,19 @@
-"""The one deterministic sampler: DDIM with eta = 0, written in terms of x_0.
+"""The one deterministic sampler: DDIM with eta = 0, written in terms of x_0, and its second-order refinement.
 
     x_s = alpha_s * x_0 + sigma_s * (x_t - alpha_t * x_0) / sigma_t,   x_0 the estimate at time t
 
 (Song et al. 2021, "Denoising Diffusion Implicit Models", equation 12). On the straight path of a rectified flow this
-is Euler's method, so it serves every family of models. Guidance (Ho and Salimans 2022, "Classifier-Free Diffusion
-Guidance") is linear in the network's output and so in x_0: ``x_0 = null + g * (conditional - null)``.
+is Euler's method, so it serves every family of models. DPM-Solver++(2M) (Lu et al. 2022, "DPM-Solver++: Fast Solver
+for Guided Sampling of Diffusion Probabilistic Models", algorithm 2) takes the same step from an x_0 that goes on along
+the line through the last two estimates, for half of the step in the log-ratio ``lambda = log(alpha / sigma)``:
+
+    x_0 + (x_0 - previous x_0) * (lambda_s - lambda_t) / (2 * (lambda_t - previous lambda))
+
+Guidance (Ho and Salimans 2022, "Classifier-Free Diffusion Guidance") is linear in the network's output and so in x_0:
+``x_0 = null + g * (conditional - null)``.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -15,7 +22,7 @@ from torch import Tensor
 from invmm_eval.backbone import Backbone
 from invmm_eval.condition import Context, join, rows
 from invmm_eval.errors import InvMMError
-from invmm_eval.schedule import broadcast
+from invmm_eval.schedule import Schedule, broadcast
 
 
 def chunks(length: int, size: int) -> list[slice]:
@@ -48,6 +55,7 @@ def sample(
     *,
     steps: int,
     micro_batch: int,
+    sampler: str = "ddim",
 ) -> Tensor:
     """Images of ``noise``, float32 in [0, 1], one for each row.
 
@@ -59,24 +67,44 @@ def sample(
         guidance: Scale for each row, shape ``(n,)``; rows at scale 1 take no unconditional pass.
         steps: Sampler steps.
         micro_batch: At most so many rows are sampled together.
+        sampler: One of :data:`invmm_eval.recipe.SAMPLERS`.
 
     Raises:
         InvMMError: The backbone breaks its promise on shapes.
     """
+    path = _path(backbone.schedule, steps, sampler)
     images = [
-        backbone.decode(_sample(backbone, noise[cut], rows(context, cut), rows(null, cut), guidance[cut], steps))
+        backbone.decode(_sample(backbone, noise[cut], rows(context, cut), rows(null, cut), guidance[cut], path))
         for cut in chunks(len(noise), micro_batch)
     ]
     return torch.cat(images)
 
 
-def _sample(backbone: Backbone, noise: Tensor, context: Context, null: Context, guidance: Tensor, steps: int) -> Tensor:
+_Path = Sequence[tuple[Tensor, Tensor, float]]
+"""From which time to which each step goes, and how far x_0 is taken on along its line."""
+
+
+def _path(schedule: Schedule, steps: int, sampler: str) -> _Path:
+    times = schedule.grid(steps)
+    ahead = [0.0] * (len(times) - 1)
+    if sampler == "dpm-solver++":
+        alpha, sigma = (level.double() for level in schedule(times))
+        lengths = (alpha / sigma).log().diff()
+        shares = lengths[1:] / (2 * lengths[:-1])
+        # The first step has no estimate before it, and one to pure data (sigma 0) no length.
+        ahead[1:] = torch.where(shares.isfinite(), shares, 0).tolist()
+    return [(t, s, share) for (t, s), share in zip(pairwise(times), ahead, strict=True)]
+
+
+def _sample(
+    backbone: Backbone, noise: Tensor, context: Context, null: Context, guidance: Tensor, path: _Path
+) -> Tensor:
     guided = (guidance != 1).nonzero()[:, 0]
     scale = broadcast(guidance[guided].float(), noise)
     if len(guided):
         context = join([context, rows(null, guided)])
-    x_t = noise
-    for t, s in pairwise(backbone.schedule.grid(steps)):
+    x_t = before = noise
+    for t, s, share in path:
         both = torch.cat([x_t, x_t[guided]]) if len(guided) else x_t
         estimate = predict_x0(backbone, both, t.expand(len(both)), context)
         x_0 = estimate[: len(x_t)]
@@ -87,5 +115,6 @@ def _sample(backbone: Backbone, noise: Tensor, context: Context, null: Context, 
             x_0 = x_0.clamp(-backbone.clip, backbone.clip)
         alpha_t, sigma_t = backbone.schedule(t)
         alpha_s, sigma_s = backbone.schedule(s)
+        x_0, before = x_0 + share * (x_0 - before), x_0
         x_t = alpha_s * x_0 + sigma_s * (x_t - alpha_t * x_0) / sigma_t
     return x_t

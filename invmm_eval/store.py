@@ -5,7 +5,8 @@ images.json      the images that were asked for last, by name and in order, and 
 results.jsonl    one line an image, appended when all else of it is there; an image that failed or got another name gets
                  another line when the audit is gone on with, and its last line counts
 tensors/         a safetensors file a picture: q, the condition and the samples (``Result.load`` reads it)
-samples/         a picture a picture: the image itself, then its samples, one row a guidance scale
+samples/         a picture a picture: the image itself, then its samples, one row a guidance scale; both in 256 folders
+                 by the first two digits of their names, since file systems and tools dislike a million in one
 .lock            held by the run that writes here; the system lets it go, however the run ends
 
 Files are written beside their place, brought to the disk and moved there; the line comes last and tells the SHA-256 of
@@ -134,7 +135,7 @@ class Store:
         stem = _stem(target.digest, target.caption)
         if stem not in self._known:
             return False
-        path = self.folder / "tensors" / f"{stem}.safetensors"
+        path = _tensors(self.folder, stem)
         if not path.exists():
             _log.warning("%s is gone, so its image is measured again.", path)
             del self._known[stem]
@@ -170,7 +171,7 @@ class Store:
         with self._told():
             if result.check and target:
                 sheet = strip(target.image, result.check.samples)
-                row["sha256"] = _settle(_tensors(self.folder, row), result.save)
+                row["sha256"] = _settle(_tensors(self.folder, _stem(target.digest, target.caption)), result.save)
                 _settle(picture_of(self.folder, row), lambda partial: sheet.save(partial, "PNG"))
             self._append(row)
         return _result(self.folder, row)
@@ -338,7 +339,8 @@ class _Saved(Mapping[str, Tensor]):
 
 
 def _result(folder: Path, row: Mapping[str, Any]) -> Result:
-    return Result.from_record(row, _Saved(_tensors(folder, row), row["sha256"]) if row["sha256"] else {})
+    path = _tensors(folder, _stem(row["digest"], row["caption"]))
+    return Result.from_record(row, _Saved(path, row["sha256"]) if row["sha256"] else {})
 
 
 def _stem(digest: str, caption: str | None) -> str:
@@ -346,13 +348,14 @@ def _stem(digest: str, caption: str | None) -> str:
     return digest[:16] if caption is None else f"{digest[:16]}-{sha256(caption.encode()).hexdigest()[:8]}"
 
 
-def _tensors(folder: Path, row: Mapping[str, Any]) -> Path:
-    return folder / "tensors" / f"{_stem(row['digest'], row['caption'])}.safetensors"
+def _tensors(folder: Path, stem: str) -> Path:
+    return folder / "tensors" / stem[:2] / f"{stem}.safetensors"
 
 
 def picture_of(folder: Path, row: Mapping[str, Any]) -> Path:
     """Where the picture of a row's image and its samples lies in an audit's folder."""
-    return folder / "samples" / f"{_stem(row['digest'], row['caption'])}.png"
+    stem = _stem(row["digest"], row["caption"])
+    return folder / "samples" / stem[:2] / f"{stem}.png"
 
 
 def _lock(folder: Path) -> FileLock:
@@ -399,6 +402,7 @@ def _now() -> str:
 def _settle(path: Path, write: Callable[[Path], object]) -> str:
     """All of a file or nothing, on the disk, whenever this is interrupted; gives its SHA-256."""
     partial = path.with_name(f"{path.name}.partial")
+    path.parent.mkdir(exist_ok=True)
     write(partial)
     with partial.open("rb+") as file:
         digest = file_digest(file, "sha256").hexdigest()

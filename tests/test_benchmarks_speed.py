@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.speed import Counted, bare, measured, plain
+from benchmarks.speed import Counted, bare, measured, memorized_and_new, plain, planned, targets_of, with_gradients
 from invmm_eval.auditing import Plan
 from invmm_eval.noises.gaussian import diagonal
 from invmm_eval.result import Status
@@ -34,6 +34,19 @@ def test_the_plain_procedure_and_the_engine_agree(
     for a, b in zip(ours, theirs, strict=True):
         assert (a.status, a.steps) == (b.status, b.steps)
         assert a.kl == pytest.approx(b.kl, rel=1e-4)
+
+
+def test_they_agree_on_the_guided_model_whose_prompt_is_searched() -> None:
+    quick: dict[str, Any] = {"max_steps": 4, "check_every": 2, "draws": 4, "check_images": 2, "sampler_steps": 3}
+    for threshold, status in ((-1.0, Status.REPLICATED), (1.1, Status.EXHAUSTED)):
+        asked = planned("guided", "cpu", **quick, threshold=threshold)
+        memorized, new = memorized_and_new("guided")
+        chosen = targets_of([memorized[0], new[0]], asked.backbone)
+        slow = with_gradients(planned("guided", "cpu").backbone)
+        ours = measured(asked, chosen, batch_size=2)
+        for a, b in zip(ours, [plain(slow, target, asked) for target in chosen], strict=True):
+            assert (a.status, a.steps) == (b.status, b.steps) == (status, a.steps)
+            assert a.kl == pytest.approx(b.kl, rel=1e-3)
 
 
 def test_the_bare_network_sees_as_many_rows_as_the_audit(cosine: PixelCosine) -> None:

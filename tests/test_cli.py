@@ -20,6 +20,7 @@ from PIL import Image
 from invmm_eval.auditing import audit
 from invmm_eval.cli import main, pairs, read_value
 from invmm_eval.errors import InvMMError
+from invmm_eval.findings import whole
 from invmm_eval.plugins import host
 from invmm_eval.store import Store, read
 
@@ -193,8 +194,10 @@ def test_captions_lie_beside_the_images(
         (images / f"{name}.txt").write_text(text)
     command = [*("run", "--model", tiny_stable_diffusion_folder, "--images", images, "--out", tmp_path / "out"), *SET]
     told = [*command, "--backbone-option", "prompt_mode=caption"]
-    code, _, err = invoke(*told)
-    assert (code, "needs a caption for each image; name them with captions= or --captions" in err) == (1, True)
+    code, out, err = invoke(*told)
+    assert (code, out) == (1, "")
+    assert err.endswith("needs a caption for each image; name them with captions= or --captions.\n")
+    assert not (tmp_path / "out").exists()
     code, _, err = invoke(*told, "--captions", ".txt")
     assert code == 0, err
     rows = read(tmp_path / "out").rows
@@ -209,8 +212,12 @@ def test_a_run(
     code, out, err = invoke(*command)
     assert code == 0
     table = [[cell.strip() for cell in line.split("│")] for line in out.splitlines() if line.startswith("│")]
-    assert sorted(row[1:4] for row in table) == [["a.png", "exhausted", "∞"], ["b.png", "exhausted", "∞"]]
-    assert out.splitlines()[-2:] == ["0 of 2 images were replicated; 0 failed.", f"Results are in {out_folder}."]
+    assert sorted(row[1:4] for row in table) == [["a.png", "not replicated", "∞"], ["b.png", "not replicated", "∞"]]
+    assert out.splitlines()[-3:] == [
+        "0 of 2 images were replicated; 0 failed.",
+        whole(0, 2),
+        f"Results are in {out_folder}.",
+    ]
     assert "compared by pixel-cosine: fair up to 64 pixels a side" in caplog.text
     assert "Traceback" not in err
     assert {path.name for path in out_folder.iterdir()} == {
@@ -218,9 +225,9 @@ def test_a_run(
     }
     expected = audit(tiny_folder, images, settings=TINY)
     assert [(row["name"], row["kl"]) for row in lines(out_folder)] == [(found.name, found.kl) for found in expected]
-    assert len(list((out_folder / "tensors").iterdir())) == len(list((out_folder / "samples").iterdir())) == 2
+    assert [len(list((out_folder / part).glob("??/*"))) for part in ("tensors", "samples")] == [2, 2]
 
-    written = {path: path.stat().st_mtime_ns for path in out_folder.glob("*/*")}
+    written = {path: path.stat().st_mtime_ns for path in out_folder.glob("*/*/*")}
     rows = lines(out_folder)
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(images / "c.png")
     code, again, _ = invoke(*command)
@@ -247,7 +254,7 @@ def test_the_status_of_an_audit(invoke: Invoke, tiny_folder: Path, images: Path,
     assert told.endswith("1 failed, 1 are waiting.")
     assert rate == "It is running."
 
-    damaged = next((out_folder / "tensors").iterdir())
+    damaged = next((out_folder / "tensors").glob("*/*"))
     assert invoke("status", out_folder, "--verify")[0] == 0
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
     code, out, err = invoke("status", out_folder, "--verify")
@@ -329,7 +336,7 @@ ERRORS: dict[str, tuple[list[str], str]] = {
     "noise": (["--noise", "gauss"], "There is no noise family 'gauss'.*"),
     "similarity": (["--similarity", "sim"], r"There is no similarity 'sim'.*"),
     "backbone": (["--backbone", "dpm"], r"There is no backbone 'dpm' \(did you mean 'ddpm'\?\).*"),
-    "recipe": (["--recipe", "own"], "There is no recipe 'own'; take one of paper, demo."),
+    "recipe": (["--recipe", "own"], "There is no recipe 'own'; take one of paper, dose, demo."),
     "device": (["--device", "gpu"], "The device 'gpu' cannot be used here.*"),
     "dtype": (["--dtype", "int8"], "There is no precision 'int8'.*"),
     "out": (["--out", "file"], r"The folder file cannot be used: .*"),
@@ -378,6 +385,7 @@ def test_a_run_where_one_image_fails_is_none(invoke: Invoke, tiny_folder: Path, 
     code, out, _ = invoke("run", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", *SET)
     assert code == 0
     assert "0 of 3 images were replicated; 1 failed." in out
+    assert whole(0, 2) in out
 
 
 def test_another_audit_in_the_folder_is_refused(

@@ -1,18 +1,21 @@
 """What an audit's folder says: counts, the verdict in words, the command that reproduces it."""
 
 import math
+import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
+from statistics import NormalDist
 
 import pytest
 
 from invmm_eval.bound import least_share
 from invmm_eval.errors import InvMMError
-from invmm_eval.findings import LIMITS, TABLE, Findings, find, meaning
-from invmm_eval.recipe import DEMO, Recipe
+from invmm_eval.findings import LIMITS, TABLE, Findings, find, meaning, whole
+from invmm_eval.recipe import DDPM, DEMO, STABLE_DIFFUSION, Recipe, by_dose
+from invmm_eval.response import Count, Outcome, Response
 from invmm_eval.result import Status
 from tests import audits
 
@@ -68,9 +71,10 @@ def test_the_headline_claims_what_the_value_allows(values: list[float | None], t
 
 
 def test_the_verdict(found: Findings) -> None:
-    counts, most, others, rest = found.verdict
+    counts, bound, most, others, rest = found.verdict
     assert counts.startswith("Of 7 images, 4 were replicated: noise was found from which all 8 samples")
     assert "similarity of 0.5 to the image (sscd); 2 were not within 200 steps; 1 could not be measured." in counts
+    assert bound == whole(4, 6)
     assert most.startswith(
         f"The smallest value is that of {audits.NAMES[0]}. Its InvMM is 0.02 nats per dimension, 5.12 nats"
     )
@@ -137,6 +141,8 @@ def test_the_command_asks_for_the_same(found: Findings) -> None:
     [
         (DEMO, DEMO),
         (DEMO.changed(shared_context=False, threshold=0.7), DEMO),
+        (by_dose(DDPM), by_dose(DDPM)),
+        (by_dose(STABLE_DIFFUSION).changed(draws=8, confirm=64), by_dose(STABLE_DIFFUSION)),
         (Recipe(name="my own", draws=3, threshold=0.5), Recipe()),
     ],
 )
@@ -146,7 +152,7 @@ def test_the_recipe_can_be_asked_for(recipe: Recipe, base: Recipe, found: Findin
     changes = Recipe.parse([value for flag, value in pairwise(words) if flag == "--set"])
     asked = asdict(base.changed(**changes))
     assert asked | {"name": ""} == asdict(recipe) | {"name": ""}
-    assert ("demo" if base is DEMO else "paper") in words
+    assert words[words.index("--recipe") + 1] == ("demo" if base is DEMO else "dose" if base.first_dose else "paper")
 
 
 def test_the_table(found: Findings) -> None:
@@ -178,3 +184,32 @@ def test_a_line_of_another_version_is_told(tmp_path: Path) -> None:
     lines.write_text(lines.read_text().replace('"dimensions"', '"size"'))
     with pytest.raises(InvMMError, match=r"not of this version of invmm-eval \('dimensions'\)"):
         find(tmp_path)
+
+
+def test_of_a_search_by_dose_the_dose_of_its_samples_is_told_and_what_it_promises(tmp_path: Path) -> None:
+    """Twenty samples within two standard deviations, half of them replicas: nearly as in plain sampling."""
+    response = Response(tuple(Outcome(0.1 * place, place >= 10) for place in range(20)))
+    result, target = audits.result(0, Status.REPLICATED, 0.01)
+    result = replace(result, response=response, confirmed=Count(60, 64))
+    told = re.search(
+        r"about one copy in ([\d.,]+) samples \(one in ([\d.,]+) to ([\d.,]+), at 95% confidence\), and at least one "
+        r"in ([\d.]+) by any curve, since at ([\d.]+) nats \(.* to ([\d.]+)\) 90% of",
+        meaning(result),
+    )
+    assert told
+    about, best, worst, samples, nats, high = (float(number.replace(",", "")) for number in told.groups())
+    share, dose, plain = response.plain(), response.dose(0.9), NormalDist()
+    assert (1 / about, 1 / worst, 1 / best) == pytest.approx(share, rel=0.1)
+    assert (nats, high) == pytest.approx((dose.nats, dose.high), rel=0.1)
+    assert plain.cdf(plain.inv_cdf(0.9) - math.sqrt(2 * high)) == pytest.approx(1 / samples, rel=0.1)
+    far = Response(tuple(Outcome(20 + 0.1 * place, place >= 10) for place in range(20)))
+    assert "more than a million million" in (words := meaning(replace(result, response=far)))
+    assert "by any curve" not in words
+    config = {**audits.CONFIG, "recipe": asdict(by_dose(STABLE_DIFFUSION))}
+    found = find(audits.write(tmp_path, [(result, target)], config))
+    assert found.settings["Doses"].startswith("from 2 nats, twice as many")
+    assert "64 samples for the curve, its value at 95%" in found.settings["Doses"]
+    [row] = found.table().to_pylist()
+    assert (row["ed50"], row["rate"]) == (response.dose(0.5).nats, 60 / 64)
+    assert row["ed90"] > row["ed50"]
+    assert row["plain_share"] == share.rate

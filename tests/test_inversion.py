@@ -312,6 +312,59 @@ def test_gradients_reach_the_inputs_alone(cosine: PixelCosine) -> None:
     assert model.weight.grad is None
 
 
+class Cramped(Mixture):
+    """A mixture whose device holds so many rows at once."""
+
+    def __init__(self, images: Tensor, room: int) -> None:
+        super().__init__(images)
+        self.room = room
+        self.refused = 0
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        if len(x_t) > self.room:
+            self.refused += 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return super().predict_x0(x_t, t, context)
+
+
+@pytest.mark.parametrize(("room", "refused"), [(8, 1), (5, 2)])
+def test_where_memory_runs_out_the_portion_is_halved_for_good_and_nothing_is_lost(
+    cosine: PixelCosine, room: int, refused: int
+) -> None:
+    expected = run(Mixture(MEMORIZED), MEMORIZED[:2], cosine, batch_size=2)
+    model = Cramped(MEMORIZED, room)
+    found = run(model, MEMORIZED[:2], cosine, batch_size=2)
+    assert model.refused == refused, "16 rows, then 8, then 4, and what fits is kept"
+    for name, result in found.items():
+        assert (result.status, result.steps) == (expected[name].status, expected[name].steps)
+        assert result.kl == pytest.approx(expected[name].kl, rel=1e-3)
+
+
+def test_memory_that_runs_out_at_checks_alone_is_as_harmless(cosine: PixelCosine) -> None:
+    """There the two passes of guidance take twice the rows."""
+    recipe = replace(QUICK, guidance=(2.0, 3.0), check_images=16)
+    expected = run(Choosing(MEMORIZED), MEMORIZED[:2], cosine, recipe=recipe, batch_size=2)
+
+    class CrampedChoosing(Cramped, Choosing):
+        pass
+
+    model = CrampedChoosing(MEMORIZED, 16)
+    found = run(model, MEMORIZED[:2], cosine, recipe=recipe, batch_size=2)
+    assert model.refused == 1
+    for name, result in found.items():
+        assert (result.status, result.steps) == (expected[name].status, expected[name].steps)
+        assert result.kl == pytest.approx(expected[name].kl, rel=1e-3)
+
+
+def test_memory_that_never_suffices_is_told_for_each_image(cosine: PixelCosine) -> None:
+    found = run(Cramped(MEMORIZED, 0), MEMORIZED[:2], cosine, batch_size=2)
+    for result in found.values():
+        assert result.status is Status.FAILED
+        assert result.error == (
+            "Memory ran out with a single row in the network; take a lower precision, or a device with more memory."
+        )
+
+
 class HalfInside(Mixture):
     """A mixture whose network, and so the gradient on its way back, is in half precision at a scale of its own."""
 

@@ -1,10 +1,11 @@
+import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from invmm_eval.errors import InvMMError
-from invmm_eval.recipe import DDPM, DEMO, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe
+from invmm_eval.recipe import DDPM, DEMO, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe, by_dose
 
 PUBLISHED = ["learning_rate", "max_steps", "draws", "check_every", "xi", "delta"]
 PUBLISHED += ["first_weight", "check_images", "sampler_steps", "window", "guidance"]
@@ -23,11 +24,22 @@ def test_published_settings(recipe: Recipe, name: str, figures: list[Any]) -> No
     assert recipe.name == name
     assert [getattr(recipe, key) for key in PUBLISHED] == figures
     assert recipe.threshold is None  # the 0.5 of the paper belongs to SSCD
+    assert recipe.first_dose == recipe.responses == recipe.confirm == 0
 
 
 def test_no_two_recipes_share_a_name() -> None:
-    recipes = [DDPM, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, DEMO, Recipe()]
+    published = [DDPM, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3]
+    recipes = [*published, *map(by_dose, published), DEMO, Recipe()]
     assert len({recipe.name for recipe in recipes}) == len(recipes)
+
+
+@pytest.mark.parametrize("published", [DDPM, STABLE_DIFFUSION_3])
+def test_the_recipe_by_dose_keeps_what_belongs_to_the_model(published: Recipe) -> None:
+    dose = by_dose(published)
+    for key in ("guidance", "shared_context", "threshold", "check_images", "learning_rate"):
+        assert getattr(dose, key) == getattr(published, key)
+    assert dose.first_dose * 2 ** (dose.max_steps // dose.check_every - 1) == 1024
+    assert dose.name == f"dose-{published.name.removeprefix('paper-')}"
 
 
 # Changes
@@ -74,6 +86,30 @@ def test_a_learning_rate_not_above_zero_is_refused(learning_rate: float) -> None
         Recipe(learning_rate=learning_rate)
 
 
+def test_an_unknown_sampler_is_refused() -> None:
+    assert DDPM.sampler == STABLE_DIFFUSION.sampler == "ddim"
+    with pytest.raises(InvMMError, match=r"sampler is 'euler'; there are ddim, dpm-solver\+\+\."):
+        DDPM.changed(sampler="euler")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"first_dose": -1.0}, "first_dose is -1.0; it must not be negative"),
+        ({"confirm": -1}, "confirm is -1; it must not be negative"),
+        ({"first_dose": 1.0, "responses": -8}, "responses is -8; it must not be negative"),
+        ({"first_dose": 1.0, "responses": 12}, r"responses \(12\) must be a multiple of check_images \(8\)"),
+        ({"responses": 8}, "responses without doses; set first_dose above 0"),
+        ({"rate": 1.0}, "rate is 1.0; it must be between 0 and 1"),
+        ({"rate": 0.0}, "rate is 0.0; it must be between 0 and 1"),
+        ({"first_dose": math.inf}, "first_dose is inf; it must be finite"),
+    ],
+)
+def test_doses_and_what_follows_them(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvMMError, match=sentence):
+        DDPM.changed(**changes)
+
+
 def test_no_guidance_scale_at_all_is_refused() -> None:
     with pytest.raises(InvMMError, match="names no guidance scale"):
         Recipe(guidance=())
@@ -89,6 +125,7 @@ def test_no_guidance_scale_at_all_is_refused() -> None:
         ("learning_rate=0.05", "learning_rate", 0.05),
         ("xi=1e-3", "xi", 0.001),
         ("delta=0", "delta", 0.0),
+        ("sampler=dpm-solver++", "sampler", "dpm-solver++"),
         ("guidance=3", "guidance", (3.0,)),
         ("guidance=1,2.5, 7", "guidance", (1.0, 2.5, 7.0)),
         ("threshold=0.75", "threshold", 0.75),

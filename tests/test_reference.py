@@ -11,7 +11,7 @@ from diffusers import DDIMPipeline
 from invmm_eval.auditing import load_backbone, make_plan
 from invmm_eval.demo import auc, choose
 from invmm_eval.images import Source, prepare
-from invmm_eval.reference import MODEL, pictures, plain_samples
+from invmm_eval.reference import MODEL, THRESHOLD, pictures, plain_samples
 from invmm_eval.result import Status
 from invmm_eval.sampling import sample
 from invmm_eval.similarities.pixel_cosine import PixelCosine
@@ -55,7 +55,7 @@ def test_the_counts_are_those_of_fresh_samples() -> None:
     noise = torch.randn((64, 3, 32, 32), generator=torch.Generator().manual_seed(123))
     images = sample(backbone, noise, {}, {}, torch.ones(64), steps=25, micro_batch=64)
     targets = torch.stack([prepare(p.image, backbone.image_shape) for p in most]).float() / 255
-    copies = int((cosine.compare(cosine.embed(images), cosine.embed(targets)) >= 0.9).sum())
+    copies = int((cosine.compare(cosine.embed(images), cosine.embed(targets)) >= THRESHOLD).sum())
     expected = 64 * sum(p.drawn for p in most) / plain_samples()
     assert abs(copies - expected) < 4 * expected**0.5
 
@@ -63,7 +63,8 @@ def test_the_counts_are_those_of_fresh_samples() -> None:
 @pytest.mark.usefixtures("all_threads")
 def test_repeated_pictures_are_found_and_held_out_ones_are_not(tmp_path: Path) -> None:
     chosen = [p for p in choose(pictures(), per_dose=2, held_out=2) if p.copies in (256, 0)]
-    plan = make_plan(load_backbone(MODEL), MODEL, similarity="pixel-cosine", recipe="demo", seed=1)
+    settings = {"threshold": THRESHOLD}
+    plan = make_plan(load_backbone(MODEL), MODEL, similarity="pixel-cosine", recipe="demo", settings=settings, seed=1)
     sources = [Source(p.name, p.image) for p in chosen]
     results = sorted(plan.run(sources, batch_size=4, out=tmp_path), key=lambda result: result.index)
     assert [result.status for result in results[2:]] == [Status.EXHAUSTED] * 2

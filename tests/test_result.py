@@ -10,6 +10,7 @@ import torch
 
 from invmm_eval.check import Check
 from invmm_eval.errors import InvMMError
+from invmm_eval.response import Count, Outcome, Response
 from invmm_eval.result import Point, Result, Status
 
 CHECK = Check(
@@ -33,6 +34,11 @@ RESULT = Result(
     seconds_steps=1.5,
     seconds_checks=0.25,
 )
+BY_DOSE = replace(
+    RESULT,
+    response=Response((Outcome(0.5, False), Outcome(1.5, False), Outcome(2.0, True), Outcome(2.5, True))),
+    confirmed=Count(58, 64),
+)
 FAILED = Result(index=0, name="x", digest="", status=Status.FAILED, error="It broke.")
 
 
@@ -48,7 +54,7 @@ def test_the_similarity_is_the_least_one_at_the_best_scale() -> None:
     assert FAILED.similarity is None
 
 
-@pytest.mark.parametrize("result", [RESULT, replace(RESULT, status=Status.EXHAUSTED), FAILED])
+@pytest.mark.parametrize("result", [RESULT, BY_DOSE, replace(RESULT, status=Status.EXHAUSTED), FAILED])
 def test_a_record_is_strict_json(result: Result) -> None:
     record = json.loads(json.dumps(result.record(), allow_nan=False))
     assert record["status"] == result.status
@@ -56,12 +62,25 @@ def test_a_record_is_strict_json(result: Result) -> None:
     assert record["kl"] == result.kl
 
 
-@pytest.mark.parametrize("result", [RESULT, FAILED])
+def test_a_record_tells_the_doses_and_the_rate() -> None:
+    record = BY_DOSE.record()
+    assert record["ed50"] == list(BY_DOSE.ed50 or ())
+    assert record["ed90"] == list(BY_DOSE.ed90 or ())
+    assert record["ed50"][0] < record["ed90"][0]
+    assert record["plain_share"] == list(BY_DOSE.plain_share or ())
+    assert record["confirmed"] == [58, 64]
+    assert record["rate"] == 58 / 64
+    assert record["rate_interval"][0] < 58 / 64 < record["rate_interval"][1]
+    assert RESULT.record()["ed50"] is RESULT.record()["rate"] is None
+
+
+@pytest.mark.parametrize("result", [RESULT, BY_DOSE, FAILED])
 def test_saved_and_loaded(result: Result, tmp_path: Path) -> None:
     result.save(tmp_path / "r.safetensors")
     loaded = Result.load(tmp_path / "r.safetensors")
     assert loaded.record() == result.record()
     assert loaded.trace == result.trace
+    assert (loaded.response, loaded.confirmed) == (result.response, result.confirmed)
     for kept, expected in ((loaded.noise, result.noise), (loaded.condition, result.condition)):
         assert kept.keys() == expected.keys()
         assert all(torch.equal(kept[name], expected[name]) for name in kept)

@@ -3,12 +3,13 @@ from itertools import pairwise
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Generator, Tensor
 
 from invmm_eval.backbone import Backbone
 from invmm_eval.condition import Context
 from invmm_eval.errors import InvMMError
+from invmm_eval.recipe import SAMPLERS
 from invmm_eval.sampling import chunks, predict_x0, sample
 from invmm_eval.schedule import RectifiedFlow, Schedule, VariancePreserving
 from tests.exact import SHAPE, Choosing, Mixture, flow_schedule, linear_schedule, pictures
@@ -34,8 +35,8 @@ def noises(n: int, seed: int = 1) -> Tensor:
     return torch.randn((n, *SHAPE), generator=Generator().manual_seed(seed))
 
 
-def unguided(backbone: Backbone, noise: Tensor, *, steps: int, micro_batch: int = 100) -> Tensor:
-    return sample(backbone, noise, {}, {}, torch.ones(len(noise)), steps=steps, micro_batch=micro_batch)
+def unguided(backbone: Backbone, noise: Tensor, *, steps: int, sampler: str = "ddim") -> Tensor:
+    return sample(backbone, noise, {}, {}, torch.ones(len(noise)), steps=steps, micro_batch=100, sampler=sampler)
 
 
 def chooser(n: int, count: int = 4) -> tuple[Context, Context]:
@@ -47,18 +48,20 @@ def chooser(n: int, count: int = 4) -> tuple[Context, Context]:
 # The path
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("steps", [1, 2, 50])
-def test_a_model_of_one_picture_makes_it_from_any_noise(schedule: Schedule, steps: int) -> None:
+def test_a_model_of_one_picture_makes_it_from_any_noise(schedule: Schedule, steps: int, sampler: str) -> None:
     image = pictures(1)
-    images = unguided(Mixture(image, schedule=schedule), 3 * noises(8), steps=steps)
+    images = unguided(Mixture(image, schedule=schedule), 3 * noises(8), steps=steps, sampler=sampler)
     assert images.dtype == torch.float32
     torch.testing.assert_close(images, (image / 255).expand(8, *SHAPE), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("steps", [8, 14, 15, 50])
-def test_steps_may_outnumber_the_times(steps: int) -> None:
-    images = unguided(Mixture(pictures(3), schedule=linear_schedule(7)), noises(4), steps=steps)
+def test_steps_may_outnumber_the_times(steps: int, sampler: str) -> None:
+    images = unguided(Mixture(pictures(3), schedule=linear_schedule(7)), noises(4), steps=steps, sampler=sampler)
     assert images.isfinite().all()
 
 
@@ -103,6 +106,28 @@ def test_it_is_diffusers_ddim(kind: str, clip: float | None, steps: int) -> None
     torch.testing.assert_close(unguided(backbone, noises(6), steps=steps), x_t, atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("clip", [None, 0.8])
+@pytest.mark.parametrize("steps", [1, 2, 10, 20])
+def test_the_second_order_is_diffusers_dpm_solver(kind: str, clip: float | None, steps: int) -> None:
+    scheduler = DPMSolverMultistepScheduler(
+        prediction_type=kind, timestep_spacing="trailing", final_sigmas_type="zero", algorithm_type="dpmsolver++"
+    )
+    scheduler.set_timesteps(steps)
+    backbone = Raw(pictures(4), spread=0.5, schedule=VariancePreserving(scheduler.alphas_cumprod))
+    x_t = noises(6)
+    for t in scheduler.timesteps:
+        x_0 = backbone.predict_x0(x_t, t.expand(6), {})
+        x_0 = x_0 if clip is None else x_0.clamp(-clip, clip)
+        alpha_t, sigma_t = scheduler.alphas_cumprod[t].sqrt(), (1 - scheduler.alphas_cumprod[t]).sqrt()
+        noise = (x_t - alpha_t * x_0) / sigma_t
+        output = {"epsilon": noise, "v_prediction": alpha_t * noise - sigma_t * x_0, "sample": x_0}[kind]
+        x_t = scheduler.step(output, t, x_t).prev_sample
+    backbone.clip = clip
+    images = unguided(backbone, noises(6), steps=steps, sampler="dpm-solver++")
+    torch.testing.assert_close(images, x_t, atol=2e-3, rtol=0)
+
+
 def analytic(image: Tensor, spread: float, noise: Tensor, schedule: Schedule) -> Tensor:
     """Where the probability flow takes noise for data ``N(m, s^2 I)``.
 
@@ -132,6 +157,20 @@ def test_the_error_on_the_flow_is_of_first_order() -> None:
 
 
 # Guidance
+
+
+def test_the_second_order_comes_nearer_to_the_path_and_faster_with_the_steps() -> None:
+    """Measured on a Gaussian, whose path is known: twice the steps halve DDIM's error, and the other's by three."""
+    image, noise, schedule = pictures(1), noises(8), flow_schedule()
+    backbone = Raw(image, spread=2.0, schedule=schedule)
+    exact = analytic(image, 2.0, noise, schedule)
+    first, second = (
+        [(unguided(backbone, noise, steps=n, sampler=sampler) - exact).abs().mean() for n in (40, 80)]
+        for sampler in SAMPLERS
+    )
+    assert 1.8 < first[0] / first[1] < 2.2
+    assert 3 < second[0] / second[1] < 4.5
+    assert second[0] < first[1] / 4
 
 
 def guided_by_hand(backbone: Backbone, x_t: Tensor, context: Context, null: Context, g: float, steps: int) -> Tensor:

@@ -229,8 +229,8 @@ def test_a_line_means_that_all_is_there(tmp_path: Path) -> None:
         for row in rows(tmp_path):
             if row["status"] != "failed":
                 name = row["digest"][:16]
-                assert Result.load(tmp_path / "tensors" / f"{name}.safetensors").digest == row["digest"]
-                with Image.open(tmp_path / "samples" / f"{name}.png") as sheet:
+                assert Result.load(tmp_path / "tensors" / name[:2] / f"{name}.safetensors").digest == row["digest"]
+                with Image.open(tmp_path / "samples" / name[:2] / f"{name}.png") as sheet:
                     sheet.load()
 
 
@@ -325,7 +325,7 @@ def flip(path: Path) -> None:
 
 
 def test_a_flipped_bit_is_noticed_when_the_tensors_are_looked_at(finished: Path) -> None:
-    path = finished / "tensors" / f"{Target(PICTURES[1]).digest[:16]}.safetensors"
+    [path] = finished.glob(f"tensors/*/{Target(PICTURES[1]).digest[:16]}.safetensors")
     flip(path)
     results = [result for result in run(plan(), ALL, finished) if result.check]
     for looked_at in ("noise", "condition", "check"):
@@ -340,7 +340,7 @@ def test_a_flipped_bit_is_noticed_when_the_tensors_are_looked_at(finished: Path)
 def test_a_lost_file_of_tensors_is_measured_again_with_a_word(
     finished: Path, undisturbed: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = finished / "tensors" / f"{Target(PICTURES[1]).digest[:16]}.safetensors"
+    [path] = finished.glob(f"tensors/*/{Target(PICTURES[1]).digest[:16]}.safetensors")
     path.unlink()
     [told] = read(finished).damaged()
     assert f"{path} cannot be read: No such file" in told
@@ -472,7 +472,7 @@ def test_no_file_holds_infinity(tmp_path: Path, undisturbed: Path) -> None:
     for folder in (undisturbed, tmp_path):
         loaded((folder / "config.json").read_bytes())
         rows(folder)
-        for path in (folder / "tensors").iterdir():
+        for path in folder.glob("tensors/*/*"):
             with safe_open(path, "np") as file:
                 loaded(file.metadata()["invmm"])
     assert {row["invmm"] for row in rows(undisturbed) if row["status"] == "exhausted"} == {None}
@@ -490,7 +490,7 @@ def test_the_same_picture_twice_is_searched_once_and_has_two_lines(batch_size: i
     assert [(row["index"], row["name"]) for row in others] == [(2, "two"), (3, "one")]
     assert [{**row, "index": 0, "name": "one"} for row in others] == [first] * 2
     assert len({row["sha256"] for row in read(tmp_path).rows}) == 2
-    assert len(list((tmp_path / "tensors").iterdir())) == 2
+    assert len(list(tmp_path.glob("tensors/*/*"))) == 2
     again = run(plan(), sources, tmp_path, on_step=watch)
     assert watch.searched == {"one", "picture 3"}
     for results in (found, again):
@@ -501,7 +501,7 @@ def test_the_same_picture_twice_is_searched_once_and_has_two_lines(batch_size: i
             (3, "one"),
         ]
         assert all(torch.equal(results[0].noise[name], results[2].noise[name]) for name in ("mu", "logvar"))
-    next((tmp_path / "tensors").glob(f"{results[0].digest[:16]}*")).unlink()
+    next(tmp_path.glob(f"tensors/*/{results[0].digest[:16]}*")).unlink()
     run(plan(), sources, tmp_path)
     assert list(read(tmp_path).damaged()) == []
 
@@ -578,7 +578,7 @@ def test_rows_are_a_sequence(finished: Path) -> None:
     assert audit.rows[-1]["index"] == 4
     assert (
         audit.result(audit.rows[0]).record()
-        == Result.load(next((finished / "tensors").glob(f"{audit.rows[0]['digest'][:16]}*"))).record()
+        == Result.load(next(finished.glob(f"tensors/*/{audit.rows[0]['digest'][:16]}*"))).record()
     )
 
 
@@ -621,14 +621,14 @@ def test_a_strip_of_a_colour_image() -> None:
 
 
 def test_the_strip_in_the_folder_is_that_of_the_samples(undisturbed: Path) -> None:
-    path = next((undisturbed / "tensors").iterdir())
+    path = next(undisturbed.glob("tensors/*/*"))
     result = Result.load(path)
     assert result.check is not None
     [samples] = result.check.samples.values()
     image = next(picture for picture in PICTURES if Target(picture).digest == result.digest)
     gap = torch.full((4, 2), 255, dtype=torch.uint8)
     row = torch.hstack([image[0], *(part for sample in samples for part in (gap, sample[0]))])
-    with Image.open(undisturbed / "samples" / f"{path.stem}.png") as sheet:
+    with Image.open(undisturbed / "samples" / path.parent.name / f"{path.stem}.png") as sheet:
         assert np.array_equal(np.asarray(sheet), row.numpy())
 
 

@@ -6,9 +6,12 @@ from io import StringIO
 
 import pytest
 import torch
+from rich.cells import cell_len
 from rich.console import Console
 
 from invmm_eval.check import Check
+from invmm_eval.findings import WORDS, one_in
+from invmm_eval.response import Count, Outcome, Response
 from invmm_eval.result import Result, Status
 from invmm_eval.tables import results_table
 
@@ -43,8 +46,8 @@ def test_the_most_memorized_come_first_and_failures_last() -> None:
     assert cells(shown(RESULTS)) == [
         ["memorized", "replicated", "0.000", "1.00", "50", "0.0"],
         ["bent", "replicated", "1.235", "0.88", "300", "0.0"],
-        ["near", "exhausted", "∞", "0.20", "2000", "12.3"],
-        ["far", "exhausted", "∞", "0.10", "2000", "0.0"],
+        ["near", "not replicated", "∞", "0.20", "2000", "12.3"],
+        ["far", "not replicated", "∞", "0.10", "2000", "0.0"],
         ["broken", "failed", "-", "-", "0", "0.0"],
     ]
     assert cells(shown(RESULTS[::-1])) == cells(shown(RESULTS))
@@ -65,9 +68,9 @@ def test_the_headings() -> None:
 def test_copies_in_training_are_told_by_name() -> None:
     copies = {"broken": 0, "far": 1, "bent": 16, "near": 4, "memorized": 256}
     text = shown(RESULTS, copies)
-    assert "copies in training" in text
+    assert "copies" in text
     assert {row[0]: row[1] for row in cells(text)} == {name: str(count) for name, count in copies.items()}
-    assert "copies in training" not in shown(RESULTS)
+    assert "copies" not in shown(RESULTS)
 
 
 @pytest.mark.parametrize("name", ["[red]x", "a[/]b", "[/red]", "train[:100]#3", ":smile:.png", "x\\", ""])
@@ -76,11 +79,16 @@ def test_a_name_is_shown_as_it_is(name: str) -> None:
     assert row[0] == name
 
 
-def test_a_long_name_is_folded_and_not_cut() -> None:
-    name = "/".join(f"folder{index}" for index in range(20))
-    text = shown([replace(RESULTS[2], name=name)], width=90)
-    assert "".join(row[0] for row in cells(text)) == name
-    assert "1.235" in text
+@pytest.mark.parametrize("name", ["/".join(map(str, range(40))), "名前" * 30 + ".png", "x" * 200])
+def test_a_long_name_has_one_line_and_keeps_its_ends(name: str) -> None:
+    text = shown([replace(RESULTS[2], name=name), *RESULTS], width=80)
+    assert max(map(cell_len, text.splitlines())) <= 80
+    assert len(cells(text)) == 1 + len(RESULTS)
+    [told] = [row[0] for row in cells(text) if "…" in row[0]]
+    start, end = told.split("…")
+    assert name.startswith(start.strip())
+    assert name.endswith(end.strip())
+    assert min(map(cell_len, (start, end))) >= 5
 
 
 def test_no_result_is_an_empty_table() -> None:
@@ -92,4 +100,11 @@ def test_each_status_has_its_colour(result: Result) -> None:
     file = StringIO()
     Console(file=file, width=200, force_terminal=True, color_system="standard").print(results_table([result]))
     colour = {"replicated": 31, "exhausted": 32, "failed": 33}[result.status]
-    assert f"\x1b[{colour}m{result.status}\x1b[0m" in file.getvalue()
+    assert f"\x1b[{colour}m{WORDS[result.status]}\x1b[0m" in file.getvalue()
+
+
+def test_doses_and_rates_have_columns_where_there_are_any() -> None:
+    response = Response(tuple(Outcome(0.1 * place, place >= 10) for place in range(20)))
+    rows = cells(shown([replace(RESULTS[4], response=response, confirmed=Count(60, 64)), RESULTS[1]]))
+    assert rows[0][3:6] == [f"{response.dose(0.9).nats:.1f}", one_in(response.plain().rate), "0.94"]
+    assert rows[1][3:6] == ["-", "-", "-"]

@@ -60,8 +60,9 @@ Args:
     similarity_options (dict): for the similarity of that name.
     noise (str): the registered name of the family of q. Defaults to 'diagonal-gaussian'.
     noise_options (dict): for the noise family of that name.
-    recipe (str): 'paper', the published settings for the model's family, or 'demo', or a recipe. Defaults to 'paper'.
+    recipe (str): 'paper', the published settings for the model's family and the default, 'dose', 'demo', or a recipe.
     settings (dict): changes to the recipe.
+    calibration: sets the threshold; what invmm_eval.calibrate found. Defaults to none.
     seed (int): with an image's pixels it decides all its random numbers. Defaults to 0.
 Returns:
     invmm: for each image the KL where it was replicated, inf where it was not, nan where it failed.

@@ -21,7 +21,7 @@ from invmm_eval.findings import LIMITS, WORDS, Findings, find
 from invmm_eval.images import ImageLike, Source, prepare
 from invmm_eval.page import view
 from invmm_eval.page.watch import watch
-from invmm_eval.reference import MODEL, Picture, pictures
+from invmm_eval.reference import MODEL, THRESHOLD, Picture, pictures
 from invmm_eval.result import Result
 
 try:
@@ -65,6 +65,7 @@ def served(audit: str | Path | None = None, **settings: Any) -> Iterator[str]:
         InvMMError: There is no audit in the folder, or the address cannot be served at.
     """
     findings = find(audit) if audit else None
+    settings = {"threshold": THRESHOLD, **settings}
     plan = make_plan(load_backbone(MODEL), MODEL, similarity="pixel-cosine", recipe="demo", settings=settings)
     with TemporaryDirectory(prefix="invmm-page-", ignore_cleanup_errors=True) as folder, _written_to(folder):
         page = build(plan, findings)

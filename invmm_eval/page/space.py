@@ -100,11 +100,13 @@ def _texts(findings: Findings | None) -> dict[str, str]:
 
 def _write_audit(folder: Path, findings: Findings, *, pictures: bool) -> None:
     """As much of an audit's folder as the page reads; captions and tensors stay at home."""
-    (folder / "samples").mkdir(parents=True)
+    folder.mkdir()
     (folder / "config.json").write_text(json.dumps(dict(findings.config), indent=2) + "\n", encoding="utf-8")
     finished = findings.written and findings.written.isoformat(timespec="milliseconds")
     rows = [{**r.record(), "caption": None, "sha256": None, "finished": finished} for r in findings.results]
     (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     for row, result in zip(rows, findings.results, strict=True) if pictures else ():
         if result.check:
-            shutil.copyfile(findings.picture(result), picture_of(folder, row))
+            copy = picture_of(folder, row)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(findings.picture(result), copy)

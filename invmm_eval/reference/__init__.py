@@ -17,6 +17,9 @@ _FOLDER = Path(__file__).parent
 MODEL = _FOLDER / "model"
 """The folder of the pipeline."""
 
+THRESHOLD = 0.9
+"""The pixel-cosine from which on a sample is a copy, by which :attr:`Picture.drawn` was counted."""
+
 
 @dataclass(frozen=True, eq=False)
 class Picture:

@@ -1,0 +1,101 @@
+"""What a claim says, what was found, and whether it held: what the page is made of."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+RED, GREEN, BLUE = "#b3261e", "#386a20", "#0b57d0"
+COLOURS = (RED, GREEN, BLUE, "#7d5260", "#6750a4")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One figure that was aimed at.
+
+    Attributes:
+        what: What was measured.
+        figure: What it came to, in words.
+        target: What was aimed at; empty where there was no aim.
+        held: Whether it was reached; None where there was no aim.
+    """
+
+    what: str
+    figure: str
+    target: str = ""
+    held: bool | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns, and rows of what stands in them."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim with its findings.
+
+    Attributes:
+        name: A word for files.
+        title: The claim.
+        method: How it was tested.
+        findings: What was aimed at and reached or not.
+        tables: Figures behind them.
+        picture: File name of a figure; empty where there is none.
+        words: What the picture shows.
+    """
+
+    name: str
+    title: str
+    method: str
+    findings: tuple[Finding, ...]
+    tables: tuple[Table, ...] = ()
+    picture: str = ""
+    words: str = ""
+
+    @property
+    def held(self) -> bool | None:
+        """Whether all that was aimed at was reached; None where nothing was aimed at."""
+        aims = [finding.held for finding in self.findings if finding.held is not None]
+        return all(aims) if aims else None
+
+
+def at_least(what: str, value: float, target: float) -> Finding:
+    """A figure that should reach ``target``."""
+    return Finding(what, f"{value:.3f}", f"at least {target:.3g}", value >= target)
+
+
+def at_most(what: str, value: float, target: float) -> Finding:
+    """A figure that should not pass ``target``."""
+    return Finding(what, f"{value:.3f}", f"at most {target:.3g}", value <= target)
+
+
+def told(value: float) -> str:
+    """Nats for a table; infinite where there is none."""
+    return "∞" if value == math.inf else f"{value:.1f}" if value < 10 else f"{value:.0f}"
+
+
+def scale(values: ArrayLike) -> str:
+    """Logarithmic for an axis of such values, if there is any that it can show."""
+    return "log" if (np.nan_to_num(np.asarray(values, float)) > 0).any() else "linear"
+
+
+def save(figure: Figure, pictures: Path, name: str) -> str:
+    """Write a figure; gives its file name."""
+    pictures.mkdir(parents=True, exist_ok=True)
+    figure.savefig(pictures / f"{name}.png", dpi=90)
+    return f"{name}.png"
+
+
+def listed(things: Sequence[object]) -> str:
+    """In words: a, b and c."""
+    *most, last = map(str, things)
+    return f"{', '.join(most)} and {last}" if most else last

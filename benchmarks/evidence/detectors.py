@@ -1,0 +1,69 @@
+"""The other detectors on a set's images, with what they spend, kept."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.baselines import loss, nearest, pia, secmi
+from benchmarks.baselines.counting import counted
+from benchmarks.evidence.audits import SHORT, Procedure
+from benchmarks.evidence.case import Case
+from benchmarks.evidence.keep import kept
+from invmm_eval.auditing import load_backbone
+from invmm_eval.backbone import Backbone
+from invmm_eval.similarities.pixel_cosine import PixelCosine
+
+SHARES = (0.1, 0.2, 0.3, 0.5, 0.7)
+"""Times of the loss, of the way to the noisiest."""
+LOSSES = tuple(f"loss at {share:g} T" for share in SHARES)
+STEP_ERROR, PROXIMAL, NEAREST = "step error (SecMI)", "proximal (PIA)", "nearest plain sample"
+MEMBERSHIP = (*LOSSES, STEP_ERROR, PROXIMAL)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of the images that were asked for, the larger the more memorized, and network evaluations an image."""
+
+    scores: NDArray[np.float64]
+    evaluations: float
+
+
+def scored(case: Case, images: list[int]) -> dict[str, Scored]:
+    """What each other detector says of a set's images."""
+    pixels = case.pixels(images)
+
+    def near(backbone: Backbone) -> Tensor:
+        cosine = PixelCosine(device=torch.device("cpu"))
+        attack = case.budget.attack
+        return nearest.score(nearest.similarities(backbone, pixels, cosine, samples=attack, steps=SHORT.sampler_steps))
+
+    ways: Mapping[str, Callable[[Backbone], Tensor]] = {
+        **{name: partial(loss.score, images=pixels, share=share) for name, share in zip(LOSSES, SHARES, strict=True)},
+        STEP_ERROR: partial(secmi.score, images=pixels),
+        PROXIMAL: partial(pia.score, images=pixels, share=0.2),
+        NEAREST: near,
+    }
+
+    def find() -> Any:
+        found = {}
+        for name, way in ways.items():
+            backbone, counter = counted(load_backbone(case.folder, device="cpu"))
+            found[name] = {"scores": way(backbone).tolist(), "evaluations": counter.plain / len(images)}
+        return found
+
+    asked = {"images": images, "attack": case.budget.attack, "detectors": list(ways)}
+    found = kept(case.root / "detectors" / f"{case.name}.json", asked, find)
+    return {name: Scored(np.array(one["scores"]), one["evaluations"]) for name, one in found.items()}
+
+
+def ours(case: Case, procedure: Procedure) -> tuple[list[int], Scored]:
+    """The images that were audited once, and what a procedure says of them."""
+    rows = case.once(procedure)
+    spent = case.audit(procedure, case.steady, fresh=case.budget.fresh).evaluations
+    return [row.image for row in rows], Scored(-np.array([row.value for row in rows]), spent)

@@ -1,0 +1,96 @@
+"""One small pixel model for each set of images, kept at several moments of its training.
+
+The networks predict the velocity (Salimans and Ho 2022, "Progressive Distillation", appendix D): see
+docs/reference-model.md for why. What is kept are weights averaged along training (EMA), as pipelines of diffusers.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
+from diffusers.optimization import get_cosine_schedule_with_warmup
+from diffusers.training_utils import EMAModel
+from torch.nn.functional import mse_loss
+
+from benchmarks.evidence.data import Data
+
+MOMENTS = (0.1, 0.3, 1.0)
+"""Shares of the training after which a model is kept; the last is the trained one."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Channels of the network's levels, and for how many steps of how many images it is trained."""
+
+    channels: tuple[int, ...]
+    steps: int
+    batch: int = 32
+
+
+TRAININGS: Mapping[str, Training] = {
+    "digits": Training((24, 48), 2500),
+    "emoji": Training((16, 32, 64), 3000),
+    "patches": Training((16, 32, 64), 3000),
+}
+
+
+def network(data: Data, channels: tuple[int, ...]) -> UNet2DModel:
+    """A U-Net with attention on its lowest level."""
+    _, depth, side, _ = data.images.shape
+    plain = len(channels) - 1
+    return UNet2DModel(
+        sample_size=side,
+        in_channels=depth,
+        out_channels=depth,
+        layers_per_block=1,
+        norm_num_groups=8,
+        attention_head_dim=8,
+        block_out_channels=channels,
+        down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",),
+        up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * plain,
+    )
+
+
+def folder(root: Path, name: str, moment: float = 1.0) -> Path:
+    """Where a model is kept."""
+    return root / "models" / name / f"{moment:g}"
+
+
+def trained(root: Path, data: Data, training: Training) -> None:
+    """Train the set's model, unless it is there already, and keep it at each of :data:`MOMENTS`."""
+    done = folder(root, data.name).parent
+    if done.exists():
+        return
+    part = done.with_suffix(".part")
+    torch.manual_seed(0)
+    unet = network(data, training.channels)
+    average = EMAModel(unet.parameters(), decay=0.999, use_ema_warmup=True, power=0.75)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=2e-3, weight_decay=1e-4)
+    schedule = get_cosine_schedule_with_warmup(optimizer, training.steps // 20, training.steps)
+    noising = DDIMScheduler(prediction_type="v_prediction")
+    rows = data.rows()
+    moments = {max(1, round(share * training.steps)): share for share in MOMENTS}
+    mean, started = 0.0, time.monotonic()
+    for step in range(1, training.steps + 1):
+        x_0 = rows[torch.randint(len(rows), (training.batch,))]
+        t = torch.randint(noising.config.num_train_timesteps, (training.batch,))
+        n = torch.randn_like(x_0)
+        loss = mse_loss(unet(noising.add_noise(x_0, n, t), t).sample, noising.get_velocity(x_0, n, t))
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        average.step(unet.parameters())
+        mean += (loss.item() - mean) / min(step, 200)
+        if step % 250 == 0:
+            print(f"{data.name}: step {step}, loss {mean:.4f}, {time.monotonic() - started:.0f} s", flush=True)
+        if step in moments:
+            average.store(unet.parameters())
+            average.copy_to(unet.parameters())
+            DDIMPipeline(unet, noising).save_pretrained(part / f"{moments[step]:g}")
+            average.restore(unet.parameters())
+    part.rename(done)

@@ -1,0 +1,96 @@
+"""How long it takes to ask how far a very large audit is, and to go on with it.
+
+    python benchmarks/store.py                    # a million lines, about 2.5 GB in a temporary folder
+    python benchmarks/store.py --rows 10000 --json store.json
+
+The lines are those of images that were not replicated by the published recipe for pixel models, 40 checks each. Files
+of tensors and pictures are left out, since neither command reads them. Each is done in a process of its own: seconds of
+the day and of its CPU time, and its peak memory in GiB, of which the libraries alone take half a GiB.
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+from rich.table import Table
+
+from invmm_eval.check import Check
+from invmm_eval.result import Point, Result, Status
+from invmm_eval.store import Store, read
+
+
+def simulate(folder: Path, rows: int) -> float:
+    """Write the lines of an audit that has ended; gives bytes a line."""
+    with Store(folder, {}, [name(index) for index in range(rows)]):
+        pass
+    check = Check(passed=False, similarities={1.0: tuple(0.1234567 + k / 9 for k in range(8))}, samples={})
+    trace = tuple(Point(50 * k, 0.1234567 / k, k / 30, 1 / k, k / 70) for k in range(1, 41))
+    result = Result(0, "", "", Status.EXHAUSTED, 1.234567, 3072, 2000, check, trace=trace)
+    always = {**result.record(), "sha256": "0" * 64, "finished": "2026-01-01T00:00:00.000+00:00"}
+    rest = json.dumps({key: value for key, value in always.items() if key not in ("index", "name", "digest")})[1:]
+    with (folder / "results.jsonl").open("w") as lines:
+        for index in range(rows):
+            digest = sha256(str(index).encode()).hexdigest()
+            lines.write(f'{{"index": {index}, "name": "{name(index)}", "digest": "{digest}", {rest}\n')
+    return (folder / "results.jsonl").stat().st_size / rows
+
+
+def name(index: int) -> str:
+    return f"pictures/{index:07d}.png"
+
+
+def status(folder: Path) -> None:
+    rows = json.loads((folder / "images.json").read_text())["names"]
+    assert read(folder).progress.exhausted == len(rows)
+
+
+def resume(folder: Path) -> None:
+    with Store(folder, {}) as store:
+        assert store.result(0).status is Status.EXHAUSTED
+
+
+def timed(work: Callable[[Path], None], folder: Path) -> dict[str, float]:
+    started, used = time.perf_counter(), time.process_time()
+    work(folder)
+    return {
+        "seconds": time.perf_counter() - started,
+        "CPU seconds": time.process_time() - used,
+        "GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+
+
+def measure(rows: int) -> dict[str, float]:
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        figures: dict[str, float] = {"rows": rows, "bytes a line": simulate(folder, rows)}
+        for work in (status, resume):
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                told = pool.submit(timed, work, folder).result()
+            figures |= {f"{work.__name__}, {what}": value for what, value in told.items()}
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    options = parser.parse_args()
+    figures = measure(options.rows)
+    table = Table("figure", "value")
+    for what, value in figures.items():
+        table.add_row(what, f"{value:,.2f}" if isinstance(value, float) else f"{value:,}")
+    Console().print(table)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

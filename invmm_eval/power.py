@@ -1,0 +1,40 @@
+"""What a sample of images says of the set that it was drawn from.
+
+Where ``found`` of ``of`` images, drawn at random from a large set, are of a kind, at most a share p of the set is, at a
+confidence c: the p at which so few would be found with the probability 1 - c,
+
+    P(X <= found) = 1 - c,   X ~ Binomial(of, p),   so that   p = B(c; found + 1, of - found)
+
+with B the quantile function of the beta distribution: the exact upper limit of Clopper and Pearson 1934, "The use of
+confidence or fiducial limits illustrated in the case of the binomial", one-sided. With none found it is about
+``-log(1 - c) / of``, the rule of three.
+"""
+
+import math
+
+from scipy.special import betaincinv
+
+CONFIDENCE = 0.95
+"""The c of every statement."""
+
+
+def most(found: int, of: int, confidence: float = CONFIDENCE) -> float:
+    """The upper limit of the share, in (0, 1]; 1 where all were found, or there were none."""
+    return 1.0 if found == of else float(betaincinv(found + 1, of - found, confidence))
+
+
+def images_needed(share: float, found: int = 0, confidence: float = CONFIDENCE) -> int:
+    """The least number of images for the limit to be at most ``share``, in (0, 1), with ``found`` among them."""
+    low, high = found, found + 1
+    while most(found, high, confidence) > share:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if most(found, middle, confidence) > share else (low, middle)
+    return high
+
+
+def percent(share: float) -> str:
+    """A limit as people read it: two figures, rounded up."""
+    digits = max(0, 1 - math.floor(math.log10(100 * share)))
+    return f"{math.ceil(100 * share * 10**digits) / 10**digits:.{digits}f} %"
