@@ -35,8 +35,9 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
+        signals = [signal.SIGINT]
         try:
-            with _terminable():
+            with _terminable(signals):
                 return super().invoke(ctx)
         except InvMMError as error:
             if ctx.params["debug"]:
@@ -45,15 +46,19 @@ class Commands(TyperGroup):
             raise typer.Exit(1) from error
         except KeyboardInterrupt as interruption:
             err.print("Stopped. What was finished is kept; the same command goes on from there.", soft_wrap=True)
-            raise typer.Exit(128 + (interruption.args[0] if interruption.args else signal.SIGINT)) from interruption
+            raise typer.Exit(128 + signals[-1]) from interruption
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM, by which schedulers end what has run out of time, stops a command as Ctrl-C does."""
+def _terminable(signals: list[signal.Signals]) -> Iterator[None]:
+    """SIGTERM, by which schedulers end what has run out of time, stops a command as Ctrl-C does.
+
+    It is added to the signals: libraries such as Ray raise a KeyboardInterrupt of their own, which does not tell it.
+    """
 
     def interrupt(number: int, _: object) -> None:
-        raise KeyboardInterrupt(number)
+        signals.append(signal.Signals(number))
+        raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:

@@ -311,7 +311,8 @@ class _Actors:
             num_gpus=int(on_gpu),
             runtime_env={"env_vars": environment} if environment else None,
         )
-        self._make = partial(actor.remote, plan, device, batch_size, micro_batch, max(1, math.floor(share)))
+        threads = None if "OMP_NUM_THREADS" in os.environ else max(1, math.floor(share))
+        self._make = partial(actor.remote, plan, device, batch_size, micro_batch, threads)
         self._answers: dict[Any, Any] = {}
         self._started: dict[Any, bool] = {}
         self._stillborn = 0

@@ -30,6 +30,7 @@ from invmm_eval.spread import TRIES, Deal, Numbered, Ready, Worker
 from invmm_eval.store import read
 from tests.exact import Mixture
 from tests.exact import pictures as noise
+from tests.test_cli import Invoke, invoke  # noqa: F401
 from tests.test_store import rows
 
 KNOWN = noise(5)
@@ -190,7 +191,7 @@ class NoRay:
         self.alive = alive
         self.resources = resources
         self.options: list[dict[str, Any]] = []
-        self.threads: list[int] = []
+        self.threads: list[int | None] = []
         self.killed: list[object] = []
 
     def cluster_resources(self) -> dict[str, float]:
@@ -255,12 +256,19 @@ def test_workers_that_die_while_they_start_are_replaced_and_end_the_run_after_th
     ],
 )
 def test_each_worker_has_its_share_of_cores_or_a_gpu(
-    resources: dict[str, float], device: str | None, count: int, asked: dict[str, float], threads: int
+    resources: dict[str, float],
+    device: str | None,
+    count: int,
+    asked: dict[str, float],
+    threads: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ray = NoRay(count, resources)
     spread._Actors(ray, plan, count, device, 1, None)
-    assert ray.options == [{**asked, "runtime_env": None}]
-    assert ray.threads == [threads] * count
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    spread._Actors(ray, plan, count, device, 1, None)
+    assert ray.options == [{**asked, "runtime_env": None}] * 2
+    assert ray.threads == [None] * count + [threads] * count
 
 
 def test_gpus_that_lack_are_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -472,13 +480,13 @@ def test_ranks_of_torchrun_find_the_same_and_one_speaks(images: Path, undisturbe
     assert (tmp_path / "results.jsonl").read_text().count("\n") == 6
 
 
-def test_a_launcher_and_workers_are_not_asked_for_together(images: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, *command(images, tmp_path / "out", "--workers", "2")],
-        env={**os.environ, "WORLD_SIZE": "2", "RANK": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "started this command as 2 processes already; leave --workers out" in done.stderr
+def test_a_launcher_and_workers_are_not_asked_for_together(
+    invoke: Invoke,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    code, _, err = invoke("run", "--model", "m", "--images", "i", "--out", str(tmp_path), "--workers", "2")
+    assert code == 1
+    assert "started this command as 2 processes already; leave --workers out" in err
