@@ -21,7 +21,7 @@ COLUMNS = {
     "nats": "the same over all dimensions",
     "ed50": "nats over all dimensions at which half of the samples replicate; null unless the search was by dose",
     "ed90": "the same for nine in ten",
-    "plain_share": "share of replicas that the dose-response curve expects in plain sampling",
+    "plain_share": "share of replicas that the curve expects in plain sampling; null where it cannot tell",
     "rate": "share of replicas among fresh samples from q; null unless the recipe asked for some",
     "kl": "KL(q ‖ N(0, I)) where the search ended, in nats per dimension",
     "dimensions": "of the noise",

@@ -21,7 +21,7 @@ from invmm_eval.bound import RATE, TELLING_NATS, least_share, least_share_moved
 from invmm_eval.errors import InvMMError
 from invmm_eval.power import CONFIDENCE, most, percent
 from invmm_eval.recipe import DDPM, DEMO, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe, by_dose
-from invmm_eval.response import MOST, Response
+from invmm_eval.response import HALF, MOST, Response
 from invmm_eval.result import Result, Status, rank
 from invmm_eval.store import Record, read
 
@@ -363,16 +363,17 @@ def meaning(result: Result) -> str:
 
 def _by_dose(response: Response, asked: str) -> str:
     """What a curve expects of ordinary sampling, and what holds without it."""
-    share, dose = response.plain(), response.dose(MOST)
-    expected = (
-        f"By its dose-response curve ordinary sampling{asked} gives about one copy in {one_in(share.rate)} "
-        f"samples (one in {one_in(share.high)} to {one_in(share.low)}, at {CONFIDENCE:.0%} confidence)"
-    )
-    if dose.high > TELLING_NATS:
-        return f"{expected}."
+    share, half, most_of_them = response.plain(), response.dose(HALF), response.dose(MOST)
+    if share is None:
+        return (
+            f"Half of the samples are copies at {half.nats:.2g} nats ({half.low:.2g} to {half.high:.2g}, at "
+            f"{CONFIDENCE:.0%} confidence): too many to tell how often ordinary sampling gives one."
+        )
     return (
-        f"{expected}, and at least one in {one_in(least_share_moved(dose.high, MOST))} by any curve, "
-        f"since at {dose.nats:.2g} nats ({dose.low:.2g} to {dose.high:.2g}) {MOST:.0%} of them are copies."
+        f"By its dose-response curve ordinary sampling{asked} gives about one copy in {one_in(share.rate)} samples "
+        f"(one in {one_in(share.high)} to {one_in(share.low)}, at {CONFIDENCE:.0%} confidence), and at least one in "
+        f"{one_in(least_share_moved(most_of_them.high, MOST))} by any curve, since at {most_of_them.nats:.2g} nats "
+        f"({most_of_them.low:.2g} to {most_of_them.high:.2g}) {MOST:.0%} of them are copies."
     )
 
 

@@ -32,6 +32,9 @@ MOST = 0.9
 DRAWN_AT = (0.1, HALF, MOST)
 """The shares of replicas at whose doses, by what is known so far, samples are drawn in turn."""
 
+REACH = 10.0
+"""The ED50, in nats, up to which the share in plain sampling is told: farther away it proved far too high."""
+
 _DISTANCES = 400
 _SLOPES = 40
 _BEHIND = 4.0
@@ -95,8 +98,10 @@ class Response:
         distances = (t + torch.special.ndtri(t.new_tensor(rate)) / b).clamp(min=0)
         return Dose(*self._told(distances.square() / 2))
 
-    def plain(self) -> Share:
-        """The share of replicas in plain sampling."""
+    def plain(self) -> Share | None:
+        """The share of replicas in plain sampling; None where ED50 is so far away that the curve cannot tell it."""
+        if self.dose(HALF).nats > REACH:
+            return None
         t, b, _ = self._posterior
         return Share(*self._told(torch.special.ndtr(-b * t)))
 

@@ -111,7 +111,7 @@ class Result:
 
     @property
     def plain_share(self) -> Share | None:
-        """The share of replicas that the dose-response curve expects in plain sampling."""
+        """The share of replicas that the dose-response curve expects in plain sampling, where it can tell."""
         return self.response.plain() if self.response else None
 
     @property

@@ -47,7 +47,8 @@ def results_table(results: Sequence[Result], copies: Mapping[str, int] | None = 
 
 
 def _doses(response: Response | None) -> list[str]:
-    return [f"{response.dose(MOST).nats:.1f}", one_in(response.plain().rate)] if response else ["-", "-"]
+    share = response.plain() if response else None
+    return [f"{response.dose(MOST).nats:.1f}" if response else "-", one_in(share.rate) if share else "-"]
 
 
 class _Name:

@@ -46,8 +46,14 @@ def test_many_samples_tell_the_doses(t: float, b: float) -> None:
 @pytest.mark.parametrize(("t", "b"), [(1.0, 0.9), (2.0, 0.7), (4.0, 0.5)])
 def test_many_samples_tell_the_share_in_plain_sampling(t: float, b: float) -> None:
     found = Response(drawn(t, b, torch.linspace(0, t + 3, 2000), 6)).plain()
+    assert found
     assert found.rate == pytest.approx(float(norm.cdf(-b * t)), rel=0.25)
     assert found.low < found.rate < found.high < 2 * found.low
+
+
+def test_far_away_the_curve_does_not_tell_the_share_in_plain_sampling() -> None:
+    assert Response(drawn(4.0, 0.7, torch.linspace(2, 6, 200), 8)).plain()
+    assert Response(drawn(6.0, 0.7, torch.linspace(4, 8, 200), 8)).plain() is None
 
 
 def test_intervals_of_the_share_in_plain_sampling_hold_it_as_often_as_they_say() -> None:
@@ -59,7 +65,7 @@ def test_intervals_of_the_share_in_plain_sampling_hold_it_as_often_as_they_say()
             0.4 + 0.5 * torch.rand(1, generator=generator).item(),
         )
         found = Response(drawn(t, b, torch.full((64,), t + 0.7 / b), seed)).plain()
-        held += found.low <= norm.cdf(-b * t) <= found.high
+        held += found is not None and bool(found.low <= norm.cdf(-b * t) <= found.high)
     assert 88 <= held <= 100
 
 

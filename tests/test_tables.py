@@ -106,5 +106,7 @@ def test_each_status_has_its_colour(result: Result) -> None:
 def test_doses_and_rates_have_columns_where_there_are_any() -> None:
     response = Response(tuple(Outcome(0.1 * place, place >= 10) for place in range(20)))
     rows = cells(shown([replace(RESULTS[4], response=response, confirmed=Count(60, 64)), RESULTS[1]]))
-    assert rows[0][3:6] == [f"{response.dose(0.9).nats:.1f}", one_in(response.plain().rate), "0.94"]
+    share = response.plain()
+    assert share
+    assert rows[0][3:6] == [f"{response.dose(0.9).nats:.1f}", one_in(share.rate), "0.94"]
     assert rows[1][3:6] == ["-", "-", "-"]
