@@ -342,7 +342,7 @@ def test_where_memory_runs_out_the_portion_is_halved_for_good_and_nothing_is_los
 
 def test_memory_that_runs_out_at_checks_alone_is_as_harmless(cosine: PixelCosine) -> None:
     """There the two passes of guidance take twice the rows."""
-    recipe = replace(QUICK, guidance=(2.0, 3.0), check_images=16)
+    recipe = replace(QUICK, guidance=(2.0, 3.0), check_images=32)
     expected = run(Choosing(MEMORIZED), MEMORIZED[:2], cosine, recipe=recipe, batch_size=2)
 
     class CrampedChoosing(Cramped, Choosing):
