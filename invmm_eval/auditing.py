@@ -122,7 +122,7 @@ class Plan:
             InvMMError: The folder cannot be used, or holds an audit with another config; or the model needs captions
                 and no image has one.
         """
-        if sources and all(source.caption is None for source in sources):
+        if _lack_captions(sources):
             self.backbone.condition(None)  # one that needs a caption says so here, not image by image
         measure = partial(self.measure, batch_size=batch_size, micro_batch=micro_batch, on_step=on_step)
         return _kept(measure, sources, self.backbone.image_shape, self.config, out)
@@ -147,6 +147,10 @@ class Plan:
             micro_batch=micro_batch,
             on_step=on_step,
         )
+
+
+def _lack_captions(sources: Sequence[Source]) -> bool:
+    return bool(sources) and all(source.caption is None for source in sources)
 
 
 Measure = Callable[[Iterator[Target]], Iterator[Result]]
@@ -360,11 +364,12 @@ class Order:
     backbone_options: Mapping[str, Any] | None = None
     choices: Choices = field(default_factory=lambda: Choices())
 
-    def plan(self, device: str | None = None) -> Plan:
+    def plan(self, device: str | None = None, *, captions: bool = True) -> Plan:
         """Load the model and find all other parts.
 
         Args:
             device: None takes CUDA where there is one, else the CPU.
+            captions: Whether there are any; without, a model that needs them is refused.
 
         Raises:
             InvMMError: Something that was asked for does not exist or does not fit.
@@ -377,6 +382,8 @@ class Order:
             dtype=self.dtype,
             options=self.backbone_options,
         )
+        if not captions:
+            loaded.condition(None)
         return make_plan(loaded, self.model, self.revision, **self.choices)
 
     def run(
@@ -406,13 +413,13 @@ class Order:
             InvMMError: Something that was asked for does not exist or does not fit.
         """
         if workers is None:
-            plan = self.plan(device)
-            yield from plan.run(sources, out=out, batch_size=batch_size, micro_batch=micro_batch, on_step=on_step)
+            alone = self.plan(device)
+            yield from alone.run(sources, out=out, batch_size=batch_size, micro_batch=micro_batch, on_step=on_step)
             return
+        order = self if workers == "ranks" else self._sendable()
+        plan = partial(order.plan, captions=not _lack_captions(sources))
         count, crews = (
-            (launched()[0], partial(ranks, self.plan))
-            if workers == "ranks"
-            else (workers, partial(actors, self._sendable().plan, workers))
+            (launched()[0], partial(ranks, plan)) if workers == "ranks" else (workers, partial(actors, plan, workers))
         )
         with crews(device=device, batch_size=batch_size, micro_batch=micro_batch) as crew:
             if crew:

@@ -11,6 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Pipe
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ import torch
 
 from invmm_eval import spread
 from invmm_eval.auditing import Order, Plan, audit, make_plan
+from invmm_eval.condition import Condition
 from invmm_eval.errors import InvMMError
 from invmm_eval.images import Source, Target, prepare
 from invmm_eval.plugins import host
@@ -276,6 +278,20 @@ def test_gpus_that_lack_are_told(caplog: pytest.LogCaptureFixture) -> None:
     assert "There are 1 GPUs for 2 workers" in caplog.text
 
 
+def test_a_model_that_needs_captions_is_refused_by_workers_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Captioned(Mixture):
+        def condition(self, caption: str | None = None) -> Condition:
+            if caption is None:
+                raise InvMMError("It needs captions.")
+            return super().condition(caption)
+
+    monkeypatch.setattr("invmm_eval.auditing.load_backbone", lambda *_, **__: Captioned(KNOWN))
+    order = Order("exact", choices={"similarity": "pixel-cosine"})
+    assert Worker(order.plan, "cpu", 1, None).start().image_shape == (1, 4, 4)
+    with pytest.raises(InvMMError, match=r"cannot start: It needs captions\."):
+        Worker(partial(order.plan, captions=False), "cpu", 1, None).start()
+
+
 def test_without_ray_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InvMMError, match=r"pip install 'invmm-eval\[ray\]'"):
@@ -383,8 +399,10 @@ def test_workers_of_ray_find_the_same_though_one_is_killed_and_one_image_kills(
     assert here[1]["status"] == "failed"
     assert here[1]["error"].startswith("Its worker died 2 times")
     assert [*here[:1], *here[2:]] == [*there[:1], *there[2:]]
-    for path in (tmp_path / "out" / "tensors").iterdir():
-        mine, other = Result.load(path), Result.load(undisturbed / "tensors" / path.name)
+    tensors = sorted((tmp_path / "out").rglob("*.safetensors"))
+    assert len(tensors) == 4
+    for path in tensors:
+        mine, other = Result.load(path), Result.load(undisturbed / path.relative_to(tmp_path / "out"))
         assert all(torch.equal(mine.noise[name], other.noise[name]) for name in other.noise)
         assert mine.check is not None
         assert other.check is not None
