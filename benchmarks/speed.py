@@ -1,6 +1,6 @@
 """How fast the measure is: against its own network, against the plain procedure, and as more is asked of it.
 
-    python benchmarks/speed.py --quick --json speed.json     # under 5 minutes of one CPU core
+    python benchmarks/speed.py --quick --json speed.json     # few pairs of short runs
     python benchmarks/speed.py --only plain options
 
 Questions about the pixel model that ships with the package, and about a small guided Stable Diffusion whose prompt is
