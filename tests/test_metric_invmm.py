@@ -245,7 +245,7 @@ def test_images_may_come_together(
     eye = Eye()
     references = gather(images, tmp_path / "images")
     metric.compute(references=references, model=tiny_pipeline, settings=TINY, similarity=eye)
-    assert np.array_equal(eye.seen, images)
+    assert np.array_equal(eye.seen[:2], images)
 
 
 @pytest.mark.usefixtures("models")
