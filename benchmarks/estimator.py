@@ -18,18 +18,16 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
-from torch import Tensor
 
 from benchmarks import exact
+from benchmarks.baselines.counting import counted
 from invmm_eval.auditing import load_backbone
 from invmm_eval.backbone import Backbone
-from invmm_eval.condition import Context
 from invmm_eval.demo import choose
 from invmm_eval.images import Target, prepare
 from invmm_eval.inversion import invert, replicate
@@ -89,25 +87,6 @@ class Found:
         return self.forward + self.with_gradient
 
 
-class Counted:
-    """A backbone that counts the rows that its network is given."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        self._backbone = backbone
-        self.forward = 0
-        self.with_gradient = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backbone, name)
-
-    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-        if x_t.requires_grad:
-            self.with_gradient += len(x_t)
-        else:
-            self.forward += len(x_t)
-        return self._backbone.predict_x0(x_t, t, context)
-
-
 def exact_model() -> tuple[Backbone, list[Case], Recipe]:
     """The model of ``benchmarks/exact.py``, its weighted pictures, and the published settings for it."""
     mixture, images = exact.model()
@@ -136,8 +115,9 @@ def reference_model(copies: Sequence[int], each: int) -> tuple[Backbone, list[Ca
 
 def search(backbone: Backbone, case: Case, recipe: Recipe, seed: int) -> Found:
     """One search, and fresh samples from what it found."""
-    counted, similarity, noise = Counted(backbone), PixelCosine(device=torch.device("cpu")), diagonal()
-    [result] = invert(counted, [case.target], similarity, noise, recipe=recipe, seed=seed, micro_batch=64)
+    (asked, counter), noise = counted(backbone), diagonal()
+    similarity = PixelCosine(device=torch.device("cpu"))
+    [result] = invert(asked, [case.target], similarity, noise, recipe=recipe, seed=seed, micro_batch=64)
     found = Found(
         case=case.name,
         truth=case.truth,
@@ -149,8 +129,8 @@ def search(backbone: Backbone, case: Case, recipe: Recipe, seed: int) -> Found:
         ed90=result.ed90.nats if result.ed90 else None,
         expected=result.plain_share,
         rate=None,
-        forward=counted.forward,
-        with_gradient=counted.with_gradient,
+        forward=counter.plain,
+        with_gradient=counter.differentiated,
         seconds=result.seconds_steps + result.seconds_checks,
     )
     if result.nats is None:

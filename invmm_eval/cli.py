@@ -21,6 +21,7 @@ from typer.core import TyperGroup
 from invmm_eval.errors import InvMMError
 
 if TYPE_CHECKING:
+    from invmm_eval.auditing import Choices
     from invmm_eval.hub import Content, Repository
 
 out = Console()
@@ -146,27 +147,18 @@ def run(
     ] = None,
 ) -> None:
     """Measure how much a model memorized each of some images."""
-    from invmm_eval.auditing import Choices, Order
+    from invmm_eval.auditing import Order
     from invmm_eval.calibration import Calibration
     from invmm_eval.findings import whole
     from invmm_eval.images import find_images
     from invmm_eval.progress import Bar
-    from invmm_eval.recipe import Recipe as Settings
     from invmm_eval.result import rank
     from invmm_eval.spread import launched
     from invmm_eval.store import read
     from invmm_eval.tables import results_table
 
-    choices: Choices = {
-        "similarity": similarity,
-        "similarity_options": pairs(similarity_option),
-        "noise": noise,
-        "noise_options": pairs(noise_option),
-        "recipe": recipe,
-        "settings": Settings.parse(settings),
-        "calibration": Calibration.load(calibration) if calibration else None,
-        "seed": seed,
-    }
+    choices = _choices(similarity, similarity_option, noise, noise_option, recipe, settings, seed)
+    choices["calibration"] = Calibration.load(calibration) if calibration else None
     ranks, leads = launched()
     if not leads:
         err.quiet = True
@@ -228,26 +220,16 @@ def calibrate(
     dtype: Dtype = "float32",
 ) -> None:
     """Set the similarity threshold on images that the model never saw, at a stated rate of false replicas."""
-    from invmm_eval.auditing import Choices, Order
+    from invmm_eval.auditing import Order
     from invmm_eval.calibration import FILE
     from invmm_eval.calibration import calibrate as find
     from invmm_eval.images import find_images
     from invmm_eval.power import CONFIDENCE, percent
     from invmm_eval.progress import Bar
-    from invmm_eval.recipe import Recipe as Settings
 
-    changes = Settings.parse(settings)
+    choices = _choices(similarity, similarity_option, noise, noise_option, recipe, settings, seed)
     sources = find_images(*held_out, captions=captions)
     quiet()
-    choices: Choices = {
-        "similarity": similarity,
-        "similarity_options": pairs(similarity_option),
-        "noise": noise,
-        "noise_options": pairs(noise_option),
-        "recipe": recipe,
-        "settings": changes,
-        "seed": seed,
-    }
     plan = Order(model, backbone, revision, dtype, pairs(backbone_option), choices).plan(device)
     with Bar(len(sources), err) as bar:
         found = find(
@@ -505,6 +487,28 @@ def quiet() -> None:
     disable_progress_bar()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+
+
+def _choices(
+    similarity: str | None,
+    similarity_options: list[str],
+    noise: str,
+    noise_options: list[str],
+    recipe: str,
+    settings: list[str],
+    seed: int,
+) -> "Choices":
+    from invmm_eval.recipe import Recipe as Settings
+
+    return {
+        "similarity": similarity,
+        "similarity_options": pairs(similarity_options),
+        "noise": noise,
+        "noise_options": pairs(noise_options),
+        "recipe": recipe,
+        "settings": Settings.parse(settings),
+        "seed": seed,
+    }
 
 
 def pairs(texts: list[str]) -> dict[str, Any]:

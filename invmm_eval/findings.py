@@ -294,11 +294,9 @@ class Findings:
         """One row an image in the order of :attr:`results`, with the columns of :data:`TABLE`."""
         rows = [
             {
-                **result.record(),
+                **(record := result.record()),
+                **{name: record[name] and record[name][0] for name in ("ed50", "ed90", "plain_share")},
                 "nats": result.nats,
-                "ed50": result.ed50.nats if result.ed50 else None,
-                "ed90": result.ed90.nats if result.ed90 else None,
-                "plain_share": result.plain_share.rate if result.plain_share else None,
                 "prompt": result.prompt or None,
                 "guidance": result.check.best_scale if result.check else None,
             }

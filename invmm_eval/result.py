@@ -141,12 +141,12 @@ class Result:
             "seconds_steps": round(self.seconds_steps, 3),
             "seconds_checks": round(self.seconds_checks, 3),
             "outcomes": [list(outcome) for outcome in self.response.outcomes] if self.response else [],
-            "ed50": list(self.ed50) if self.ed50 else None,
-            "ed90": list(self.ed90) if self.ed90 else None,
-            "plain_share": list(self.plain_share) if self.plain_share else None,
-            "confirmed": list(self.confirmed) if self.confirmed else None,
+            "ed50": _listed(self.ed50),
+            "ed90": _listed(self.ed90),
+            "plain_share": _listed(self.plain_share),
+            "confirmed": _listed(self.confirmed),
             "rate": self.confirmed.rate if self.confirmed else None,
-            "rate_interval": list(self.confirmed.interval) if self.confirmed else None,
+            "rate_interval": _listed(self.confirmed and self.confirmed.interval),
             "error": self.error,
         }
 
@@ -236,6 +236,10 @@ class _Part(Mapping[K, Tensor]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+def _listed(values: tuple[float, ...] | None) -> list[float] | None:
+    return None if values is None else list(values)
 
 
 def _finite(value: float | None) -> float | None:

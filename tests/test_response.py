@@ -1,6 +1,7 @@
 """The dose-response curve: against SciPy, against its own equation by simulation, and against sampled posteriors."""
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -17,6 +18,17 @@ def drawn(t: float, b: float, d: Tensor, seed: int) -> tuple[Outcome, ...]:
     s = d + torch.randn(d.shape, generator=generator)
     hit = torch.rand(d.shape, generator=generator) < torch.from_numpy(norm.cdf((s - t) / width))
     return tuple(map(Outcome, s.tolist(), hit.tolist()))
+
+
+def curves(seed: int) -> Iterator[tuple[float, float, Response]]:
+    """A hundred curves from the prior's middle, with the responses at doses near them."""
+    generator = Generator().manual_seed(seed)
+    for place in range(100):
+        t, b = (
+            2 + 2 * torch.rand(1, generator=generator).item(),
+            0.4 + 0.5 * torch.rand(1, generator=generator).item(),
+        )
+        yield t, b, Response(drawn(t, b, torch.full((64,), t + 0.7 / b), place))
 
 
 @pytest.mark.parametrize(("hits", "of"), [(0, 8), (8, 8), (1, 64), (58, 64), (32, 64)])
@@ -57,29 +69,19 @@ def test_far_away_the_curve_does_not_tell_the_share_in_plain_sampling() -> None:
 
 
 def test_intervals_of_the_share_in_plain_sampling_hold_it_as_often_as_they_say() -> None:
-    generator = Generator().manual_seed(7)
     held = 0
-    for seed in range(100):
-        t, b = (
-            2 + 2 * torch.rand(1, generator=generator).item(),
-            0.4 + 0.5 * torch.rand(1, generator=generator).item(),
-        )
-        found = Response(drawn(t, b, torch.full((64,), t + 0.7 / b), seed)).plain()
+    for t, b, response in curves(7):
+        found = response.plain()
         held += found is not None and bool(found.low <= norm.cdf(-b * t) <= found.high)
     assert 88 <= held <= 100
 
 
 @pytest.mark.parametrize("rate", [HALF, MOST])
 def test_intervals_hold_the_truth_as_often_as_they_say(rate: float) -> None:
-    """Curves are drawn from the prior's middle, doses near them; of 100 intervals of 95 % a few fail."""
-    generator = Generator().manual_seed(2)
+    """Of 100 intervals of 95 % a few fail."""
     held = 0
-    for seed in range(100):
-        t, b = (
-            2 + 2 * torch.rand(1, generator=generator).item(),
-            0.4 + 0.5 * torch.rand(1, generator=generator).item(),
-        )
-        found = Response(drawn(t, b, torch.full((64,), t + 0.7 / b), seed)).dose(rate)
+    for t, b, response in curves(2):
+        found = response.dose(rate)
         nats = (t + float(norm.ppf(rate)) / b) ** 2 / 2
         held += found.low <= nats <= found.high
     assert 88 <= held <= 100
