@@ -57,6 +57,14 @@ class Check:
             self.similarities, key=lambda scale: (self.passed and len(self.similarities[scale]), self._least(scale))
         )
 
+    def hits(self, threshold: float) -> dict[float, int]:
+        """How many samples reach a threshold, by guidance scale."""
+        return {scale: sum(value >= threshold for value in values) for scale, values in self.similarities.items()}
+
+    def at(self, scale: float) -> "Check":
+        """What was drawn at one scale."""
+        return Check(self.passed, {scale: self.similarities[scale]}, {scale: self.samples[scale]})
+
     def _least(self, scale: float) -> float:
         return min(-math.inf if math.isnan(value) else value for value in self.similarities[scale])
 

@@ -61,6 +61,11 @@ class DosePath:
         with torch.no_grad():
             self._mu.copy_(math.sqrt(2 * nats) * self._direction)
 
+    def resume(self) -> None:
+        """Take up the dose and the direction of the mean as it is."""
+        self._average = self._mu.detach().clone()
+        self.nats = self._average.square().sum().item() / 2
+
     def distances(self, noise: Tensor) -> list[float]:
         """How far each of some noises, first dimension n, lies in the direction of the mean."""
         distances: list[float] = (noise.flatten(1) @ self._direction.flatten()).tolist()

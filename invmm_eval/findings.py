@@ -79,7 +79,7 @@ class Findings:
 
     Attributes:
         record: What the folder holds.
-        results: One an image, the most memorized first, then those not replicated by similarity, then the failed.
+        results: One an image, in the order of :func:`~invmm_eval.result.rank`: the most memorized first.
         written: When the last result was written, None where there is none yet.
         replicated: How many images were replicated.
         exhausted: How many were not within the budget.
@@ -338,19 +338,20 @@ def meaning(result: Result) -> str:
     """What one image's result says, in a sentence or two."""
     if result.status is Status.FAILED:
         return f"It could not be measured: {result.error}"
+    asked = ""
+    if result.prompt is not None and result.check is not None:
+        asked = f", with the same prompt at guidance {result.check.best_scale:g},"
     if result.status is Status.EXHAUSTED:
-        return (
-            f"It was not replicated in {result.steps:,} steps: that says what the search did, not what the model holds."
-        )
+        value = f"It was not replicated in {result.steps:,} steps"
+        if result.response:
+            return f"{value}, but some samples are copies. {_by_dose(result.response, HALF, asked)}"
+        return f"{value}: that says what the search did, not what the model holds."
     value = f"Its InvMM is {result.invmm:.2g} nats per dimension"
     if result.nats is None:
         return f"{value}."
     value += f", {result.nats:,.3g} nats in all"
-    asked = ""
-    if result.prompt is not None and result.check is not None:
-        asked = f", with the same prompt at guidance {result.check.best_scale:g},"
     if result.response:
-        return f"{value}. {_by_dose(result.response, asked)}"
+        return f"{value}. {_by_dose(result.response, MOST, asked)}"
     if result.nats > TELLING_NATS:
         return f"{value}: too many to promise anything of ordinary sampling."
     return (
@@ -359,9 +360,9 @@ def meaning(result: Result) -> str:
     )
 
 
-def _by_dose(response: Response, asked: str) -> str:
-    """What a curve expects of ordinary sampling, and what holds without it."""
-    share, half, most_of_them = response.plain(), response.dose(HALF), response.dose(MOST)
+def _by_dose(response: Response, rate: float, asked: str) -> str:
+    """What a curve expects of ordinary sampling, and what its dose at a rate promises without it."""
+    share, half, told = response.plain(), response.dose(HALF), response.dose(rate)
     if share is None:
         return (
             f"Half of the samples are copies at {half.nats:.2g} nats ({half.low:.2g} to {half.high:.2g}, at "
@@ -370,8 +371,8 @@ def _by_dose(response: Response, asked: str) -> str:
     return (
         f"By its dose-response curve ordinary sampling{asked} gives about one copy in {one_in(share.rate)} samples "
         f"(one in {one_in(share.high)} to {one_in(share.low)}, at {CONFIDENCE:.0%} confidence), and at least one in "
-        f"{one_in(least_share_moved(most_of_them.high, MOST))} by any curve, since at {most_of_them.nats:.2g} nats "
-        f"({most_of_them.low:.2g} to {most_of_them.high:.2g}) {MOST:.0%} of them are copies."
+        f"{one_in(least_share_moved(told.high, rate))} by any curve, since at {told.nats:.2g} nats "
+        f"({told.low:.2g} to {told.high:.2g}) {rate:.0%} of them are copies."
     )
 
 

@@ -163,6 +163,7 @@ class Search:
         self.trace: list[Point] = []
         self._engine = engine
         self._losses: list[float] = []
+        self._closest: _Place | None = None
         self._response: Response | None = None
         self._confirmed: Count | None = None
         self._unread: list[Tensor] = []
@@ -276,26 +277,50 @@ class Search:
         last = self.step >= self.max_steps
         if outcome.passed and (self._engine.recipe.stop or last):
             self.status = Status.REPLICATED
-        elif last:
+            return
+        if self._path and self._engine.recipe.responses:
+            self._remember(outcome)
+        if last:
             self.status = Status.EXHAUSTED
         elif self._path:
             self._path.nats *= 2
 
+    def _remember(self, failed: Check) -> None:
+        """Where the search is, if more samples are replicas here than at any check before."""
+        hits = failed.hits(self._engine.threshold)
+        scale = max(hits, key=lambda scale: hits[scale])
+        if hits[scale] > (self._closest.hits if self._closest else 0):
+            self._closest = _Place(
+                hits[scale], failed.at(scale), _copied(self.noise.parameters()), _copied(self.condition.parameters())
+            )
+
+    def go_back(self) -> bool:
+        """Where no check was passed, back to where most samples were replicas; whether there is anything to measure."""
+        if self.status is Status.EXHAUSTED and self._path and self._closest:
+            _restore(self.noise.parameters(), self._closest.noise, "noise")
+            _restore(self.condition.parameters(), self._closest.condition, "condition")
+            self._path.resume()
+            self.last_check = self._closest.check
+            return True
+        return self.status is Status.REPLICATED
+
     def measure(self, attempt: Callable[[Trial], list[bool]]) -> None:
-        """After a passed check: fit the dose-response curve, take q to its dose, and confirm it, as the recipe asks.
+        """Fit the dose-response curve, take q to its dose if a check was passed, and confirm it, as the recipe asks.
 
         Args:
             attempt: Tells which samples of a trial replicate.
         """
         recipe = self._engine.recipe
         if self._path and recipe.responses:
+            reached = self._path.nats
             outcomes: tuple[Outcome, ...] = ()
             for _, share in zip(range(recipe.responses // recipe.check_images), cycle(DRAWN_AT), strict=False):
                 trial = self.trial(recipe.check_images)
                 outcomes += tuple(map(Outcome, self._path.distances(trial.noise), attempt(trial)))
                 self._path.move(Response(outcomes).dose(share).nats)
             self._response = Response(outcomes)
-            self._path.move(self._response.dose(recipe.rate).nats)
+            passed = self.status is Status.REPLICATED
+            self._path.move(self._response.dose(recipe.rate).nats if passed else reached)
         if recipe.confirm:
             hits = attempt(self.trial(recipe.confirm))
             self._confirmed = Count(sum(hits), len(hits))
@@ -332,6 +357,16 @@ class Search:
             condition={name: tensor.detach().cpu() for name, tensor in self.condition.parameters().items()},
             prompt=self.condition.prompt(),
         )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a search by dose was at a failed check: so many replicas at one guidance scale, and its parameters."""
+
+    hits: int
+    check: Check
+    noise: Mapping[str, Tensor]
+    condition: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -385,7 +420,7 @@ class _Engine:
         for jobs in self._trials(whole):
             self._isolated(self._complete_check, jobs)
         for search in going:
-            if search.status is Status.REPLICATED:
+            if search.go_back():
                 self._isolated(self._measure, [(search, search.last_check)])
         for search in searches:
             search.seconds_steps += (stepped - started) / len(searches)
@@ -488,9 +523,9 @@ class _Engine:
         )
 
     def _measure(self, jobs: Sequence[tuple[Search, Check | None]]) -> None:
-        for search, passed in jobs:
-            assert passed
-            search.measure(partial(self._attempt, passed.best_scale))
+        for search, closest in jobs:
+            assert closest
+            search.measure(partial(self._attempt, closest.best_scale))
 
     def _attempt(self, scale: float, trial: Trial) -> list[bool]:
         """Which samples of a trial replicate at a guidance scale."""
@@ -506,6 +541,10 @@ def _generator(seed: int, digest: str, purpose: str, device: torch.device | str 
     """Random numbers of one purpose for one image, whatever else is drawn."""
     mixed = hashlib.sha256(f"{seed} {digest} {purpose}".encode()).digest()
     return Generator(device).manual_seed(int.from_bytes(mixed[:8], "big") >> 1)
+
+
+def _copied(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in parameters.items()}
 
 
 def _restore(parameters: Mapping[str, Tensor], saved: Mapping[str, Tensor], what: str) -> None:

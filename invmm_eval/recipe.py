@@ -39,8 +39,8 @@ class Recipe:
             made completely, so that its trace tells the score of each.
         first_dose: Above 0 the search is by dose (:mod:`invmm_eval.dose`): the KL is held at this many nats over all
             dimensions, and doubled after each check that fails; the weight is to be 0. 0 is the paper's search.
-        responses: Samples drawn after the check that was passed, for the dose-response curve; 0 draws none, and the
-            value is the dose that passed.
+        responses: Samples drawn for the dose-response curve after the check that was passed, or, if none was, where
+            most samples of a check replicated; 0 draws none, and the value is the dose that passed.
         rate: The share of samples that replicate at the value, where there is a curve.
         confirm: Fresh samples drawn from what was found, for its rate of replication.
     """

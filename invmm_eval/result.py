@@ -51,14 +51,15 @@ class Result:
         kl: ``KL(q || N(0, I))`` in nats per dimension where it ended; None where it failed.
         dimensions: How many the noise has; None where it failed.
         steps: Adam steps taken.
-        check: The last check of the search; complete (all K samples at all scales) where the search was exhausted.
+        check: The last check of the search; complete (all K samples at all scales) where the search was exhausted. Of
+            an exhausted search by dose that has a response, the check that most samples passed, at that scale.
         noise: Parameters of q by name, on the CPU.
         condition: Parameters of the condition by name, on the CPU.
         prompt: The prompt that was searched or given, as a person can read it; None where the model takes none.
         trace: One point a check.
         seconds_steps: This image's share of the time spent on steps.
         seconds_checks: Its share of the time spent on checks.
-        response: The dose-response curve, where the search was by dose and the image was replicated.
+        response: The dose-response curve, where the search was by dose and a sample was a replica at any check.
         confirmed: Replicas among fresh samples from q, where the recipe asked for some.
         error: One sentence, where the status is ``failed``.
     """
@@ -207,13 +208,18 @@ _KEPT = (
 """What a record holds as it is."""
 
 
-def rank(result: Result) -> tuple[int, float]:
-    """The key that sorts the most memorized first, then those not replicated by similarity, then the failed.
+def rank(result: Result) -> tuple[int, bool, float]:
+    """The key that sorts the most memorized first, then those not replicated, then the failed.
 
-    Of images that were not replicated the KL says nothing.
+    Of images that were not replicated the KL says nothing: those of which some samples are replicas stand in the order
+    of ED50, before the others in the order of their similarity.
     """
     order = list(Status).index(result.status)
-    return order, result.invmm if result.status is Status.REPLICATED else -(result.similarity or 0.0)
+    if result.status is Status.REPLICATED:
+        return order, False, result.invmm
+    if result.ed50:
+        return order, False, result.ed50.nats
+    return order, True, -(result.similarity or 0.0)
 
 
 K = TypeVar("K")

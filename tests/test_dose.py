@@ -14,7 +14,7 @@ from invmm_eval.inversion import invert
 from invmm_eval.noises.gaussian import diagonal, isotropic
 from invmm_eval.noises.low_rank import low_rank
 from invmm_eval.recipe import Recipe, by_dose
-from invmm_eval.result import Result, Status
+from invmm_eval.result import Result, Status, rank
 from invmm_eval.similarities.pixel_cosine import PixelCosine
 from tests.exact import QUICK, SHAPE, Choosing, Mixture, pictures, targets
 
@@ -137,6 +137,29 @@ def test_doses_double_until_a_check_is_passed() -> None:
     assert len(found[0].trace) < len(found[1].trace) == RECIPE.max_steps // RECIPE.check_every
     assert found[1].response is None
     assert found[1].confirmed is None
+
+
+def test_a_picture_that_passes_no_check_has_a_curve_where_some_samples_replicate() -> None:
+    """Doses end at 2 nats, where by the equality above 64 % of the samples are copies: eight in a row are rare."""
+    share = 0.05
+    recipe = replace(RECIPE, max_steps=4 * RECIPE.check_every, check_images=16, responses=160, confirm=200)
+    partly, never = run(Mixture(TWO, torch.tensor([share, 1 - share])), torch.cat([TWO[:1], UNSEEN]), recipe=recipe)
+    assert partly.status is never.status is Status.EXHAUSTED
+    assert partly.invmm == math.inf
+    assert partly.ed50
+    assert partly.ed50.low <= z(share) ** 2 / 2 <= partly.ed50.high
+    assert partly.plain_share
+    assert partly.plain_share.low <= share <= partly.plain_share.high
+    assert partly.check
+    assert not partly.check.passed
+    [drawn] = partly.check.similarities.values()
+    assert 0 < sum(value >= PixelCosine(device=torch.device("cpu")).threshold for value in drawn) < 16
+    assert partly.kl == pytest.approx(next(p.kl for p in partly.trace if p.score == partly.check.score), rel=1e-4)
+    assert partly.confirmed
+    assert partly.kl is not None
+    assert z(partly.confirmed.rate) == pytest.approx(z(share) + math.sqrt(2 * partly.kl * math.prod(SHAPE)), abs=0.35)
+    assert sorted([never, partly], key=rank) == [partly, never]
+    assert never.response is None
 
 
 def test_rarer_pictures_have_larger_values_in_any_company() -> None:

@@ -205,6 +205,10 @@ def test_of_a_search_by_dose_the_dose_of_its_samples_is_told_and_what_it_promise
     assert plain.cdf(plain.inv_cdf(0.9) - math.sqrt(2 * high)) == pytest.approx(1 / samples, rel=0.1)
     far = Response(tuple(Outcome(20 + 0.1 * place, place >= 10) for place in range(20)))
     assert "too many to tell how often ordinary sampling gives one" in meaning(replace(result, response=far))
+    partly = meaning(replace(result, response=response, status=Status.EXHAUSTED))
+    assert "It was not replicated in" in partly
+    assert "but some samples are copies" in partly
+    assert "50% of them are copies" in partly
     assert one_in(1e-17) == "more than a million million"
     config = {**audits.CONFIG, "recipe": asdict(by_dose(STABLE_DIFFUSION))}
     found = find(audits.write(tmp_path, [(result, target)], config))
