@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from benchmarks import families
 from benchmarks.evidence import data, models
 from benchmarks.evidence.__main__ import CLAIMS, gathered
-from benchmarks.evidence.audits import SHORT, Procedure
+from benchmarks.evidence.audits import BY_DOSE, SHORT, Procedure
 from benchmarks.evidence.case import Budget
 from benchmarks.evidence.claim import Claim, Finding
 from benchmarks.evidence.claims.dose import Calibration, factors
@@ -24,6 +25,7 @@ from benchmarks.evidence.measures import auc, quantiles, rank_correlation, resam
 from benchmarks.evidence.models import Training
 from benchmarks.evidence.page import render, write
 from benchmarks.evidence.truth import threshold_of
+from invmm_eval.recipe import by_dose
 from invmm_eval.weight import AdaptiveWeight
 from tests.test_benchmarks_families import known
 
@@ -44,7 +46,7 @@ BUDGET = Budget(
     guided=1,
 )
 QUICK = SHORT.changed(max_steps=40, draws=4, check_images=4, sampler_steps=10)
-PROCEDURES = Procedure("published", QUICK), Procedure("other", QUICK.changed(learning_rate=0.05))
+PROCEDURES = Procedure("published", QUICK), replace(BY_DOSE, recipe=by_dose(QUICK).changed(responses=16))
 
 
 def every_other_digit(first: int) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ from rich.console import Console
 from benchmarks.evidence.audits import PROCEDURES, Procedure, grouped
 from benchmarks.evidence.case import FULL, Budget, Case
 from benchmarks.evidence.claim import Claim
-from benchmarks.evidence.claims import closed_form, detectors, dose, membership, stability, training, weights
+from benchmarks.evidence.claims import closed_form, detectors, dose, expected, membership, stability, training, weights
 from benchmarks.evidence.data import DOSES
 from benchmarks.evidence.page import verdict, write
 
@@ -33,6 +33,7 @@ CLAIMS: tuple[Callable[[Sequence[Case], Sequence[Procedure], Path], Claim], ...]
     weights.claim,
     closed_form.claim,
     stability.claim,
+    expected.claim,
 )
 
 

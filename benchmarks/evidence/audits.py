@@ -15,7 +15,7 @@ from benchmarks.evidence.keep import kept
 from invmm_eval.auditing import Plan, load_backbone, make_plan
 from invmm_eval.images import Source
 from invmm_eval.inversion import replicate
-from invmm_eval.recipe import DDPM, Recipe
+from invmm_eval.recipe import DDPM, Recipe, by_dose
 from invmm_eval.result import Result, Status
 
 BATCH, ROWS = 16, 128
@@ -40,7 +40,16 @@ class Procedure:
 
 
 PUBLISHED = Procedure("published", SHORT)
-PROCEDURES = (PUBLISHED,)
+DOSES = by_dose(SHORT)
+
+
+def by_curve(result: Result) -> float | None:
+    """The value by dose: of images that pass no check, too, where some samples are copies."""
+    return result.response.dose(DOSES.rate).nats if result.response else None
+
+
+BY_DOSE = Procedure("by dose", DOSES, by_curve)
+PROCEDURES = (PUBLISHED, BY_DOSE)
 """The first is what the others are held against."""
 
 
@@ -55,6 +64,7 @@ class Row:
         value: Nats in all; infinite where there is none.
         steps: Steps taken.
         fresh: Share of fresh samples from the noise found that are copies; None where they were not drawn.
+        expected: Share of copies expected in plain sampling, and the ends of its interval; None where it is not told.
     """
 
     image: int
@@ -63,6 +73,7 @@ class Row:
     value: float
     steps: int
     fresh: float | None
+    expected: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -137,4 +148,12 @@ def _row(data: Data, result: Result, procedure: Procedure, plan: Plan, fresh: in
             plan.similarity.embed(drawn), plan.similarity.embed(data.images[image][None] / 255)
         )
         rate = (alike >= plan.threshold).float().mean().item()
-    return Row(image, int(data.copies[image]), replicated, math.inf if value is None else value, result.steps, rate)
+    return Row(
+        image=image,
+        copies=int(data.copies[image]),
+        replicated=replicated,
+        value=math.inf if value is None else value,
+        steps=result.steps,
+        fresh=rate,
+        expected=result.plain_share,
+    )

@@ -37,7 +37,12 @@ class Outcome:
     @property
     def cells(self) -> tuple[str, ...]:
         """For a table."""
-        return f"{self.success:.2f}", f"{self.nats:.1f}", f"{self.evaluations:,.0f}", str(self.wrong)
+        return (
+            f"{self.success:.2f}",
+            "-" if math.isnan(self.nats) else f"{self.nats:.1f}",
+            f"{self.evaluations:,.0f}",
+            str(self.wrong),
+        )
 
     def worse_in(self, other: "Outcome") -> list[str]:
         """In what this one is worse than another."""
