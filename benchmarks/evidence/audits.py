@@ -40,15 +40,7 @@ class Procedure:
 
 
 PUBLISHED = Procedure("published", SHORT)
-DOSES = by_dose(SHORT)
-
-
-def by_curve(result: Result) -> float | None:
-    """The value by dose: of images that pass no check, too, where some samples are copies."""
-    return result.response.dose(DOSES.rate).nats if result.response else None
-
-
-BY_DOSE = Procedure("by dose", DOSES, by_curve)
+BY_DOSE = Procedure("ED50", by_dose(SHORT), lambda result: result.ed50.nats if result.ed50 else None)
 PROCEDURES = (PUBLISHED, BY_DOSE)
 """The first is what the others are held against."""
 
