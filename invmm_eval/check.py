@@ -2,9 +2,9 @@
 
 An image passes a check when, at one guidance scale at least, all K samples reach the similarity threshold beta
 (Ma et al. 2025, section 3.3). A single failing sample settles a scale, and a single scale of which all K samples pass
-settles the image. So one sample is made at every scale first; then the most promising scale gets as many again as it
-has, until it fails and the next one has its turn, or passes and the others need none. All K noises are fixed
-beforehand: the verdict is that of drawing everything.
+settles the image. So one sample is made at every scale first, then all others of the most promising scale. Where they
+pass, the other scales need none; where not, the next one has its turn, if its own first sample passed. All K noises are
+fixed beforehand: the verdict is that of drawing everything.
 """
 
 import math
@@ -37,7 +37,7 @@ class Check:
 
     Attributes:
         passed: Whether the rule is met.
-        similarities: Up to K values by scale, fewer where a failing one settled the scale or another scale passed.
+        similarities: K values by scale, or one where it failed or another scale passed.
         samples: The samples themselves by scale, uint8 ``(m, C, H, W)`` on the CPU.
     """
 
@@ -136,7 +136,7 @@ def _wanted(found: Mapping[float, list[float]], threshold: float, images: int, *
     best = max(alive, key=lambda scale: (len(found[scale]), min(found[scale])), default=None)
     if best is None or len(found[best]) == images:
         return {}
-    return {best: min(2 * len(found[best]), images)}
+    return {best: images}
 
 
 def _passes(drawn: Sequence[float], threshold: float) -> bool:

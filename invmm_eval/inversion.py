@@ -406,7 +406,7 @@ class _Engine:
         going = list(searches)
         with torch.inference_mode(mode=False), torch.enable_grad():
             for _ in range(self.recipe.check_every):
-                self._isolated(self._descend, [(search, search.draw()) for search in going])
+                self._isolated(self._descend, _drawn(Search.draw, going))
                 going = [search for search in going if not search.status]
                 if on_step:
                     on_step(going)
@@ -502,7 +502,7 @@ class _Engine:
 
         The last digits of a network's output depend on the rows it is given together.
         """
-        trials = [(search, search.trial(self.recipe.check_images)) for search in searches]
+        trials = _drawn(lambda search: search.trial(self.recipe.check_images), searches)
         return [[trial] for trial in trials] if self.apart else [trials]
 
     def _check(self, jobs: Sequence[tuple[Search, Trial]], *, complete: bool = False) -> None:
@@ -536,6 +536,17 @@ class _Engine:
 
     def _complete_check(self, jobs: Sequence[tuple[Search, Trial]]) -> None:
         self._check(jobs, complete=True)
+
+
+def _drawn(draw: Callable[[Search], T], searches: Sequence[Search]) -> list[tuple[Search, T]]:
+    """What each search draws; where that raises, memory running out for one, the search fails and is left out."""
+    drawn = []
+    for search in searches:
+        try:
+            drawn.append((search, draw(search)))
+        except Exception as error:
+            search.fail(error)
+    return drawn
 
 
 def _generator(seed: int, digest: str, purpose: str, device: torch.device | str = "cpu") -> Generator:

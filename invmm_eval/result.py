@@ -151,15 +151,17 @@ class Result:
             "error": self.error,
         }
 
-    def save(self, path: str | Path) -> None:
-        """Write one safetensors file: q, the condition and the samples, with :meth:`record` as JSON in its header."""
+    def tensors(self) -> dict[str, Tensor]:
+        """What :meth:`record` leaves out: q, the condition and the samples, contiguous, by one name each."""
         tensors = {f"noise.{name}": tensor for name, tensor in self.noise.items()}
         tensors |= {f"condition.{name}": tensor for name, tensor in self.condition.items()}
         if self.check:
             tensors |= {f"samples.{scale}": images for scale, images in self.check.samples.items()}
-        save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()}, path, {"invmm": json.dumps(self.record())}
-        )
+        return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file: :meth:`tensors`, with :meth:`record` as JSON in its header."""
+        save_file(self.tensors(), path, {"invmm": json.dumps(self.record())})
 
     @classmethod
     def load(cls, path: str | Path) -> "Result":
@@ -178,7 +180,7 @@ class Result:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> "Result":
-        """The result of a :meth:`record` and of what :meth:`save` wrote, which is looked up when asked for.
+        """The result of a :meth:`record` and of its :meth:`tensors`, which are looked up when asked for.
 
         Without them it has no q, condition and samples.
         """

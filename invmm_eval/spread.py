@@ -7,10 +7,10 @@ company, it does not depend on its worker either.
     driver  -- (number, target) ... -->  worker: plan.measure  -- Ready, then a Result at a time -->  driver
 """
 
+import json
 import logging
 import math
 import os
-import pickle
 import platform
 import secrets
 import signal
@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import load, save
+from torch import Tensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.images import Target
@@ -409,33 +411,46 @@ def _device_of_rank(device: str | None, rank: int) -> str | None:
 
 
 def _connections(rank: int, size: int, group: Any) -> list[Connection]:
-    """Rank 0's to all others, or another rank's to it."""
+    """Rank 0's to all others, or another rank's to it; only who was told its random key gets one."""
     if rank > 0:
-        told: list[Any] = [None]
-        dist.broadcast_object_list(told, src=0, group=group)
-        address, key = told[0]
-        return [Client(address, authkey=key)]
+        told = torch.zeros(33, dtype=torch.long)
+        dist.broadcast(told, src=0, group=group)
+        port, *bytes_of_key = told.tolist()
+        return [Client((os.environ["MASTER_ADDR"], port), authkey=bytes(bytes_of_key))]
     key = secrets.token_bytes(32)
     with Listener(("", 0), backlog=size, authkey=key) as listener:
-        address = os.environ["MASTER_ADDR"], listener.address[1]
-        dist.broadcast_object_list([(address, key)], src=0, group=group)
+        dist.broadcast(torch.tensor([listener.address[1], *key]), src=0, group=group)
         return [listener.accept() for _ in range(size - 1)]
+
+
+def _tell(connection: Connection, plain: object, tensors: Mapping[str, Tensor]) -> None:
+    """Send plain data as JSON, and then tensors as safetensors."""
+    connection.send_bytes(json.dumps(plain).encode())
+    connection.send_bytes(save(dict(tensors)))
+
+
+def _told(connection: Connection) -> tuple[Any, dict[str, Tensor]]:
+    """Wait for what :func:`_tell` sends at the other end."""
+    return json.loads(connection.recv_bytes()), load(connection.recv_bytes())
 
 
 def _serve(worker: Worker, connection: Connection) -> None:
     """Say what the worker says, and hand it what comes, until the connection is closed."""
+    said: tuple[dict[str, Any], Mapping[str, Tensor]]
     with connection:
         try:
-            said: Ready | Result | InvMMError = worker.start()
+            ready = worker.start()
+            said = {"ready": [ready.image_shape, ready.config, ready.machine]}, {}
         except InvMMError as error:
-            said = error
+            said = {"error": str(error)}, {}
         while True:
             try:
-                connection.send_bytes(pickle.dumps(said))
-                given = pickle.loads(connection.recv_bytes())
+                _tell(connection, *said)
+                given, images = _told(connection)
             except (EOFError, OSError):
                 return
-            said = worker.search(given)
+            found = worker.search([(number, Target(images[str(number)], *words)) for number, *words in given])
+            said = {"result": found.record()}, found.tensors()
 
 
 class _Ranks:
@@ -445,16 +460,20 @@ class _Ranks:
         self._connections = connections
 
     def send(self, worker: Connection, given: Sequence[Numbered]) -> None:
-        worker.send_bytes(pickle.dumps(given))
+        images = {str(number): target.image.contiguous() for number, target in given}
+        _tell(worker, [(number, target.name, target.caption) for number, target in given], images)
 
     def receive(self) -> tuple[Connection, Ready | Result]:
         worker = wait(self._connections)[0]
         assert isinstance(worker, Connection)
         try:
-            said = pickle.loads(worker.recv_bytes())
+            said, tensors = _told(worker)
         except (EOFError, OSError) as error:
             rank = self._connections.index(worker)
             raise InvMMError(f"Rank {rank} died; what was finished is kept, and the same command goes on.") from error
-        if isinstance(said, InvMMError):
-            raise said
-        return worker, said
+        if "error" in said:
+            raise InvMMError(said["error"])
+        if "ready" in said:
+            shape, config, machine = said["ready"]
+            return worker, Ready(tuple(shape), config, machine)
+        return worker, Result.from_record(said["result"], tensors)

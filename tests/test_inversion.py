@@ -365,6 +365,29 @@ def test_memory_that_never_suffices_is_told_for_each_image(cosine: PixelCosine) 
         )
 
 
+@pytest.mark.parametrize("in_steps", [True, False])
+def test_memory_that_runs_out_while_one_image_is_drawn_fails_it_alone(cosine: PixelCosine, in_steps: bool) -> None:
+    class Bulky(Chooser):
+        def rsample(self, n: int, generator: Generator) -> Context:
+            if torch.is_grad_enabled() == in_steps:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return super().rsample(n, generator)
+
+    class Reading(Choosing):
+        def condition(self, caption: str | None = None) -> Chooser:
+            return Bulky(len(self.points)) if caption == "long" else super().condition(caption)
+
+    asked = [replace(target, caption="long" if target.name == "1" else None) for target in targets(MEMORIZED[:3])]
+    expected = run(Choosing(MEMORIZED), MEMORIZED[:3], cosine)
+    for result in invert(Reading(MEMORIZED), asked, cosine, diagonal(), recipe=QUICK, batch_size=3):
+        if result.name == "1":
+            assert result.status is Status.FAILED
+            assert result.steps == (0 if in_steps else QUICK.check_every)
+            assert result.error == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
+        else:
+            assert (result.status, result.kl) == (Status.REPLICATED, expected[result.name].kl)
+
+
 class HalfInside(Mixture):
     """A mixture whose network, and so the gradient on its way back, is in half precision at a scale of its own."""
 

@@ -1,7 +1,7 @@
 """Many processes for one audit: the results are those of one, whatever dies."""
 
+import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from invmm_eval import spread
 from invmm_eval.auditing import Order, Plan, audit, make_plan
@@ -153,26 +154,52 @@ def test_a_worker_that_cannot_start_says_where_and_why() -> None:
 
 
 def test_a_rank_serves_until_its_connection_is_closed() -> None:
+    """It speaks JSON and safetensors alone."""
     for worker in (Worker(plan, "cpu", 2, None), Worker(Order("/no/such/folder").plan, "cpu", 2, None)):
         here, there = Pipe()
         thread = threading.Thread(target=spread._serve, args=(worker, there))
         thread.start()
-        said = pickle.loads(here.recv_bytes())
-        if isinstance(said, Ready):
-            assert said.image_shape == (1, 4, 4)
-            here.send_bytes(pickle.dumps([(7, targets(0)[0])]))
-            assert pickle.loads(here.recv_bytes()).index == 7
+        said = json.loads(here.recv_bytes())
+        assert load(here.recv_bytes()) == {}
+        if "ready" in said:
+            assert said["ready"][0] == [1, 4, 4]
+            here.send_bytes(json.dumps([[7, "a name", None]]).encode())
+            here.send_bytes(save({"7": KNOWN[0]}))
+            record = json.loads(here.recv_bytes())["result"]
+            assert (record["index"], record["name"], record["digest"]) == (7, "a name", targets(0)[0].digest)
+            assert load(here.recv_bytes())["noise.mu"].shape == (1, 4, 4)
         else:
-            assert "no folder" in str(said)
+            assert "no folder" in said["error"]
         here.close()
         thread.join(10)
         assert not thread.is_alive()
 
 
+def test_ranks_find_the_same_and_all_of_it() -> None:
+    pipes = [Pipe() for _ in range(2)]
+    threads = [threading.Thread(target=spread._serve, args=(Worker(plan, "cpu", 2, None), there)) for _, there in pipes]
+    for thread in threads:
+        thread.start()
+    asked = [Target(KNOWN[kind], f"\udcff {kind}", caption="été") for kind in (4, 0, 1, 0)]
+    deal = Deal(spread._Ranks([here for here, _ in pipes]), 2)
+    found = sorted(deal.measure(iter(asked)), key=lambda result: result.index)
+    for here, _ in pipes:
+        here.close()
+    for thread in threads:
+        thread.join(10)
+    alone = sorted(plan().measure(asked), key=lambda result: result.index)
+    assert deal.first.image_shape == (1, 4, 4)
+    assert deal.first.config["seed"] == 0
+    assert told(found) == told(alone)
+    for mine, other in zip(found, alone, strict=True):
+        assert mine.tensors().keys() == other.tensors().keys()
+        assert all(torch.equal(mine.tensors()[name], tensor) for name, tensor in other.tensors().items())
+
+
 def test_a_rank_that_dies_ends_the_run() -> None:
     (here, there), (other, _) = Pipe(), Pipe()
     crew = spread._Ranks([other, here])
-    there.send_bytes(pickle.dumps(InvMMError("It cannot start.")))
+    spread._tell(there, {"error": "It cannot start."}, {})
     with pytest.raises(InvMMError, match=r"It cannot start\."):
         crew.receive()
     there.close()
