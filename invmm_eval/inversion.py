@@ -313,11 +313,12 @@ class Search:
         recipe = self._engine.recipe
         if self._path and recipe.responses:
             reached = self._path.nats
+            furthest = recipe.first_dose * 2.0 ** (recipe.max_steps // recipe.check_every - 1)
             outcomes: tuple[Outcome, ...] = ()
             for _, share in zip(range(recipe.responses // recipe.check_images), cycle(DRAWN_AT), strict=False):
                 trial = self.trial(recipe.check_images)
                 outcomes += tuple(map(Outcome, self._path.distances(trial.noise), attempt(trial)))
-                self._path.move(Response(outcomes).dose(share).nats)
+                self._path.move(min(Response(outcomes).dose(share).nats, furthest))
             self._response = Response(outcomes)
             passed = self.status is Status.REPLICATED
             self._path.move(self._response.dose(recipe.rate).nats if passed else reached)

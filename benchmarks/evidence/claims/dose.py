@@ -156,7 +156,14 @@ def _calibrated(axes: Axes, cases: Sequence[Case], procedure: Procedure) -> None
         axes.errorbar(nats, samples, spans, fmt="o", markersize=3, linewidth=0.7, color=colour, label=case.name)
     every = np.sort(np.concatenate([nats for nats, _ in sets]))
     axes.plot(every, Calibration.fitted(sets).samples(every), color="black", linewidth=1, label="fitted")
-    shares = np.geomspace(0.5, 1e-4)
-    axes.plot([least_kl(0.9, share) for share in shares], 1 / shares, "--", color="black", linewidth=1, label="bound")
+    shares = np.geomspace(0.9 * procedure.rate, 1e-4)
+    axes.plot(
+        [least_kl(procedure.rate, share) for share in shares],
+        1 / shares,
+        "--",
+        color="black",
+        linewidth=1,
+        label="bound",
+    )
     axes.set(xscale="log", yscale="log", xlabel="value, nats in all", ylabel="plain samples until a copy")
     axes.legend(frameon=False)
