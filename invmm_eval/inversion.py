@@ -144,7 +144,8 @@ class Search:
         index: Position among the images of the run.
         target: The image.
         step: Adam steps taken.
-        noise: q as it is now.
+        latest: q as it is now.
+        noise: q as it is checked and told: the latest, or its average over the steps where the recipe asks for it.
         weight: lambda as it is now.
         last_check: The latest check, None before the first.
         status: None while it goes on.
@@ -184,10 +185,11 @@ class Search:
             pixels = image.to(backbone.device)[None].float() / 255
             self.x_0 = backbone.encode(pixels)
             self.features = self._engine.similarity.embed(pixels)
-        self.noise: Noise = self._engine.family(self.x_0[0])
+        self.latest: Noise = self._engine.family(self.x_0[0])
+        self.noise = self._engine.family(self.x_0[0]) if recipe.averaging else self.latest
         self.condition = backbone.condition(self.target.caption)
         self.weight = AdaptiveWeight(recipe)
-        noise, condition = self.noise.parameters(), list(self.condition.parameters().values())
+        noise, condition = self.latest.parameters(), list(self.condition.parameters().values())
         self._path = DosePath(noise, recipe.first_dose, recipe.check_every) if recipe.first_dose else None
         parameters = condition if self._path else [*noise.values(), *condition]
         self._optimizer = torch.optim.Adam(parameters, lr=recipe.learning_rate) if parameters else None
@@ -218,7 +220,7 @@ class Search:
         """The random numbers of one step."""
         backbone, draws = self._engine.backbone, self._engine.recipe.draws
         return _Draw(
-            noise=self.noise.rsample(draws, self._steps),
+            noise=self.latest.rsample(draws, self._steps),
             t=backbone.schedule.draw(draws, self._steps).to(backbone.device),
             context=self.condition.rsample(draws, self._step_contexts),
         )
@@ -248,6 +250,11 @@ class Search:
                 mover.step()
         self._unread.append(loss)
         self.step += 1
+        if decay := self._engine.recipe.averaging:
+            share, latest = (1 - decay) / (1 - decay**self.step), self.latest.parameters()
+            with torch.no_grad():
+                for name, average in self.noise.parameters().items():
+                    average.lerp_(latest[name], share)
         if self.step % self._engine.recipe.check_every:
             self.weight.grow()
 
@@ -490,7 +497,7 @@ class _Engine:
         for search in searches:
             search.forget_gradients()
         weights = torch.tensor([search.weight.value for search in searches], device=n.device)
-        kl = torch.stack([search.noise.kl() for search in searches])
+        kl = torch.stack([search.latest.kl() for search in searches])
         shares = [gradient / (scale * self.recipe.draws) for gradient in received]
         torch.autograd.backward([weights @ kl, *inputs], [None, *shares])
         means = losses.view(len(searches), self.recipe.draws).mean(dim=1)

@@ -43,6 +43,8 @@ class Recipe:
             most samples of a check replicated; 0 draws none, and the value is the dose that passed.
         rate: The share of samples that replicate at the value, where there is a curve.
         confirm: Fresh samples drawn from what was found, for its rate of replication.
+        averaging: Decay, in [0, 1), of the average of q's parameters over the steps, which is checked and told in place
+            of the latest ones; 0 is the paper's search.
     """
 
     name: str = "custom"
@@ -65,6 +67,7 @@ class Recipe:
     responses: int = 0
     rate: float = 0.95
     confirm: int = 0
+    averaging: float = 0.0
 
     def __post_init__(self) -> None:
         counts = ("max_steps", "draws", "check_every", "window", "check_images", "sampler_steps")
@@ -87,6 +90,12 @@ class Recipe:
         for name in ("first_dose", "responses", "confirm"):
             if getattr(self, name) < 0:
                 raise InvMMError(f"The recipe's {name} is {getattr(self, name)}; it must not be negative.")
+        if not 0 <= self.averaging < 1:
+            raise InvMMError(f"The recipe's averaging is {self.averaging}; it must be at least 0 and below 1.")
+        if self.averaging and self.first_dose:
+            raise InvMMError(
+                "The recipe averages steps by dose, whose path is an average already; leave averaging at 0."
+            )
         if not 0 < self.rate < 1:
             raise InvMMError(f"The recipe's rate is {self.rate}; it must be between 0 and 1.")
         if self.responses and not self.first_dose:

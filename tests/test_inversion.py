@@ -97,6 +97,28 @@ def test_the_known_minimum_is_reached() -> None:
     torch.testing.assert_close(found.noise["logvar"].exp(), v, atol=0.1, rtol=0)
 
 
+def test_the_average_weighs_each_step_by_its_age_and_leaves_the_search_as_it_is(cosine: PixelCosine) -> None:
+    decay, recipe = 0.8, replace(QUICK, max_steps=QUICK.check_every, threshold=2.0)
+    steps: dict[float, list[Tensor]] = {0.0: [], decay: []}
+
+    def searched(averaging: float) -> Result:
+        def watch(searches: Sequence[Search]) -> None:
+            steps[averaging].append(searches[0].latest.parameters()["mu"].detach().clone())
+
+        options = {"recipe": replace(recipe, averaging=averaging), "on_step": watch}
+        return run(Mixture(MEMORIZED), MEMORIZED[:1], cosine, **options)["0"]
+
+    plain, averaged = searched(0.0), searched(decay)
+    assert all(torch.equal(a, b) for a, b in zip(*steps.values(), strict=True))
+    assert torch.equal(plain.noise["mu"], steps[0.0][-1])
+    weights = torch.tensor([decay**age for age in reversed(range(recipe.max_steps))])
+    expected = torch.tensordot(weights / weights.sum(), torch.stack(steps[decay]), 1)
+    torch.testing.assert_close(averaged.noise["mu"], expected)
+    assert averaged.kl is not None
+    assert plain.kl is not None
+    assert averaged.kl < plain.kl
+
+
 def test_company_and_order_do_not_matter(cosine: PixelCosine) -> None:
     """Alone, five together, or in any order: the same bits, since the network is given one image's draws at a time."""
     model = Mixture(MEMORIZED)

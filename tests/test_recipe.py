@@ -59,7 +59,9 @@ def test_the_same_values_are_no_change() -> None:
 
 @pytest.mark.parametrize("key", ["steps", "name", "Draws", ""])
 def test_an_unknown_setting_is_refused(key: str) -> None:
-    with pytest.raises(InvMMError, match=rf"no setting '{key}'; it has check_every, check_images, .*xi\.$") as caught:
+    with pytest.raises(
+        InvMMError, match=rf"no setting '{key}'; it has averaging, check_every, check_images, .*xi\.$"
+    ) as caught:
         DDPM.changed(**{key: 3, "draws": 4})
     assert " name," not in str(caught.value)
 
@@ -102,6 +104,8 @@ def test_an_unknown_sampler_is_refused() -> None:
         ({"responses": 8}, "responses without doses; set first_dose above 0"),
         ({"rate": 1.0}, "rate is 1.0; it must be between 0 and 1"),
         ({"rate": 0.0}, "rate is 0.0; it must be between 0 and 1"),
+        ({"averaging": 1.0}, "averaging is 1.0; it must be at least 0 and below 1"),
+        ({"averaging": 0.9, "first_dose": 2.0}, "leave averaging at 0"),
         ({"first_dose": math.inf}, "first_dose is inf; it must be finite"),
     ],
 )
@@ -145,7 +149,7 @@ def test_several_texts_are_read_together() -> None:
 
 @pytest.mark.parametrize("text", ["draws", "", "steps=3", "=3", "Draws=3", " draws=3"])
 def test_a_text_that_names_no_setting_is_refused(text: str) -> None:
-    with pytest.raises(InvMMError, match=r"is not KEY=VALUE with KEY one of check_every, .*xi\.$") as caught:
+    with pytest.raises(InvMMError, match=r"is not KEY=VALUE with KEY one of averaging, check_every, .*xi\.$") as caught:
         Recipe.parse(["xi=0.5", text])
     assert str(caught.value).startswith(repr(text))
 
