@@ -15,7 +15,7 @@ test: .venv/dev
 lint: .venv/dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" pre-commit run --all-files
 
-# Train the reference model anew: about 45 minutes on 2 CPU cores.
+# Train the reference model anew: about an hour on 2 CPU cores.
 reference: .venv/dev
 	$(INSTALL) --editable ".[reference]"
 	$(BIN)/python benchmarks/train_reference.py
