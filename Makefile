@@ -20,7 +20,7 @@ reference: .venv/dev
 	$(INSTALL) --editable ".[reference]"
 	$(BIN)/python benchmarks/train_reference.py
 
-# Test what the documents claim: about 90 minutes of one CPU core; a second call makes what is missing in runs/evidence.
+# Test what the documents claim: about two hours of one CPU core; a second call makes what is missing in runs/evidence.
 evidence: .venv/dev
 	$(INSTALL) --editable ".[reference]"
 	$(BIN)/python -m benchmarks.evidence

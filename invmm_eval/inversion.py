@@ -301,15 +301,15 @@ class Search:
                 hits[scale], failed.at(scale), _copied(self.noise.parameters()), _copied(self.condition.parameters())
             )
 
-    def go_back(self) -> bool:
-        """Where no check was passed, back to where most samples were replicas; whether there is anything to measure."""
+    def go_back(self) -> Check | None:
+        """The check to measure after: the passed one, or the one with most replicas, to where the search goes back."""
         if self.status is Status.EXHAUSTED and self._path and self._closest:
             _restore(self.noise.parameters(), self._closest.noise, "noise")
             _restore(self.condition.parameters(), self._closest.condition, "condition")
             self._path.resume()
             self.last_check = self._closest.check
-            return True
-        return self.status is Status.REPLICATED
+            return self.last_check
+        return self.last_check if self.status is Status.REPLICATED else None
 
     def measure(self, attempt: Callable[[Trial], list[bool]]) -> None:
         """Fit the dose-response curve, take q to its dose if a check was passed, and confirm it, as the recipe asks.
@@ -319,7 +319,7 @@ class Search:
         """
         recipe = self._engine.recipe
         if self._path and recipe.responses:
-            reached = self._path.nats
+            reached, passed = self._path.nats, self.status is Status.REPLICATED
             furthest = recipe.first_dose * 2.0 ** (recipe.max_steps // recipe.check_every - 1)
             outcomes: tuple[Outcome, ...] = ()
             for _, share in zip(range(recipe.responses // recipe.check_images), cycle(DRAWN_AT), strict=False):
@@ -327,7 +327,6 @@ class Search:
                 outcomes += tuple(map(Outcome, self._path.distances(trial.noise), attempt(trial)))
                 self._path.move(min(Response(outcomes).dose(share).nats, furthest))
             self._response = Response(outcomes)
-            passed = self.status is Status.REPLICATED
             self._path.move(self._response.dose(recipe.rate).nats if passed else reached)
         if recipe.confirm:
             hits = attempt(self.trial(recipe.confirm))
@@ -428,8 +427,8 @@ class _Engine:
         for jobs in self._trials(whole):
             self._isolated(self._complete_check, jobs)
         for search in going:
-            if search.go_back():
-                self._isolated(self._measure, [(search, search.last_check)])
+            if closest := search.go_back():
+                self._isolated(self._measure, [(search, closest)])
         for search in searches:
             search.seconds_steps += (stepped - started) / len(searches)
             search.seconds_checks += (time.perf_counter() - stepped) / len(searches)
@@ -530,9 +529,8 @@ class _Engine:
             )
         )
 
-    def _measure(self, jobs: Sequence[tuple[Search, Check | None]]) -> None:
+    def _measure(self, jobs: Sequence[tuple[Search, Check]]) -> None:
         for search, closest in jobs:
-            assert closest
             search.measure(partial(self._attempt, closest.best_scale))
 
     def _attempt(self, scale: float, trial: Trial) -> list[bool]:

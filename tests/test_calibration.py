@@ -52,7 +52,7 @@ def test_searches_go_to_the_end_and_their_checks_are_complete() -> None:
     [result] = planned(settings={**settings, "stop": False}).run(HELD_OUT[:1])
     assert (stopped.steps, result.steps) == (10, 40)
     assert [point.step for point in result.trace] == [10, 20, 30, 40]
-    assert result.trace[0] == pytest.approx(stopped.trace[0], rel=1e-4)
+    assert result.trace[0] == pytest.approx(stopped.trace[0], rel=1e-6)
     assert result.check is not None
     assert {len(values) for values in result.check.similarities.values()} == {8}
     assert result.status is Status.REPLICATED
