@@ -217,6 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--similarity", default="pixel-cosine")
     parser.add_argument("--similarity-option", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--only", nargs="+", metavar="SETTING", help="some of the rows")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=RUNS)
     parser.add_argument("--json", type=Path)
@@ -244,13 +245,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
             told = {"memorized": len(memorized), "held_out": len(held_out), "config": audits.plan.config, "rows": rows}
             options.json.write_text(json.dumps(told, indent=1) + "\n")
 
-    base = audits.run(Change("all"))
-    add(ratio("seed", base, audits.run(Change("all"), first_seed=options.seeds)))
-    for noise in NOISES:
-        add(ratio("noise", base, audits.run(Change("noise", noise, {"noise": noise}))))
     plan = audits.plan
-    for less, value, more in changes(plan.recipe, plan.threshold, choices["similarity_options"]):
-        add(elastic(less.setting, [audits.run(less), replace(base, value=value), audits.run(more)]))
+    elastics = list(changes(plan.recipe, plan.threshold, choices["similarity_options"]))
+    names = ["seed", "noise", *(less.setting for less, _, _ in elastics)]
+    if unknown := sorted(set(options.only or ()) - set(names)):
+        parser.error(f"there is no row {unknown[0]}; there are {', '.join(names)}")
+    wanted = options.only or names
+    base = audits.run(Change("all"))
+    if "seed" in wanted:
+        add(ratio("seed", base, audits.run(Change("all"), first_seed=options.seeds)))
+    if "noise" in wanted:
+        for noise in NOISES:
+            add(ratio("noise", base, audits.run(Change("noise", noise, {"noise": noise}))))
+    for less, value, more in elastics:
+        if less.setting in wanted:
+            add(elastic(less.setting, [audits.run(less), replace(base, value=value), audits.run(more)]))
     Console().print(table(rows))
 
 
