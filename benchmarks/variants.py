@@ -1,6 +1,6 @@
 """Ways to steady the published estimate, alone and together: what each changes in the value, its scatter and its price.
 
-    python -m benchmarks.variants --json variants.json       # a quarter of an hour of one CPU core
+    python -m benchmarks.variants --json variants.json       # half an hour of one CPU core
 
 On images that the emoji model of the evidence memorized. The search is written here once more, plainly, with
 
@@ -246,7 +246,7 @@ def _price(found: Sequence[Found]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--each", type=int, default=2, help="images of each number of copies")
     parser.add_argument("--root", type=Path, default=ROOT, help="where the evidence is kept")
     parser.add_argument("--json", type=Path)
