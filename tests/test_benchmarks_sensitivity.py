@@ -75,3 +75,19 @@ def test_the_script(tiny_folder: Path, images: Path, tmp_path: Path) -> None:  #
     named = ["seed", "noise", "noise", *sensitivity.SETTINGS, "1 - threshold"]
     assert [row["setting"] for row in found["rows"]] == named
     assert {run["replicated"] for row in found["rows"] for run in row["runs"]} == {0}
+
+
+def test_some_rows_alone(
+    tiny_folder: Path,
+    images: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told = tmp_path / "sensitivity.json"
+    files = ("--memorized", str(images / "a.png"), "--held-out", str(images / "b.png"))
+    asked = ["--model", str(tiny_folder), *files, *SET, "--runs", str(tmp_path / "runs"), "--json", str(told)]
+    sensitivity.main([*asked, "--only", "xi", "seed"])
+    assert [row["setting"] for row in json.loads(told.read_text())["rows"]] == ["seed", "xi"]
+    with pytest.raises(SystemExit):
+        sensitivity.main([*asked, "--only", "side"])
+    assert "there is no row side; there are seed, noise, max_steps" in capsys.readouterr().err
