@@ -30,14 +30,15 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.baselines.counting import counted
-from benchmarks.estimator import FRESH, spread
+from benchmarks.estimator import FRESH, search, spread
+from benchmarks.estimator import Case as Searched
 from benchmarks.evidence import models
 from benchmarks.evidence.audits import BY_DOSE, SHORT
 from benchmarks.evidence.case import FULL, Case
+from benchmarks.evidence.claims.stability import CONFIRMED
 from invmm_eval.auditing import load_backbone
 from invmm_eval.backbone import Backbone
 from invmm_eval.images import Target
-from invmm_eval.inversion import invert, replicate
 from invmm_eval.noise import Noise
 from invmm_eval.noises.gaussian import Gaussian, diagonal
 from invmm_eval.recipe import Recipe
@@ -48,7 +49,6 @@ from invmm_eval.weight import AdaptiveWeight
 
 ROOT = Path(__file__).parents[1] / "runs" / "evidence"
 DOSES = (256, 128, 64)
-CONFIRMED = 0.9
 HALVINGS = 6
 
 
@@ -192,25 +192,17 @@ def varied(backbone: Backbone, target: Target, recipe: Recipe, variant: Variant,
 
 def by_dose(backbone: Backbone, target: Target, recipe: Recipe, seed: int) -> Found:
     """The search by dose."""
-    asked, counter = counted(backbone)
-    similarity = PixelCosine(device=torch.device("cpu"))
-    [result] = invert(asked, [target], similarity, diagonal(), recipe=recipe, seed=seed, micro_batch=128)
-    spent = counter.plain + 3 * counter.differentiated
-    if result.nats is None:
-        return Found("by dose", target.name, seed, None, None, spent)
-    drawn = similarity.embed(replicate(backbone, result, diagonal(), FRESH, recipe=recipe, seed=seed))
-    alike = similarity.compare(drawn, similarity.embed(target.image[None].float() / 255))
-    rate = (alike >= (recipe.threshold or similarity.threshold)).float().mean().item()
-    return Found("by dose", target.name, seed, result.nats, rate, spent)
+    one = search(backbone, Searched(target.name, target, truth=0, plain=0), recipe, seed)
+    return Found("by dose", target.name, seed, one.nats, one.rate, one.forward + 3 * one.with_gradient)
 
 
-def restarted(found: Sequence[Found], least: int = 3) -> list[Found]:
-    """The median of every ``least`` searches of an image, of which there must be more; infinite ones are greatest."""
+def restarted(found: Sequence[Found], size: int = 3) -> list[Found]:
+    """The median of every ``size`` searches of an image; infinite ones are greatest."""
     again = []
     for image in dict.fromkeys(one.image for one in found):
         searches = [one for one in found if one.image == image]
-        for number, group in enumerate(combinations(searches, least)):
-            middle = sorted(group, key=lambda one: math.inf if one.nats is None else one.nats)[least // 2]
+        for number, group in enumerate(combinations(searches, size)):
+            middle = sorted(group, key=lambda one: math.inf if one.nats is None else one.nats)[size // 2]
             spent = sum(one.evaluations for one in group)
             again.append(Found(f"{found[0].variant}, restarts", image, number, middle.nats, middle.rate, spent))
     return again
