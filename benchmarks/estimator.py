@@ -26,16 +26,17 @@ from scipy.stats import spearmanr
 
 from benchmarks import exact
 from benchmarks.baselines.counting import counted
-from invmm_eval.auditing import load_backbone
-from invmm_eval.backbone import Backbone
-from invmm_eval.demo import choose
-from invmm_eval.images import Target, prepare
-from invmm_eval.inversion import invert, replicate
-from invmm_eval.noises.gaussian import diagonal
+from invmm_eval.audits.auditing import load_backbone
+from invmm_eval.audits.images import prepare
+from invmm_eval.cli.demo import choose
+from invmm_eval.models.backbone import Backbone
+from invmm_eval.noise.gaussian import diagonal
 from invmm_eval.recipe import DDPM, DEMO, Recipe, by_dose
 from invmm_eval.reference import MODEL, pictures, plain_samples
-from invmm_eval.response import Share
-from invmm_eval.similarities.pixel_cosine import PixelCosine
+from invmm_eval.search.inversion import invert, replicate
+from invmm_eval.search.target import Target
+from invmm_eval.similarity.pixel_cosine import PixelCosine
+from invmm_eval.statistics.response import Share
 
 FRESH = 64
 """Samples from what was found, to confirm it."""

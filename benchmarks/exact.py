@@ -4,9 +4,9 @@
 
 The model is a mixture of pictures with known weights p_k and its best denoiser in closed form, so plain sampling gives
 picture k with probability p_k. Whatever q is, KL(q || N(0, I)) >= d(r || p_k), where r is the rate at which noise from
-q replicates (:mod:`invmm_eval.bound`). It is the least that any search could find. Printed for each picture: p_k, its
-share among plain samples, the KL found, the rate of fresh samples from the q that was found, the bound at that rate,
-and how many times the bound was spent.
+q replicates (:mod:`invmm_eval.statistics.bound`). It is the least that any search could find. Printed for each
+picture: p_k, its share among plain samples, the KL found, the rate of fresh samples from the q that was found, the
+bound at that rate, and how many times the bound was spent.
 """
 
 import argparse
@@ -22,14 +22,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from invmm_eval.bound import least_kl
-from invmm_eval.inversion import invert, replicate
-from invmm_eval.noises.gaussian import diagonal
+from invmm_eval.noise.gaussian import diagonal
 from invmm_eval.recipe import DDPM, Recipe
-from invmm_eval.result import Status
-from invmm_eval.sampling import sample
-from invmm_eval.similarities.pixel_cosine import PixelCosine
-from tests.exact import Mixture, pictures, targets
+from invmm_eval.search.inversion import invert, replicate
+from invmm_eval.search.result import Status
+from invmm_eval.search.sampling import sample
+from invmm_eval.similarity.pixel_cosine import PixelCosine
+from invmm_eval.statistics.bound import least_kl
+from tests.helpers.exact import Mixture, pictures, targets
 
 SHAPE = (1, 8, 8)
 WEIGHTS = (0.5, 0.2, 0.1, 0.03, 0.01, 0.003, 0.001)

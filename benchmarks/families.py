@@ -57,16 +57,16 @@ from transformers import (
     T5Tokenizer,
 )
 
-from invmm_eval.auditing import load_backbone, make_plan
-from invmm_eval.autoencoder import Autoencoder
-from invmm_eval.demo import DOSES, auc, choose
-from invmm_eval.images import Source, prepare
-from invmm_eval.progress import Bar
+from invmm_eval.audits.auditing import load_backbone, make_plan
+from invmm_eval.audits.images import Source, prepare
+from invmm_eval.cli.demo import DOSES, auc, choose
+from invmm_eval.cli.progress import Bar
+from invmm_eval.models.autoencoder import Autoencoder
+from invmm_eval.models.schedule import broadcast
 from invmm_eval.recipe import Recipe
 from invmm_eval.reference import MODEL, THRESHOLD
 from invmm_eval.reference import pictures as reference_pictures
-from invmm_eval.result import Result, Status
-from invmm_eval.schedule import broadcast
+from invmm_eval.search.result import Result, Status
 from invmm_eval.testing.tiny import tiny_clip_tokenizer, tiny_t5_tokenizer
 
 CACHE = Path(__file__).parents[1] / "runs" / "families"

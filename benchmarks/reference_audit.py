@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from invmm_eval.auditing import load_backbone, make_plan
-from invmm_eval.demo import DOSES, MICRO_BATCH, auc, choose
-from invmm_eval.images import Source
-from invmm_eval.progress import Bar
+from invmm_eval.audits.auditing import load_backbone, make_plan
+from invmm_eval.audits.images import Source
+from invmm_eval.cli.demo import DOSES, MICRO_BATCH, auc, choose
+from invmm_eval.cli.progress import Bar
 from invmm_eval.recipe import Recipe
 from invmm_eval.reference import MODEL, THRESHOLD, pictures, plain_samples
-from invmm_eval.result import Result, Status
+from invmm_eval.search.result import Result, Status
 
 
 def audit(options: argparse.Namespace, seed: int, console: Console) -> dict[str, Any]:

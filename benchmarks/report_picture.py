@@ -9,12 +9,12 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from invmm_eval.auditing import load_backbone, make_plan
-from invmm_eval.demo import MICRO_BATCH, choose
-from invmm_eval.images import Source
+from invmm_eval.audits.auditing import load_backbone, make_plan
+from invmm_eval.audits.images import Source
+from invmm_eval.cli.demo import MICRO_BATCH, choose
 from invmm_eval.reference import MODEL, THRESHOLD, pictures
-from invmm_eval.report import report
-from tests.browser import screenshot, start
+from invmm_eval.reports import report
+from tests.helpers.browser import screenshot, start
 
 ROOT = Path(__file__).resolve().parents[1]
 DOSES = (256, 64, 0)

@@ -25,14 +25,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from invmm_eval.auditing import Choices, load_backbone, make_plan
-from invmm_eval.backbone import Backbone
-from invmm_eval.cli import pairs
-from invmm_eval.demo import MICRO_BATCH
-from invmm_eval.images import Source, find_images
+from invmm_eval.audits.auditing import Choices, load_backbone, make_plan
+from invmm_eval.audits.images import Source, find_images
+from invmm_eval.cli.commands import pairs
+from invmm_eval.cli.demo import MICRO_BATCH
+from invmm_eval.models.backbone import Backbone
 from invmm_eval.recipe import Recipe
 from invmm_eval.reference import MODEL, THRESHOLD, pictures
-from invmm_eval.result import Result, Status
+from invmm_eval.search.result import Result, Status
 
 RUNS = Path(__file__).parents[1] / "runs" / "sensitivity"
 SETTINGS = (

@@ -43,20 +43,21 @@ from rich.console import Console
 from rich.table import Table
 from torch import Generator, Tensor, nn
 
-from invmm_eval.auditing import Plan, find_device, load_backbone, make_plan
-from invmm_eval.backbone import Backbone
-from invmm_eval.check import Trial, check
-from invmm_eval.condition import Condition, Context, join, repeat
-from invmm_eval.demo import choose
-from invmm_eval.images import Target, prepare
-from invmm_eval.inversion import _generator as generator
-from invmm_eval.inversion import invert
+from invmm_eval.audits.auditing import Plan, find_device, load_backbone, make_plan
+from invmm_eval.audits.images import prepare
+from invmm_eval.cli.demo import choose
+from invmm_eval.models.backbone import Backbone
+from invmm_eval.models.condition import Condition, Context, join, repeat
+from invmm_eval.models.schedule import broadcast
 from invmm_eval.noise import Noise
 from invmm_eval.recipe import Recipe
 from invmm_eval.reference import MODEL, Picture, pictures
-from invmm_eval.result import Result, Status
-from invmm_eval.schedule import broadcast
-from invmm_eval.weight import AdaptiveWeight
+from invmm_eval.search.check import Trial, check
+from invmm_eval.search.inversion import _generator as generator
+from invmm_eval.search.inversion import invert
+from invmm_eval.search.result import Result, Status
+from invmm_eval.search.target import Target
+from invmm_eval.search.weight import AdaptiveWeight
 
 
 class Counted:

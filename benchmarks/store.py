@@ -22,9 +22,9 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.table import Table
 
-from invmm_eval.check import Check
-from invmm_eval.result import Point, Result, Status
-from invmm_eval.store import Store, read
+from invmm_eval.audits.store import Store, read
+from invmm_eval.search.check import Check
+from invmm_eval.search.result import Point, Result, Status
 
 
 def simulate(folder: Path, rows: int) -> float:

@@ -36,16 +36,16 @@ from benchmarks.evidence import models
 from benchmarks.evidence.audits import BY_DOSE, SHORT
 from benchmarks.evidence.case import FULL, Case
 from benchmarks.evidence.claims.stability import CONFIRMED
-from invmm_eval.auditing import load_backbone
-from invmm_eval.backbone import Backbone
-from invmm_eval.images import Target
+from invmm_eval.audits.auditing import load_backbone
+from invmm_eval.models.backbone import Backbone
+from invmm_eval.models.schedule import broadcast
 from invmm_eval.noise import Noise
-from invmm_eval.noises.gaussian import Gaussian, diagonal
+from invmm_eval.noise.gaussian import Gaussian, diagonal
 from invmm_eval.recipe import Recipe
-from invmm_eval.sampling import sample
-from invmm_eval.schedule import broadcast
-from invmm_eval.similarities.pixel_cosine import PixelCosine
-from invmm_eval.weight import AdaptiveWeight
+from invmm_eval.search.sampling import sample
+from invmm_eval.search.target import Target
+from invmm_eval.search.weight import AdaptiveWeight
+from invmm_eval.similarity.pixel_cosine import PixelCosine
 
 ROOT = Path(__file__).parents[1] / "runs" / "evidence"
 DOSES = (256, 128, 64)

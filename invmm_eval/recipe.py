@@ -37,7 +37,7 @@ class Recipe:
         threshold: Similarity from which on an image passes (beta); None takes the similarity's own.
         stop: Whether a search ends at the first check it passes. Where not, it takes all steps, and its checks are
             made completely, so that its trace tells the score of each.
-        first_dose: Above 0 the search is by dose (:mod:`invmm_eval.dose`): the KL is held at this many nats over all
+        first_dose: Above 0 the search is by dose (``search.dose``): the KL is held at this many nats over all
             dimensions, and doubled after each check that fails; the weight is to be 0. 0 is the paper's search.
         responses: Samples drawn for the dose-response curve after the check that was passed, or, if none was, where
             most samples of a check replicated; 0 draws none, and the value is the dose that passed.

@@ -8,8 +8,8 @@ import pytest
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 
-from invmm_eval.similarities.pixel_cosine import PixelCosine
-from invmm_eval.similarities.sscd import WEIGHTS_VARIABLE
+from invmm_eval.similarity.pixel_cosine import PixelCosine
+from invmm_eval.similarity.sscd import WEIGHTS_VARIABLE
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 torch.set_num_threads(1)

@@ -8,13 +8,13 @@ import pytest
 import torch
 from diffusers import DDIMPipeline
 
-from invmm_eval.auditing import load_backbone, make_plan
-from invmm_eval.demo import auc, choose
-from invmm_eval.images import Source, prepare
+from invmm_eval.audits.auditing import load_backbone, make_plan
+from invmm_eval.audits.images import Source, prepare
+from invmm_eval.cli.demo import auc, choose
 from invmm_eval.reference import MODEL, THRESHOLD, pictures, plain_samples
-from invmm_eval.result import Status
-from invmm_eval.sampling import sample
-from invmm_eval.similarities.pixel_cosine import PixelCosine
+from invmm_eval.search.result import Status
+from invmm_eval.search.sampling import sample
+from invmm_eval.similarity.pixel_cosine import PixelCosine
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from invmm_eval.backbone import Backbone
-from invmm_eval.condition import Context
-from invmm_eval.sampling import chunks
-from invmm_eval.schedule import Schedule
+from invmm_eval.models.backbone import Backbone
+from invmm_eval.models.condition import Context
+from invmm_eval.models.schedule import Schedule
+from invmm_eval.search.sampling import chunks
 
 ROWS = 256
 """At most so many rows go through the network at once."""

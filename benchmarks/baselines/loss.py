@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.baselines.counting import estimate, time_at
-from invmm_eval.backbone import Backbone
+from invmm_eval.models.backbone import Backbone
 
 
 def score(backbone: Backbone, images: Tensor, *, share: float, draws: int = 16, seed: int = 0) -> Tensor:

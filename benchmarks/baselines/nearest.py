@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.baselines.counting import ROWS
-from invmm_eval.backbone import Backbone
-from invmm_eval.sampling import sample
+from invmm_eval.models.backbone import Backbone
+from invmm_eval.search.sampling import sample
 from invmm_eval.similarity import Similarity
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.baselines.counting import estimate, time_at
-from invmm_eval.backbone import Backbone
+from invmm_eval.models.backbone import Backbone
 
 
 def score(backbone: Backbone, images: Tensor, *, share: float) -> Tensor:

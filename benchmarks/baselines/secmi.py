@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.baselines.counting import ddim
-from invmm_eval.backbone import Backbone
+from invmm_eval.models.backbone import Backbone
 
 
 def score(backbone: Backbone, images: Tensor, *, steps: int = 100, to: int = 10) -> Tensor:

@@ -11,8 +11,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from invmm_eval.backbone import Backbone
-from invmm_eval.condition import join
+from invmm_eval.models.backbone import Backbone
+from invmm_eval.models.condition import join
 
 
 @torch.no_grad()

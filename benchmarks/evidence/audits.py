@@ -12,13 +12,13 @@ from benchmarks.baselines.counting import counted
 from benchmarks.evidence import models
 from benchmarks.evidence.data import Data
 from benchmarks.evidence.keep import kept
-from invmm_eval.auditing import Plan, load_backbone, make_plan
-from invmm_eval.bound import RATE
-from invmm_eval.images import Source
-from invmm_eval.inversion import replicate
+from invmm_eval.audits.auditing import Plan, load_backbone, make_plan
+from invmm_eval.audits.images import Source
 from invmm_eval.recipe import DDPM, Recipe, by_dose
-from invmm_eval.response import HALF
-from invmm_eval.result import Result, Status
+from invmm_eval.search.inversion import replicate
+from invmm_eval.search.result import Result, Status
+from invmm_eval.statistics.bound import RATE
+from invmm_eval.statistics.response import HALF
 
 BATCH, ROWS = 16, 128
 """Images searched together, and rows that go through the network at once."""

@@ -15,9 +15,9 @@ from benchmarks.baselines.counting import counted
 from benchmarks.evidence.audits import SHORT, Procedure
 from benchmarks.evidence.case import Case
 from benchmarks.evidence.keep import kept
-from invmm_eval.auditing import load_backbone
-from invmm_eval.backbone import Backbone
-from invmm_eval.similarities.pixel_cosine import PixelCosine
+from invmm_eval.audits.auditing import load_backbone
+from invmm_eval.models.backbone import Backbone
+from invmm_eval.similarity.pixel_cosine import PixelCosine
 
 SHARES = (0.1, 0.2, 0.3, 0.5, 0.7)
 """Times of the loss, of the way to the noisiest."""

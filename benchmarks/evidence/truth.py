@@ -18,8 +18,8 @@ from benchmarks.baselines import nearest
 from benchmarks.evidence import models
 from benchmarks.evidence.data import Data
 from benchmarks.evidence.keep import kept
-from invmm_eval.auditing import load_backbone
-from invmm_eval.similarities.pixel_cosine import PixelCosine
+from invmm_eval.audits.auditing import load_backbone
+from invmm_eval.similarity.pixel_cosine import PixelCosine
 
 CONFIDENCE = 0.95
 LEAST_THRESHOLD = 0.9

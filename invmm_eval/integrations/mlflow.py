@@ -27,7 +27,7 @@ from PIL import Image
 from invmm_eval.errors import InvMMError
 
 if TYPE_CHECKING:
-    from invmm_eval.findings import Findings
+    from invmm_eval.reports.findings import Findings
 
 MODEL_TYPE = "diffusion"
 """What mlflow's ``model_type`` must say."""
@@ -59,7 +59,7 @@ class InvMMEvaluator(ModelEvaluator):  # type: ignore[misc]
             dataset: Its first feature holds the images: files, folders, ``dataset:NAME[:split[:column]]``, contents of
                 files, arrays, or what :class:`datasets.Image` stores.
             run_id: The run to log to.
-            evaluator_config: ``model`` and the other arguments of :func:`invmm_eval.auditing.audit`, where ``captions``
+            evaluator_config: ``model`` and the other arguments of :func:`invmm_eval.audit`, where ``captions``
                 may also name a feature. With ``names``, names, prompts and errors of images are logged, with
                 ``pictures``, images and samples are: both may be private, and are kept back otherwise.
             model: None; mlflow takes no pipeline of diffusers.
@@ -76,8 +76,8 @@ class InvMMEvaluator(ModelEvaluator):  # type: ignore[misc]
                 "mlflow's own model cannot be a diffusion pipeline: leave it out, and give a folder, a Hub id or a "
                 'loaded pipeline as evaluator_config={"model": ...}.'
             )
-        from invmm_eval.auditing import audit, summarize
-        from invmm_eval.findings import find
+        from invmm_eval.audits.auditing import audit, summarize
+        from invmm_eval.reports.findings import find
 
         chosen = dict(evaluator_config)
         names, pictures = chosen.pop("names", False), chosen.pop("pictures", False)
@@ -105,8 +105,8 @@ def _images(features: Any, captions: Any) -> tuple[list[Any], Any]:
 
 def _log(findings: "Findings", folder: Path, run_id: str, *, pictures: bool) -> dict[str, EvaluationArtifact]:
     """Write the findings into a folder, and log them."""
-    from invmm_eval.card import addition
-    from invmm_eval.report.page import write_page
+    from invmm_eval.reports.card import addition
+    from invmm_eval.reports.html.page import write_page
 
     folder.mkdir()
     write_page(findings, folder / "report.html", pictures=pictures)
@@ -131,7 +131,7 @@ def _log(findings: "Findings", folder: Path, run_id: str, *, pictures: bool) -> 
 
 def _gallery(findings: "Findings") -> pandas.DataFrame:
     """Images beside their samples, one row a guidance scale, as mlflow shows pictures in a table."""
-    from invmm_eval.card import sheet
+    from invmm_eval.reports.card import sheet
 
     shown = [result for result in findings.results if result.check][:GALLERY]
     return pandas.DataFrame(

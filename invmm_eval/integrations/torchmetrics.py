@@ -26,9 +26,10 @@ from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from invmm_eval.auditing import Choices, load_backbone, make_plan
+from invmm_eval.audits.auditing import Choices, load_backbone, make_plan
+from invmm_eval.audits.images import Source, find_images, prepare
 from invmm_eval.errors import InvMMError
-from invmm_eval.images import Source, Target, find_images, prepare
+from invmm_eval.search.target import Target
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class InvMM(Metric):
         backbone_options: For the backbone, such as ``prompt_mode``. Images have no captions here.
         batch_size: Images searched together.
         micro_batch: At most so many rows go through the network at once; None takes one image's draws.
-        **kwargs: Similarity, noise family, recipe, settings and seed, as :class:`invmm_eval.auditing.Choices` has them;
+        **kwargs: Similarity, noise family, recipe, settings and seed, as ``Choices`` has them;
             all others are those of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -92,7 +93,7 @@ class InvMM(Metric):
 
         Args:
             images: A batch, uint8 or floats in [0, 1], as one tensor ``(n, C, H, W)`` or array ``(n, H, W, C)``; or a
-                list of images, a folder or a data set, as :func:`invmm_eval.auditing.audit` takes them.
+                list of images, a folder or a data set, as :func:`invmm_eval.audits.auditing.audit` takes them.
 
         Raises:
             InvMMError: An image cannot be read.

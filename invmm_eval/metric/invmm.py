@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from invmm_eval.auditing import Choices, load_backbone, make_plan, summarize
-from invmm_eval.backbone import Backbone
-from invmm_eval.images import Source, find_images, prepare, with_captions
+from invmm_eval.audits.auditing import Choices, load_backbone, make_plan, summarize
+from invmm_eval.audits.images import Source, find_images, prepare, with_captions
+from invmm_eval.models.backbone import Backbone
 
 _CITATION = """\
 @inproceedings{ma2025inversion,

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from huggingface_hub import SpaceCardData
 
-from invmm_eval.card import TEMPLATES
+from invmm_eval.audits.store import picture_of
 from invmm_eval.errors import InvMMError
-from invmm_eval.findings import Findings
 from invmm_eval.metric import MODULE
-from invmm_eval.store import picture_of
+from invmm_eval.reports.card import TEMPLATES
+from invmm_eval.reports.findings import Findings
 
 NAME = "invmm"
 """What a Space must be called: evaluate looks in it for a module of its own name."""

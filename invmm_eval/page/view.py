@@ -12,11 +12,11 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 from torch import Tensor
 
-from invmm_eval.check import Check
-from invmm_eval.findings import WORDS, Findings, meaning
-from invmm_eval.inversion import Search
-from invmm_eval.result import Result, Status
-from invmm_eval.store import cut
+from invmm_eval.audits.store import cut
+from invmm_eval.reports.findings import WORDS, Findings, meaning
+from invmm_eval.search.check import Check
+from invmm_eval.search.inversion import Search
+from invmm_eval.search.result import Result, Status
 
 SIDE = 160
 """The largest side of a picture that is shown; smaller ones keep their pixels."""

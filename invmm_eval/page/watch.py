@@ -4,10 +4,10 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from threading import Event
 
-from invmm_eval.auditing import Plan
-from invmm_eval.images import Source
-from invmm_eval.inversion import Search
-from invmm_eval.result import Result
+from invmm_eval.audits.auditing import Plan
+from invmm_eval.audits.images import Source
+from invmm_eval.search.inversion import Search
+from invmm_eval.search.result import Result
 
 
 def watch(

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from invmm_eval.backbone import Backbone
-from invmm_eval.condition import Condition, Context
+from invmm_eval.models.backbone import Backbone
+from invmm_eval.models.condition import Condition, Context
+from invmm_eval.models.schedule import Schedule, broadcast
 from invmm_eval.recipe import Recipe
-from invmm_eval.sampling import sample
-from invmm_eval.schedule import Schedule, broadcast
+from invmm_eval.search.sampling import sample
 from invmm_eval.testing.promises import (
     hold_leaves,
     hold_members,

@@ -14,8 +14,8 @@ from benchmarks.evidence.keep import kept
 from benchmarks.evidence.measures import quantiles
 from benchmarks.evidence.truth import clopper_pearson
 from benchmarks.exact import Found
-from invmm_eval.bound import least_kl
-from invmm_eval.result import Status
+from invmm_eval.search.result import Status
+from invmm_eval.statistics.bound import least_kl
 
 MODELS = {0.0: "Dirac mixture", 0.2: "Gaussian mixture"}
 """By the spread of what is around each picture."""

@@ -16,8 +16,8 @@ from benchmarks.evidence.claim import Claim, Finding, Table
 from benchmarks.evidence.detectors import MEMBERSHIP, NEAREST, Scored, ours, scored
 from benchmarks.evidence.keep import kept
 from benchmarks.evidence.measures import auc, tpr
-from invmm_eval.auditing import load_backbone, make_plan
-from invmm_eval.similarities.pixel_cosine import PixelCosine
+from invmm_eval.audits.auditing import load_backbone, make_plan
+from invmm_eval.similarity.pixel_cosine import PixelCosine
 
 GUIDED = Path(__file__).parents[3] / "tests" / "data" / "stable-diffusion"
 """A text-guided model of benchmarks/families.py, six of whose pictures were repeated 64 times."""

@@ -15,7 +15,7 @@ from benchmarks.evidence.case import Case
 from benchmarks.evidence.claim import COLOURS, Claim, Finding, Table, at_least, at_most, listed, save, told
 from benchmarks.evidence.data import DOSES
 from benchmarks.evidence.measures import auc, quantiles, rank_correlation
-from invmm_eval.bound import least_kl
+from invmm_eval.statistics.bound import least_kl
 
 COUNTED = 4
 """Copies among the plain samples from which on a rate is taken for the calibration."""

@@ -27,7 +27,8 @@ from transformers import (
     ViTModel,
 )
 
-from invmm_eval import InvMMError, Similarity
+from invmm_eval import InvMMError
+from invmm_eval.plugin import Similarity
 from invmm_eval.testing import check_similarity
 
 torch.set_num_threads(1)

@@ -11,8 +11,9 @@ from invmm_flux import register_backbones
 from invmm_flux.backbone import HIDDEN, POOLED, Flux
 from torch import Generator, Tensor
 
-from invmm_eval import Backbone, Context, InvMMError
-from invmm_eval.sampling import sample
+from invmm_eval import InvMMError
+from invmm_eval.plugin import Backbone, Context
+from invmm_eval.search.sampling import sample
 from invmm_eval.testing import check_backbone, tiny
 
 torch.set_num_threads(1)

@@ -11,8 +11,9 @@ from invmm_pixart import register_backbones
 from invmm_pixart.backbone import HIDDEN, MASK, PixArt
 from torch import Generator, Tensor, nn
 
-from invmm_eval import Backbone, Context, InvMMError
-from invmm_eval.sampling import sample
+from invmm_eval import InvMMError
+from invmm_eval.plugin import Backbone, Context
+from invmm_eval.search.sampling import sample
 from invmm_eval.testing import check_backbone, tiny
 
 torch.set_num_threads(1)

@@ -10,7 +10,8 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from invmm_score_sde.backbone import ScoreSDE, VarianceExploding
 from torch import Tensor
 
-from invmm_eval import Backbone, InvMMError, Schedule
+from invmm_eval import InvMMError
+from invmm_eval.plugin import Backbone, Schedule
 from invmm_eval.testing import check_backbone
 
 S_MIN, S_MAX = 0.02, 50.0

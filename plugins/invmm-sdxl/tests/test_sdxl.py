@@ -10,8 +10,9 @@ from invmm_sdxl import register_backbones
 from invmm_sdxl.backbone import HIDDEN, POOLED, StableDiffusionXL
 from torch import Generator, Tensor
 
-from invmm_eval import Backbone, Context, InvMMError
-from invmm_eval.sampling import sample
+from invmm_eval import InvMMError
+from invmm_eval.plugin import Backbone, Context
+from invmm_eval.search.sampling import sample
 from invmm_eval.testing import check_backbone, tiny
 
 torch.set_num_threads(1)

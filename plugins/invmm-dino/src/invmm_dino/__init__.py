@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from invmm_eval import SimilarityMaker, hookimpl, lazy
+from invmm_eval.plugin import SimilarityMaker, hookimpl, lazy
 
 invmm_eval_api = 1
 

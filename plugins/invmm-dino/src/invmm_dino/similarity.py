@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 from transformers import AutoImageProcessor, AutoModel, CLIPModel, Dinov2Model
 
-from invmm_eval import InvMMError
+from invmm_eval.plugin import InvMMError
 
 _BATCH = 32
 _FEATURES: dict[type, Callable[..., Any]] = {CLIPModel: CLIPModel.get_image_features, Dinov2Model: Dinov2Model.__call__}

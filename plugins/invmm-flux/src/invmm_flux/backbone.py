@@ -13,7 +13,7 @@ from diffusers import FluxPipeline
 from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from invmm_eval import (
+from invmm_eval.plugin import (
     STABLE_DIFFUSION_3,
     Autoencoder,
     Condition,

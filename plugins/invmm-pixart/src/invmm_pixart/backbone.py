@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from invmm_eval import (
+from invmm_eval.plugin import (
     STABLE_DIFFUSION,
     Autoencoder,
     Condition,

@@ -14,8 +14,17 @@ import torch
 from diffusers import ScoreSdeVePipeline
 from torch import Generator, Tensor
 
-from invmm_eval import Condition, Context, InvMMError, Recipe, Unconditional, broadcast, frozen, load_pipeline
-from invmm_eval.recipe import DDPM
+from invmm_eval.plugin import (
+    DDPM,
+    Condition,
+    Context,
+    InvMMError,
+    Recipe,
+    Unconditional,
+    broadcast,
+    frozen,
+    load_pipeline,
+)
 
 
 class VarianceExploding:

@@ -11,7 +11,7 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
-from invmm_eval import (
+from invmm_eval.plugin import (
     STABLE_DIFFUSION_3,
     Autoencoder,
     Condition,

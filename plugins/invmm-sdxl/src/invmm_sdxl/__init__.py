@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from invmm_eval import BackboneEntry, hookimpl, lazy
+from invmm_eval.plugin import BackboneEntry, hookimpl, lazy
 
 invmm_eval_api = 1
 

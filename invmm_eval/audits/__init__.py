@@ -1,0 +1,1 @@
+"""Many images: planned, run, kept and resumed."""

@@ -1,0 +1,129 @@
+"""``results.jsonl``: a line an image, of which a few columns are read at once and the rest when it is asked for.
+
+A million lines are gigabytes; their columns, read by pyarrow, take seconds and little memory.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import json as arrow_json
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.search.result import Status
+
+Span = tuple[int, int]
+"""From where to where a line goes in its file, in bytes."""
+
+_BLOCK = 1 << 24
+COLUMNS = pa.schema(
+    [
+        ("index", pa.int64()),
+        *((name, pa.string()) for name in ("name", "digest", "caption", "status")),
+        ("finished", pa.timestamp("ms", "UTC")),
+    ]
+)
+"""What is read at once."""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The complete lines of ``results.jsonl``.
+
+    Attributes:
+        path: The file.
+        ends: Where each line ends, after a first 0.
+        columns: What they say in :data:`COLUMNS`.
+    """
+
+    path: Path
+    ends: NDArray[np.int64]
+    columns: pa.Table
+
+    @classmethod
+    def read(cls, path: Path) -> "Lines":
+        """Read them all, without holding more than a part of the file.
+
+        Raises:
+            InvMMError: A line is damaged.
+            OSError: The file cannot be read.
+        """
+        ends, tables = [np.zeros(1, np.int64)], [COLUMNS.empty_table()]
+        with path.open("rb") if path.exists() else BytesIO() as file:
+            rest = b""
+            while block := file.read(_BLOCK):
+                whole, newline, rest = (rest + block).rpartition(b"\n")
+                if newline:
+                    breaks = np.flatnonzero(np.frombuffer(whole + newline, np.uint8) == ord("\n")) + 1
+                    table = _parsed(whole + newline, longest=int(np.diff(breaks, prepend=0).max()))
+                    if table is None or len(table) != len(breaks):
+                        _blame(path, whole, sum(map(len, tables)))
+                    ends.append(ends[-1][-1] + breaks)
+                    tables.append(table)
+        return cls(path, np.concatenate(ends), pa.concat_tables(tables))
+
+    def span(self, number: int) -> Span:
+        """Where a line is."""
+        return int(self.ends[number]), int(self.ends[number + 1])
+
+
+class Rows(Sequence[Mapping[str, Any]]):
+    """Lines in some order, each read when it is looked at."""
+
+    def __init__(self, lines: Lines, order: Sequence[int]) -> None:
+        self._lines = lines
+        self._order = order
+
+    @overload
+    def __getitem__(self, at: int) -> Mapping[str, Any]: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> "Rows": ...
+
+    def __getitem__(self, at: int | slice) -> "Mapping[str, Any] | Rows":
+        if isinstance(at, slice):
+            return Rows(self._lines, self._order[at])
+        return line_at(self._lines.path, self._lines.span(self._order[at]))
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+
+def line_at(path: Path, span: Span) -> dict[str, Any]:
+    """All that one line says."""
+    start, end = span
+    with path.open("rb") as file:
+        file.seek(start)
+        return dict(json.loads(file.read(end - start)))
+
+
+def _parsed(lines: bytes, longest: int) -> pa.Table | None:
+    """:data:`COLUMNS` of some lines, None where they are not what a run writes."""
+    reading = arrow_json.ReadOptions(block_size=max(longest, 1 << 20))
+    options = arrow_json.ParseOptions(explicit_schema=COLUMNS, unexpected_field_behavior="ignore")
+    try:
+        table = arrow_json.read_json(pa.BufferReader(lines), reading, options)
+        table.validate(full=True)
+    except pa.ArrowInvalid:
+        return None
+    known = set(table["status"].unique().to_pylist()) <= set(Status)
+    nulls = sum(table[name].null_count for name in ("index", "name", "digest", "finished"))
+    return table if known and not nulls else None
+
+
+def _blame(path: Path, lines: bytes, before: int) -> None:
+    """Tell the first damaged one of some lines.
+
+    Raises:
+        InvMMError: Always.
+    """
+    number = next(
+        n for n, line in enumerate(lines.split(b"\n"), start=before + 1) if len(_parsed(line, len(line)) or ()) != 1
+    )
+    raise InvMMError(f"Line {number} of {path} is damaged; remove it, and its image is measured again.")

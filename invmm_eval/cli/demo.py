@@ -1,0 +1,135 @@
+"""The demo: audit the reference model, and hold the result against what is known of its training set."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from invmm_eval.audits.auditing import load_backbone, make_plan
+from invmm_eval.audits.images import Source
+from invmm_eval.cli.progress import Bar
+from invmm_eval.reference import MODEL, THRESHOLD, Picture, pictures
+from invmm_eval.reports.terminal import results_table
+from invmm_eval.search.result import Result, Status
+
+DOSES = (256, 64, 16, 4, 1)
+PER_DOSE = 3
+HELD_OUT = 6
+MICRO_BATCH = 64
+"""A small network is quicker with many rows at once."""
+
+
+def choose(known: Sequence[Picture], *, per_dose: int = PER_DOSE, held_out: int = HELD_OUT) -> list[Picture]:
+    """The first pictures of each dose, and some held out."""
+    wanted = dict.fromkeys(DOSES, per_dose) | {0: held_out}
+    return [picture for dose, count in wanted.items() for picture in [p for p in known if p.copies == dose][:count]]
+
+
+def auc(memorized: Sequence[Result], others: Sequence[Result]) -> float:
+    """The chance that a memorized image's InvMM is below another's, ties counting one half."""
+    below = [(a.invmm < b.invmm) + (a.invmm == b.invmm) / 2 for a in memorized for b in others]
+    return sum(below) / len(below)
+
+
+def run_demo(
+    folder: Path,
+    *,
+    recipe: str,
+    settings: Mapping[str, Any],
+    seed: int,
+    batch_size: int,
+    device: str | None,
+    out: Console,
+    err: Console,
+) -> None:
+    """Audit pictures of each dose and held-out ones; print a table and the AUC, and write a picture.
+
+    Args:
+        folder: Where the results and ``replicas.png`` go.
+        recipe: ``demo``, ``dose`` or ``paper``.
+        settings: Changes to the recipe.
+        seed: Of the run.
+        batch_size: Images searched together.
+        device: None takes CUDA where there is one, else the CPU.
+        out: Where the table goes.
+        err: Where the progress goes.
+
+    Raises:
+        InvMMError: The folder cannot be used, or a setting does not exist.
+    """
+    chosen = choose(pictures())
+    plan = make_plan(
+        load_backbone(MODEL, device=device),
+        MODEL,
+        similarity="pixel-cosine",
+        recipe=recipe,
+        settings={"threshold": THRESHOLD, **settings},
+        seed=seed,
+    )
+    err.print(
+        f"Auditing the reference model with {len(chosen)} pictures whose copies in its training set are known, by the "
+        f"recipe {plan.recipe.name!r}.",
+        soft_wrap=True,
+    )
+    with Bar(len(chosen), err) as bar:
+        measured = plan.run(
+            [Source(picture.name, picture.image) for picture in chosen],
+            out=folder,
+            batch_size=batch_size,
+            micro_batch=MICRO_BATCH,
+            on_step=bar.on_step,
+        )
+        results = sorted(bar.over(measured), key=lambda result: result.index)
+    copies = {picture.name: picture.copies for picture in chosen}
+    out.print(results_table(results, copies))
+    most, held_out = ([r for r in results if copies[r.name] == dose] for dose in (DOSES[0], 0))
+    out.print(f"AUC, pictures repeated {DOSES[0]} times against held-out ones: {auc(most, held_out):.2f}")
+    draw(chosen, results).savefig(folder / "replicas.png", dpi=120)
+    out.print(f"Each picture beside what the model made from the noise that was found: {folder / 'replicas.png'}")
+
+
+def draw(chosen: Sequence[Picture], results: Sequence[Result]) -> Figure:
+    """Each picture with its verdict, and its samples beside it."""
+    columns = 2
+    rows = -(-len(chosen) // columns)
+    figure = Figure(figsize=(13, 0.62 * rows + 0.6), layout="constrained")
+    figure.suptitle("Picture, and samples from the noise found for it: replicas where it was memorized")
+    axes = np.atleast_2d(figure.subplots(rows, columns))
+    for axis in axes.flat:
+        axis.axis("off")
+    for position, (picture, result) in enumerate(zip(chosen, results, strict=True)):
+        axis = axes[position % rows, position // rows]
+        axis.imshow(_row(picture, result), aspect="equal")
+        copies = f"{picture.copies} copies" if picture.copies != 1 else "1 copy"
+        verdict = {
+            Status.REPLICATED: f"InvMM {result.invmm:.3f}",
+            Status.EXHAUSTED: "not replicated",
+            Status.FAILED: "failed",
+        }[result.status]
+        axis.text(
+            -6,
+            16,
+            f"{'held out' if picture.copies == 0 else copies}\n{verdict}",
+            ha="right",
+            va="center",
+            color="#b3261e" if result.status is Status.REPLICATED else "#386a20",
+        )
+    return figure
+
+
+def _row(picture: Picture, result: Result) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The picture, a gap, and its samples at the best guidance scale, side by side on white."""
+    target = torch.from_numpy(np.array(picture.image))
+    height, width, channels = target.shape
+    row = np.full((height, 9 * (width + 2) + 6, channels), 255, np.uint8)
+    row[:, :width] = target.numpy()
+    if result.check is None:
+        return row
+    for position, sample in enumerate(result.check.samples[result.check.best_scale], start=1):
+        left = position * (width + 2) + 6
+        row[:, left : left + width] = sample.permute(1, 2, 0).numpy()
+    return row

@@ -1,0 +1,64 @@
+"""What a diffusion model must offer to be measured."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from invmm_eval.models.condition import Condition, Context
+from invmm_eval.models.schedule import Schedule
+from invmm_eval.recipe import Recipe
+
+
+class Backbone(Protocol):
+    """One diffusion model behind the words of the paper. Sampling and guidance are the engine's, not the model's."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels (1 or 3), height and width of the images the model makes."""
+        ...
+
+    @property
+    def schedule(self) -> Schedule:
+        """The model's times and noise levels, with tensors on :attr:`device`."""
+        ...
+
+    @property
+    def recipe(self) -> Recipe:
+        """The published settings for this family of models."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, str | int | float | None]:
+        """All but the weights that decides its values (prompt mode, precision, ...), recorded in every audit."""
+        ...
+
+    @property
+    def clip(self) -> float | None:
+        """The sampler keeps its estimates of x_0 in [-clip, clip]; None where the model's own scheduler does not."""
+        ...
+
+    def encode(self, images: Tensor) -> Tensor:
+        """x_0 of ``images`` ``(n, C, H, W)``, float32 in [0, 1]: what the model noises, float32, first dimension n."""
+        ...
+
+    def decode(self, x_0: Tensor) -> Tensor:
+        """Images ``(n, C, H, W)``, float32 in [0, 1], of ``x_0``."""
+        ...
+
+    def condition(self, caption: str | None = None) -> Condition:
+        """A fresh condition for one image."""
+        ...
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        """Estimate x_0, float32, from ``x_t`` at times ``t`` ``(n,)``, differentiable in ``x_t`` and ``context``.
+
+        The estimate is not clipped and no guidance is applied.
+        """
+        ...

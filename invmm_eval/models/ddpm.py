@@ -1,0 +1,71 @@
+"""Unconditional pixel models of diffusers: DDPMPipeline and DDIMPipeline with a UNet2DModel.
+
+The model's data are images in [-1, 1]; its output (noise, velocity or sample) becomes x_0 as its scheduler says.
+Ho et al. 2020, "Denoising Diffusion Probabilistic Models".
+"""
+
+from collections.abc import Mapping
+
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.models.condition import Condition, Context, Unconditional
+from invmm_eval.models.pipelines import discrete, frozen, load_pipeline
+from invmm_eval.models.schedule import broadcast
+from invmm_eval.recipe import DDPM as PAPER
+from invmm_eval.recipe import Recipe
+
+
+class DDPM:
+    """A pixel pipeline as a backbone.
+
+    Args:
+        model: A folder, a Hub id, or a loaded pipeline.
+        revision: Branch, tag or commit on the Hub.
+        device: Where to compute; a loaded pipeline stays where it is.
+        dtype: Precision of the network; x_0 is float32 in any case. A loaded pipeline keeps its own.
+
+    Raises:
+        InvMMError: The pipeline cannot be loaded, or it is not an unconditional pixel model that is understood.
+    """
+
+    def __init__(
+        self,
+        model: object,
+        *,
+        revision: str | None,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        pipeline = load_pipeline(model, revision=revision, device=device, dtype=dtype)
+        if not isinstance(pipeline.unet, UNet2DModel) or pipeline.unet.config.num_class_embeds:
+            raise InvMMError("The backbone ddpm takes unconditional pixel models: a UNet2DModel without classes.")
+        self._unet = frozen(pipeline.unet)
+        self.device: torch.device = self._unet.device
+        self.settings: Mapping[str, str | int | float | None] = {"name": "ddpm", "dtype": str(self._unet.dtype)}
+        told = discrete(pipeline.scheduler, self.device)
+        self.schedule, self._x0_from, self.clip = told.schedule, told.x0_from, told.clip
+        self.recipe: Recipe = PAPER
+        size = self._unet.config.sample_size
+        height, width = (size, size) if isinstance(size, int) else size
+        self.image_shape: tuple[int, int, int] = (self._unet.config.in_channels, height, width)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """From [0, 1] to [-1, 1]."""
+        return images * 2 - 1
+
+    def decode(self, x_0: Tensor) -> Tensor:
+        """From [-1, 1] to [0, 1], clipped."""
+        return (x_0 / 2 + 0.5).clamp(0, 1)
+
+    def condition(self, caption: str | None = None) -> Condition:  # noqa: ARG002
+        """None is taken."""
+        return Unconditional()
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:  # noqa: ARG002
+        """The network's estimate; a learned variance, where it has one, is left aside."""
+        output = self._unet(x_t.to(self._unet.dtype), t).sample.float()
+        alpha_t, sigma_t = (broadcast(level, x_t) for level in self.schedule(t))
+        return self._x0_from(output[:, : x_t.shape[1]], x_t, alpha_t, sigma_t)

@@ -1,0 +1,123 @@
+"""Stable Diffusion 1 and 2: StableDiffusionPipeline of diffusers, predicting noise or velocity.
+
+The prompt is searched along with the noise (``soft``), or it is the image's own caption, or empty.
+Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Models"; Ma et al. 2025, section 4.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import torch
+from diffusers import AutoencoderTiny
+from torch import Tensor
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.models.autoencoder import Autoencoder
+from invmm_eval.models.condition import Condition, Context, FixedPrompt, SoftPrompt
+from invmm_eval.models.pipelines import discrete, frozen, load_pipeline
+from invmm_eval.models.schedule import broadcast
+from invmm_eval.models.text import SoftTextEncoder, check_prompt_mode, fixed_text
+from invmm_eval.recipe import STABLE_DIFFUSION as PAPER
+from invmm_eval.recipe import Recipe
+
+HIDDEN = "encoder_hidden_states"
+
+
+class StableDiffusion:
+    """A text-guided latent diffusion pipeline as a backbone.
+
+    Args:
+        model: A folder, a Hub id, or a loaded pipeline.
+        revision: Branch, tag or commit on the Hub.
+        device: Where to compute; a loaded pipeline stays where it is.
+        dtype: Precision of network and text encoder; x_0 and the autoencoder are float32 in any case.
+        prompt_mode: ``soft`` searches the prompt, as the paper does; ``caption`` takes the image's caption, and
+            ``empty`` none, to see what a plain user would.
+        checkpointing: Recompute activations for the gradient: less memory, about a third more time for steps.
+        tiny_autoencoder: A folder or Hub id of an AutoencoderTiny that decodes samples at checks: quicker, and what is
+            compared with the image is then its rendering of them.
+
+    Raises:
+        InvMMError: The pipeline cannot be loaded, is of another kind, or there is no such prompt mode.
+    """
+
+    def __init__(
+        self,
+        model: object,
+        *,
+        revision: str | None,
+        device: torch.device,
+        dtype: torch.dtype,
+        prompt_mode: str = "soft",
+        checkpointing: bool = False,
+        tiny_autoencoder: str | None = None,
+    ) -> None:
+        self._prompt_mode = check_prompt_mode(prompt_mode)
+        unused = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+        pipeline = load_pipeline(model, revision=revision, device=device, dtype=dtype, **unused)
+        unet, vae = pipeline.unet.config, pipeline.vae.config
+        if unet.in_channels != vae.latent_channels or unet.class_embed_type or unet.time_cond_proj_dim:
+            raise InvMMError(
+                "The backbone stable-diffusion takes plain text-to-image models: this network is told more than "
+                "latents, a time and a prompt."
+            )
+        small = AutoencoderTiny.from_pretrained(tiny_autoencoder, use_safetensors=True) if tiny_autoencoder else None
+        self._pipeline = pipeline
+        self._unet = frozen(pipeline.unet)
+        if checkpointing:
+            self._unet.enable_gradient_checkpointing()
+        self._autoencoder = Autoencoder(pipeline.vae, small=small)
+        self.device: torch.device = self._unet.device
+        self.settings: Mapping[str, str | int | float | None] = {
+            "name": "stable-diffusion",
+            "dtype": str(self._unet.dtype),
+            "prompt_mode": prompt_mode,
+            "tiny_autoencoder": tiny_autoencoder,
+        }
+        told = discrete(pipeline.scheduler, self.device)
+        self.schedule, self._x0_from, self.clip = told.schedule, told.x0_from, told.clip
+        self.recipe: Recipe = PAPER
+        side = unet.sample_size * self._autoencoder.factor
+        self.image_shape: tuple[int, int, int] = (self._autoencoder.channels, side, side)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The scaled latents."""
+        return self._autoencoder.encode(images)
+
+    def decode(self, x_0: Tensor) -> Tensor:
+        """Images in [0, 1]."""
+        return self._autoencoder.decode(x_0)
+
+    def condition(self, caption: str | None = None) -> Condition:
+        """The prompt, as the prompt mode has it.
+
+        Raises:
+            InvMMError: The prompt mode is ``caption`` and there is none.
+        """
+        if self._prompt_mode == "soft":
+            encoder = self._soft
+            return SoftPrompt(
+                (encoder.length, encoder.vocabulary),
+                lambda weights: {HIDDEN: encoder(weights).last_hidden_state},
+                self._fixed(""),
+                encoder.read,
+                device=self.device,
+            )
+        text = fixed_text(self._prompt_mode, caption)
+        return FixedPrompt(self._fixed(text), self._fixed(""), text)
+
+    @cached_property
+    def _soft(self) -> SoftTextEncoder:
+        return SoftTextEncoder(self._pipeline.text_encoder, self._pipeline.tokenizer)
+
+    @torch.no_grad()
+    def _fixed(self, text: str) -> Context:
+        embeddings, _ = self._pipeline.encode_prompt(text, self.device, 1, False)
+        return {HIDDEN: embeddings}
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        """The network's estimate, told the prompt's encoding."""
+        hidden = context[HIDDEN].to(self._unet.dtype)
+        output = self._unet(x_t.to(self._unet.dtype), t, encoder_hidden_states=hidden).sample.float()
+        alpha_t, sigma_t = (broadcast(level, x_t) for level in self.schedule(t))
+        return self._x0_from(output, x_t, alpha_t, sigma_t)

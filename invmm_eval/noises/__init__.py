@@ -1,1 +1,0 @@
-"""Noise families that come with invmm_eval."""

@@ -1,0 +1,37 @@
+"""The parts that come with invmm_eval, registered by the same hooks as anybody's."""
+
+from collections.abc import Mapping
+
+from invmm_eval.plugins.hooks import BackboneEntry, NoiseFamilyMaker, SimilarityMaker, hookimpl, lazy
+
+
+@hookimpl
+def register_backbones() -> Mapping[str, BackboneEntry]:
+    """Pixel models, unconditional latent diffusion, and Stable Diffusion 1 and 2."""
+    return {
+        "ddpm": BackboneEntry(lazy("invmm_eval.models.ddpm:DDPM"), ("DDPMPipeline", "DDIMPipeline")),
+        "latent": BackboneEntry(lazy("invmm_eval.models.latent:Latent"), ("LDMPipeline",)),
+        "stable-diffusion": BackboneEntry(
+            lazy("invmm_eval.models.stable_diffusion:StableDiffusion"), ("StableDiffusionPipeline",)
+        ),
+    }
+
+
+@hookimpl
+def register_similarities() -> Mapping[str, SimilarityMaker]:
+    """The paper's, and two that need no weights."""
+    return {
+        "sscd": lazy("invmm_eval.similarity.sscd:SSCD"),
+        "pixel-cosine": lazy("invmm_eval.similarity.pixel_cosine:PixelCosine"),
+        "ssim": lazy("invmm_eval.similarity.ssim:SSIM"),
+    }
+
+
+@hookimpl
+def register_noise_families() -> Mapping[str, NoiseFamilyMaker]:
+    """The paper's, a poorer one and a richer one."""
+    return {
+        "diagonal-gaussian": lazy("invmm_eval.noise.gaussian:diagonal"),
+        "isotropic-gaussian": lazy("invmm_eval.noise.gaussian:isotropic"),
+        "low-rank-gaussian": lazy("invmm_eval.noise.low_rank:low_rank"),
+    }

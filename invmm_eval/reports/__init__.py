@@ -1,0 +1,67 @@
+"""The report of an audit: one HTML file that needs nothing else, or its figure or table alone."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import pyarrow.csv
+import pyarrow.parquet
+from matplotlib import rc_context
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.reports.figures import distribution
+from invmm_eval.reports.findings import Findings, find
+from invmm_eval.reports.html.page import write_page
+
+
+def report(folder: str | Path, out: str | Path | None = None, format: str = "html") -> Path:  # noqa: A002
+    """Write the report of an audit's folder, also while the audit goes on.
+
+    Args:
+        folder: The audit's.
+        out: Where to write; None takes ``report.FORMAT`` in the folder.
+        format: ``html`` is the whole report, ``png`` and ``svg`` the distribution of InvMM, ``csv`` and ``parquet`` the
+            table.
+
+    Returns:
+        Where it was written.
+
+    Raises:
+        InvMMError: There is no audit in the folder or no such format, or the file cannot be written.
+    """
+    if format not in FORMATS:
+        raise InvMMError(f"There is no format {format!r}; take one of {', '.join(FORMATS)}.")
+    path = Path(out) if out else Path(folder) / f"report.{format}"
+    findings = find(folder)
+    try:
+        FORMATS[format](findings, path)
+    except OSError as error:
+        raise InvMMError(f"The report cannot be written to {path}: {error.strerror or error}.") from error
+    return path
+
+
+def _figure(findings: Findings, path: Path, *, format: str) -> None:  # noqa: A002
+    with rc_context({"savefig.facecolor": "white", "svg.fonttype": "none"}):
+        figure = distribution(findings)
+        figure.patch.set_alpha(1)
+        figure.savefig(path, format=format, dpi=160)
+
+
+def _csv(findings: Findings, path: Path) -> None:
+    with path.open("wb") as file:
+        pyarrow.csv.write_csv(findings.table(), file)
+
+
+def _parquet(findings: Findings, path: Path) -> None:
+    with path.open("wb") as file:
+        pyarrow.parquet.write_table(findings.table(), file)
+
+
+FORMATS: Mapping[str, Callable[[Findings, Path], None]] = {
+    "html": write_page,
+    "png": partial(_figure, format="png"),
+    "svg": partial(_figure, format="svg"),
+    "csv": _csv,
+    "parquet": _parquet,
+}
+"""What writes each format."""

@@ -1,0 +1,89 @@
+"""The results of an audit as a data set, in a folder that ``datasets.load_dataset`` reads and the Hub shows."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Features, Image
+from huggingface_hub import DatasetCardData
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.reports.card import TEMPLATES, png, sheet
+from invmm_eval.reports.findings import LIMITS, TABLE, Findings
+
+COLUMNS = {
+    "name": "what the image is called; its digest where names are kept private",
+    "index": "its position among the images of the audit",
+    "digest": "SHA-256 of its pixels at the model's size",
+    "status": "replicated, exhausted (not replicated within the budget) or failed",
+    "invmm": "KL(q ‖ N(0, I)), in nats per dimension; null unless it was replicated",
+    "nats": "the same over all dimensions",
+    "ed50": "nats over all dimensions at which half of the samples replicate; null unless the search was by dose",
+    "ed90": "the same for nine in ten",
+    "plain_share": "share of replicas that the curve expects in plain sampling; null where it cannot tell",
+    "rate": "share of replicas among fresh samples from q; null unless the recipe asked for some",
+    "kl": "KL(q ‖ N(0, I)) where the search ended, in nats per dimension",
+    "dimensions": "of the noise",
+    "steps": "steps of the search",
+    "similarity": "the least similarity of the samples to the image, at the best guidance scale",
+    "guidance": "the best guidance scale",
+    "prompt": "the prompt that was found or given",
+    "seconds_steps": "seconds spent on steps",
+    "seconds_checks": "seconds spent on checks",
+    "error": "why it failed",
+}
+PICTURES = {"pictures": "the image itself, then its samples, one row a guidance scale"}
+_ROWS = 64
+"""Rows written at once: pictures may be large."""
+
+
+def write_dataset(findings: Findings, folder: Path, *, pictures: bool = False) -> dict[str, Path]:
+    """Write the data set.
+
+    Args:
+        findings: The audit, as :meth:`Findings.public` gives it.
+        folder: Made where it does not exist.
+        pictures: Whether each image and its samples are in it.
+
+    Returns:
+        The files by their path in the data set.
+
+    Raises:
+        InvMMError: There is no result, or a file cannot be read or written.
+    """
+    if not findings.images:
+        raise InvMMError("This audit holds no result yet, so there is nothing to publish.")
+    features = Features.from_arrow_schema(TABLE)
+    if pictures:
+        features |= {"pictures": Image()}
+    metadata = DatasetCardData(
+        pretty_name=f"Memorization audit of {findings.config['model']}",
+        tags=["memorization", "invmm"],
+        configs=[{"config_name": "default", "data_files": [{"split": "test", "path": "results.parquet"}]}],
+    )
+    card = TEMPLATES.get_template("dataset.md").render(
+        columns=COLUMNS | (PICTURES if pictures else {}),
+        figure="distribution.png",
+        findings=findings,
+        limits=LIMITS,
+        metadata=metadata,
+    )
+    table = findings.table()
+    names = ("README.md", "results.parquet", "config.json", "distribution.png")
+    files = {name: folder / name for name in names}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        files["README.md"].write_bytes(card.encode())
+        files["config.json"].write_text(json.dumps(dict(findings.config), indent=2) + "\n", encoding="utf-8")
+        files["distribution.png"].write_bytes(png(findings))
+        with pq.ParquetWriter(files["results.parquet"], features.arrow_schema) as parquet:
+            for start in range(0, findings.images, _ROWS):
+                rows = table.slice(start, _ROWS).to_pylist()
+                if pictures:
+                    for row, result in zip(rows, findings.results[start : start + _ROWS], strict=True):
+                        row["pictures"] = {"bytes": sheet(findings, result)} if result.check else None
+                parquet.write_table(pa.Table.from_pylist(rows, schema=features.arrow_schema))
+    except OSError as error:
+        raise InvMMError(f"The data set cannot be written to {folder}: {error.strerror or error}.") from error
+    return files

@@ -1,0 +1,1 @@
+"""The measure: the search for one image's noise distribution."""

@@ -1,0 +1,40 @@
+"""One image to audit."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from invmm_eval.errors import InvMMError
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """One image to audit, at the model's size.
+
+    Attributes:
+        image: uint8 ``(C, H, W)`` on the CPU.
+        name: What results call it.
+        caption: Text that goes with it, for models that take one.
+
+    Raises:
+        InvMMError: The image is another kind of tensor.
+    """
+
+    image: Tensor
+    name: str = ""
+    caption: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.image.dtype != torch.uint8 or self.image.ndim != 3 or self.image.device.type != "cpu":
+            raise InvMMError(
+                "A Target's image is a uint8 tensor (C, H, W) on the CPU; invmm_eval.audits.images.prepare makes it."
+            )
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256, in hex, of the text ``(C, H, W)`` and the pixels: the image's identity, whatever its name."""
+        shape = str(tuple(self.image.shape)).encode()
+        return hashlib.sha256(shape + self.image.numpy().tobytes()).hexdigest()

@@ -1,0 +1,55 @@
+"""The cosine between images as they are, pixel by pixel: what serves for small pictures where there are no weights.
+
+With ``c(x) = x - mean(x)``, the mean taken over all pixels and channels of the image,
+
+    similarity(a, b) = <c(a), c(b)> / (‖c(a)‖ ‖c(b)‖)
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from invmm_eval.similarity import check_same_size
+
+
+class PixelCosine:
+    """Centred cosine of pixels, in [-1, 1]; brightness and contrast do not matter, every pixel's place does.
+
+    An image whose values are all the same has no direction: its similarity is 0 to every image, itself included.
+
+    The threshold 0.8, measured at 32x32: 0.3 % of the pairs of 920 colourful OpenMoji pictures reach it, near twins
+    among them, and none of 24 photographs and drawings of scikit-image. Of 544 emoji, copies reach it in 98.5 to
+    100 % of cases with Gaussian noise of 0.05 or 0.1, a blur of 0.7 pixels, or JPEG quality 50 or 75.
+
+    It is fair only where a copy keeps every pixel's place, as small pixel models do, up to about 64 pixels a side.
+    A shift by a 32nd of the side leaves 0.70 on average at 32 pixels, 0.62 at 64 and 0.59 at 128 and 256; shifted by
+    one pixel at 32x32, 13 % of the emoji still count as copies. For larger images take SSCD.
+
+    Args:
+        device: Where to compute.
+    """
+
+    name = "pixel-cosine"
+    threshold = 0.8
+    settings: Mapping[str, str | int | float | None] = {}
+
+    def __init__(self, *, device: torch.device) -> None:
+        self._device = device
+
+    def embed(self, images: Tensor) -> Tensor:
+        """The centred images at length 1, in the shape of ``images``."""
+        pixels = images.to(self._device).flatten(1)
+        # From the first pixel on, an even image is exactly 0: no rounding error is taken for its direction.
+        pixels = pixels - pixels[:, :1]
+        return normalize(pixels - pixels.mean(dim=1, keepdim=True)).view_as(images)
+
+    def compare(self, a: Tensor, b: Tensor) -> Tensor:
+        """Inner products ``(n, m)``.
+
+        Raises:
+            InvMMError: The images are of different sizes.
+        """
+        check_same_size(a, b)
+        return a.flatten(1) @ b.flatten(1).T

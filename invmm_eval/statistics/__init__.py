@@ -1,0 +1,1 @@
+"""What counts and curves say."""

@@ -1,0 +1,401 @@
+"""From names to results: which parts are found, what is recorded, and how a set of results is told."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMPipeline
+from PIL import Image
+from torch import Tensor
+
+from invmm_eval.audits.auditing import Choices, audit, find_device, load_backbone, make_plan, model_name, summarize
+from invmm_eval.audits.images import Source
+from invmm_eval.errors import InvMMError
+from invmm_eval.models.ddpm import DDPM
+from invmm_eval.noise.gaussian import diagonal
+from invmm_eval.noise.low_rank import low_rank
+from invmm_eval.plugins.hooks import BackboneEntry, NoiseFamilyMaker, SimilarityMaker, hookimpl, lazy
+from invmm_eval.plugins.host import host
+from invmm_eval.recipe import DDPM as PAPER_DDPM
+from invmm_eval.recipe import DEMO, Recipe
+from invmm_eval.search.result import Result, Status
+from invmm_eval.similarity.pixel_cosine import PixelCosine
+from invmm_eval.similarity.ssim import SSIM
+from tests.helpers.exact import QUICK, Mixture, pictures
+
+MEMORIZED = pictures(3)
+UNSEEN = pictures(1, seed=99)
+SHORT: dict[str, Any] = {"max_steps": 80, "check_every": 5, "draws": 8}
+TINY: dict[str, Any] = {"max_steps": 2, "check_every": 1, "draws": 2, "sampler_steps": 2, "check_images": 2}
+
+
+class Strict:
+    """A similarity with a setting, that nothing passes or all."""
+
+    name = "strict"
+
+    def __init__(self, *, device: torch.device, threshold: float = 2.0) -> None:
+        self.device = device
+        self.threshold = threshold
+        self.settings: Mapping[str, str | int | float | None] = {"of": "tests", "side": None}
+
+    def embed(self, images: Tensor) -> Tensor:
+        return images.flatten(1)
+
+    def compare(self, a: Tensor, b: Tensor) -> Tensor:
+        return torch.ones(len(a), len(b))
+
+
+class Parts:
+    """A plugin whose backbone ``exact`` knows three pictures; it remembers how it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[object, dict[str, Any]]] = []
+        self.made: list[Mixture] = []
+
+    def make(self, model: object, **how: Any) -> Mixture:
+        self.asked.append((model, how))
+        self.made.append(Mixture(MEMORIZED))
+        return self.made[-1]
+
+    @hookimpl
+    def register_backbones(self) -> Mapping[str, BackboneEntry]:
+        return {"exact": BackboneEntry(self.make, ("ExactPipeline",))}
+
+    @hookimpl
+    def register_similarities(self) -> Mapping[str, SimilarityMaker]:
+        return {"strict": lazy("tests.audits.test_auditing:Strict")}
+
+    @hookimpl
+    def register_noise_families(self) -> Mapping[str, NoiseFamilyMaker]:
+        return {"plain": lambda **_: diagonal()}
+
+
+@pytest.fixture(autouse=True)
+def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Parts]:
+    monkeypatch.delenv("INVMM_SSCD_WEIGHTS", raising=False)
+    host.cache_clear()
+    plugin = Parts()
+    host().register(plugin)
+    yield plugin
+    host.cache_clear()
+
+
+def test_results_are_in_the_order_of_the_images(tmp_path: Path) -> None:
+    """The unseen picture takes longest and the corrupt file is told at once, but they stand where they were given."""
+    torn = tmp_path / "torn.png"
+    Image.fromarray(MEMORIZED[0, 0].numpy()).save(torn)
+    torn.write_bytes(torn.read_bytes()[:45])
+    images = [UNSEEN[0], torn, *MEMORIZED]
+    for batch_size in (1, 2, 8):
+        found = audit("any", images, backbone="exact", settings=SHORT, batch_size=batch_size)
+        assert [result.index for result in found] == [0, 1, 2, 3, 4]
+        assert [result.name for result in found] == ["0", torn.as_posix(), "2", "3", "4"]
+        assert [str(result.status) for result in found] == ["exhausted", "failed", *["replicated"] * 3]
+        assert str(torn) in str(found[1].error)
+        assert found[1].steps == 0
+        assert found[1].digest == ""
+
+
+def test_a_run_tells_a_corrupt_image_while_others_go_on() -> None:
+    plan = make_plan(Mixture(MEMORIZED), "exact", settings=SHORT)
+    sources = [Source("a", b"no image"), Source("b", MEMORIZED[0]), Source("c", b""), Source("d", b"no image")]
+    found = list(plan.run(sources))
+    assert {(result.index, result.name, str(result.status)) for result in found} == {
+        (0, "a", "failed"),
+        (1, "b", "replicated"),
+        (2, "c", "failed"),
+        (3, "d", "failed"),
+    }
+    assert all(result.error for result in found if result.name != "b")
+    only_corrupt = list(plan.run(sources[2:]))
+    assert [(result.index, result.name) for result in only_corrupt] == [(0, "c"), (1, "d")]
+
+
+def test_images_are_read_when_there_is_a_place() -> None:
+    opened: list[int] = []
+
+    class Lazy(Mapping[str, Any]):
+        def __init__(self, index: int) -> None:
+            self._index = index
+
+        def __getitem__(self, key: str) -> Any:
+            opened.append(self._index)
+            return b"" if self._index == 1 else None
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(("bytes",))
+
+        def __len__(self) -> int:
+            return 1
+
+    plan = make_plan(Mixture(MEMORIZED), "exact", settings={**SHORT, "max_steps": 5})
+    sources = [Source("first", MEMORIZED[0]), *(Source(str(index), Lazy(index)) for index in (1, 2))]
+    results = plan.run(sources, batch_size=1)
+    assert opened == []
+    assert next(results).name == "first"
+    assert opened == []
+    assert [result.name for result in results] == ["1", "2"]
+    assert set(opened) == {1, 2}
+
+
+def test_an_audit_of_a_folder_of_a_model(tiny_folder: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    for name, image in zip(("b.png", "a.png"), pixels, strict=True):
+        Image.fromarray(image).save(tmp_path / name)
+    found = audit(str(tiny_folder), tmp_path, settings=TINY)
+    assert [(result.name, result.steps) for result in found] == [("a.png", 2), ("b.png", 2)]
+    others = {
+        "a path": audit(tiny_folder, str(tmp_path), settings=TINY),
+        "arrays": audit(tiny_folder, [pixels[1], pixels[0]], settings=TINY),
+        "one by one": audit(tiny_folder, [pixels[1], pixels[0]], settings=TINY, batch_size=1),
+        "named": audit(tiny_folder, tmp_path, settings=TINY, backbone="ddpm", device="cpu", dtype="float32"),
+        "data set": audit(
+            tiny_folder,
+            datasets.Dataset.from_dict({"image": [Image.fromarray(pixels[1]), Image.fromarray(pixels[0])]}),
+            settings=TINY,
+        ),
+    }
+    for way, other in others.items():
+        assert [result.kl for result in other] == [result.kl for result in found], way
+    assert [result.kl for result in audit(tiny_folder, tmp_path, settings=TINY, seed=1)] != [r.kl for r in found]
+
+
+def test_a_loaded_pipeline_needs_no_name(tiny_pipeline: DDIMPipeline) -> None:
+    [found] = audit(tiny_pipeline, np.zeros((8, 8, 3), np.uint8), settings=TINY)
+    assert found.status is Status.EXHAUSTED
+    assert found.steps == 2
+
+
+def test_how_a_backbone_is_asked_for(parts: Parts, tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text('{"_class_name": "ExactPipeline"}')
+    cpu = torch.device("cpu")
+    load_backbone(str(tmp_path), device="cpu", dtype="bfloat16")
+    load_backbone("org/any", backbone="exact", revision="v1", device="cpu")
+    assert parts.asked == [
+        (str(tmp_path), {"revision": None, "device": cpu, "dtype": torch.bfloat16}),
+        ("org/any", {"revision": "v1", "device": cpu, "dtype": torch.float32}),
+    ]
+    assert isinstance(load_backbone(tmp_path), Mixture)
+
+
+def test_the_device() -> None:
+    assert find_device("cpu") == torch.device("cpu")
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    assert find_device(None).type == best
+
+
+@pytest.mark.parametrize(
+    ("choices", "told"),
+    [
+        ({"backbone": "exakt"}, r"no backbone 'exakt' \(did you mean 'exact'\?\); there are: ddpm, exact"),
+        ({"similarity": "strikt"}, r"no similarity 'strikt' \(did you mean 'strict'\?\)"),
+        (
+            {"similarity": "strict", "similarity_options": {"side": 3}},
+            r"strict has no option 'side'; it has threshold\.",
+        ),
+        ({"similarity": "sscd"}, "SSCD needs weights"),
+        ({"noise": "plane"}, r"no noise family 'plane' \(did you mean 'plain'\?\)"),
+        ({"noise_options": {"rank": 2}}, r"diagonal-gaussian has no option 'rank'; it has none\."),
+        ({"recipe": "papers"}, "no recipe 'papers'; take one of paper, dose, demo"),
+        ({"settings": {"steps": 3}}, "no setting 'steps'; it has averaging, check_every, "),
+        ({"settings": {"name": "x"}}, "no setting 'name'"),
+        ({"settings": {"draws": 0}}, "draws is 0; it must be at least 1"),
+        (
+            {"sampler_steps": 3},
+            r"no choice 'sampler_steps'.*; as a setting of the recipe write settings={'sampler_steps': ",
+        ),
+        ({"sed": 3}, "no choice 'sed'; there are similarity, similarity_options, noise, .*, seed"),
+        ({"dtype": "float8"}, "no precision 'float8'; take one of float32, float16, bfloat16"),
+        ({"device": "gpu"}, "device 'gpu' cannot be used here"),
+        ({"device": "cuda:99"}, "device 'cuda:99' cannot be used here"),
+    ],
+)
+def test_what_does_not_exist_is_told(choices: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvMMError, match=told):
+        audit("any", MEMORIZED[0], **{"backbone": "exact", **choices})
+
+
+def test_a_model_that_nobody_serves_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InvMMError, match="no folder"):
+        audit(tmp_path / "nowhere", MEMORIZED[0])
+    (tmp_path / "model_index.json").write_text('{"_class_name": "OtherPipeline"}')
+    with pytest.raises(InvMMError, match="No backbone serves the pipeline class OtherPipeline"):
+        audit(tmp_path, MEMORIZED[0])
+
+
+def test_no_image_is_told() -> None:
+    with pytest.raises(InvMMError, match="no image to audit"):
+        audit("any", [], backbone="exact")
+
+
+def test_a_similarity_may_be_an_object(cosine: PixelCosine) -> None:
+    strict = Strict(device=torch.device("cpu"), threshold=1.0)
+    plan = make_plan(Mixture(MEMORIZED), "exact", similarity=strict, settings=SHORT)
+    assert plan.similarity is strict
+    assert plan.config["similarity"] == {"name": "strict", "threshold": 1.0, "of": "tests", "side": None}
+    [found] = audit("any", list(UNSEEN), backbone="exact", similarity=strict, settings=SHORT)
+    assert (found.status, found.steps) == (Status.REPLICATED, 5)
+    named, given = (audit("any", list(MEMORIZED), backbone="exact", similarity=s) for s in ("pixel-cosine", cosine))
+    assert [result.kl for result in named] == [result.kl for result in given]
+
+
+def test_a_similarity_by_name_is_made_with_its_options_on_the_device_of_the_model() -> None:
+    plan = make_plan(Mixture(MEMORIZED), "exact", similarity="strict", similarity_options={"threshold": 0.25})
+    assert isinstance(plan.similarity, Strict)
+    assert plan.similarity.device == torch.device("cpu")
+    assert plan.threshold == 0.25
+    assert isinstance(make_plan(Mixture(MEMORIZED), "exact", similarity="ssim").similarity, SSIM)
+
+
+def test_the_similarity_that_is_taken_when_none_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for choices in (Choices(), Choices(similarity=None)):
+        assert make_plan(Mixture(MEMORIZED), "exact", **choices).config["similarity"]["name"] == "pixel-cosine"
+    monkeypatch.setenv("INVMM_SSCD_WEIGHTS", "/nowhere/sscd.onnx")
+    with pytest.raises(InvMMError, match=r"SSCD's weights /nowhere/sscd\.onnx cannot be read"):
+        make_plan(Mixture(MEMORIZED), "exact")
+    assert make_plan(Mixture(MEMORIZED), "exact", similarity="ssim").config["similarity"]["name"] == "ssim"
+
+
+def test_the_threshold_is_the_recipes_or_else_the_similaritys() -> None:
+    assert make_plan(Mixture(MEMORIZED), "exact").threshold == PixelCosine.threshold
+    assert make_plan(Mixture(MEMORIZED), "exact", settings={"threshold": 0.0}).threshold == 0.0
+    [found] = audit("any", list(UNSEEN), backbone="exact", settings={**SHORT, "threshold": -1.0})
+    assert (found.status, found.steps) == (Status.REPLICATED, 5)
+
+
+def test_the_noise_family_is_made_with_its_options() -> None:
+    options: Choices = {"noise": "low-rank-gaussian", "noise_options": {"rank": 2}, "settings": {"max_steps": 50}}
+    plan = make_plan(Mixture(MEMORIZED), "exact", **options)
+    made, expected = (family(torch.zeros(1, 4, 4)).parameters() for family in (plan.noise, low_rank(rank=2)))
+    assert {name: tensor.shape for name, tensor in made.items()} == {name: t.shape for name, t in expected.items()}
+    [found] = audit("any", MEMORIZED[0], backbone="exact", **options)
+    assert found.noise.keys() == expected.keys()
+
+
+def test_recipes() -> None:
+    def recipe(**choices: Any) -> Recipe:
+        return make_plan(Mixture(MEMORIZED), "exact", **choices).recipe
+
+    assert recipe() == recipe(recipe="paper") == QUICK
+    assert recipe(recipe="demo") == DEMO
+    own = Recipe(name="own", draws=3)
+    assert recipe(recipe=own) == own
+    changed = recipe(recipe=own, settings={"draws": 4, "xi": 0.5})
+    assert (changed.draws, changed.xi, changed.max_steps) == (4, 0.5, own.max_steps)
+    assert changed.name != own.name
+
+
+def test_the_paper_recipe_is_the_backbones(tiny_pipeline: DDIMPipeline) -> None:
+    backbone = load_backbone(tiny_pipeline)
+    assert isinstance(backbone, DDPM)
+    assert make_plan(backbone, "tiny").recipe == PAPER_DDPM
+
+
+def test_the_config_tells_all_that_decides() -> None:
+    plan = make_plan(
+        Mixture(MEMORIZED),
+        "org/name@v1",
+        similarity="strict",
+        noise="low-rank-gaussian",
+        noise_options={"rank": 2},
+        settings={"max_steps": 10, "guidance": (1.0, 3.0)},
+        seed=7,
+    )
+    told = json.loads(json.dumps(plan.config, allow_nan=False))
+    recipe = told.pop("recipe")
+    assert told == {
+        "model": "org/name@v1",
+        "weights": None,
+        "backbone": {"name": "mixture", "image_shape": [1, 4, 4]},
+        "similarity": {"name": "strict", "threshold": 2.0, "of": "tests", "side": None},
+        "noise": {"name": "low-rank-gaussian", "rank": 2},
+        "seed": 7,
+        "versions": {name: version(name) for name in ("invmm-eval", "torch", "diffusers")},
+    }
+    assert Recipe(**{**recipe, "guidance": tuple(recipe["guidance"])}) == plan.recipe
+    assert plan.recipe.max_steps == 10
+
+
+@pytest.mark.parametrize(
+    ("model", "revision", "told"),
+    [
+        ("org/name", None, "org/name"),
+        ("org/name", "v1", "org/name@v1"),
+        (Path("a/folder"), None, str(Path("a/folder"))),
+    ],
+)
+def test_what_records_call_a_model(model: object, revision: str | None, told: str) -> None:
+    assert model_name(model, revision) == told
+
+
+def test_what_records_call_a_loaded_pipeline(tiny_pipeline: DDIMPipeline, tmp_path: Path) -> None:
+    assert model_name(tiny_pipeline) == "DDIMPipeline"
+    audit(tiny_pipeline, np.zeros((8, 8, 3), np.uint8), settings=TINY, out=tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["model"] == "DDIMPipeline"
+
+
+def result(kl: float | None, *, replicated: bool = True) -> Result:
+    if kl is None:
+        return Result(0, "", "", Status.FAILED, error="It broke.")
+    return Result(0, "", "", Status.REPLICATED if replicated else Status.EXHAUSTED, kl=kl)
+
+
+def exhausted(kl: float) -> Result:
+    return result(kl, replicated=False)
+
+
+@pytest.mark.parametrize(
+    ("results", "replicated", "failed", "fraction", "median", "smallest"),
+    [
+        ([result(0.5), result(0.1), result(0.4)], 3, 0, 1.0, 0.4, 0.1),
+        ([result(0.5), result(0.1), result(0.25), result(0.75)], 4, 0, 1.0, 0.375, 0.1),
+        ([exhausted(0.01), result(0.5), result(0.1), exhausted(0.2), result(0.3)], 3, 0, 0.6, 0.5, 0.1),
+        ([exhausted(0.01), result(0.5), result(0.1), exhausted(0.2)], 2, 0, 0.5, math.inf, 0.1),
+        ([exhausted(0.01), result(0.5), exhausted(0.2)], 1, 0, 1 / 3, math.inf, 0.5),
+        ([exhausted(0.01), exhausted(0.2)], 0, 0, 0.0, math.inf, math.inf),
+        ([result(None), result(0.5), result(None), exhausted(0.1), result(0.25)], 2, 2, 2 / 3, 0.5, 0.25),
+        ([result(None), result(None)], 0, 2, None, None, None),
+        ([], 0, 0, None, None, None),
+    ],
+)
+def test_a_summary(
+    results: list[Result],
+    replicated: int,
+    failed: int,
+    fraction: float | None,
+    median: float | None,
+    smallest: float | None,
+) -> None:
+    assert summarize(results) == {
+        "images": len(results),
+        "replicated": replicated,
+        "failed": failed,
+        "replicated_fraction": fraction,
+        "median_invmm": median,
+        "smallest_invmm": smallest,
+    }
+
+
+def test_each_step_is_told() -> None:
+    steps: list[list[tuple[str, int]]] = []
+    audit(
+        "any",
+        [*UNSEEN, *pictures(1, seed=98)],
+        backbone="exact",
+        settings={**SHORT, "max_steps": 10},
+        on_step=lambda searches: steps.append([(search.target.name, search.step) for search in searches]),
+    )
+    assert steps == [[("0", step), ("1", step)] for step in range(1, 11)]
+
+
+def test_micro_batches_reach_the_engine(parts: Parts) -> None:
+    audit("any", list(MEMORIZED), backbone="exact", settings={**SHORT, "max_steps": 5}, micro_batch=3)
+    assert max(parts.made[0].rows_seen) == 3

@@ -1,0 +1,193 @@
+"""The threshold from held-out images: the rate it keeps, what it rests upon, and where it may be used."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from invmm_eval.audits.auditing import Choices, Plan, audit, make_plan
+from invmm_eval.audits.calibration import FILE, Calibration, allowed, between, calibrate
+from invmm_eval.audits.images import Source
+from invmm_eval.errors import InvMMError
+from invmm_eval.reports.findings import find
+from invmm_eval.search.result import Status
+from invmm_eval.statistics.binomial import most
+from tests.cli.test_commands import SET, Invoke, images, invoke, plain  # noqa: F401
+from tests.helpers.exact import Mixture, pictures
+
+MEMORIZED = pictures(3)
+HELD_OUT = [Source(str(index), image) for index, image in enumerate(pictures(12, seed=99))]
+SHORT: dict[str, Any] = {"max_steps": 40, "check_every": 10, "draws": 8}
+
+
+def planned(**choices: Any) -> Plan:
+    """An audit of a model that knows three pictures and nothing else."""
+    asked: Choices = {"settings": SHORT, **choices}  # type: ignore[typeddict-item]
+    return make_plan(Mixture(MEMORIZED, spread=1.5), "exact", **asked)
+
+
+@pytest.fixture(scope="module")
+def found() -> Calibration:
+    return calibrate(planned(), HELD_OUT, rate=0.25)
+
+
+def test_a_run_replicates_as_many_held_out_images_as_the_rate_allows(found: Calibration) -> None:
+    assert allowed(0.25, 12) == found.reached == 2
+    assert found.between is not None
+    assert found.threshold > found.between
+    results = list(planned(calibration=found).run(HELD_OUT))
+    assert sum(result.status is Status.REPLICATED for result in results) == 2
+    lower = {**SHORT, "threshold": found.threshold - 0.001}
+    results = list(planned(settings=lower).run(HELD_OUT))
+    assert sum(result.status is Status.REPLICATED for result in results) == 3
+
+
+def test_searches_go_to_the_end_and_their_checks_are_complete() -> None:
+    settings = {**SHORT, "threshold": -1.0}
+    [stopped] = planned(settings=settings).run(HELD_OUT[:1])
+    [result] = planned(settings={**settings, "stop": False}).run(HELD_OUT[:1])
+    assert (stopped.steps, result.steps) == (10, 40)
+    assert [point.step for point in result.trace] == [10, 20, 30, 40]
+    assert result.trace[0] == pytest.approx(stopped.trace[0], rel=1e-6)
+    assert result.check is not None
+    assert {len(values) for values in result.check.similarities.values()} == {8}
+    assert result.status is Status.REPLICATED
+    [result] = planned(settings={**SHORT, "threshold": 1.1, "stop": False}).run(HELD_OUT[:1])
+    assert result.status is Status.EXHAUSTED
+
+
+def test_the_least_of_all_samples_counts_however_early_one_fails() -> None:
+    """The threshold does not move the scores that it is set by."""
+    scores = [
+        [
+            point.score
+            for result in planned(settings={**SHORT, "threshold": t, "stop": False}).run(HELD_OUT[:3])
+            for point in result.trace
+        ]
+        for t in (-1.0, 1.1)
+    ]
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize(
+    ("rate", "count", "told"), [(0.05, 18, r"0\.053 .* give 19 or more"), (0.3, 2, r"0\.33 .* give 3")]
+)
+def test_a_rate_that_the_images_cannot_promise_is_refused_before_the_search(rate: float, count: int, told: str) -> None:
+    with pytest.raises(InvMMError, match=f"With {count} held-out images no rate below {told}"):
+        calibrate(planned(), [HELD_OUT[0]] * count, rate=rate, on_step=lambda _: pytest.fail("searched"))
+    assert allowed(rate, count + 1) == 0
+
+
+@pytest.mark.parametrize("rate", [0, 1, -0.1, float("nan")])
+def test_a_rate_is_between_0_and_1(rate: float) -> None:
+    with pytest.raises(InvMMError, match="must be between 0 and 1"):
+        allowed(rate, 1000)
+
+
+def test_the_rate_is_kept_on_average_and_its_limit_is_exact() -> None:
+    """By simulation: thresholds set on 39 scores, and how many more of their kind reach them."""
+    draws = np.sort(np.random.default_rng(0).random((20_000, 39)), axis=1)
+    count = allowed(0.1, 39)
+    shares = 1 - draws[:, -1 - count]
+    assert count == 3
+    assert shares.mean() == pytest.approx(0.1, abs=0.002)
+    assert np.mean(shares <= most(count, 39)) == pytest.approx(0.95, abs=0.005)
+
+
+def test_images_that_fail_are_not_counted() -> None:
+    found = calibrate(planned(), [*HELD_OUT[:3], Source("torn", b"no image")], rate=0.25)
+    assert found.images == 3
+    with pytest.raises(InvMMError, match="With 2 held-out images"):
+        calibrate(planned(), [*HELD_OUT[:2], Source("torn", b"no image")], rate=0.25)
+
+
+def test_different_images_do_not_count_as_copies_of_each_other() -> None:
+    """Where the search gets nowhere, its scores would put the threshold below what any two images have in common."""
+    pixels = torch.arange(3, dtype=torch.uint8).view(3, 1, 1, 1).repeat(1, 1, 4, 4)
+    pixels[:, 0, 0, 0] = 255
+    same = [Source(str(index), image) for index, image in enumerate(pixels)]
+    settings = {**SHORT, "learning_rate": 1e-6}
+    found = calibrate(planned(settings=settings), same, rate=0.25)
+    assert found.between == found.threshold
+    assert max(found.scores) < min(between(planned(), same)) < found.threshold
+
+
+def test_it_is_read_as_it_was_written(found: Calibration, tmp_path: Path) -> None:
+    found.save(tmp_path / FILE)
+    told = json.loads((tmp_path / FILE).read_text())
+    assert (told["images"], told["reached"]) == (12, 2)
+    assert told["limit"] == most(2, 12)
+    read = Calibration.load(tmp_path / FILE)
+    assert (read.threshold, read.scores, read.rate) == (found.threshold, found.scores, found.rate)
+    assert planned(calibration=read).config == planned(calibration=found).config
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", "[]", '{"threshold": 3, "scores": 1}'])
+def test_what_is_no_calibration_is_told(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / FILE).write_text(content)
+    with pytest.raises(InvMMError, match="is no calibration that can be read; invmm-eval calibrate writes one"):
+        Calibration.load(tmp_path / FILE)
+
+
+def test_an_audit_tells_where_its_threshold_is_from(found: Calibration, tmp_path: Path) -> None:
+    plan = planned(calibration=found)
+    assert plan.threshold == found.threshold
+    assert plan.config["calibration"] == {"rate": 0.25, "images": 12, "reached": 2, "limit": found.limit}
+    list(plan.run(HELD_OUT[:1], out=tmp_path))
+    told = find(tmp_path)
+    assert told.settings["Threshold"].startswith(
+        "set for a rate of 0.25 of false replicas on held-out images: 2 of 12 reach it, and of more like them"
+    )
+    assert f"--set threshold={found.threshold}" in told.command.replace(" \\\n ", "")
+
+
+@pytest.mark.parametrize(
+    ("choices", "told"),
+    [
+        ({"settings": {**SHORT, "max_steps": 50}}, "differs from this audit in max_steps;"),
+        ({"similarity": "ssim"}, "differs from this audit in similarity;"),
+        ({"noise": "isotropic-gaussian"}, "differs from this audit in noise;"),
+        ({"settings": {**SHORT, "threshold": 0.5}}, "The calibration sets the threshold; leave it out"),
+    ],
+)
+def test_it_serves_no_audit_of_another_kind(choices: dict[str, Any], told: str, found: Calibration) -> None:
+    with pytest.raises(InvMMError, match=told):
+        planned(calibration=found, **choices)
+
+
+def test_it_serves_other_seeds(found: Calibration) -> None:
+    assert planned(calibration=found, seed=5).threshold == found.threshold
+
+
+def test_it_serves_audit(found: Calibration, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("invmm_eval.audits.auditing.load_backbone", lambda *_, **__: Mixture(MEMORIZED, spread=1.5))
+    with pytest.raises(InvMMError, match="differs from this audit in weights"):
+        audit(
+            "exact", MEMORIZED[0], settings=SHORT, calibration=replace(found, config={**found.config, "weights": "a"})
+        )
+    [result] = audit("exact", MEMORIZED[0], settings=SHORT, calibration=found)
+    assert result.status is Status.REPLICATED
+
+
+def test_the_command(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:  # noqa: F811
+    command = ["calibrate", tiny_folder, "--held-out", images, "--out", tmp_path / "held-out", *SET]
+    code, _, err = invoke(*command)
+    assert (code, "With 2 held-out images no rate below 0.33" in err) == (1, True)
+    code, out, err = invoke(*command, "--rate", "0.4")
+    assert code == 0, err
+    first, last = out.splitlines()
+    assert "0 of 2 held-out images reach it, and of more images like them at most 78 % do" in first
+    file = tmp_path / "held-out" / FILE
+    assert last == f"invmm-eval run --calibration {file} takes it, with all else as here."
+    run = ["run", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", *SET, "--calibration", file]
+    code, _, err = invoke(*run)
+    assert code == 0, err
+    assert find(tmp_path / "out").threshold == Calibration.load(file).threshold
+    assert find(tmp_path / "out").replicated == 0
+    code, _, err = invoke(*run, "--set", "draws=3")
+    assert (code, "differs from this audit in draws" in err) == (1, True)

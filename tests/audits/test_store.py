@@ -1,0 +1,653 @@
+"""The folder of an audit: that it can be gone on with, and says what it holds."""
+
+import errno
+import itertools
+import json
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from torch import Tensor
+
+from invmm_eval.audits.auditing import Plan, make_plan
+from invmm_eval.audits.images import Source
+from invmm_eval.audits.store import Store, read, strip
+from invmm_eval.errors import InvMMError
+from invmm_eval.search.check import Check
+from invmm_eval.search.inversion import Search
+from invmm_eval.search.result import Point, Result, Status
+from invmm_eval.search.target import Target
+from tests.helpers.exact import Mixture, pictures
+
+PICTURES = torch.cat([pictures(3), pictures(1, seed=99)])
+SOURCES = [Source(f"picture {index}", picture) for index, picture in enumerate(PICTURES)]
+CORRUPT = Source("corrupt", b"no image")
+ALL = [*SOURCES[:2], CORRUPT, *SOURCES[2:]]
+TIMES = ("seconds_steps", "seconds_checks", "finished", "sha256")
+"""What differs from run to run; the seconds are in the files of tensors too."""
+SETTINGS: dict[str, Any] = {"max_steps": 80, "check_every": 5, "draws": 8}
+
+
+def plan(**choices: Any) -> Plan:
+    """An audit of a model that knows the first three pictures, and not the fourth."""
+    given = {"similarity": "pixel-cosine", "settings": SETTINGS, **choices}
+    return make_plan(Mixture(PICTURES[:3]), "exact", **given)
+
+
+def loaded(text: str | bytes) -> Any:
+    """Strict JSON: it knows neither infinity nor NaN."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} in a file")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The last line of each image but for what differs from run to run, by index."""
+    lines = map(loaded, (folder / "results.jsonl").read_bytes().splitlines())
+    last = {row["index"]: {key: row[key] for key in row if key not in TIMES} for row in lines}
+    return [last[index] for index in sorted(last)]
+
+
+def run(audit: Plan, sources: Sequence[Source], folder: Path, **options: Any) -> list[Result]:
+    return sorted(audit.run(sources, out=folder, **options), key=lambda result: result.index)
+
+
+class Watch:
+    """Remembers which images were searched, and may stop the run."""
+
+    def __init__(self, stop: Callable[[Search], bool] = lambda _: False) -> None:
+        self.searched: set[str] = set()
+        self._stop = stop
+
+    def __call__(self, searches: Sequence[Search]) -> None:
+        self.searched |= {search.target.name for search in searches}
+        if any(map(self._stop, searches)):
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    found = run(plan(), ALL, folder)
+    assert [result.status for result in found] == [*["replicated"] * 2, "failed", "replicated", "exhausted"]
+    return folder
+
+
+@pytest.fixture
+def finished(undisturbed: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    for path in undisturbed.rglob("*"):
+        if path.is_file():
+            copy = tmp_path / "finished" / path.relative_to(undisturbed)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    return tmp_path / "finished"
+
+
+def same_files(folder: Path, other: Path) -> bool:
+    """Whether two audits found the same; the seconds are in the headers of the tensors."""
+
+    def found(place: Path) -> Iterator[tuple[str, Any]]:
+        for file in sorted(place.rglob("*.*")):
+            if file.suffix == ".safetensors":
+                with safe_open(file, "np") as tensors:
+                    yield file.name, {name: tensors.get_tensor(name).tobytes() for name in tensors.keys()}  # noqa: SIM118
+            elif file.name not in ("results.jsonl", "images.json"):
+                yield file.name, file.read_bytes()
+
+    return list(found(folder)) == list(found(other)) and rows(folder) == rows(other)
+
+
+def test_the_config_is_written_once(tmp_path: Path) -> None:
+    config = {"model": "m", "recipe": {"guidance": (1.0, 2.5), "threshold": None}, "seed": 0}
+    folder = tmp_path / "made" / "on the way"
+    Store(folder, config).close()
+    written = (folder / "config.json").read_bytes()
+    assert loaded(written) == {"model": "m", "recipe": {"guidance": [1.0, 2.5], "threshold": None}, "seed": 0}
+    Store(folder, dict(reversed(config.items()))).close()
+    assert (folder / "config.json").read_bytes() == written
+    assert not list(folder.glob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("choices", "told"),
+    [
+        ({"seed": 1}, "differs in seed;"),
+        ({"settings": {**SETTINGS, "draws": 9}}, "differs in recipe;"),
+        ({"similarity": "ssim"}, "differs in similarity;"),
+        ({"noise": "isotropic-gaussian"}, "differs in noise;"),
+        ({"noise": "low-rank-gaussian", "noise_options": {"rank": 2}}, "differs in noise;"),
+        ({"seed": 1, "settings": {}}, "differs in recipe, seed;"),
+    ],
+)
+def test_another_config_is_refused(finished: Path, choices: dict[str, Any], told: str) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*.*")}
+    with pytest.raises(InvMMError, match=told):
+        run(plan(**choices), ALL, finished)
+    assert {path: path.read_bytes() for path in finished.rglob("*.*")} == before
+
+
+def test_a_key_that_is_new_or_gone_is_another_config(tmp_path: Path) -> None:
+    Store(tmp_path, {"seed": 0, "old": 1}).close()
+    with pytest.raises(InvMMError, match="differs in new, old;"):
+        Store(tmp_path, {"seed": 0, "new": 1})
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), Path("x"), np.int64(3)])
+def test_a_config_that_is_no_json_is_told(tmp_path: Path, value: object) -> None:
+    with pytest.raises(InvMMError, match="JSON cannot hold its config: "):
+        Store(tmp_path, {"noise": {"rank": value}})
+
+
+def test_a_finished_audit_is_not_measured_again(finished: Path, undisturbed: Path) -> None:
+    expected = run(plan(), ALL, finished)
+    watch = Watch()
+    again = plan()
+    found = run(again, ALL, finished, on_step=watch)
+    assert watch.searched == set()
+    assert again.backbone.rows_seen == []  # type: ignore[attr-defined]
+    assert same_files(finished, undisturbed)
+    for result, other in zip(found, expected, strict=True):
+        assert result.record() == other.record()
+        assert result.noise.keys() == other.noise.keys()
+        assert all(torch.equal(result.noise[name], other.noise[name]) for name in other.noise)
+
+
+def test_what_is_found_in_a_folder_is_what_was_found(tmp_path: Path) -> None:
+    measured, read = (run(plan(), SOURCES[2:], tmp_path) for _ in range(2))
+    for result, other in zip(read, measured, strict=True):
+        assert result.record() == other.record()
+        assert (result.check is None) == (other.check is None)
+        for kept, expected in ((result.noise, other.noise), (result.check.samples, other.check.samples)):  # type: ignore[union-attr]
+            assert kept.keys() == expected.keys()
+            assert all(torch.equal(kept[name], expected[name]) for name in kept)  # type: ignore[index]
+
+
+def interrupted_by_its_consumer(folder: Path, batch_size: int) -> None:
+    results = plan().run(ALL, out=folder, batch_size=batch_size)
+    next(results)
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+
+
+def interrupted_in_a_step(folder: Path, batch_size: int) -> None:
+    watch = Watch(lambda search: search.target.name == "picture 3" and search.step == 7)
+    with pytest.raises(KeyboardInterrupt):
+        run(plan(), ALL, folder, batch_size=batch_size, on_step=watch)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("interrupt", [interrupted_by_its_consumer, interrupted_in_a_step])
+def test_an_interrupted_audit_is_gone_on_with(
+    interrupt: Callable[[Path, int], None], batch_size: int, undisturbed: Path, tmp_path: Path
+) -> None:
+    interrupt(tmp_path, batch_size)
+    there = {row["name"] for row in rows(tmp_path) if row["status"] != "failed"}
+    assert 0 < len(there) < 4
+    watch = Watch()
+    run(plan(), ALL, tmp_path, batch_size=batch_size, on_step=watch)
+    assert watch.searched == {source.name for source in SOURCES} - there
+    assert same_files(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize("left", [0, 1, -1], ids=["nothing", "one byte", "all but its end"])
+def test_a_torn_last_line_is_measured_again(left: int, finished: Path, undisturbed: Path) -> None:
+    lines = (finished / "results.jsonl").read_bytes().splitlines(keepends=True)
+    [torn] = [line for line in lines if loaded(line)["name"] == "picture 1"]
+    whole = [line for line in lines if line != torn]
+    (finished / "results.jsonl").write_bytes(b"".join(whole) + torn[:left])
+    watch = Watch()
+    run(plan(), ALL, finished, on_step=watch)
+    assert watch.searched == {"picture 1"}
+    assert same_files(finished, undisturbed)
+
+
+def test_a_first_line_may_be_torn(tmp_path: Path) -> None:
+    Store(tmp_path, {}).close()
+    (tmp_path / "results.jsonl").write_bytes(b'{"index"')
+    Store(tmp_path, {}).close()
+    assert list(read(tmp_path).rows) == []
+    assert (tmp_path / "results.jsonl").read_bytes() == b""
+
+
+def test_a_line_means_that_all_is_there(tmp_path: Path) -> None:
+    for _ in plan().run(ALL, out=tmp_path, batch_size=2):
+        for row in rows(tmp_path):
+            if row["status"] != "failed":
+                name = row["digest"][:16]
+                assert Result.load(tmp_path / "tensors" / name[:2] / f"{name}.safetensors").digest == row["digest"]
+                with Image.open(tmp_path / "samples" / name[:2] / f"{name}.png") as sheet:
+                    sheet.load()
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(("owner", "step", "lines"), [(Image.Image, "save", 1), (os, "fsync", 1), (Path, "replace", 1)])
+def test_a_full_disk_is_told(
+    owner: object, step: str, lines: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = plan().run(SOURCES, out=tmp_path, batch_size=1)
+    next(results)
+    monkeypatch.setattr(owner, step, full)
+    with pytest.raises(
+        InvMMError, match=r"could not be written to .*: No space left on device\. .*run the same command"
+    ):
+        next(results)
+    assert len(rows(tmp_path)) == lines
+
+
+def test_a_folder_that_vanishes_is_told(tmp_path: Path) -> None:
+    results = plan().run(SOURCES, out=tmp_path / "out", batch_size=1)
+    next(results)
+    (tmp_path / "out").rename(tmp_path / "elsewhere")
+    with pytest.raises(InvMMError, match=r"could not be written .*No such file"):
+        next(results)
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "out"])
+def test_an_impossible_folder_is_told(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "tensors").touch()
+    with pytest.raises(InvMMError, match=r"The folder .* cannot be used: \w.*\.$"):
+        run(plan(), SOURCES[:1], tmp_path / place)
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(InvMMError, match="cannot be used: No space left on device"):
+        run(plan(), SOURCES[:1], tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"seed": ', b"\xff\xfe", b"7", b"[1]"])
+def test_a_damaged_config_is_told(content: bytes, finished: Path) -> None:
+    (finished / "config.json").write_bytes(content)
+    with pytest.raises(InvMMError, match=r"config\.json is damaged.*name another folder"):
+        run(plan(), ALL, finished)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"index": 3, "dig', b"\xff\xfe", b"7", b"{}", b"two"])
+def test_a_damaged_line_is_told_and_can_be_removed(content: bytes, finished: Path, undisturbed: Path) -> None:
+    path = finished / "results.jsonl"
+    first, second, *others = path.read_bytes().splitlines()
+    lost = loaded(second)["name"]
+    content = content if content != b"two" else first + second
+    path.write_bytes(b"\n".join([first, content, *others, b""]))
+    with pytest.raises(InvMMError, match=r"Line 2 of .*results\.jsonl is damaged; remove it"):
+        run(plan(), ALL, finished)
+    path.write_bytes(b"\n".join([first, *others, b""]))
+    watch = Watch()
+    run(plan(), ALL, finished, on_step=watch)
+    assert watch.searched == {lost} - {"corrupt"}
+    assert same_files(finished, undisturbed)
+
+
+def test_a_disk_that_is_full_amid_a_line_loses_no_other(tmp_path: Path, undisturbed: Path) -> None:
+    """The limit on the size of files stands in for it: the line is cut where the limit is."""
+    results = plan().run(ALL, out=tmp_path, batch_size=1)
+    next(results)
+    size = (tmp_path / "results.jsonl").stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, before[1]))
+    try:
+        with pytest.raises(InvMMError, match=r"could not be written to .*File too large.*run the same command"):
+            list(results)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    torn = (tmp_path / "results.jsonl").read_bytes()
+    assert len(torn) == size + 50 or torn.count(b"\n") == 1
+    assert [row["name"] for row in read(tmp_path).rows] == ["picture 0"]
+    run(plan(), ALL, tmp_path)
+    assert same_files(tmp_path, undisturbed)
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    contents = bytearray(path.read_bytes())
+    contents[-len(contents) // 4] ^= 1
+    path.write_bytes(contents)
+
+
+def test_a_flipped_bit_is_noticed_when_the_tensors_are_looked_at(finished: Path) -> None:
+    [path] = finished.glob(f"tensors/*/{Target(PICTURES[1]).digest[:16]}.safetensors")
+    flip(path)
+    results = [result for result in run(plan(), ALL, finished) if result.check]
+    for looked_at in ("noise", "condition", "check"):
+        held = getattr(results[1], looked_at)
+        with pytest.raises(InvMMError, match=f"{path.name} is not what the audit wrote: .*Remove it, and the same"):
+            dict(held.samples if looked_at == "check" else held)
+    assert [len(result.noise) for result in results if result.name != "picture 1"] == [2, 2, 2]
+    [told] = read(finished).damaged()
+    assert str(path) in told
+
+
+def test_a_lost_file_of_tensors_is_measured_again_with_a_word(
+    finished: Path, undisturbed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    [path] = finished.glob(f"tensors/*/{Target(PICTURES[1]).digest[:16]}.safetensors")
+    path.unlink()
+    [told] = read(finished).damaged()
+    assert f"{path} cannot be read: No such file" in told
+    watch = Watch()
+    run(plan(), ALL, finished, on_step=watch)
+    assert watch.searched == {"picture 1"}
+    assert f"{path} is gone, so its image is measured again" in caplog.text
+    assert same_files(finished, undisturbed)
+    assert list(read(finished).damaged()) == []
+
+
+def test_two_runs_cannot_write_to_one_folder(tmp_path: Path, undisturbed: Path) -> None:
+    results = plan().run(ALL, out=tmp_path)
+    next(results)
+    assert read(tmp_path).progress.running
+    with pytest.raises(InvMMError, match=r"Another run is writing to .*; wait for its end, or name another folder\.$"):
+        run(plan(), ALL, tmp_path)
+    list(results)
+    assert not read(tmp_path).progress.running
+    run(plan(), ALL, tmp_path)
+    assert same_files(tmp_path, undisturbed)
+
+
+def test_a_run_that_is_refused_lets_the_folder_go(tmp_path: Path) -> None:
+    Store(tmp_path, {"seed": 1}).close()
+    with pytest.raises(InvMMError, match="differs in seed") as held:
+        Store(tmp_path, {"seed": 2})
+    Store(tmp_path, {"seed": 1}).close()
+    assert held
+
+
+def in_a_process(work: Callable[[], object], kill_after: float | None = None) -> int:
+    """Do some work in a process of its own, perhaps killed after some seconds; its exit code."""
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join(kill_after)
+    process.kill()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def test_killed_at_any_moment_an_audit_goes_on_to_the_same_end(tmp_path: Path, undisturbed: Path) -> None:
+    moments = random.Random(0)
+    started = time.perf_counter()
+    run(plan(), ALL, tmp_path / "another", batch_size=2)
+    duration = time.perf_counter() - started
+    folder = tmp_path / "out"
+    killed = [
+        in_a_process(lambda: run(plan(), ALL, folder, batch_size=2), moments.uniform(0, duration)) for _ in range(10)
+    ]
+    assert -signal.SIGKILL in killed
+    assert set(killed) <= {0, -signal.SIGKILL}
+    run(plan(), ALL, folder, batch_size=2)
+    assert same_files(folder, undisturbed)
+
+
+@pytest.mark.parametrize("step", [(os, "fsync"), (Path, "replace")])
+def test_killed_at_each_step_of_writing_an_audit_goes_on_to_the_same_end(
+    step: tuple[Any, str], tmp_path: Path, undisturbed: Path
+) -> None:
+    owner, name = step
+    kills = 0
+
+    def killed_at(count: int) -> None:
+        calls = itertools.count(1)
+        done = getattr(owner, name)
+
+        def deadly(*arguments: Any, **options: Any) -> Any:
+            if next(calls) == count:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return done(*arguments, **options)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(owner, name, deadly)
+            run(plan(), ALL, tmp_path)
+
+    for count in itertools.chain(range(1, 9), itertools.repeat(9)):
+        if in_a_process(lambda count=count: killed_at(count)) == 0:  # type: ignore[misc]
+            break
+        kills += 1
+    assert kills > 4
+    assert same_files(tmp_path, undisturbed)
+
+
+def test_a_failed_image_is_measured_again_and_its_last_line_counts(tmp_path: Path) -> None:
+    file = tmp_path / "image.png"
+    sources = [SOURCES[0], Source("image", file), CORRUPT]
+    for _ in range(2):
+        run(plan(), sources, tmp_path / "out")
+        assert [(row["index"], row["status"]) for row in rows(tmp_path / "out")] == [
+            (0, "replicated"),
+            (1, "failed"),
+            (2, "failed"),
+        ]
+    Image.fromarray(PICTURES[1, 0].numpy()).save(file)
+    watch = Watch()
+    run(plan(), sources, tmp_path / "out", on_step=watch)
+    assert watch.searched == {"image"}
+    assert [(row["name"], row["status"]) for row in read(tmp_path / "out").rows] == [
+        ("picture 0", "replicated"),
+        ("image", "replicated"),
+        ("corrupt", "failed"),
+    ]
+
+
+def hand_made(**changes: Any) -> Result:
+    check = Check(passed=False, similarities={1.0: (0.5, float("nan"))}, samples={1.0: torch.zeros(2, 1, 4, 4).byte()})
+    result = Result(0, "n", Target(PICTURES[0]).digest, Status.EXHAUSTED, kl=1.0, check=check)
+    return replace(result, trace=(Point(5, 0.1, 1.0, 1.0, float("-inf")),), **changes)
+
+
+def test_failed_images_are_not_known(tmp_path: Path) -> None:
+    good, late = Target(PICTURES[0], "n"), Target(PICTURES[1], "late")
+    with Store(tmp_path, {}) as store:
+        store.add(hand_made(), good)
+        store.add(Result(1, "bad", "", Status.FAILED, error="It broke."), None)
+        store.add(Result(2, "late", late.digest, Status.FAILED, error="It broke."), late)
+        assert (store.knows(0, good), store.knows(2, late)) == (True, False)
+    assert len(rows(tmp_path)) == 3
+    with Store(tmp_path, {}) as store:
+        assert (store.knows(0, good), store.knows(2, late)) == (True, False)
+        assert store.result(0).record() == hand_made().record()
+
+
+def test_no_file_holds_infinity(tmp_path: Path, undisturbed: Path) -> None:
+    with Store(tmp_path, {}) as store:
+        store.add(hand_made(name="un\u2028usual\n"), Target(PICTURES[0]))
+    for folder in (undisturbed, tmp_path):
+        loaded((folder / "config.json").read_bytes())
+        rows(folder)
+        for path in folder.glob("tensors/*/*"):
+            with safe_open(path, "np") as file:
+                loaded(file.metadata()["invmm"])
+    assert {row["invmm"] for row in rows(undisturbed) if row["status"] == "exhausted"} == {None}
+    assert [row["name"] for row in read(tmp_path).rows] == ["un\u2028usual\n"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_the_same_picture_twice_is_searched_once_and_has_two_lines(batch_size: int, tmp_path: Path) -> None:
+    sources = [Source("one", PICTURES[0]), SOURCES[3], Source("two", PICTURES[0]), Source("one", PICTURES[0])]
+    watch = Watch()
+    audit = plan()
+    found = run(audit, sources, tmp_path, batch_size=batch_size, on_step=watch)
+    assert watch.searched == {"one", "picture 3"}
+    first, _, *others = rows(tmp_path)
+    assert [(row["index"], row["name"]) for row in others] == [(2, "two"), (3, "one")]
+    assert [{**row, "index": 0, "name": "one"} for row in others] == [first] * 2
+    assert len({row["sha256"] for row in read(tmp_path).rows}) == 2
+    assert len(list(tmp_path.glob("tensors/*/*"))) == 2
+    again = run(plan(), sources, tmp_path, on_step=watch)
+    assert watch.searched == {"one", "picture 3"}
+    for results in (found, again):
+        assert [(result.index, result.name) for result in results] == [
+            (0, "one"),
+            (1, "picture 3"),
+            (2, "two"),
+            (3, "one"),
+        ]
+        assert all(torch.equal(results[0].noise[name], results[2].noise[name]) for name in ("mu", "logvar"))
+    next(tmp_path.glob(f"tensors/*/{results[0].digest[:16]}*")).unlink()
+    run(plan(), sources, tmp_path)
+    assert list(read(tmp_path).damaged()) == []
+
+
+def test_the_same_picture_twice_without_a_folder() -> None:
+    sources = [Source("one", PICTURES[0]), Source("two", PICTURES[0])]
+    first, second = run(plan(), sources, None)  # type: ignore[arg-type]
+    assert (first.index, first.name, second.index, second.name) == (0, "one", 1, "two")
+    assert first.kl == second.kl
+
+
+def test_the_same_picture_with_another_caption_is_another(tmp_path: Path) -> None:
+    captions = (None, "a cat", "a dog")
+    targets = [Target(PICTURES[0], "same", caption) for caption in captions]
+    with Store(tmp_path, {}) as store:
+        for index, target in enumerate(targets):
+            assert not store.knows(index, target)
+            store.add(hand_made(index=index, name="same", noise={"mean": torch.full((1,), float(index))}), target)
+        assert [store.result(index).noise["mean"].item() for index in range(3)] == [0, 1, 2]
+    record = read(tmp_path)
+    assert [row["caption"] for row in record.rows] == [*captions]
+    assert [record.result(row).noise["mean"].item() for row in record.rows] == [0, 1, 2]
+    assert len({record.picture(row) for row in record.rows if record.picture(row).is_file()}) == 3
+
+
+def test_images_that_came_left_or_were_renamed_are_known_by_their_pixels(finished: Path, undisturbed: Path) -> None:
+    audit, watch = plan(), Watch()
+    new = Source("new", pictures(1, seed=5)[0])
+    renamed = Source("renamed", SOURCES[2].value)
+    run(audit, [new, SOURCES[1], renamed], finished, on_step=watch)
+    assert watch.searched == {"new"}
+    assert [(row["index"], row["name"]) for row in read(finished).rows] == [
+        (0, "new"),
+        (1, "picture 1"),
+        (2, "renamed"),
+    ]
+    assert read(finished).progress.images == 3
+    again = Watch()
+    run(plan(), ALL, finished, on_step=again)
+    assert again.searched == set()
+    names = [row["name"] for row in read(finished).rows]
+    assert names == [source.name for source in ALL]
+    assert rows(finished) == rows(undisturbed)
+
+
+def test_progress(finished: Path, tmp_path: Path) -> None:
+    now = read(finished).progress
+    assert (now.replicated, now.exhausted, now.failed, now.waiting) == (3, 1, 1, 0)
+    assert (now.images, now.done, now.running) == (5, 4, False)
+
+    names = [str(number) for number in range(10)]
+    with Store(tmp_path, {}, names) as store:
+        none = read(tmp_path).progress
+        assert (none.images, none.waiting, none.rate, none.left, none.running) == (10, 10, None, None, True)
+        for index in range(4):
+            store.add(Result(index, str(index), "", Status.FAILED, error="It broke."), None)
+    asked = json.loads((tmp_path / "images.json").read_text())
+    start = datetime(2030, 1, 1, tzinfo=UTC)
+    (tmp_path / "images.json").write_text(json.dumps({**asked, "asked": start.isoformat()}))
+    lines = [loaded(line) for line in (tmp_path / "results.jsonl").read_bytes().splitlines()]
+    for line, minute in zip(lines, (-90, 10, 20, 40), strict=True):  # the first is of a session before
+        line["finished"] = (start + timedelta(minutes=minute)).isoformat()
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    later = read(tmp_path).progress
+    assert (later.failed, later.waiting, later.running) == (4, 6, False)
+    assert later.rate == pytest.approx(3 / (40 * 60))
+    assert later.left == timedelta(minutes=80)
+
+
+def test_rows_are_a_sequence(finished: Path) -> None:
+    audit = read(finished)
+    assert [row["index"] for row in audit.rows] == [0, 1, 2, 3, 4]
+    assert [row["index"] for row in audit.rows[1:3]] == [1, 2]
+    assert audit.rows[-1]["index"] == 4
+    assert (
+        audit.result(audit.rows[0]).record()
+        == Result.load(next(finished.glob(f"tensors/*/{audit.rows[0]['digest'][:16]}*"))).record()
+    )
+
+
+def test_lines_are_read_part_by_part(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = list(read(finished).rows)
+    for size in (1, 100, 5000):
+        monkeypatch.setattr("invmm_eval.audits.lines._BLOCK", size)
+        assert list(read(finished).rows) == whole
+
+
+def grey(*values: int) -> Tensor:
+    """A picture of one row."""
+    return torch.tensor([[values]], dtype=torch.uint8)
+
+
+def test_a_strip_of_a_grey_image() -> None:
+    sheet = strip(grey(1, 2), {1.0: torch.stack([grey(3, 4)]), 2.0: torch.stack([grey(5, 6), grey(7, 8)])})
+    w = 255
+    assert np.asarray(sheet).tolist() == [
+        [1, 2, w, w, 3, 4, w, w, w, w],
+        [w, w, w, w, w, w, w, w, w, w],
+        [w, w, w, w, w, w, w, w, w, w],
+        [w, w, w, w, 5, 6, w, w, 7, 8],
+    ]
+    assert sheet.mode == "L"
+
+
+def test_a_strip_of_a_colour_image() -> None:
+    generator = torch.Generator().manual_seed(0)
+    image, *samples = torch.randint(0, 255, (9, 3, 4, 6), generator=generator, dtype=torch.uint8)
+    sheet = strip(image, {1.0: torch.stack(samples[:2]), 3.0: torch.stack(samples[2:7]), 7.0: torch.stack(samples[7:])})
+    assert (sheet.mode, sheet.size) == ("RGB", (6 * 6 + 5 * 2, 3 * 4 + 2 * 2))
+    pixels = np.array(sheet)
+    places = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (1, 3), (1, 4), (1, 5), (2, 1)]
+    for picture, (row, column) in zip([image, *samples], places, strict=True):
+        box = (column * 8, row * 6, column * 8 + 6, row * 6 + 4)
+        assert np.array_equal(np.asarray(sheet.crop(box)).transpose(2, 0, 1), picture.numpy())
+        pixels[box[1] : box[3], box[0] : box[2]] = 255
+    assert (pixels == 255).all()
+
+
+def test_the_strip_in_the_folder_is_that_of_the_samples(undisturbed: Path) -> None:
+    path = next(undisturbed.glob("tensors/*/*"))
+    result = Result.load(path)
+    assert result.check is not None
+    [samples] = result.check.samples.values()
+    image = next(picture for picture in PICTURES if Target(picture).digest == result.digest)
+    gap = torch.full((4, 2), 255, dtype=torch.uint8)
+    row = torch.hstack([image[0], *(part for sample in samples for part in (gap, sample[0]))])
+    with Image.open(undisturbed / "samples" / path.parent.name / f"{path.stem}.png") as sheet:
+        assert np.array_equal(np.asarray(sheet), row.numpy())
+
+
+def test_a_folder_is_read_in_the_order_of_the_images_failed_ones_too(tmp_path: Path) -> None:
+    with Store(tmp_path, {"seed": 1}) as store:
+        store.add(Result(2, "two", "", Status.FAILED, error="It is damaged."), None)
+        store.add(Result(0, "zero", "", Status.FAILED, error="It is empty."), None)
+    with (tmp_path / "results.jsonl").open("a") as lines:
+        lines.write('{"index": 1, "status"')
+    record = read(tmp_path)
+    assert record.config == {"seed": 1}
+    assert [row["name"] for row in record.rows] == ["zero", "two"]
+    assert (tmp_path / "results.jsonl").read_text().endswith('"status"')
+
+
+@pytest.mark.parametrize("config", [None, "[1"])
+def test_a_folder_without_an_audit_is_told(tmp_path: Path, config: str | None) -> None:
+    if config:
+        (tmp_path / "config.json").write_text(config)
+    with pytest.raises(InvMMError, match="holds no audit" if config is None else "is damaged"):
+        read(tmp_path)

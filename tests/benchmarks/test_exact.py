@@ -1,0 +1,27 @@
+"""The bound that the exact cases are held against, and the search held against it."""
+
+import math
+
+import pytest
+
+from benchmarks.exact import WEIGHTS, plain_shares, search
+from invmm_eval.search.result import Status
+from invmm_eval.statistics.bound import least_kl
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.2])
+def test_plain_sampling_gives_each_picture_as_often_as_it_weighs(spread: float) -> None:
+    samples = 4000
+    for share, weight in zip(plain_shares(samples, spread), WEIGHTS, strict=True):
+        assert abs(share - weight) < 5 * math.sqrt(weight * (1 - weight) / samples) + 0.005
+
+
+def test_no_search_undercuts_the_least_kl() -> None:
+    """At the rate's lower end, five standard errors down, since it is itself an estimate."""
+    fresh = 200
+    found = search(0, fresh)
+    assert all(one.status is Status.REPLICATED for one in found)
+    for one in found:
+        low = max(one.weight, one.rate - 5 * math.sqrt(max(one.rate * (1 - one.rate), 1 / fresh) / fresh))
+        assert one.nats >= least_kl(low, one.weight)
+        assert one.nats < 6 * one.bound + 2

@@ -1,0 +1,176 @@
+"""What the documents show works: every Python block and every invmm-eval command of the README is run."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from PIL import Image
+
+from invmm_eval.cli.commands import app
+from tests.cli.test_commands import Invoke, invoke, plain  # noqa: F401
+from tests.helpers import audits
+from tests.helpers.hub import Hub, Repository
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+PYTHON = [text for language, text in BLOCKS if language == "python"]
+HARNESSES = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "harnesses.md").read_text("utf-8"), re.M | re.S)
+COMMANDS = [
+    line.split()
+    for language, text in BLOCKS
+    if language == "sh"
+    for line in text.splitlines()
+    if line.startswith("invmm-eval")
+]
+TUTORIAL = [
+    line.split()[1:]
+    for text in re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs" / "tutorial.md").read_text("utf-8"), re.M | re.S)
+    for line in text.splitlines()
+]
+CARDS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "docs" / "model-cards.md").read_text("utf-8"), re.M | re.S)
+
+
+@pytest.fixture
+def workplace(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the model and pictures that the documents name."""
+    shutil.copytree(tiny_folder, tmp_path / "my-model")
+    (tmp_path / "pictures").mkdir()
+    pixels = torch.randint(0, 256, (8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    Image.fromarray(pixels.numpy()).save(tmp_path / "pictures" / "one.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_the_readme_shows_three_ways() -> None:
+    assert len(PYTHON) == 2
+    assert [command[1] for command in COMMANDS] == ["run"]
+
+
+@pytest.mark.parametrize("code", [*PYTHON, *HARNESSES])
+def test_python_in_the_documents_runs(code: str, workplace: Path) -> None:
+    run = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert re.search(r"\binf\b|exhausted", run.stdout)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_in_the_readme_run(command: list[str], workplace: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "invmm_eval.cli.commands", *command[1:]],
+        cwd=workplace,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "0 of 1 images were replicated" in run.stdout
+    assert (workplace / "audit" / "results.jsonl").read_text().count("\n") == 1
+
+
+def test_the_tutorial_leads_to_a_pull_request(
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    invoke: Invoke,  # noqa: F811
+) -> None:
+    """Its commands in their order, with fewer steps, against a Hub on loopback."""
+    shutil.copytree(workplace / "pictures", workplace / "held-out")
+    with Hub({"models/org/model": Repository({"README.md": b"# Model\n"})}) as hub:
+        hub.redirect(monkeypatch, workplace / "cache")
+        for command in TUTORIAL:
+            steps = ["--set", "max_steps=25"] if command[0] == "run" else []
+            code, out, _ = invoke(*command, *steps)
+            assert code == 0, out
+    assert [command[0] for command in TUTORIAL] == ["run", "run", "status", "report", "report", "card", "card", "card"]
+    assert "No image of 1 was replicated" in (workplace / "audit" / "report.html").read_text("utf-8")
+    [pull_request] = hub.repositories["models/org/model"].pull_requests
+    assert b"Memorization audit (InvMM)" in pull_request["README.md"]
+
+
+def test_an_audit_comes_into_a_card(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    invoke: Invoke,  # noqa: F811
+) -> None:
+    """The blocks of the tutorial in their order, against a Hub on loopback."""
+    audits.guided(tmp_path / "audit")
+    monkeypatch.chdir(tmp_path)
+    printed = []
+    with Hub({"models/org/model": Repository({"README.md": b"# Model\n"})}) as hub:
+        hub.redirect(monkeypatch, tmp_path / "cache")
+        for language, text in CARDS:
+            if language == "sh":
+                code, out, err = invoke(*text.split()[1:])
+                assert (code, err) == (0, "")
+            else:
+                exec(text, {})
+                out = capsys.readouterr().out
+            printed.append(out)
+    written, read, shown, published, loaded, proposal, proposed = printed
+    assert written == "The audit is in README.md.\n"
+    assert "fraction of the images that were replicated 0.66" in read
+    assert "'status': 'replicated'" in loaded
+    assert all(text.endswith("Nothing was sent; --yes sends it.\n") for text in (shown, proposal))
+    assert f"{hub.url}/datasets/org/audit/commit/" in published
+    assert proposed.splitlines()[-1] == f"{hub.url}/org/model/discussions/1"
+    [pull_request] = hub.repositories["models/org/model"].pull_requests
+    assert set(pull_request) == {"README.md", ".eval_results/invmm.yaml", "memorization-audit/distribution.png"}
+
+
+def test_the_results_of_a_run_are_read_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    audits.guided(tmp_path / "audit")
+    monkeypatch.chdir(tmp_path)
+    [code] = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "runs.md").read_text("utf-8"), re.M | re.S)
+    shown: dict[str, Any] = {}
+    exec(code, shown)
+    assert len(shown["table"]) == len(shown["audit"].rows) > 0
+    assert shown["result"].digest == shown["audit"].rows[0]["digest"]
+
+
+def commands(document: Path) -> list[list[str]]:
+    """The invmm-eval commands of a document's shell blocks, lines that go on joined."""
+    blocks = re.findall(r"^```(?:sh|console)\n(.*?)^```", document.read_text("utf-8"), re.M | re.S)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    ours = [line.removeprefix("$ ") for line in lines if re.match(r"(\$ )?invmm-eval ", line)]
+    return [shlex.split(line, comments=True)[1:] for line in ours]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("plugins/*/README.md"))],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_commands_in_the_documents_are_those_of_the_program(document: Path) -> None:
+    program = typer.main.get_command(app)
+    assert isinstance(program, typer.core.TyperGroup)
+    for name, *arguments in commands(document):
+        program.commands[name].make_context(name, arguments)
+
+
+def test_make_has_the_targets_of_the_readme() -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {"demo", "test", "lint", "clean"} <= set(targets)
+
+
+def test_links_lead_somewhere() -> None:
+    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
+            if not link.startswith("http"):
+                assert (document.parent / link).exists(), f"{document.name}: {link}"
+
+
+def test_every_hook_is_documented() -> None:
+    from invmm_eval.plugins import hooks as hookspecs
+
+    text = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    hooks = [name for name in vars(hookspecs) if name.startswith("register_")]
+    assert len(hooks) == 3
+    assert all(f"{name}() -> " in text for name in hooks)

@@ -1,0 +1,103 @@
+"""Folders of audits as a run would leave them, written without one: of a text-guided model, with any results."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invmm_eval.audits.store import Store
+from invmm_eval.recipe import STABLE_DIFFUSION
+from invmm_eval.search.check import Check
+from invmm_eval.search.result import Point, Result, Status
+from invmm_eval.search.target import Target
+
+SCALES = (1.0, 3.0, 7.0)
+SIDE = 24
+DIMENSIONS = 4 * 8 * 8
+RECIPE = STABLE_DIFFUSION.changed(guidance=SCALES, max_steps=200)
+CONFIG: dict[str, Any] = {
+    "model": "org/painter@v1.0",
+    "weights": "5" * 40,
+    "backbone": {
+        "name": "stable-diffusion",
+        "dtype": "torch.float16",
+        "prompt_mode": "soft",
+        "image_shape": [3, 24, 24],
+    },
+    "similarity": {"name": "sscd", "threshold": 0.5, "sha256": "a" * 64, "side": 64},
+    "noise": {"name": "low-rank-gaussian", "rank": 2},
+    "recipe": asdict(RECIPE),
+    "seed": 3,
+    "versions": {"invmm-eval": "0.1.0", "torch": "2.13.0", "diffusers": "0.42.1"},
+}
+NAMES = ("<script>alert(1)</script>.png", 'a "quoted" & long name.png', "Bild für Übung.jpg", "=1+1,x\n.png")
+
+
+def picture(seed: int) -> Tensor:
+    """A colourful gradient, uint8 ``(3, SIDE, SIDE)``."""
+    generator = torch.Generator().manual_seed(seed)
+    corners = torch.rand((1, 3, 2, 2), generator=generator)
+    return (torch.nn.functional.interpolate(corners, (SIDE, SIDE), mode="bilinear")[0] * 255).to(torch.uint8)
+
+
+def result(index: int, status: Status, invmm: float = math.nan, name: str = "") -> tuple[Result, Target]:
+    """A result with that status, and value where it was replicated, as a search of a guided model leaves it."""
+    target = Target(picture(index), name or f"picture {index}.png")
+    if status is Status.FAILED:
+        return Result(index, target.name, "", status, error="The image <b>cannot</b> be used: it is damaged."), target
+    replicated = status is Status.REPLICATED
+    counts = (2, 8, 1) if replicated else (8, 8, 8)
+    similarities = {
+        scale: tuple(0.52 + 0.05 * place if replicated and count == 8 else 0.1 for place in range(count))
+        for scale, count in zip(SCALES, counts, strict=True)
+    }
+    noisy = {
+        scale: target.image[None].expand(count, -1, -1, -1).clone() // (1 if replicated and count == 8 else 2)
+        for scale, count in zip(SCALES, counts, strict=True)
+    }
+    kl = invmm if replicated else 0.5
+    steps = 100 if replicated else 200
+    found = Result(
+        index=index,
+        name=target.name,
+        digest=target.digest,
+        status=status,
+        kl=kl,
+        dimensions=DIMENSIONS,
+        steps=steps,
+        check=Check(replicated, similarities, noisy),
+        noise={"mu": torch.zeros(2)},
+        prompt="a <i>red</i> balloon",
+        trace=tuple(
+            Point(step, 1 / step, kl * step / steps, 1 + step / 1000, 0.1) for step in range(50, steps + 1, 50)
+        ),
+        seconds_steps=12.5,
+        seconds_checks=2.5,
+    )
+    return found, target
+
+
+def write(
+    folder: Path,
+    results: Iterable[tuple[Result, Target]],
+    config: Mapping[str, Any] = CONFIG,
+    *,
+    asked: Sequence[str] | None = None,
+) -> Path:
+    """The folder that holds these, of an audit that was asked for images of these names."""
+    store = Store(folder, config, asked)
+    for found, target in results:
+        store.add(found, target)
+    return folder
+
+
+def guided(folder: Path) -> Path:
+    """Four images that were replicated, one of them at few nats, two that were not and one that failed."""
+    values = (0.02, 0.4, 0.9, 0.15)
+    found = [result(index, Status.REPLICATED, value, NAMES[index]) for index, value in enumerate(values)]
+    found += [result(index, Status.EXHAUSTED) for index in (4, 5)]
+    return write(folder, [*found, result(6, Status.FAILED)])

@@ -1,0 +1,186 @@
+"""The metric of torchmetrics: the model of the moment, and one share of the work for each process."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMPipeline
+from torchmetrics import MetricTracker
+
+from invmm_eval.audits.auditing import audit
+from invmm_eval.errors import InvMMError
+from invmm_eval.integrations.torchmetrics import InvMM
+from invmm_eval.plugins.hooks import BackboneEntry, hookimpl
+from invmm_eval.plugins.host import host
+from invmm_eval.testing.tiny import SIDE, tiny_stable_diffusion
+from tests.helpers.exact import Mixture, pictures
+
+mpl.use("Agg")
+
+TINY = {"max_steps": 2, "check_every": 1, "draws": 2, "sampler_steps": 2, "check_images": 2}
+IMAGES = pictures(4, (3, 8, 8))
+
+PROCESS = """
+import json, sys
+import torch
+from invmm_eval.integrations import torchmetrics
+from tests.helpers.exact import Mixture, pictures
+
+rank, folder, cases = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+images = torch.cat([pictures(2), pictures(3, seed=99)])
+for shares in cases:
+    model = Mixture(images[:2])
+    torchmetrics.load_backbone = lambda *_, **__: model
+    metric = torchmetrics.InvMM("the model", recipe="paper", similarity="pixel-cosine", seed=5)
+    if shares[rank]:
+        metric.update(images[shares[rank]])
+    found = {name: value.tolist() for name, value in metric.compute().items()}
+    print(json.dumps({"found": found, "rows": sum(model.rows_seen), "images": len(metric.pixels)}))
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.fixture
+def exact() -> Iterator[Mixture]:
+    """A model that knows two pictures, as the backbone ``exact``."""
+    model = Mixture(pictures(2))
+
+    class Plugin:
+        @hookimpl
+        def register_backbones(self) -> dict[str, BackboneEntry]:
+            return {"exact": BackboneEntry(lambda *_, **__: model)}
+
+    host.cache_clear()
+    host().register(Plugin())
+    yield model
+    host.cache_clear()
+
+
+@pytest.mark.usefixtures("exact")
+def test_memorized_images_are_told_from_others() -> None:
+    metric = InvMM("any", backbone="exact", similarity="pixel-cosine")
+    metric.update(torch.cat([pictures(2), pictures(1, seed=99)]))
+    found = metric.compute()
+    told = audit("any", [*pictures(2), *pictures(1, seed=99)], backbone="exact", similarity="pixel-cosine")
+    assert found["invmm"].tolist() == pytest.approx([result.invmm for result in told])
+    assert found["invmm"].isfinite().tolist() == [True, True, False]
+    assert found["similarity"].tolist() == pytest.approx([result.similarity for result in told])
+    assert found["replicated_fraction"] == pytest.approx(2 / 3)
+
+
+def test_each_compute_measures_the_model_of_the_moment(tiny_pipeline: DDIMPipeline) -> None:
+    model = deepcopy(tiny_pipeline)
+    metric = InvMM(model, settings=TINY)
+    metric.update(IMAGES)
+    tracker = MetricTracker(metric, maximize=False)
+    before = metric.compute()["similarity"]
+    with torch.no_grad():
+        for parameter in model.unet.parameters():
+            parameter.add_(0.5 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    after = metric.compute()["similarity"]
+    assert not torch.equal(before, after)
+    assert after.tolist() == pytest.approx([result.similarity for result in audit(model, [*IMAGES], settings=TINY)])
+    tracker.increment()
+    tracker.update(IMAGES)
+    assert torch.equal(tracker.compute()["similarity"], after), "a copy of the metric has no model of its own"
+
+
+def test_images_may_come_in_batches_and_count_once(tiny_pipeline: DDIMPipeline) -> None:
+    metric = InvMM(tiny_pipeline, settings=TINY)
+    metric.update(IMAGES)
+    whole = metric.compute()
+    metric.reset()
+    metric.update(IMAGES[:1])
+    metric.update([IMAGES[1], IMAGES[0], *IMAGES[2:].float() / 255])
+    assert all(torch.equal(value, whole[name]) for name, value in metric.compute().items())
+    assert torch.equal(InvMM(tiny_pipeline, settings=TINY)(IMAGES)["similarity"], whole["similarity"])
+
+
+def test_what_cannot_be_measured_is_told(tiny_pipeline: DDIMPipeline) -> None:
+    metric = InvMM(tiny_pipeline, settings=TINY)
+    with pytest.raises(InvMMError, match="no image to watch"), pytest.warns(UserWarning, match="before the ``update``"):
+        metric.compute()
+    with pytest.raises(InvMMError, match="shape"):
+        metric.update(torch.zeros(1, 1, 1, 8, 8))
+    with pytest.raises(ValueError, match="batchsize"):
+        InvMM(tiny_pipeline, batchsize=3)
+
+
+def test_a_backbone_has_its_options() -> None:
+    model, images = tiny_stable_diffusion(), pictures(1, (3, SIDE, SIDE))
+    how: dict[str, Any] = {"backbone_options": {"prompt_mode": "empty"}, "settings": {**TINY, "guidance": (1.0,)}}
+    metric = InvMM(model, **how)
+    metric.update(images)
+    [told] = audit(model, [*images], **how)
+    assert told.prompt == ""
+    assert metric.compute()["similarity"].tolist() == pytest.approx(told.similarity)
+    with pytest.raises(InvMMError, match="There is no prompt_mode 'none'"):
+        InvMM(model, backbone_options={"prompt_mode": "none"})
+
+
+def test_a_search_that_fails_is_not_a_number(tiny_pipeline: DDIMPipeline, caplog: pytest.LogCaptureFixture) -> None:
+    model = deepcopy(tiny_pipeline)
+    torch.nn.init.constant_(model.unet.conv_out.bias, torch.nan)
+    metric = InvMM(model, settings=TINY)
+    metric.update(IMAGES[:1])
+    assert all(value.isnan().all() for value in metric.compute().values())
+    assert "loss became nan" in caplog.text
+
+
+def test_the_drawing_shows_each_image_over_checkpoints(tiny_pipeline: DDIMPipeline) -> None:
+    values = [{"invmm": torch.tensor(row)} for row in ([torch.inf, 0.2, torch.inf], [0.1, 0.4, torch.nan])]
+    figure, axes = InvMM(tiny_pipeline).plot(values)
+    drawn = {tuple(map(tuple, np.asarray(line.get_xydata()).round(3).tolist())) for line in axes.lines}
+    assert drawn >= {((2, 0.1),), ((1, 0.2), (2, 0.4))}, "where they were replicated"
+    assert drawn >= {((1, 0.8),)}, "above all, where they were not"
+    labels = axes.get_legend_handles_labels()[1]
+    assert labels == ["image 0", "image 1", "image 2"]
+    alone, _ = InvMM(tiny_pipeline).plot(values[1], axes)
+    assert alone is figure
+
+
+def test_one_image_can_be_drawn(tiny_pipeline: DDIMPipeline) -> None:
+    metric = InvMM(tiny_pipeline, settings=TINY)
+    metric.update(IMAGES[:1])
+    _, axes = metric.plot()
+    assert axes.get_legend_handles_labels()[1] == ["image 0"]
+
+
+def test_two_processes_share_the_work(exact: Mixture, tmp_path: Path) -> None:
+    shared_out, the_same_for_both, one_has_none = [[0, 2, 3], [1, 4, 0]], [[0, 1, 2], [0, 1, 2]], [[1, 3], []]
+    distinct = [[0, 2, 3, 1, 4], [0, 1, 2], [1, 3]]
+    cases = [shared_out, the_same_for_both, one_has_none]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", PROCESS, str(rank), str(tmp_path), json.dumps(cases)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    lines = [process.communicate(timeout=120)[0].splitlines()[-len(cases) :] for process in processes]
+    for shares, images, *told in zip(cases, distinct, *lines, strict=True):
+        exact.rows_seen.clear()
+        alone = InvMM("any", backbone="exact", similarity="pixel-cosine", seed=5)
+        alone.update(torch.cat([pictures(2), pictures(3, seed=99)])[images])
+        found = alone.compute()
+        both = [json.loads(line) for line in told]
+        for process, share in zip(both, shares, strict=True):
+            assert process["found"].keys() == found.keys()
+            for name, values in process["found"].items():
+                assert values == pytest.approx(found[name].tolist()), name
+            assert process["images"] == len(share), "each keeps its own images"
+            assert process["rows"] > 0, "each does a share"
+        assert sum(process["rows"] for process in both) == sum(exact.rows_seen), "nothing is measured twice"

@@ -1,0 +1,418 @@
+"""The metric of evaluate: what it returns, what reaches the engine, and what it keeps."""
+
+import gc
+import inspect
+import json
+import math
+import os
+import re
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMPipeline
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from invmm_eval.audits.auditing import Choices, audit
+from invmm_eval.errors import InvMMError
+from invmm_eval.metric.invmm import InvMM
+from invmm_eval.plugins.hooks import BackboneEntry, hookimpl
+from invmm_eval.plugins.host import host
+from invmm_eval.testing.tiny import tiny_stable_diffusion
+from tests.helpers.exact import Mixture, pictures
+
+MEMORIZED = pictures(2)
+UNSEEN = pictures(1, seed=99)
+COLOURS = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+TINY = {"max_steps": 2, "check_every": 1, "draws": 2, "sampler_steps": 2, "check_images": 2}
+
+
+class Models:
+    """A plugin whose backbone ``exact`` knows two pictures, whatever it is asked to load."""
+
+    def __init__(self) -> None:
+        self.made: list[weakref.ref[Mixture]] = []
+
+    def make(self, model: object, **how: Any) -> Mixture:  # noqa: ARG002
+        backbone = Mixture(MEMORIZED)
+        self.made.append(weakref.ref(backbone))
+        return backbone
+
+    @hookimpl
+    def register_backbones(self) -> Mapping[str, BackboneEntry]:
+        return {"exact": BackboneEntry(self.make)}
+
+
+class Eye:
+    """A similarity that remembers the first pictures it is shown, and finds nothing alike."""
+
+    name = "eye"
+    threshold = 2.0
+    settings: Mapping[str, str | int | float | None] = {}
+
+    def __init__(self) -> None:
+        self.seen: list[NDArray[np.uint8]] = []
+
+    def embed(self, images: Tensor) -> Tensor:
+        if len(images) == 1:
+            self.seen.append((images[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+        return images.flatten(1)
+
+    def compare(self, a: Tensor, b: Tensor) -> Tensor:
+        return a @ b.T
+
+
+@pytest.fixture
+def models() -> Iterator[Models]:
+    host.cache_clear()
+    plugin = Models()
+    host().register(plugin)
+    yield plugin
+    host.cache_clear()
+
+
+@pytest.fixture
+def metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InvMM:
+    monkeypatch.delenv("INVMM_SSCD_WEIGHTS", raising=False)
+    return InvMM(cache_dir=str(tmp_path / "cache"))
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def leaves(value: object) -> Iterator[object]:
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from leaves(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from leaves(inner)
+    else:
+        yield value
+
+
+@pytest.mark.usefixtures("models")
+def test_each_image_has_its_verdict_and_all_is_told_in_plain_types(metric: InvMM, tmp_path: Path) -> None:
+    references = [*MEMORIZED, b"no image", *UNSEEN]
+    found = metric.compute(references=references, model="any", backbone="exact", recipe="paper")
+
+    assert found["status"] == ["replicated", "replicated", "failed", "exhausted"]
+    assert [type(status) for status in found["status"]] == [str] * 4
+    first, second, damaged, unseen = found["invmm"]
+    assert 0 < first < 1
+    assert 0 < second < 1
+    assert math.isnan(damaged)
+    assert unseen == math.inf
+    assert found["kl"][:2] == [first, second]
+    assert found["kl"][2] is None
+    assert math.isfinite(found["kl"][3])
+    assert [similarity and similarity >= 0.9 for similarity in found["similarity"]] == [True, True, None, False]
+    assert found["steps"][2:] == [0, 200]
+    assert [error is None for error in found["error"]] == [True, True, False, True]
+    assert (found["images"], found["replicated"], found["failed"]) == (4, 2, 1)
+    assert found["replicated_fraction"] == 2 / 3
+    assert found["median_invmm"] == max(first, second)
+    assert found["smallest_invmm"] == min(first, second)
+
+    assert {type(leaf) for leaf in leaves(found)} == {str, int, float, type(None)}
+    saved = evaluate.save(tmp_path / "saved.json", **found)
+    read = json.loads(Path(saved).read_text())
+    assert read["invmm"][:2] == [first, second]
+    assert read["invmm"][3] == math.inf
+    assert math.isnan(read["invmm"][2])
+
+
+def test_it_says_what_an_audit_says(metric: InvMM, tiny_folder: Path) -> None:
+    images = [COLOURS, COLOURS[::-1].copy()]
+    for seed in (0, 1):
+        found = metric.compute(
+            references=images, model=str(tiny_folder), settings=TINY, seed=seed, noise="low-rank-gaussian"
+        )
+        told = audit(str(tiny_folder), images, settings=TINY, seed=seed, noise="low-rank-gaussian")
+        assert found["kl"] == [result.kl for result in told]
+        assert found["similarity"] == [result.similarity for result in told]
+        assert found["steps"] == [result.steps for result in told] == [2, 2]
+    other_seed = metric.compute(references=images, model=str(tiny_folder), settings=TINY, noise="low-rank-gaussian")
+    assert other_seed["kl"] != found["kl"]
+
+
+def test_images_may_come_one_by_one_or_in_batches(metric: InvMM, tiny_folder: Path) -> None:
+    images = [np.roll(COLOURS, shift) for shift in range(4)]
+    whole = metric.compute(references=images, model=tiny_folder, settings=TINY)
+    metric.add(reference=images[0])
+    metric.add(references=images[1])
+    metric.add_batch(references=images[2:])
+    assert len(metric) == 4
+    assert metric.compute(model=tiny_folder, settings=TINY) == whole
+    assert len(set(whole["kl"])) == 4, "the four can be told apart"
+
+
+def test_every_pixel_reaches_the_engine(
+    metric: InvMM, tiny_pipeline: DDIMPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "colours.png"
+    file.write_bytes(png(COLOURS))
+    Path("other.png").write_bytes(png(255 - COLOURS))
+    edited = Image.open("other.png")
+    edited.paste(Image.fromarray(COLOURS))
+    lossy = Image.fromarray(COLOURS)
+    lossy.format = "JPEG"
+    turned = Image.fromarray(np.rot90(np.pad(COLOURS, ((0, 0), (4, 4), (0, 0)))))
+    turned.getexif()[0x0112] = 6
+    chw = torch.from_numpy(COLOURS).permute(2, 0, 1)
+    palette = Image.fromarray(COLOURS).quantize(64)
+    forms = {
+        "array": COLOURS,
+        "array of floats": COLOURS / 255,
+        "array of float32": (COLOURS / 255).astype(np.float32),
+        "tensor": chw,
+        "tensor of floats": chw / 255,
+        "PIL": Image.fromarray(COLOURS),
+        "PIL that is opened": Image.open(file),
+        "PIL that is no more what its file is": edited,
+        "PIL that was a JPEG": lossy,
+        "PIL that is wide but lies on its side": turned,
+        "PIL with few colours": palette,
+        "path": file,
+        "text": str(file),
+        "bytes": png(COLOURS),
+        "bytearray": bytearray(png(COLOURS)),
+        "memoryview": memoryview(png(COLOURS)),
+        "row of a file": {"bytes": None, "path": str(file)},
+        "row whose name is also that of another file": {"bytes": png(COLOURS), "path": "other.png"},
+    }
+    few = np.asarray(palette.convert("RGB"))
+    for name, form in forms.items():
+        eye = Eye()
+        metric.compute(references=[form], model=tiny_pipeline, settings=TINY, similarity=eye)
+        seen, *_ = eye.seen
+        assert np.array_equal(seen, few if name == "PIL with few colours" else COLOURS), name
+
+
+@pytest.mark.parametrize("levels", ["8 bits", "16 bits"])
+@pytest.mark.usefixtures("models")
+def test_every_pixel_of_a_grey_image_reaches_the_engine(metric: InvMM, levels: str) -> None:
+    grey = np.arange(16, dtype=np.uint8).reshape(4, 4) * 17
+    image = Image.fromarray(grey if levels == "8 bits" else grey * np.uint16(257))
+    eye = Eye()
+    metric.compute(references=[image], model="any", backbone="exact", settings=TINY, similarity=eye)
+    assert np.array_equal(eye.seen[0][:, :, 0], grey)
+
+
+def folder(images: list[NDArray[np.uint8]], place: Path) -> Path:
+    for index, image in enumerate(images):
+        (place / f"{index}.png").write_bytes(png(image))
+    return place
+
+
+@pytest.mark.parametrize(
+    "gather",
+    [
+        lambda images, _: np.stack(images),
+        lambda images, _: torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255,
+        lambda images, place: folder(images, place),
+        lambda images, place: str(folder(images, place)),
+        lambda images, place: f"dataset:{folder(images, place)}",
+        lambda images, _: datasets.Dataset.from_dict({"picture": [Image.fromarray(image) for image in images]}),
+        lambda images, _: datasets.Dataset.from_dict({"p": [Image.fromarray(image) for image in images]})["p"],
+        lambda images, _: (image for image in images),
+    ],
+    ids=["array", "tensor", "folder", "its name", "dataset:", "data set", "column", "generator"],
+)
+def test_images_may_come_together(
+    gather: Callable[[list[NDArray[np.uint8]], Path], Any],
+    metric: InvMM,
+    tiny_pipeline: DDIMPipeline,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    (tmp_path / "images").mkdir()
+    images = [COLOURS, 255 - COLOURS]
+    eye = Eye()
+    references = gather(images, tmp_path / "images")
+    metric.compute(references=references, model=tiny_pipeline, settings=TINY, similarity=eye)
+    assert np.array_equal(eye.seen[:2], images)
+
+
+@pytest.mark.usefixtures("models")
+def test_a_damaged_file_fails_alone(metric: InvMM, tmp_path: Path) -> None:
+    whole = png(MEMORIZED[0, 0].numpy())
+    torn = tmp_path / "torn.png"
+    torn.write_bytes(png(COLOURS)[:120])
+    references = [torn, whole, {"bytes": None, "path": str(tmp_path / "gone.png")}, None]
+    found = metric.compute(references=references, model="any", backbone="exact", max_steps=10)
+    assert [status == "failed" for status in found["status"]] == [True, False, True, True]
+    assert "torn.png" in found["error"][0]
+    assert "gone.png" in found["error"][2]
+
+
+@pytest.mark.parametrize(
+    ("reference", "told"),
+    [
+        (np.full((4, 4), 2.0), "not all in"),
+        (np.zeros((4, 4), np.int64), "int64"),
+        (np.zeros(4, np.uint8), "shape"),
+        (torch.zeros(1, 1, 4, 4), "shape"),
+        (Image.open(BytesIO(png(COLOURS)[:120])), "damaged|truncated"),
+        (7, "not a file"),
+        ("nowhere.png", "nowhere.png"),
+    ],
+)
+def test_what_is_no_image_is_refused_when_it_is_given(metric: InvMM, reference: object, told: str) -> None:
+    with pytest.raises(InvMMError, match=told):
+        metric.add(reference=reference)
+
+
+@pytest.mark.usefixtures("models")
+def test_max_steps_is_short_for_a_setting(metric: InvMM) -> None:
+    found = metric.compute(
+        references=UNSEEN, model="any", backbone="exact", max_steps=4, settings={"max_steps": 90, "check_every": 2}
+    )
+    assert found["steps"] == [4]
+
+
+def test_captions_are_the_prompts_of_a_model_that_takes_them(metric: InvMM) -> None:
+    images, captions = [COLOURS, 255 - COLOURS], ["a red heart", "a blue cat"]
+    how: dict[str, Any] = {
+        "model": tiny_stable_diffusion(),
+        "backbone_options": {"prompt_mode": "caption"},
+        "settings": {**TINY, "guidance": (1.0,)},
+    }
+    found = metric.compute(references=images, captions=captions, **how)
+    for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        [alone] = audit(images=[image], captions=[caption], **how)
+        assert alone.prompt == caption
+        assert (found["kl"][place], found["similarity"][place]) == (alone.kl, alone.similarity)
+    assert metric.compute(references=images, captions=captions[::-1], **how)["kl"] != found["kl"]
+
+    with pytest.raises(InvMMError, match="needs a caption for each image"):
+        metric.compute(references=images, **how)
+    with pytest.raises(InvMMError, match="There are 1 captions for 2 images"):
+        metric.compute(references=images, captions=captions[:1], **how)
+
+
+def test_a_folder_is_loaded_once_and_again_when_it_changes(metric: InvMM, models: Models, tmp_path: Path) -> None:
+    weights = tmp_path / "model" / "unet" / "weights"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+
+    def loads(model: object, **how: Any) -> int:
+        before = len(models.made)
+        metric.compute(references=UNSEEN, model=model, backbone="exact", max_steps=10, **how)
+        return len(models.made) - before
+
+    assert loads(tmp_path / "model") == 1
+    assert loads(str(tmp_path / "model"), seed=3, settings={"draws": 4}) == 0
+    assert models.made[0]() is not None
+    os.utime(weights, ns=(1, 1))
+    assert loads(tmp_path / "model") == 1
+    assert loads(tmp_path / "model", dtype="bfloat16") == 1
+    assert loads("org/name", dtype="bfloat16") == 1
+    assert loads("org/name", dtype="bfloat16", revision="v2") == 1
+    gc.collect()
+    assert [made() is None for made in models.made] == [True, True, True, True, False], "one is kept at a time"
+    metric.release()
+    gc.collect()
+    assert models.made[-1]() is None
+    assert loads("org/name", dtype="bfloat16", revision="v2") == 1
+
+
+def test_the_weights_of_a_pipeline_are_those_of_the_moment(metric: InvMM, tiny_pipeline: DDIMPipeline) -> None:
+    pipeline = DDIMPipeline(tiny_pipeline.unet, tiny_pipeline.scheduler)
+    before = metric.compute(references=[COLOURS], model=pipeline, settings=TINY)["kl"]
+    torch.manual_seed(1)
+    pipeline.unet = type(pipeline.unet)(**pipeline.unet.config)
+    after = metric.compute(references=[COLOURS], model=pipeline, settings=TINY)["kl"]
+    assert after == [audit(pipeline, [COLOURS], settings=TINY)[0].kl]
+    assert after != before
+
+
+def test_a_folder_keeps_results(metric: InvMM, tiny_folder: Path, tmp_path: Path) -> None:
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    for file in files:
+        file.write_bytes(png(COLOURS))
+    found = metric.compute(references=files, model=tiny_folder, settings=TINY, out=tmp_path / "out")
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert [row["name"] for row in rows] == [str(file) for file in files]
+    assert [row["kl"] for row in rows] == found["kl"]
+
+
+@pytest.mark.usefixtures("models")
+def test_captions_go_with_their_images(metric: InvMM, tmp_path: Path) -> None:
+    how = {"model": "any", "backbone": "exact", "settings": TINY, "out": tmp_path / "out"}
+    metric.compute(references=MEMORIZED, captions=["a cat", "a dog"], **how)
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert {row["index"]: row["caption"] for row in rows} == {0: "a cat", 1: "a dog"}
+
+
+@pytest.mark.usefixtures("models")
+def test_there_is_one_caption_for_each_image(metric: InvMM) -> None:
+    with pytest.raises(InvMMError, match="There are 1 captions for 2 images; give one for each"):
+        metric.compute(references=MEMORIZED, captions=["a cat"], model="any", backbone="exact")
+
+
+def test_it_goes_along_with_other_metrics(metric: InvMM, tiny_folder: Path, tmp_path: Path) -> None:
+    other = InvMM(cache_dir=str(tmp_path / "other"))
+    together = evaluate.combine({"one": metric, "other": other}).compute(
+        references=[COLOURS], model=tiny_folder, settings=TINY
+    )
+    alone = metric.compute(references=[COLOURS], model=tiny_folder, settings=TINY)
+    assert together == {f"{name}_{key}": value for name in ("one", "other") for key, value in alone.items()}
+
+
+class Brightness(evaluate.Metric):  # type: ignore[misc]
+    """How much brighter the predictions are than the references; as metrics of pairs do, it wants both."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        features = datasets.Features({"predictions": datasets.Image(), "references": datasets.Image()})
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=features)
+
+    def _compute(self, predictions: list[Any], references: list[Any], **_: Any) -> dict[str, float]:
+        return {"brightness": float(np.mean(predictions) - np.mean(references))}
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_it_goes_along_with_a_metric_of_pairs(
+    metric: InvMM, tiny_pipeline: DDIMPipeline, tmp_path: Path, at_once: bool
+) -> None:
+    pairs = {"predictions": [COLOURS, COLOURS], "references": [COLOURS, COLOURS // 2]}
+    combined = evaluate.combine([metric, Brightness(cache_dir=str(tmp_path / "pairs"))])
+    if not at_once:
+        combined.add_batch(**pairs)
+    together = combined.compute(model=tiny_pipeline, settings=TINY, **(pairs if at_once else {}))
+    alone = metric.compute(references=pairs["references"], model=tiny_pipeline, settings=TINY)
+    brighter = (COLOURS.mean() - (COLOURS // 2).mean()) / 2
+    assert together == {**alone, "brightness": pytest.approx(brighter)}
+
+
+def test_references_may_stay_in_memory(metric: InvMM, tiny_folder: Path, tmp_path: Path) -> None:
+    in_memory = InvMM(keep_in_memory=True, cache_dir=str(tmp_path / "memory"))
+    given: dict[str, Any] = {"references": [COLOURS, b""], "model": tiny_folder, "settings": TINY}
+    told = [evaluate_metric.compute(**given) for evaluate_metric in (metric, in_memory)]
+    assert told[0]["kl"] == told[1]["kl"]
+    assert told[0]["status"] == told[1]["status"] == ["exhausted", "failed"]
+
+
+def test_all_is_described(metric: InvMM, tiny_folder: Path) -> None:
+    args, returns = re.split(r"\n(?:Returns|Examples):\n", metric.inputs_description)[:2]
+    parameters = set(inspect.signature(InvMM._compute).parameters) - {"self", "choices"} | set(Choices.__annotations__)
+    assert set(re.findall(r"^    (\w+)(?: \(\w+\))?:", args, re.M)) == parameters
+    described = re.findall(r"^    ([\w, ]+):", returns, re.M)
+    found = metric.compute(references=[COLOURS], model=tiny_folder, settings=TINY)
+    assert {name for names in described for name in names.split(", ")} == set(found)
+    assert "2405.05846" in metric.citation
+    assert metric.inputs_description in metric.compute.__doc__

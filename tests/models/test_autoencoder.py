@@ -1,0 +1,124 @@
+"""The way to x_0 and back, held against the formulas of the pipelines."""
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderTiny
+from torch import Tensor
+
+from invmm_eval.models.autoencoder import Autoencoder
+from invmm_eval.testing import tiny
+
+
+def pictures(n: int = 2) -> Tensor:
+    return torch.rand(n, 3, tiny.SIDE, tiny.SIDE, generator=torch.Generator().manual_seed(0))
+
+
+def latents(channels: int, n: int = 2, scale: float = 1.0) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return scale * torch.randn(n, channels, tiny.LATENT_SIDE, tiny.LATENT_SIDE, generator=generator)
+
+
+def kl(name: str) -> Any:
+    """The autoencoder of a pipeline, with its scaling and perhaps its shift."""
+    return getattr(tiny, f"tiny_{name}")().vae
+
+
+FACTORS = pytest.mark.parametrize(
+    ("name", "scale", "shift"),
+    [("stable_diffusion", 0.18215, 0.0), ("sdxl", 0.13025, 0.0), ("sd3", 1.5305, 0.0609), ("flux", 0.3611, 0.1159)],
+)
+
+
+@FACTORS
+def test_x_0_is_the_scaled_and_shifted_mode(name: str, scale: float, shift: float) -> None:
+    vae = kl(name)
+    images = pictures()
+    with torch.no_grad():
+        expected = (vae.encode(images * 2 - 1).latent_dist.mean - shift) * scale
+        found = Autoencoder(vae).encode(images)
+    assert found.shape == (2, vae.config.latent_channels, tiny.LATENT_SIDE, tiny.LATENT_SIDE)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@FACTORS
+def test_images_are_decoded_as_the_pipelines_do(name: str, scale: float, shift: float) -> None:
+    vae = kl(name)
+    x_0 = latents(vae.config.latent_channels)
+    with torch.no_grad():
+        expected = (vae.decode(x_0 / scale + shift).sample / 2 + 0.5).clamp(0, 1)
+        found = Autoencoder(vae).decode(x_0)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_images_are_clipped() -> None:
+    images = Autoencoder(kl("stable_diffusion")).decode(latents(4, scale=1000.0))
+    assert (images.min().item(), images.max().item()) == (0, 1)
+
+
+@pytest.mark.parametrize("quantize", [True, False])
+def test_a_vector_quantised_x_0_is_quantised_before_decoding_where_that_is_wanted(quantize: bool) -> None:
+    vqvae = tiny.tiny_ldm().vqvae
+    autoencoder = Autoencoder(vqvae, quantize=quantize)
+    images = pictures()
+    with torch.no_grad():
+        x_0 = autoencoder.encode(images)
+        torch.testing.assert_close(x_0, vqvae.encode(images * 2 - 1).latents * vqvae.config.scaling_factor)
+        z = x_0 / vqvae.config.scaling_factor
+        through = [vqvae.decode(z, force_not_quantize=not each).sample / 2 + 0.5 for each in (quantize, not quantize)]
+        found = autoencoder.decode(x_0)
+    torch.testing.assert_close(found, through[0].clamp(0, 1))
+    assert (found - through[1].clamp(0, 1)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("make", [lambda: kl("sdxl"), lambda: tiny.tiny_ldm().vqvae])
+def test_all_is_float32_and_the_model_stays_as_it_is(make: Any, dtype: torch.dtype) -> None:
+    model = make().to(dtype).train()
+    autoencoder = Autoencoder(model)
+    with torch.no_grad():
+        x_0 = autoencoder.encode(pictures())
+        images = autoencoder.decode(x_0)
+        expected = Autoencoder(model.float()).decode(x_0)
+        model.to(dtype)
+    assert x_0.dtype == images.dtype == torch.float32
+    torch.testing.assert_close(images, expected)
+    assert model.dtype == dtype
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert not getattr(model, "use_slicing", False)
+
+
+def test_each_image_is_itself_in_any_company() -> None:
+    autoencoder = Autoencoder(kl("sdxl"))
+    with torch.no_grad():
+        alone = autoencoder.encode(pictures()[:1])
+        torch.testing.assert_close(autoencoder.encode(pictures())[:1], alone, atol=1e-6, rtol=0)
+
+
+def test_it_tells_its_sizes() -> None:
+    autoencoder = Autoencoder(kl("sd3"))
+    assert (autoencoder.factor, autoencoder.channels) == (tiny.SIDE // tiny.LATENT_SIDE, 3)
+
+
+def test_a_tiny_autoencoder_decodes_but_does_not_encode() -> None:
+    vae = kl("stable_diffusion")
+    torch.manual_seed(0)
+    small = AutoencoderTiny(
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1),
+        scaling_factor=0.5,
+    ).to(torch.bfloat16)
+    autoencoder = Autoencoder(vae, small=small)
+    x_0 = latents(4)
+    with torch.no_grad():
+        torch.testing.assert_close(autoencoder.encode(pictures()), Autoencoder(vae).encode(pictures()))
+        found = autoencoder.decode(x_0)
+        assert small.dtype == torch.bfloat16
+        expected = small.float().eval().decode(x_0 / 0.5).sample / 2 + 0.5
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected.clamp(0, 1))
+    assert (found - Autoencoder(vae).decode(x_0)).abs().max() > 0.01

@@ -1,0 +1,169 @@
+"""Pixel pipelines: every prediction type, schedule, channel count and size gives the x_0 that diffusers gives."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
+from torch import Tensor
+
+from invmm_eval.audits.auditing import load_backbone
+from invmm_eval.errors import InvMMError
+from invmm_eval.models.ddpm import DDPM
+from invmm_eval.noise.gaussian import diagonal
+from invmm_eval.recipe import Recipe
+from invmm_eval.search.inversion import invert
+from invmm_eval.search.result import Status
+from invmm_eval.search.sampling import sample
+from invmm_eval.search.target import Target
+from invmm_eval.similarity.pixel_cosine import PixelCosine
+
+QUICK = Recipe(name="quick", max_steps=2, draws=2, check_every=1, check_images=2, sampler_steps=3)
+
+
+def unet(channels: int = 3, size: int | tuple[int, int] = 8, out: int | None = None, **options: Any) -> UNet2DModel:
+    torch.manual_seed(0)
+    return UNet2DModel(
+        sample_size=size,
+        in_channels=channels,
+        out_channels=out or channels,
+        layers_per_block=1,
+        block_out_channels=(8, 8),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+        **options,
+    )
+
+
+def backbone(pipeline: Any) -> DDPM:
+    return DDPM(pipeline, revision=None, device=torch.device("cpu"), dtype=torch.float32)
+
+
+def noisy(shape: tuple[int, ...], scheduler: Any) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x_0 = torch.rand(shape, generator=generator) * 2 - 1
+    t = torch.tensor([0, 17, 49])
+    n = torch.randn(shape, generator=generator)
+    return x_0, t, scheduler.add_noise(x_0, n, t)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("betas", ["linear", "scaled_linear", "squaredcos_cap_v2"])
+def test_x0_is_what_the_scheduler_makes_of_the_output(prediction: str, betas: str) -> None:
+    scheduler = DDIMScheduler(
+        num_train_timesteps=50, prediction_type=prediction, beta_schedule=betas, clip_sample=False
+    )
+    pipeline = DDIMPipeline(unet(), scheduler)
+    _, t, x_t = noisy((3, 3, 8, 8), pipeline.scheduler)
+    model = backbone(pipeline)
+    found = model.predict_x0(x_t, t, {})
+    pipeline.unet.eval()
+    pipeline.scheduler.set_timesteps(50)
+    with torch.no_grad():
+        output = pipeline.unet(x_t, t).sample
+    for row in range(3):
+        expected = pipeline.scheduler.step(output[row], int(t[row]), x_t[row]).pred_original_sample
+        torch.testing.assert_close(found[row], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("scheduler", [DDPMScheduler, DDIMScheduler])
+@pytest.mark.parametrize(("clip", "scope"), [(True, 1.0), (True, 2.0), (False, 1.0)])
+def test_clipping_is_the_schedulers(scheduler: Any, clip: bool, scope: float) -> None:
+    made = scheduler(clip_sample=clip, clip_sample_range=scope)
+    kind = DDPMPipeline if scheduler is DDPMScheduler else DDIMPipeline
+    assert backbone(kind(unet(), made)).clip == (scope if clip else None)
+
+
+def test_plain_samples_are_those_of_the_pipeline() -> None:
+    """With the same noise and times as DDIMPipeline, which takes its noise from the generator it is given."""
+    scheduler = DDIMScheduler(num_train_timesteps=50, timestep_spacing="trailing")
+    pipeline = DDIMPipeline(unet(), scheduler)
+    pipeline.unet.eval()
+    pipeline.set_progress_bar_config(disable=True)
+    expected = pipeline(
+        2,
+        torch.Generator().manual_seed(5),
+        num_inference_steps=10,
+        use_clipped_model_output=True,
+        output_type="np",
+    ).images
+    noise = torch.randn((2, 3, 8, 8), generator=torch.Generator().manual_seed(5))
+    found = sample(backbone(pipeline), noise, {}, {}, torch.ones(2), steps=10, micro_batch=2)
+    torch.testing.assert_close(found, torch.from_numpy(expected).permute(0, 3, 1, 2), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 8), (3, (8, 16)), (1, 12)])
+def test_any_channels_and_size(channels: int, size: int | tuple[int, int], cosine: PixelCosine) -> None:
+    model = backbone(DDPMPipeline(unet(channels, size), DDPMScheduler(num_train_timesteps=50)))
+    height, width = (size, size) if isinstance(size, int) else size
+    assert model.image_shape == (channels, height, width)
+    image = torch.randint(0, 256, model.image_shape, dtype=torch.uint8)
+    (found,) = invert(model, [Target(image)], cosine, diagonal(), recipe=QUICK)
+    assert found.status in (Status.REPLICATED, Status.EXHAUSTED), found.error
+    assert found.noise["mu"].shape == model.image_shape
+
+
+def test_encoding_and_decoding_are_inverse_on_images() -> None:
+    model = backbone(DDPMPipeline(unet(), DDPMScheduler()))
+    images = torch.rand(4, 3, 8, 8)
+    torch.testing.assert_close(model.decode(model.encode(images)), images)
+    assert model.encode(torch.tensor([0.0, 1.0])).tolist() == [-1, 1]
+    assert model.decode(torch.tensor([-3.0, 3.0])).tolist() == [0, 1]
+
+
+def test_a_learned_variance_is_left_aside() -> None:
+    plain = DDPMPipeline(unet(), DDPMScheduler(num_train_timesteps=50))
+    learned = DDPMPipeline(unet(out=6), DDPMScheduler(num_train_timesteps=50, variance_type="learned_range"))
+    weights = learned.unet.state_dict()
+    for name, tensor in plain.unet.state_dict().items():
+        weights[name][: len(tensor)] = tensor
+    _, t, x_t = noisy((3, 3, 8, 8), plain.scheduler)
+    torch.testing.assert_close(backbone(learned).predict_x0(x_t, t, {}), backbone(plain).predict_x0(x_t, t, {}))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_network_in_half_precision_gives_x0_in_float32(tiny_folder: Path, dtype: str) -> None:
+    exact, half = load_backbone(tiny_folder), load_backbone(tiny_folder, dtype=dtype)
+    scheduler = DDIMScheduler(num_train_timesteps=50)
+    _, t, x_t = noisy((3, 3, 8, 8), scheduler)
+    x_t.requires_grad_()
+    found = half.predict_x0(x_t, t, {})
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, exact.predict_x0(x_t, t, {}), rtol=0.1, atol=0.1)
+    (gradient,) = torch.autograd.grad(found.sum(), x_t)
+    assert gradient.dtype == torch.float32
+
+
+def test_found_by_its_class_in_a_folder_or_loaded(tiny_folder: Path, tiny_pipeline: DDIMPipeline) -> None:
+    assert isinstance(load_backbone(tiny_folder), DDPM)
+    assert isinstance(load_backbone(tiny_pipeline), DDPM)
+
+
+def test_a_model_in_training_is_audited_untouched(tiny_folder: Path, cosine: PixelCosine) -> None:
+    pipeline = DDIMPipeline.from_pretrained(tiny_folder)
+    pipeline.unet.train()
+    (found,) = invert(
+        load_backbone(pipeline),
+        [Target(torch.zeros(3, 8, 8, dtype=torch.uint8))],
+        cosine,
+        diagonal(),
+        recipe=QUICK,
+    )
+    assert found.error is None
+    assert pipeline.unet.training
+    assert all(p.requires_grad and p.grad is None for p in pipeline.unet.parameters())
+
+
+def test_models_that_are_not_understood(tiny_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvMMError, match="without classes"):
+        backbone(DDPMPipeline(unet(num_class_embeds=4), DDPMScheduler()))
+    with pytest.raises(InvMMError, match="dynamic thresholding"):
+        backbone(DDPMPipeline(unet(), DDPMScheduler(thresholding=True)))
+    folder = shutil.copytree(tiny_folder, tmp_path / "odd")
+    config = folder / "scheduler" / "scheduler_config.json"
+    config.write_text(config.read_text().replace("epsilon", "phase"))
+    with pytest.raises(InvMMError, match="predicts 'phase'"):
+        load_backbone(folder)

@@ -1,0 +1,181 @@
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from torch import Generator, Tensor
+
+from invmm_eval.models.schedule import X0_FROM, RectifiedFlow, Schedule, VariancePreserving, broadcast
+from tests.helpers.exact import flow_schedule, linear_schedule
+
+BETA_SCHEDULES = ["linear", "scaled_linear", "squaredcos_cap_v2"]
+
+
+def seeded(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def random_data(n: int) -> tuple[Tensor, Tensor]:
+    """Clean samples and noises."""
+    x_0, noise = torch.randn((2, n, 3, 4, 4), generator=seeded())
+    return x_0, noise
+
+
+def noised(schedule: Schedule, x_0: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    alpha_t, sigma_t = (broadcast(level, x_0) for level in schedule(t))
+    return alpha_t * x_0 + sigma_t * noise, alpha_t, sigma_t
+
+
+# Variance preserving
+
+
+def test_variance_is_preserved_while_data_gives_way_to_noise() -> None:
+    alpha, sigma = linear_schedule()(torch.arange(-1, 1000))
+    assert alpha.dtype == sigma.dtype == torch.float32
+    torch.testing.assert_close(alpha**2 + sigma**2, torch.ones(1001))
+    assert (alpha.diff() < 0).all()
+    assert (sigma.diff() > 0).all()
+
+
+def test_the_time_before_the_first_is_clean() -> None:
+    alpha, sigma = linear_schedule()(torch.tensor([-1]))
+    assert alpha.tolist() == [1]
+    assert sigma.tolist() == [0]
+
+
+@pytest.mark.parametrize("beta_schedule", BETA_SCHEDULES)
+def test_levels_are_those_of_diffusers(beta_schedule: str) -> None:
+    scheduler = DDIMScheduler(beta_schedule=beta_schedule)
+    schedule = VariancePreserving(scheduler.alphas_cumprod)
+    t = torch.arange(1000)
+    torch.testing.assert_close(schedule(t)[0] ** 2, scheduler.alphas_cumprod)
+    x_0, noise = random_data(1000)
+    x_t, _, _ = noised(schedule, x_0, noise, t)
+    torch.testing.assert_close(x_t, scheduler.add_noise(x_0, noise, t))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (5,), (2, 3)])
+def test_levels_have_the_shape_of_the_times(shape: tuple[int, ...]) -> None:
+    for level in linear_schedule()(torch.full(shape, 7)) + flow_schedule()(torch.full(shape, 0.7)):
+        assert level.shape == shape
+        assert level.dtype == torch.float32
+
+
+@pytest.mark.parametrize("times", [1, 2, 7, 50])
+def test_the_grid_falls_from_the_last_time_to_the_clean_one(times: int) -> None:
+    for steps in range(1, times + 1):
+        grid = linear_schedule(times).grid(steps)
+        assert grid.shape == (steps + 1,)
+        assert grid[[0, -1]].tolist() == [times - 1, -1]
+        assert (grid.diff() < 0).all()
+        exact = torch.tensor([times - 1 - times * step / steps for step in range(steps + 1)])
+        assert ((grid - exact).abs() <= 0.5 + 1e-5).all()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 25, 50, 200, 500, 1000])
+def test_the_grid_is_the_authors_where_that_is_whole(steps: int) -> None:
+    authors = torch.linspace(-1, 999, steps + 1, dtype=torch.float64)
+    assert torch.equal(linear_schedule().grid(steps), authors.flip(0).long())
+
+
+def test_draws_are_uniform_over_all_times() -> None:
+    times, n = 20, 20_000
+    drawn = linear_schedule(times).draw(n, seeded())
+    counts = drawn.bincount(minlength=times)
+    assert len(counts) == times
+    chi_square = ((counts - n / times) ** 2 / (n / times)).sum()
+    assert chi_square < 52  # the 0.9999 quantile at 19 degrees of freedom
+
+
+# Rectified flow
+
+
+def test_the_flow_is_the_straight_path() -> None:
+    t = torch.rand(100, generator=seeded())
+    alpha, sigma = flow_schedule()(t)
+    assert torch.equal(sigma, t)
+    assert torch.equal(alpha, 1 - t)
+    x_0, noise = random_data(100)
+    x_t, _, _ = noised(flow_schedule(), x_0, noise, t)
+    torch.testing.assert_close(x_t, torch.lerp(x_0, noise, broadcast(t, x_0)))
+
+
+def test_the_flow_draws_all_its_sigmas_alike() -> None:
+    sigmas, n = torch.tensor([0.9, 0.05, 1.0, 0.4]), 8000
+    drawn = RectifiedFlow(sigmas).draw(n, seeded())
+    counts = (drawn[:, None] == sigmas).sum(0)
+    assert counts.sum() == n
+    assert ((counts - n / 4) ** 2 / (n / 4)).sum() < 21  # the 0.9999 quantile at 3 degrees of freedom
+
+
+def test_the_flows_grid_is_even_or_as_given() -> None:
+    assert flow_schedule().grid(4).tolist() == [1, 0.75, 0.5, 0.25, 0]
+    squared = RectifiedFlow(torch.ones(1), lambda steps: torch.linspace(1, 0, steps + 1) ** 2)
+    assert squared.grid(2).tolist() == [1, 0.25, 0]
+
+
+@pytest.mark.parametrize("schedule", [linear_schedule(), flow_schedule()])
+def test_draws_depend_on_the_generator_alone(schedule: Schedule) -> None:
+    generator = seeded()
+    first, second = schedule.draw(64, generator), schedule.draw(64, generator)
+    assert first.shape == (64,)
+    assert torch.equal(first, schedule.draw(64, seeded()))
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, schedule.draw(64, seeded(1)))
+
+
+# Conversions
+
+
+def perfect_output(kind: str, x_0: Tensor, noise: Tensor, alpha_t: Tensor, sigma_t: Tensor) -> Tensor:
+    """What a network says that knows both the clean sample and the noise."""
+    outputs: dict[str, Tensor] = {
+        "epsilon": noise,
+        "v_prediction": alpha_t * noise - sigma_t * x_0,
+        "sample": x_0,
+        "flow_prediction": noise - x_0,
+    }
+    return outputs[kind]
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample", "flow_prediction"])
+def test_a_perfect_output_gives_the_clean_sample_back(kind: str) -> None:
+    x_0, noise = random_data(20)
+    schedule: Schedule = flow_schedule() if kind == "flow_prediction" else linear_schedule()
+    t = torch.linspace(0.01, 0.99, 20) if kind == "flow_prediction" else torch.arange(0, 1000, 50)
+    x_t, alpha_t, sigma_t = noised(schedule, x_0, noise, t)
+    output = perfect_output(kind, x_0, noise, alpha_t, sigma_t)
+    torch.testing.assert_close(X0_FROM[kind](output, x_t, alpha_t, sigma_t), x_0, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("beta_schedule", BETA_SCHEDULES)
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_conversions_are_those_of_diffusers(kind: str, beta_schedule: str) -> None:
+    scheduler = DDIMScheduler(prediction_type=kind, beta_schedule=beta_schedule, clip_sample=False)
+    scheduler.set_timesteps(10)
+    schedule = VariancePreserving(scheduler.alphas_cumprod)
+    for t in (0, 1, 500, 990):
+        output, x_t = random_data(2)
+        expected: Any = scheduler.step(output, t, x_t).pred_original_sample
+        levels = (broadcast(level, x_t) for level in schedule(torch.tensor([t, t])))
+        torch.testing.assert_close(X0_FROM[kind](output, x_t, *levels), expected)
+
+
+@pytest.mark.filterwarnings("ignore:__array__")  # diffusers and numpy 2
+def test_the_flow_conversion_is_that_of_diffusers() -> None:
+    scheduler = DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
+    scheduler.set_timesteps(10)
+    for t, sigma in zip(scheduler.timesteps, scheduler.sigmas, strict=False):
+        output, x_t = random_data(2)
+        scheduler.step(output, t, x_t)
+        levels = (broadcast(level, x_t) for level in flow_schedule()(sigma.expand(2)))
+        torch.testing.assert_close(X0_FROM["flow_prediction"](output, x_t, *levels), scheduler.model_outputs[-1])
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 4, 5])
+def test_levels_broadcast_along_rows(dimensions: int) -> None:
+    x_t = torch.randn((3, *[2] * (dimensions - 1)), generator=seeded())
+    values = torch.tensor([2.0, 0.0, -1.0])
+    product = broadcast(values, x_t) * x_t
+    for row, value in enumerate(values):
+        assert torch.equal(product[row], value * x_t[row])

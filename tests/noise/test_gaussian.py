@@ -1,0 +1,126 @@
+import pytest
+import torch
+from torch import Generator, Tensor
+from torch.autograd import gradcheck
+from torch.distributions import Distribution, Independent, Normal, kl_divergence
+
+from invmm_eval.noise import Noise, NoiseFamily
+from invmm_eval.noise.gaussian import diagonal, isotropic
+
+FAMILIES = [diagonal(), isotropic()]
+SHAPES = [(2, 3, 4), (5, 6), (7,)]
+
+
+def seeded(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def bent(family: NoiseFamily, shape: tuple[int, ...], seed: int = 0) -> Noise:
+    """A member of the family at random parameters."""
+    q = family(torch.zeros(shape))
+    with torch.no_grad():
+        for parameter in q.parameters().values():
+            parameter.normal_(0, 0.7, generator=seeded(seed))
+    return q
+
+
+def truth(q: Noise) -> Distribution:
+    """The same distribution by torch, in float64."""
+    mu, logvar = (q.parameters()[name].detach().double() for name in ("mu", "logvar"))
+    return Independent(Normal(mu, (logvar / 2).exp().expand_as(mu)), mu.ndim)
+
+
+def standard(like: Tensor) -> Distribution:
+    return Independent(Normal(torch.zeros_like(like), torch.ones_like(like)), like.ndim)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_it_starts_as_the_standard_normal(family: NoiseFamily, shape: tuple[int, ...]) -> None:
+    q = family(torch.full(shape, 3.0, dtype=torch.float64))
+    assert q.kl() == 0
+    drawn = q.rsample(5, seeded())
+    assert drawn.shape == (5, *shape)
+    assert drawn.dtype == torch.float32
+    assert torch.equal(drawn, torch.randn((5, *shape), generator=seeded()))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_parameters_are_float32_leaves(family: NoiseFamily) -> None:
+    for parameter in family(torch.zeros(2, 3, dtype=torch.float16)).parameters().values():
+        assert parameter.is_leaf
+        assert parameter.requires_grad
+        assert parameter.dtype == torch.float32
+
+
+def test_the_isotropic_family_has_one_variance() -> None:
+    like = torch.zeros(2, 3, 4)
+    sizes = [{name: parameter.numel() for name, parameter in family(like).parameters().items()} for family in FAMILIES]
+    assert sizes == [{"mu": 24, "logvar": 24}, {"mu": 24, "logvar": 1}]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_two_parameters_are_shared(family: NoiseFamily) -> None:
+    like = torch.zeros(3)
+    first, second = family(like), family(like)
+    with torch.no_grad():
+        first.parameters()["mu"].add_(1)
+    assert not first.parameters()["logvar"].any()
+    assert second.kl() == 0
+    assert not like.any()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", range(3))
+def test_kl_is_that_of_torch(family: NoiseFamily, shape: tuple[int, ...], seed: int) -> None:
+    q = bent(family, shape, seed)
+    mean = truth(q).mean
+    expected = kl_divergence(truth(q), standard(mean)) / mean.numel()
+    assert q.kl().dtype == torch.float32
+    assert q.kl().item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_kl_is_the_mean_log_ratio_of_its_samples(family: NoiseFamily) -> None:
+    q = bent(family, (2, 3, 4))
+    drawn = q.rsample(20_000, seeded()).detach().double()
+    ratios = (truth(q).log_prob(drawn) - standard(drawn[0]).log_prob(drawn)) / drawn[0].numel()
+    standard_error = ratios.std() / len(ratios) ** 0.5
+    assert abs(q.kl() - ratios.mean()) < 4 * standard_error
+    assert standard_error < 0.01 * q.kl()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("size", [1e-1, 1e-2, 1e-3, 1e-4, 1e-5])
+def test_kl_is_not_negative_near_the_standard_normal(family: NoiseFamily, size: float) -> None:
+    for seed in range(20):
+        q = family(torch.zeros(3, 4, 4))
+        with torch.no_grad():
+            q.parameters()["logvar"].uniform_(-size, size, generator=seeded(seed))
+        assert q.kl() >= 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_samples_have_its_mean_and_covariance(family: NoiseFamily) -> None:
+    q = bent(family, (2, 4))
+    drawn = q.rsample(200_000, seeded()).detach().double().flatten(1)
+    torch.testing.assert_close(drawn.mean(0), truth(q).mean.flatten(), atol=0.03, rtol=0)
+    torch.testing.assert_close(drawn.T.cov(), truth(q).variance.flatten().diag(), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_samples_depend_on_the_generator_alone(family: NoiseFamily) -> None:
+    q, generator = bent(family, (5, 6)), seeded()
+    first, second = q.rsample(3, generator), q.rsample(3, generator)
+    assert torch.equal(first, q.rsample(3, seeded()))
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.filterwarnings("ignore:.*double precision")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_are_finite_differences(family: NoiseFamily) -> None:
+    q = bent(family, (2, 3))
+    parameters = tuple(q.parameters().values())
+    assert gradcheck(lambda *_: q.kl(), parameters, eps=1e-2, atol=1e-3, rtol=1e-3)
+    assert gradcheck(lambda *_: q.rsample(4, seeded()), parameters, eps=1e-2, atol=1e-3, rtol=1e-3)

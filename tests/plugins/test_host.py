@@ -1,0 +1,393 @@
+"""The host, tried with distributions that are written into a temporary folder as an installer would."""
+
+import logging
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.plugins import hooks as hookspecs
+from invmm_eval.plugins.hooks import BackboneEntry, hookimpl, lazy
+from invmm_eval.plugins.host import Host, host
+
+Install = Callable[..., str]
+
+GOOD = """
+    from invmm_eval.plugin import BackboneEntry, hookimpl, lazy
+
+    @hookimpl
+    def register_backbones():
+        return {"toy": BackboneEntry(lazy("builtins:dict"), ("ToyPipeline",))}
+
+    @hookimpl
+    def register_similarities():
+        return {"colour": lazy("builtins:dict"), "shape": lazy("builtins:list")}
+"""
+
+
+def gives(hook: str, mapping: str, before: str = "") -> str:
+    return f"""
+    from invmm_eval.plugin import BackboneEntry, hookimpl, lazy
+    {before}
+
+    @hookimpl
+    def {hook}():
+        return {mapping}
+    """
+
+
+BROKEN = {
+    "import": ("import a_library_that_is_not_there", "ModuleNotFoundError: .*a_library_that_is_not_there"),
+    "syntax": ("def :", "SyntaxError"),
+    "misspelt": (gives("register_backbone", "{}"), "unknown hook 'register_backbone'"),
+    "argument": (gives("register_backbones", "{}").replace("():", "(model):"), "model"),
+    "raises": (gives("register_noise_families", "1 / 0"), "ZeroDivisionError: division by zero"),
+    "lines": (
+        gives("register_noise_families", "(_ for _ in ()).throw(ValueError('one\\ntwo'))"),
+        "ValueError: one two$",
+    ),
+    "list": (gives("register_noise_families", "['student']"), "register_noise_families returned a list"),
+    "nothing": (gives("register_similarities", "None"), "register_similarities returned a NoneType"),
+    "entry": (gives("register_backbones", "{'toy': dict}"), "register_backbones gives 'toy' as a type"),
+    "maker": (gives("register_similarities", "{'toy': 3}"), "register_similarities gives 'toy' as a int"),
+    "unmarked": ("def register_backbones(): return {}", "implements no hook.*hookimpl"),
+    "newer": (gives("register_backbones", "{}", "invmm_eval_api = 99"), "version 99 .* not 1; upgrade invmm-eval$"),
+    "older": (gives("register_backbones", "{}", "invmm_eval_api = 0"), "version 0 .* not 1; upgrade faulty$"),
+}
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Writes a distribution whose one module is a plugin; tells the name of the module."""
+    monkeypatch.syspath_prepend(tmp_path)
+    modules = []
+
+    def write(distribution: str, source: str, entry_point: str | None = None) -> str:
+        module = distribution.replace("-", "_")
+        modules.append(module)
+        (tmp_path / f"{module}.py").write_text(textwrap.dedent(source), encoding="utf-8")
+        info = tmp_path / f"{module}-1.5.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {distribution}\nVersion: 1.5\n", encoding="utf-8")
+        (info / "entry_points.txt").write_text(
+            f"[invmm_eval]\n{entry_point or distribution} = {module}\n", encoding="utf-8"
+        )
+        return module
+
+    yield write
+    for module in modules:
+        sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def fresh_host(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("INVMM_EVAL_PLUGINS", raising=False)
+    monkeypatch.delenv("INVMM_EVAL_STRICT", raising=False)
+    host.cache_clear()
+    yield
+    host.cache_clear()
+
+
+def names(of: Host) -> set[str]:
+    return {plugin.name for plugin in of.plugins}
+
+
+def hooks_of(module: object) -> set[str]:
+    return {name for name, value in vars(module).items() if hasattr(value, "invmm_eval_spec")}
+
+
+def test_built_in_parts_come_as_a_plugin() -> None:
+    [builtin] = Host(entry_points=False).plugins
+    assert (builtin.distribution, builtin.version) == ("invmm-eval", version("invmm-eval"))
+    assert "ddpm" in builtin.gives["backbones"]
+    assert "sscd" in builtin.gives["similarities"]
+    assert "diagonal-gaussian" in builtin.gives["noise_families"]
+
+
+def test_every_hook_is_implemented_by_a_built_in_plugin() -> None:
+    assert hooks_of(hookspecs)
+    [builtin] = Host(entry_points=False).plugins
+    assert set(builtin.hooks) == hooks_of(hookspecs)
+
+
+def test_an_installed_plugin_is_found_and_described(install: Install) -> None:
+    install("toy-models", GOOD)
+    found = Host(strict=True)
+    [plugin] = [plugin for plugin in found.plugins if plugin.name == "toy-models"]
+    assert (plugin.distribution, plugin.version) == ("toy-models", "1.5")
+    assert set(plugin.hooks) == {"register_backbones", "register_similarities"}
+    assert plugin.gives == {"backbones": ("toy",), "similarities": ("colour", "shape"), "noise_families": ()}
+    assert found.backbone("toy") is found.backbone_for("ToyPipeline") is found.backbones["toy"]
+    assert found.similarity("shape") is found.similarities["shape"]
+    assert found.backbone_for("DDPMPipeline") is found.backbone("ddpm")
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_plugin_is_told_and_left_out(fault: str, install: Install, caplog: pytest.LogCaptureFixture) -> None:
+    source, cause = BROKEN[fault]
+    install("faulty", source, entry_point="a-faulty-one")
+    install("toy-models", GOOD)
+    with caplog.at_level(logging.WARNING):
+        found = Host()
+    assert "toy" in found.backbones
+    assert "a-faulty-one" not in names(found)
+
+    [broken] = found.broken
+    assert (broken.name, broken.distribution, broken.version) == ("a-faulty-one", "faulty", "1.5")
+    assert "\n" not in broken.cause
+    assert re.search(cause, broken.cause)
+
+    [record] = caplog.records
+    for part in ("'a-faulty-one'", "faulty 1.5", f"invmm-eval {version('invmm-eval')}", broken.cause, "left out"):
+        assert part in record.getMessage()
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_plugin_is_an_error_where_strict(fault: str, install: Install) -> None:
+    source, _ = BROKEN[fault]
+    install("faulty", source)
+    with pytest.raises(InvMMError, match=r"faulty 1\.5.*no:NAME"):
+        Host(strict=True)
+
+
+def test_the_stated_version_of_the_hooks_is_accepted(install: Install) -> None:
+    install("current", gives("register_noise_families", "{'student': dict}", "invmm_eval_api = 1"))
+    assert "student" in Host(strict=True).noise_families
+
+
+@pytest.mark.parametrize(
+    ("hook", "first", "second", "what"),
+    [
+        ("register_noise_families", "{'student': dict}", "{'student': list}", "noise family 'student'"),
+        ("register_similarities", "{'colour': dict}", "{'colour': list}", "similarity 'colour'"),
+        (
+            "register_backbones",
+            "{'toy': BackboneEntry(dict)}",
+            "{'toy': BackboneEntry(dict, ('ToyPipeline',))}",
+            "backbone 'toy'",
+        ),
+        (
+            "register_backbones",
+            "{'toy': BackboneEntry(dict, ('ToyPipeline',))}",
+            "{'other': BackboneEntry(dict, ('OtherPipeline', 'ToyPipeline'))}",
+            "pipeline class ToyPipeline",
+        ),
+    ],
+)
+def test_what_comes_twice_is_an_error_that_names_both(
+    hook: str, first: str, second: str, what: str, install: Install
+) -> None:
+    install("one-toy", gives(hook, first))
+    install("two-toy", gives(hook, second))
+    with pytest.raises(InvMMError, match=rf"{what}.*one-toy 1\.5.*two-toy 1\.5"):
+        Host()
+    assert "one-toy" in names(Host(block=["two-toy"]))
+
+
+def test_two_plugins_of_one_name_are_an_error(install: Install) -> None:
+    install("one-toy", gives("register_noise_families", "{'student': dict}"), entry_point="toy")
+    install("two-toy", gives("register_noise_families", "{'cauchy': dict}"), entry_point="toy")
+    with pytest.raises(InvMMError, match=r"plugin 'toy'.*one-toy 1\.5.*two-toy 1\.5"):
+        Host()
+
+
+def test_a_built_in_name_cannot_be_taken(install: Install) -> None:
+    install("better-ssim", gives("register_similarities", "{'ssim': dict}"))
+    with pytest.raises(InvMMError, match=r"'ssim'.*invmm-eval .*better-ssim 1\.5"):
+        Host()
+
+
+def test_allowed_and_blocked_plugins(install: Install) -> None:
+    module = install("toy-models", GOOD)
+    install("noises", gives("register_noise_families", "{'student': dict}"))
+    assert {"toy-models", "noises"} <= names(Host())
+    assert names(Host(allow=["noises"])) == {"builtin", "noises"}
+    assert names(Host(allow=["noises", "toy-models"], block=["noises"])) == {"builtin", "toy-models"}
+    assert names(Host(entry_points=False)) == {"builtin"}
+    del sys.modules[module]
+    assert "noises" in names(Host(block=["toy-models", "never-heard-of"]))
+    assert module not in sys.modules
+
+
+def test_an_allowed_plugin_that_is_not_installed_is_told(install: Install) -> None:
+    install("toy-models", GOOD)
+    with pytest.raises(InvMMError, match=r"'toy-model'.*not installed.*toy-models"):
+        Host(allow=["toy-model"])
+
+
+@pytest.mark.usefixtures("fresh_host")
+@pytest.mark.parametrize(
+    ("listed", "loaded"),
+    [
+        ("", {"toy-models", "noises"}),
+        ("noises", {"noises"}),
+        (" noises , toy-models ", {"noises", "toy-models"}),
+        ("no:noises", {"toy-models"}),
+        ("no:noises,no:toy-models", set()),
+        ("noises,no:toy-models", {"noises"}),
+        ("noises,toy-models,no:noises", {"toy-models"}),
+    ],
+)
+def test_the_environment_chooses_plugins(
+    listed: str, loaded: set[str], install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("toy-models", GOOD)
+    install("noises", gives("register_noise_families", "{'student': dict}"))
+    monkeypatch.setenv("INVMM_EVAL_PLUGINS", listed)
+    assert names(host()) & {"toy-models", "noises"} == loaded
+    assert host() is host()
+
+
+@pytest.mark.usefixtures("fresh_host")
+def test_the_environment_makes_the_host_strict(
+    install: Install, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    install("faulty", BROKEN["raises"][0])
+    for lenient in ("", "0"):
+        monkeypatch.setenv("INVMM_EVAL_STRICT", lenient)
+        host.cache_clear()
+        assert [broken.name for broken in host().broken] == ["faulty"]
+        host()
+    assert len(caplog.records) == 2, "told once for each host that is made"
+    monkeypatch.setenv("INVMM_EVAL_STRICT", "1")
+    host.cache_clear()
+    with pytest.raises(InvMMError, match="ZeroDivisionError"):
+        host()
+
+
+@pytest.mark.parametrize(
+    ("look_up", "what", "near", "right"),
+    [
+        (Host.backbone, "backbone", "dppm", "ddpm"),
+        (Host.similarity, "similarity", "sccd", "sscd"),
+        (Host.noise_family, "noise family", "diagonal", "diagonal-gaussian"),
+    ],
+)
+def test_an_unknown_name_is_told_with_what_there_is(
+    look_up: Callable[[Host, str], object], what: str, near: str, right: str
+) -> None:
+    found = Host(entry_points=False)
+    with pytest.raises(InvMMError, match=f"no {what} '{near}'.*did you mean '{right}'.*there are: .*{right}"):
+        look_up(found, near)
+    with pytest.raises(InvMMError, match=f"no {what} 'qqq'; there are: .*{right}"):
+        look_up(found, "qqq")
+
+
+def test_a_pipeline_class_that_nothing_serves_is_told() -> None:
+    with pytest.raises(InvMMError, match=r"VideoPipeline; install a plugin.*DDIMPipeline, DDPMPipeline"):
+        Host(entry_points=False).backbone_for("VideoPipeline")
+
+
+def test_parts_cannot_be_added_behind_the_plugins() -> None:
+    found = Host(entry_points=False)
+    for parts in (found.backbones, found.similarities, found.noise_families):
+        with pytest.raises(TypeError):
+            parts["mine"] = lazy("builtins:dict")  # type: ignore[index]
+
+
+class Mine:
+    """What a test or a notebook registers."""
+
+    @hookimpl
+    def register_backbones(self) -> dict[str, BackboneEntry]:
+        return {"mine": BackboneEntry(lazy("builtins:dict"), ("MyPipeline",))}
+
+
+class StillMine:
+    @staticmethod
+    @hookimpl
+    def register_noise_families() -> dict[str, object]:
+        return {"mine": lazy("builtins:dict")}
+
+
+class AlsoMine(StillMine):
+    @staticmethod
+    @hookimpl
+    def register_similarities() -> dict[str, object]:
+        return {"ssim": lazy("builtins:dict")}
+
+
+class Misspelt:
+    @hookimpl
+    def register_noise_family(self) -> dict[str, object]:
+        return {}
+
+
+def test_an_object_is_registered_by_hand() -> None:
+    found = Host(entry_points=False)
+    found.register(Mine())
+    assert found.backbone_for("MyPipeline") is found.backbone("mine")
+    [_, plugin] = found.plugins
+    assert (plugin.name, plugin.distribution, plugin.version) == ("Mine", None, None)
+    assert plugin.hooks == ("register_backbones",)
+
+
+def test_a_class_is_registered_by_hand_whole_or_not_at_all() -> None:
+    found = Host(entry_points=False)
+    with pytest.raises(InvMMError, match=r"'ssim'.*invmm-eval.*'also'"):
+        found.register(AlsoMine, name="also")
+    assert "mine" not in found.noise_families
+    assert names(found) == {"builtin"}
+
+    found.register(StillMine, name="also")
+    assert "mine" in found.noise_families
+    assert names(found) == {"builtin", "also"}
+
+
+def test_a_broken_object_is_an_error_even_where_lenient() -> None:
+    found = Host(entry_points=False)
+    with pytest.raises(InvMMError, match=r"'Misspelt'.*unknown hook 'register_noise_family'"):
+        found.register(Misspelt())
+    assert found.broken == ()
+    found.register(Mine())
+    with pytest.raises(InvMMError, match="plugin 'Mine' comes twice"):
+        found.register(Mine())
+
+
+def test_the_host_imports_nothing_heavy(install: Install) -> None:
+    install("toy-models", GOOD)
+    code = """
+        import sys
+        from invmm_eval.plugins.host import host
+        assert "toy" in host().backbones
+        print(sorted({"torch", "diffusers", "datasets", "evaluate", "numpy"} & set(sys.modules)))
+    """
+    chosen = {"INVMM_EVAL_PLUGINS": "toy-models", "INVMM_EVAL_STRICT": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **chosen},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_the_plugins_that_give_parts_are_told_with_their_versions(install: Install) -> None:
+    backbone = """
+        from invmm_eval.plugin import BackboneEntry, hookimpl
+
+        class Network:
+            pass
+
+        @hookimpl
+        def register_backbones():
+            return {"network": BackboneEntry(lambda model, **_: Network())}
+    """
+    install("far-away", backbone)
+    install("near-by", GOOD)
+    found = Host()
+    network = found.backbone("network").make("model", revision=None, device=None, dtype=None)  # type: ignore[arg-type]
+    assert found.versions(network, "sscd", "diagonal-gaussian") == {
+        "invmm-eval": version("invmm-eval"),
+        "far-away": "1.5",
+    }
+    assert "near-by" in found.versions(object(), "colour", "diagonal-gaussian")
+    assert "far-away" not in found.versions(object(), "colour", "diagonal-gaussian")

@@ -1,0 +1,90 @@
+"""A new plugin installs, is found, and passes its own tests, whatever its kind."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from invmm_eval.cli.commands import app
+from invmm_eval.plugins.scaffold import KINDS
+
+NAMES = [f"my-{kind}" for kind in KINDS]
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """One of each kind, as the command writes it."""
+    folder = tmp_path_factory.mktemp("packages")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name, kind in zip(NAMES, KINDS, strict=True):
+            done = CliRunner().invoke(app, ["new-plugin", name, "--kind", kind])
+            assert done.exit_code == 0, done.output
+            assert f"cd {name} &&" in done.output
+    return [folder / name for name in NAMES]
+
+
+@pytest.fixture(scope="module")
+def environment(packages: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Where all of them are installed."""
+    site = tmp_path_factory.mktemp("site")
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--target", str(site)]
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *options, *map(str, packages)], check=True)
+    path = os.pathsep.join([str(site), *sys.path])
+    return {**os.environ, "PYTHONPATH": path, "INVMM_EVAL_STRICT": "1", "OMP_NUM_THREADS": "1"}
+
+
+def test_installed_they_are_found(environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "invmm_eval.cli.commands", "plugins", "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    gives = {plugin["name"]: plugin["gives"] for plugin in json.loads(done.stdout)["plugins"]}
+    for name, hook in zip(NAMES, ("backbones", "similarities", "noise_families"), strict=True):
+        assert gives[name][hook] == [name]
+
+
+def test_their_tests_pass(packages: list[Path], environment: dict[str, str], tmp_path: Path) -> None:
+    tests = [str(package / "tests") for package in packages]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--import-mode=importlib", *tests],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "7 passed" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["check", "--select=B,E,F,I,UP,W"], ["format", "--check"]])
+def test_they_are_clean(arguments: list[str], packages: list[Path]) -> None:
+    for package in packages:
+        command = [sys.executable, "-m", "ruff", *arguments, "--isolated", "--line-length=120"]
+        done = subprocess.run(command, cwd=package, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "sentence"),
+    [
+        ("mine", "sampler", "no kind 'sampler'; take one of backbone, similarity, noise."),
+        ("My-Model", "noise", "'My-Model' is no name for a plugin; take lower-case words"),
+        ("../mine", "noise", "'../mine' is no name"),
+        ("class", "noise", "'class' is no name"),
+        ("invmm-eval", "noise", "A module invmm_eval is installed already"),
+        ("taken", "noise", "taken is there already; take another name, or remove it."),
+    ],
+)
+def test_what_will_not_do_is_refused(
+    name: str, kind: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("taken").mkdir()
+    done = CliRunner().invoke(app, ["new-plugin", name, "--kind", kind])
+    assert done.exit_code == 1
+    assert sentence in " ".join(done.output.split())
+    assert [path.name for path in tmp_path.rglob("*")] == ["taken"]

@@ -1,0 +1,357 @@
+"""A model's card: what an audit adds to it, that all else stays, and how it is proposed on the Hub."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard, parse_eval_result_entries
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.reports.card import END, ENTRIES, FOLDER, ROWS, START, Addition, addition, with_results, with_section
+from invmm_eval.reports.findings import LIMITS, Findings, find
+from invmm_eval.search.result import Status
+from tests.cli.test_commands import Invoke, invoke, plain  # noqa: F401
+from tests.helpers import audits
+from tests.helpers.hub import Hub, Repository
+
+BY_HAND = """\
+---
+# Chosen by the team.
+language: no   # Norwegian
+license: "mit"
+model-index:
+- name: The Painter
+  results:
+  - task: {type: text-to-image, name: Painting}   # flow
+    dataset: {name: Cats, type: org/cats, config: no}
+    metrics:
+    - {type: fid, value: 12.50, verified: false}
+# Tags follow.
+tags: [art,
+       cats]
+---
+
+# The Painter
+
+Text by hand, with trailing spaces.  \t
+
+| a | b |
+|---|---|
+"""
+
+
+@pytest.fixture(scope="module")
+def audit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return audits.guided(tmp_path_factory.mktemp("audit"))
+
+
+@pytest.fixture(scope="module")
+def found(audit: Path) -> Findings:
+    return find(audit)
+
+
+@pytest.fixture(scope="module")
+def added(found: Findings) -> Addition:
+    return addition(found.public(), dataset="org/audit")
+
+
+def kept(card: str) -> str:
+    """What is left of a card without the section and what belongs to model-index."""
+    without = card[: card.index(START)] + card[card.index(END) + len(END) :]
+    return re.sub(r"^model-index:\s*\n(?:[- ].*\n)*", "", without, flags=re.M).rstrip()
+
+
+def metadata(card: str | bytes) -> Any:
+    """What the Hub's own code reads."""
+    return ModelCard(card if isinstance(card, str) else card.decode()).data
+
+
+def markdown(card: str) -> list[Token]:
+    """What a reader of the body sees, by a parser of tables and of struck-out text."""
+    return MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(ModelCard(card).text)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("line", ["\n", "\r\n"], ids=["LF", "CRLF"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "byte order mark"])
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", "\n\n\n"])
+def test_what_was_written_by_hand_stays(added: Addition, line: str, mark: str, end: str) -> None:
+    before = mark + (BY_HAND.rstrip() + end).replace("\n", line)
+    after = added.to(before.encode()).decode()
+    assert after.startswith(mark + "---" + line)
+    assert kept(after.replace(line, "\n")) == kept(f"{BY_HAND}{START}{END}").replace("---", f"{mark}---", 1)
+    assert re.findall(r"\r?\n", after) == [line] * after.count("\n")
+    assert added.to(after.encode()).decode() == after
+
+
+def test_the_section_is_replaced_where_it_stands() -> None:
+    card = with_section("# Model\n\nBefore.\n", "old")
+    assert card == f"# Model\n\nBefore.\n\n{START}\nold\n{END}\n"
+    assert with_section(f"{card}\nAfter.  \n", "new\n\nlonger") == (
+        f"# Model\n\nBefore.\n\n{START}\nnew\n\nlonger\n{END}\n\nAfter.  \n"
+    )
+
+
+@pytest.mark.parametrize(
+    "card", [START, END, f"{END}\n{START}", f"{START}{START}{END}", f"{START}{END}{START}{END}", f"{START}{END}{END}"]
+)
+def test_comments_that_are_not_one_pair_are_told_and_nothing_is_written(
+    added: Addition, tmp_path: Path, card: str
+) -> None:
+    (tmp_path / "README.md").write_text(card)
+    with pytest.raises(InvMMError, match=r"^The card has \d comments .* leave one of each, in this order, or none\.$"):
+        added.save(tmp_path / "README.md")
+    assert files(tmp_path) == {"README.md": card.encode()}
+
+
+def test_the_metadata_are_what_the_hub_reads(added: Addition) -> None:
+    read = metadata(added.to(BY_HAND.encode()))
+    fid, fraction, median = read.eval_results
+    assert (fid.metric_type, fid.metric_value, fid.dataset_name) == ("fid", 12.5, "Cats")
+    assert [fraction, median] == added.results
+    assert fraction.metric_value == pytest.approx(4 / 6)
+    assert median.metric_value == pytest.approx((0.15 + 0.4) / 2)
+    assert fraction.metric_args == {
+        "images": 6,
+        "recipe": audits.RECIPE.name,
+        "similarity": "sscd",
+        "threshold": 0.5,
+        "seed": 3,
+    }
+    assert (fraction.task_type, fraction.dataset_type) == ("text-to-image", "org/audit")
+    assert read.model_name == "The Painter"
+
+
+def test_the_entries_are_what_the_hub_reads(added: Addition, found: Findings) -> None:
+    fraction, median = parse_eval_result_entries(yaml.safe_load(added.files[ENTRIES]))
+    assert (fraction.dataset_id, fraction.task_id) == ("org/audit", "invmm_replicated_fraction")
+    assert (median.dataset_id, median.task_id) == ("org/audit", "invmm_median_replicated")
+    assert [fraction.value, median.value] == [result.metric_value for result in added.results]
+    assert str(fraction.notes).startswith("images: 6; recipe: paper-sd with ")
+    assert ENTRIES not in addition(found).files
+    assert {result.dataset_type for result in addition(found).results} == {"unknown"}
+
+
+def test_scalars_of_others_are_spelt_as_before(added: Addition) -> None:
+    index = re.search(r"model-index:[\s\S]*?(?=# Tags)", added.to(BY_HAND.encode()).decode())
+    assert index is not None
+    assert "config: no}" in index[0]
+    assert "value: 12.50, verified: false}" in index[0]
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        "model-index: []",
+        "model-index:",
+        "model-index:\n- name: x\n  results: []",
+        "model-index:\n  - name: x\n    results:\n      - {task: {type: t}, dataset: {type: d, name: d}, metrics: []}",
+        "model-index: [{name: x, results: [{task: {type: t}, dataset: {type: d, name: d},\n"
+        "  metrics: [{type: m, value: 1}]}]}]",
+        "model-index:\n- name: x\n  results:\n  - task: {type: t}\n    dataset: {type: d, name: d}\n    metrics:\n"
+        "    - type: m\n      value: |\n        1\n\n",
+    ],
+)
+@pytest.mark.parametrize("after", ["", "tags: [a] # kept"])
+def test_an_index_of_any_shape_takes_the_results(added: Addition, index: str, after: str) -> None:
+    card = f"---\nlicense: mit\n{index}\n{after}\n---\n# M\n"
+    once = with_results(card, "m", added.results)
+    assert with_results(once, "m", added.results) == once
+    read = metadata(once)
+    assert [result for result in read.eval_results if result.metric_type != "m"] == added.results
+    assert any(result.metric_type == "m" for result in read.eval_results) == ("value" in index)
+    assert (read.license, after in once) == ("mit", True)
+
+
+def test_results_of_an_older_audit_give_way(added: Addition, found: Findings) -> None:
+    older = addition(found).to(BY_HAND.encode())
+    assert metadata(added.to(older)).eval_results[1:] == added.results
+
+
+@pytest.mark.parametrize(
+    ("front", "told"),
+    [
+        ("- a", "metadata block should be a dict"),
+        ("a: [", "while parsing"),
+        ("model-index:\n- name: x", "Invalid `model_index`"),
+        ("{license: mit}", "is not what the Hub takes"),
+        ("model-index:\n- name: &name x\n  results: []\nother: *name", "refer to model-index|not what the Hub takes"),
+    ],
+)
+def test_front_matter_that_cannot_be_updated_is_told(added: Addition, front: str, told: str) -> None:
+    with pytest.raises(InvMMError, match=rf"^The card's front matter .*({told}).*\.$"):
+        added.to(f"---\n{front}\n---\n".encode())
+
+
+def test_a_card_that_is_not_text_is_told(added: Addition) -> None:
+    with pytest.raises(InvMMError, match="not text in UTF-8"):
+        added.to(b"\xff\xfe")
+
+
+def test_a_missing_card_is_made(added: Addition, tmp_path: Path) -> None:
+    added.save(tmp_path / "model" / "README.md")
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert metadata(card).model_name == "painter"
+    assert ModelCard(card).text.startswith(f"\n# painter\n\n{START}\n## Memorization audit (InvMM)\n")
+    assert set(files(tmp_path / "model")) == {"README.md", ENTRIES, f"{FOLDER}/distribution.png"}
+
+
+def test_the_section_tells_all(found: Findings, added: Addition) -> None:
+    public = found.public()
+    for text in (public.headline, *public.verdict, public.command, "### Citation", "arXiv", *LIMITS):
+        assert text in added.section
+    assert f"]({FOLDER}/distribution.png)" in added.section
+    rows = re.findall(r"^\| ([0-9a-f]{16}) \| (\S+) \| (\S+) \|", added.section, re.M)
+    assert [(name, float(value)) for name, value, _ in rows] == [
+        (result.digest[:16], result.invmm) for result in found.results if result.status is Status.REPLICATED
+    ]
+    assert [float(nats) for *_, nats in rows] == pytest.approx([0.02 * 256, 0.15 * 256, 0.4 * 256, 0.9 * 256], rel=1e-2)
+
+
+def test_images_are_private_unless_asked_for(found: Findings, added: Addition) -> None:
+    private = [*audits.NAMES, "picture 4.png", "balloon", "damaged"]
+    told = "".join([added.section, *map(str, added.results)])
+    assert not [text for text in private if text in told]
+    assert list(added.files) == [f"{FOLDER}/distribution.png", ENTRIES]
+    shown = addition(found.public(names=True), pictures=True)
+    assert "Bild für Übung.jpg" in shown.section
+    pictures = [path for path in shown.files if path != f"{FOLDER}/distribution.png"]
+    assert len(pictures) == 4
+    assert all(f"]({path})" in shown.section for path in pictures)
+    assert [shown.files[path] for path in pictures] == [
+        found.picture(result).read_bytes() for result in found.results[:4]
+    ]
+
+
+def test_a_lost_picture_is_told(tmp_path: Path) -> None:
+    found = find(audits.guided(tmp_path))
+    found.picture(found.results[0]).unlink()
+    with pytest.raises(InvMMError, match=r"picture .*\.png cannot be read: No such file or directory; leave"):
+        addition(found, pictures=True)
+
+
+def test_a_name_cannot_break_the_card(tmp_path: Path) -> None:
+    names = [f"{END} | <b>`x`</b> *y*", "![a](b)\n\n---", "\\|$x$~~"]
+    found = [audits.result(index, Status.REPLICATED, 0.1 + index, name) for index, name in enumerate(names)]
+    shown = addition(find(audits.write(tmp_path, found)).public(names=True))
+    once = shown.to(b"")
+    assert shown.to(once) == once
+    cells = [token.children or [] for token in markdown(once.decode()) if token.type == "inline"]
+    texts = ["".join(part.content for part in cell) for cell in cells if {part.type for part in cell} == {"text"}]
+    for name in names:
+        assert " ".join(name.split()) in texts
+
+
+def test_the_table_is_short_and_says_so(tmp_path: Path) -> None:
+    many = [audits.result(index, Status.REPLICATED, 0.1 + index) for index in range(ROWS + 3)]
+    section = addition(find(audits.write(tmp_path, many)).public()).section
+    assert len(re.findall(r"^\| [0-9a-f]{16} ", section, re.M)) == ROWS
+    assert f"These are the {ROWS} most memorized of {ROWS + 3}" in section
+
+
+def test_where_nothing_was_replicated_there_is_no_infinity(tmp_path: Path) -> None:
+    none = addition(find(audits.write(tmp_path, [audits.result(0, Status.EXHAUSTED)])).public(), dataset="org/audit")
+    card = none.to(b"").decode()
+    [fraction] = metadata(card).eval_results
+    assert fraction.metric_value == 0.0
+    [entry] = parse_eval_result_entries(yaml.safe_load(none.files[ENTRIES]))
+    assert entry.value == 0.0
+    assert "| image |" not in card
+
+
+@pytest.mark.parametrize("results", [[], [audits.result(0, Status.FAILED)]], ids=["empty", "failed"])
+def test_an_audit_that_measured_nothing_makes_no_card(tmp_path: Path, results: list[Any]) -> None:
+    with pytest.raises(InvMMError, match="No image of this audit was measured"):
+        addition(find(audits.write(tmp_path, results)))
+
+
+def test_a_folder_is_named_without_its_path(tmp_path: Path) -> None:
+    folder = audits.guided(tmp_path / "audit")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model": "/home/me/secret/painter", "weights": "5" * 64}))
+    added = addition(find(folder).public())
+    assert added.model == "painter"
+    assert "secret" not in added.to(b"").decode()
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    with Hub({"models/org/painter": Repository({"README.md": BY_HAND.encode()})}) as serving:
+        serving.redirect(monkeypatch, tmp_path / "cache")
+        yield serving
+
+
+def test_the_command_changes_nothing_when_it_runs_twice(invoke: Invoke, audit: Path, tmp_path: Path) -> None:  # noqa: F811
+    (tmp_path / "README.md").write_text(BY_HAND)
+    command = ("card", audit, "--model-card", tmp_path / "README.md", "--dataset", "org/audit", "--pictures")
+    assert invoke(*command) == (0, f"The audit is in {tmp_path / 'README.md'}.\n", "")
+    once = files(tmp_path)
+    assert len(once) == 7
+    assert invoke(*command)[0] == 0
+    assert files(tmp_path) == once
+
+
+def test_a_proposal_is_shown_first_and_then_sent(invoke: Invoke, audit: Path, hub: Hub, tmp_path: Path) -> None:  # noqa: F811
+    command = ("card", audit, "--model-card", tmp_path / "README.md", "--push", "org/painter")
+    code, out, _ = invoke(*command)
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[1:3] == ["--- a/README.md", "+++ b/README.md"]
+    assert not [line for line in lines[3:] if line.startswith("-") and "type: fid" not in line and "task:" not in line]
+    assert f"+{START}" in lines
+    assert lines[-1] == "Nothing was sent; --yes sends it."
+    assert not [request for request in hub.requests if request.startswith("POST")]
+
+    code, out, _ = invoke(*command, "--yes")
+    assert (code, out.splitlines()[-1]) == (0, f"{hub.url}/org/painter/discussions/1")
+    there = hub.repositories["models/org/painter"]
+    [proposed] = there.pull_requests
+    assert there.files == {"README.md": BY_HAND.encode()}
+    assert set(proposed) == {"README.md", f"{FOLDER}/distribution.png"}
+    assert kept(proposed["README.md"].decode()) == kept(f"{BY_HAND}{START}{END}")
+
+    there.files |= proposed
+    for extra in ([], ["--yes"]):
+        assert "org/painter has all of this already." in invoke(*command, *extra)[1]
+    assert len(there.pull_requests) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 409, 412, 500])
+@pytest.mark.parametrize("place", ["/api/validate-yaml", "/commit/"])
+def test_a_refusal_leaves_the_card_on_disk(
+    invoke: Invoke,  # noqa: F811
+    audit: Path,
+    hub: Hub,
+    tmp_path: Path,
+    place: str,
+    status: int,
+) -> None:
+    hub.refusals[place] = status
+    card = tmp_path / "README.md"
+    code, out, err = invoke("card", audit, "--model-card", card, "--push", "org/painter", "--yes")
+    assert (code, out) == (1, f"The audit is in {card}.\n")
+    assert err.startswith(f"error The Hub refused the model org/painter ({status}, ")
+    assert err.count("\n") == 1
+    assert START in card.read_text()
+
+
+def test_an_audit_that_is_not_there_is_told(invoke: Invoke, tmp_path: Path) -> None:  # noqa: F811
+    code, _, err = invoke("card", tmp_path, "--model-card", tmp_path / "README.md")
+    assert code == 1
+    assert "holds no audit" in err
+    assert files(tmp_path) == {}
+
+
+def test_a_card_that_cannot_be_written_is_told(added: Addition, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InvMMError, match=r"^The card .* cannot be written: Not a directory\.$"):
+        added.save(tmp_path / "file" / "README.md")

@@ -1,0 +1,150 @@
+"""The results as a data set: what is written is what datasets reads, and what is sent."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from huggingface_hub import DatasetCard
+from PIL import Image
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.reports.dataset import COLUMNS, write_dataset
+from invmm_eval.reports.findings import TABLE, Findings, find
+from invmm_eval.search.result import Status
+from tests.cli.test_commands import Invoke, invoke, plain  # noqa: F401
+from tests.helpers import audits
+from tests.helpers.hub import Hub
+
+FILES = {"README.md", "results.parquet", "config.json", "distribution.png"}
+
+
+@pytest.fixture(scope="module")
+def audit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return audits.guided(tmp_path_factory.mktemp("audit"))
+
+
+@pytest.fixture(scope="module")
+def found(audit: Path) -> Findings:
+    return find(audit)
+
+
+def load(folder: Path, cache: Path) -> datasets.Dataset:
+    return datasets.load_dataset(str(folder), split="test", cache_dir=str(cache))
+
+
+def test_datasets_reads_what_was_found(found: Findings, tmp_path: Path) -> None:
+    files = write_dataset(found.public(names=True), tmp_path / "dataset")
+    assert set(files) == FILES == {path.name for path in (tmp_path / "dataset").iterdir()}
+    read = load(tmp_path / "dataset", tmp_path / "cache")
+    assert read.column_names == TABLE.names == list(COLUMNS)
+    assert read.to_list() == found.table().to_pylist()
+    assert json.loads(files["config.json"].read_text()) == found.config
+
+
+def test_images_are_private_unless_asked_for(found: Findings, tmp_path: Path) -> None:
+    files = write_dataset(found.public(), tmp_path / "dataset")
+    everything = b"".join(path.read_bytes() for path in files.values()).decode(errors="replace")
+    everything += str(pq.read_table(files["results.parquet"]).to_pylist())
+    assert not [text for text in (*audits.NAMES, "picture 4.png", "balloon", "damaged") if text in everything]
+    read = load(tmp_path / "dataset", tmp_path / "cache")
+    assert read["name"][:4] == [digest[:16] for digest in read["digest"][:4]]
+    assert set(read["prompt"]) == {None}
+    assert read["error"][-1] == "The reason is not published."
+
+
+def test_pictures_are_those_of_the_audit(found: Findings, tmp_path: Path) -> None:
+    write_dataset(found.public(), tmp_path / "dataset", pictures=True)
+    read = load(tmp_path / "dataset", tmp_path / "cache")
+    assert read.features["pictures"] == datasets.Image()
+    assert read["pictures"][-1] is None
+    for row, result in zip(read, found.results[:-1], strict=False):
+        with Image.open(found.picture(result)) as expected:
+            assert np.array_equal(np.asarray(row["pictures"]), np.asarray(expected))
+
+
+def test_more_rows_than_are_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("invmm_eval.reports.dataset._ROWS", 2)
+    many = [audits.result(index, Status.REPLICATED, 0.1 + index) for index in range(5)]
+    found = find(audits.write(tmp_path / "audit", many))
+    write_dataset(found, tmp_path / "dataset", pictures=True)
+    read = load(tmp_path / "dataset", tmp_path / "cache")
+    assert read.remove_columns("pictures").to_list() == found.table().to_pylist()
+
+
+def test_the_card_is_what_the_hub_reads(found: Findings, tmp_path: Path) -> None:
+    public = found.public()
+    card = DatasetCard.load(write_dataset(public, tmp_path, pictures=True)["README.md"])
+    assert card.data.pretty_name == "Memorization audit of org/painter@v1.0"
+    for text in (public.headline, *public.verdict, public.command, "](distribution.png)", "`pictures`"):
+        assert text in card.text
+
+
+def test_an_audit_without_results_makes_no_data_set(tmp_path: Path) -> None:
+    with pytest.raises(InvMMError, match="holds no result yet"):
+        write_dataset(find(audits.write(tmp_path, [])), tmp_path / "dataset")
+    assert not (tmp_path / "dataset").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told(found: Findings, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InvMMError, match=r"cannot be written to .*: Not a directory\.$"):
+        write_dataset(found, tmp_path / "file" / "dataset")
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    with Hub({}) as serving:
+        serving.redirect(monkeypatch, tmp_path / "cache")
+        yield serving
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    return audits.guided(tmp_path / "audit")
+
+
+@pytest.mark.parametrize("options", [[], ["--public"]])
+def test_it_is_shown_first_and_then_sent(invoke: Invoke, copy: Path, hub: Hub, options: list[str]) -> None:  # noqa: F811
+    seen = "public" if options else "private"
+    code, out, _ = invoke("push", copy, "org/audit", *options)
+    assert code == 0
+    assert out.startswith(
+        f"The data set is in {copy / 'dataset'}.\nOn the Hub org/audit will be {seen}.\n--- /dev/null\n"
+    )
+    assert "\nadds results.parquet (" in out
+    assert out.endswith("\nNothing was sent; --yes sends it.\n")
+    assert hub.repositories == {}
+
+    code, out, _ = invoke("push", copy, "org/audit", *options, "--yes")
+    there = hub.repositories["datasets/org/audit"]
+    assert (code, there.private) == (0, not options)
+    assert f"\n{hub.url}/datasets/org/audit/commit/" in out
+    assert there.files == {path.name: path.read_bytes() for path in (copy / "dataset").iterdir()}
+    sent = pq.read_table(io.BytesIO(there.files["results.parquet"]))
+    assert sent.to_pylist() == find(copy).public().table().to_pylist()
+
+    code, out, _ = invoke("push", copy, "org/audit", "--yes")
+    assert out.endswith(f"On the Hub org/audit is {seen}.\norg/audit has all of this already.\n")
+    assert len(there.messages) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 409, 412, 500])
+@pytest.mark.parametrize("place", ["/api/repos/create", "/commit/"])
+def test_a_refusal_leaves_the_data_set_on_disk(
+    invoke: Invoke,  # noqa: F811
+    copy: Path,
+    hub: Hub,
+    place: str,
+    status: int,
+) -> None:
+    hub.refusals[place] = status
+    code, _, err = invoke("push", copy, "org/audit", "--yes")
+    assert code == 1
+    assert err.startswith(f"error The Hub refused the dataset org/audit ({status}, ")
+    assert err.count("\n") == 1
+    assert {path.name for path in (copy / "dataset").iterdir()} == FILES

@@ -1,0 +1,180 @@
+"""The Hub: what is sent to it, what is shown before, and what is told when it refuses. The client is the real one."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.reports import hub as module
+from invmm_eval.reports.hub import Content, Repository
+from tests.helpers import hub as loopback
+
+CARD = "models/org/model"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[loopback.Hub]:
+    """With one model that has a card and a picture; the client does not wait between its trials."""
+    model = loopback.Repository({"README.md": b"# Model\n\nOld.\n", "picture.png": b"old"})
+    with loopback.Hub({CARD: model}) as serving:
+        serving.redirect(monkeypatch, tmp_path / "cache")
+        monkeypatch.setattr(time, "sleep", lambda _: None)
+        yield serving
+
+
+def test_a_repository_is_found_as_it_stands(hub: loopback.Hub) -> None:
+    found = Repository.find("org/model", "model")
+    assert found == Repository(
+        "org/model", "model", hub.repositories[CARD].head, frozenset({"README.md", "picture.png"}), private=False
+    )
+    assert found.read("README.md") == b"# Model\n\nOld.\n"
+    assert found.read("nothing.md") is None
+
+
+def test_the_diff_shows_texts_line_by_line_and_names_other_files(hub: loopback.Hub, tmp_path: Path) -> None:
+    (tmp_path / "table.parquet").write_bytes(b"x" * 1234)
+    files: dict[str, Content] = {
+        "README.md": b"# Model\n\nNew, without an end",
+        "more.yaml": b"- 1\n",
+        "picture.png": b"new",
+        "table.parquet": tmp_path / "table.parquet",
+    }
+    assert Repository.find("org/model", "model").diff(files).splitlines() == [
+        "--- a/README.md",
+        "+++ b/README.md",
+        "@@ -1,3 +1,3 @@",
+        " # Model",
+        " ",
+        "-Old.",
+        "+New, without an end",
+        "--- /dev/null",
+        "+++ b/more.yaml",
+        "@@ -0,0 +1 @@",
+        "+- 1",
+        "replaces picture.png (3 bytes)",
+        "adds table.parquet (1,234 bytes)",
+    ]
+    assert not any(request.startswith("POST") for request in hub.requests)
+
+
+def test_what_is_there_already_is_no_change(hub: loopback.Hub) -> None:
+    found = Repository.find("org/model", "model")
+    same = {"README.md": b"# Model\n\nOld.\n"}
+    assert found.diff(same) == ""
+    assert found.send(same, "Nothing", pull_request=True) is None
+    assert found.send(same, "Nothing") is None
+    assert hub.repositories[CARD].messages == []
+
+
+def test_a_pull_request_proposes_and_changes_nothing(hub: loopback.Hub) -> None:
+    new = {"README.md": b"New.\n", "more.yaml": b"- 1\n"}
+    address = Repository.find("org/model", "model").send(new, "Add an audit", pull_request=True)
+    model = hub.repositories[CARD]
+    assert address == f"{hub.url}/org/model/discussions/1"
+    assert (model.pull_requests, model.messages) == ([new], ["Add an audit"])
+    assert model.files["README.md"] == b"# Model\n\nOld.\n"
+    posts = [request for request in hub.requests if request.startswith("POST")]
+    assert posts == [
+        "POST /api/validate-yaml",
+        "POST /api/models/org/model/preupload/main",
+        "POST /api/models/org/model/commit/main",
+    ]
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_a_data_set_is_made_where_there_is_none(hub: loopback.Hub, tmp_path: Path, private: bool) -> None:
+    (tmp_path / "table.parquet").write_bytes(b"rows")
+    found = Repository.find("org/audit", "dataset", missing_ok=True)
+    assert (found.head, found.files) == (None, frozenset())
+    address = found.send({"table.parquet": tmp_path / "table.parquet"}, "Publish", private=private)
+    made = hub.repositories["datasets/org/audit"]
+    assert address is not None
+    assert address.startswith(f"{hub.url}/datasets/org/audit/commit/")
+    assert (made.files, made.private) == ({"table.parquet": b"rows"}, private)
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (400, "400, 'refused with 400'): do what it says"),
+        (401, "401, 'refused with 401'): log in with `hf auth login`, or set HF_TOKEN"),
+        (403, "403, 'refused with 403'): take a token that may write there"),
+        (404, "404, 'refused with 404'): check the name, and that your token may see it"),
+        (409, "409, 'refused with 409'): somebody else changed it meanwhile, so run the command again"),
+        (412, "412, 'refused with 412'): somebody else changed it meanwhile, so run the command again"),
+        (429, "429, 'refused with 429'): wait some minutes"),
+        (500, "500, 'refused with 500'): run the command again later"),
+        (503, "503, 'refused with 503'): run the command again later"),
+    ],
+)
+@pytest.mark.parametrize("place", ["/api/models/", "/preupload/", "/commit/"])
+def test_a_refusal_is_told_in_one_sentence(hub: loopback.Hub, place: str, status: int, told: str) -> None:
+    hub.refusals[place] = status
+    with pytest.raises(InvMMError) as error:
+        Repository.find("org/model", "model").send({"README.md": b"New.\n"}, "Change", pull_request=True)
+    assert told in str(error.value)
+    assert str(error.value).startswith("The Hub refused the model org/model (")
+    assert str(error.value).endswith(".")
+    assert "\n" not in str(error.value)
+    assert hub.repositories[CARD].pull_requests == []
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_model_that_is_not_there_is_refused() -> None:
+    with pytest.raises(InvMMError, match=r"the model org/none \(404, 'Repository not found'\): check the name"):
+        Repository.find("org/none", "model")
+
+
+@pytest.mark.parametrize("status", [401, 403, 409])
+def test_a_data_set_that_may_not_be_made_is_told(hub: loopback.Hub, status: int) -> None:
+    found = Repository.find("org/audit", "dataset", missing_ok=True)
+    hub.refusals["/api/repos/create"] = status
+    with pytest.raises(InvMMError, match=rf"refused the dataset org/audit \({status}, "):
+        found.send({"README.md": b"# Results\n"}, "Publish")
+
+
+def test_a_change_by_somebody_else_is_a_conflict(hub: loopback.Hub) -> None:
+    found = Repository.find("org/model", "model")
+    hub.repositories[CARD].files["README.md"] = b"Somebody else's.\n"
+    with pytest.raises(InvMMError, match=r"\(412, .*somebody else changed it meanwhile, so run the command again\.$"):
+        found.send({"README.md": b"Ours.\n"}, "Change")
+    assert hub.repositories[CARD].files["README.md"] == b"Somebody else's.\n"
+
+
+@pytest.mark.parametrize("place", ["/api/models/", "/resolve/", "/preupload/", "/commit/"])
+@pytest.mark.parametrize("fault", ["hang", "close"])
+def test_a_hub_that_does_not_answer_is_told(
+    hub: loopback.Hub, place: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TIMEOUT", 0.1)
+    hub.refusals[place] = fault  # type: ignore[assignment]
+
+    def read_and_send() -> None:
+        found = Repository.find("org/model", "model")
+        found.read("README.md")
+        found.send({"README.md": b"New.\n"}, "Change")
+
+    with pytest.raises(InvMMError, match=r"^The Hub could not be reached \(.+\); check the network, and .*again\.$"):
+        read_and_send()
+
+
+def test_offline_is_told(hub: loopback.Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InvMMError, match=r"could not be reached \(.*offline.*\); check the network"):
+        Repository.find("org/model", "model")
+    assert hub.requests == []
+
+
+def test_metadata_that_the_hub_does_not_take_are_told(hub: loopback.Hub) -> None:
+    found = Repository.find("org/model", "model")
+    hub.invalid = ["licence is no key"]
+    with pytest.raises(InvMMError, match=r"Invalid metadata in README\.md\. - licence is no key; mend"):
+        found.send({"README.md": b"---\nlicence: mit\n---\n"}, "Change")
+
+
+def test_a_name_that_is_none_is_told(hub: loopback.Hub) -> None:
+    with pytest.raises(InvMMError, match=r"'a/b/c' is no name on the Hub; it is of the form org/name\."):
+        Repository.find("a/b/c", "model")
+    assert hub.requests == []

@@ -1,0 +1,392 @@
+"""The report of an audit: its file and formats, and the page as people use it in a browser."""
+
+import base64
+import csv
+import hashlib
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+from PIL import Image
+from selenium.webdriver import ActionChains, Chrome, Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+
+from invmm_eval.audits.store import strip
+from invmm_eval.cli.commands import main
+from invmm_eval.errors import InvMMError
+from invmm_eval.reports import FORMATS, report
+from invmm_eval.reports.findings import LIMITS, find
+from invmm_eval.reports.html.page import thumbnails
+from invmm_eval.search.result import Status
+from tests.helpers import audits
+from tests.helpers.browser import browser, problems, requests  # noqa: F401
+
+
+@pytest.fixture(scope="module")
+def guided(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return audits.guided(tmp_path_factory.mktemp("guided"))
+
+
+@pytest.fixture(scope="module")
+def page(guided: Path) -> Path:
+    return report(guided)
+
+
+class Parts(HTMLParser):
+    """What a file of HTML holds: its elements, the text outside scripts and styles, and the text of these."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.code: dict[str, list[str]] = {"script": [], "style": []}
+        self._within = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._within = tag
+
+    def handle_endtag(self, tag: str) -> None:  # noqa: ARG002
+        self._within = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._within in self.code:
+            self.code[self._within].append(data)
+        else:
+            self.text += data
+
+    def attributes(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def test_the_page_tells_what_was_found(guided: Path, page: Path) -> None:
+    assert page == guided / "report.html"
+    found, parts = find(guided), Parts(page)
+    text = " ".join(parts.text.split())
+    for sentence in (found.headline, *found.verdict, *LIMITS, *found.settings.values(), "7 results, the last of "):
+        assert " ".join(sentence.split()) in text
+    assert " ".join(found.command.split()) in text
+    blocks = dict(zip((a.get("id") for a in parts.attributes("script")), parts.code["script"], strict=True))
+    rows = json.loads(blocks["rows"])["rows"]
+    assert [row["name"] for row in rows] == [result.name for result in found.results]
+    assert [row["invmm"] for row in rows] == [0.02, 0.15, 0.4, 0.9, None, None, None]
+    details = [json.loads(blocks[f"image-{row['id']}"]) for row in rows]
+    for detail, result in zip(details, found.results, strict=True):
+        record = result.record()
+        kept = ("index", "digest", "similarities", "prompt", "trace")
+        assert {key: detail[key] for key in kept} == {key: record[key] for key in kept}
+        assert (detail["picture"] is None) == (result.status is Status.FAILED)
+
+
+def test_names_prompts_and_errors_are_text(page: Path) -> None:
+    parts = Parts(page)
+    scripts = [code for code in parts.code["script"] if not code.lstrip().startswith("{")]
+    assert len(scripts) == 1
+    assert "alert" not in scripts[0]
+    assert not parts.attributes("b")
+    assert not parts.attributes("i")
+    assert audits.NAMES[0] in parts.text
+
+
+def test_the_page_may_run_its_own_script_alone_and_load_nothing(page: Path) -> None:
+    parts = Parts(page)
+    [policy] = [a["content"] for a in parts.attributes("meta") if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy is not None
+    [script] = [code for code in parts.code["script"] if not code.lstrip().startswith("{")]
+    digests = {
+        kind: base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+        for kind, code in (("style", parts.code["style"][0]), ("script", script))
+    }
+    assert policy == (
+        "default-src 'none'; img-src data:; "
+        f"style-src 'sha256-{digests['style']}'; script-src 'sha256-{digests['script']}'"
+    )
+    places = [a[key] for _, a in parts.elements for key in ("src", "href", "srcset") if key in a]
+    assert all(place and place.startswith(("data:", "#")) for place in places)
+    assert parts.attributes("html") == [{"lang": "en"}]
+    assert all(a.get("alt") for a in parts.attributes("img"))
+
+
+@pytest.mark.parametrize(("side", "kept"), [(64, audits.SIDE), (audits.SIDE, audits.SIDE), (12, 12)])
+def test_pictures_are_cut_from_their_sheet(side: int, kept: int, tmp_path: Path) -> None:
+    even = torch.arange(0, 250, 25, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, audits.SIDE, audits.SIDE)
+    strip(even[0], {1.0: even[1:3], 3.0: even[3:8]}).save(tmp_path / "sheet.png")
+    small = np.asarray(thumbnails(tmp_path / "sheet.png", (3, audits.SIDE, audits.SIDE), [2, 5], side))
+    assert small.shape == (2 * kept, 6 * kept, 3)
+    cells = small.reshape(2, kept, 6, kept, 3).swapaxes(1, 2)
+    assert [sorted(set(cell.flatten().tolist())) for cell in cells[0]] == [[0], [25], [50], [255], [255], [255]]
+    assert [sorted(set(cell.flatten().tolist())) for cell in cells[1]] == [[255], [75], [100], [125], [150], [175]]
+
+
+def test_a_picture_that_was_removed_is_left_out(tmp_path: Path) -> None:
+    audits.guided(tmp_path)
+    found = find(tmp_path)
+    found.picture(found.results[0]).unlink()
+    assert '"picture": null' in report(tmp_path).read_text().partition('id="image-1"')[0].rpartition("<script")[0]
+
+
+@pytest.mark.parametrize(
+    ("results", "told"),
+    [
+        ([], "This audit holds no result yet."),
+        ([audits.result(0, Status.FAILED)], "No image could be measured: the searches of all 1 failed."),
+        ([audits.result(0, Status.EXHAUSTED)], "No image of 1 was replicated within the budget."),
+    ],
+    ids=["empty", "failed", "exhausted"],
+)
+def test_an_audit_that_found_nothing_is_told(results: list[Any], told: str, tmp_path: Path) -> None:
+    parts = Parts(report(audits.write(tmp_path, results)))
+    assert told in parts.text
+    assert bool(parts.attributes("table")) == bool(results)
+
+
+def test_images_that_wait_are_told(tmp_path: Path) -> None:
+    found = audits.result(0, Status.EXHAUSTED)
+    names = (found[1].name, "another.png", "a third.png")
+    told = [Parts(report(audits.write(tmp_path / str(n), [found], asked=names[:n]))).text for n in (1, 2, 3)]
+    assert ["still waiting" in text for text in told] == [False, True, True]
+    assert "1 image is still waiting" in told[1]
+    assert "2 images are still waiting" in told[2]
+
+
+def test_the_table_as_csv(guided: Path) -> None:
+    with report(guided, format="csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = find(guided).table().to_pylist()
+    assert [row["name"] for row in rows] == [row["name"] for row in expected]
+    assert set(audits.NAMES) <= {row["name"] for row in rows}
+    assert [float(row["invmm"]) if row["invmm"] else None for row in rows] == [row["invmm"] for row in expected]
+
+
+def test_the_table_as_parquet(guided: Path, tmp_path: Path) -> None:
+    path = report(guided, tmp_path / "table.parquet", "parquet")
+    assert path == tmp_path / "table.parquet"
+    assert pyarrow.parquet.read_table(path).equals(find(guided).table())
+
+
+def test_the_figure_alone(guided: Path) -> None:
+    with Image.open(report(guided, format="png")) as image:
+        assert image.format == "PNG"
+        assert image.convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)
+    drawn = ElementTree.parse(report(guided, format="svg")).getroot()
+    assert drawn.tag == "{http://www.w3.org/2000/svg}svg"
+    assert any("InvMM" in (text.text or "") for text in drawn.iter("{http://www.w3.org/2000/svg}text"))
+
+
+def test_what_cannot_be_written_is_told(guided: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvMMError, match=f"no format 'pdf'; take one of {', '.join(FORMATS)}"):
+        report(guided, format="pdf")
+    with pytest.raises(InvMMError, match="holds no audit"):
+        report(tmp_path)
+    for kind in FORMATS:
+        with pytest.raises(InvMMError, match=r"The report cannot be written to .*: No such file"):
+            report(guided, tmp_path / "missing" / "report", kind)
+
+
+def test_the_command(
+    guided: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a table.csv"
+    monkeypatch.setattr(sys, "argv", ["invmm-eval", "report", str(guided), "--format", "csv", "--out", str(out)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"The report is {out}.\n"
+    assert out.is_file()
+
+
+class Page:
+    """A report in the browser."""
+
+    def __init__(self, browser: Chrome, path: Path) -> None:  # noqa: F811
+        self.browser = browser
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+        for ask in (problems, requests):
+            ask(browser)
+        browser.get(path.as_uri())
+
+    def all(self, selector: str) -> list[WebElement]:
+        found: list[WebElement] = self.browser.find_elements(By.CSS_SELECTOR, selector)
+        return found
+
+    def one(self, selector: str) -> WebElement:
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def names(self) -> list[str]:
+        return [cell.text.strip() for cell in self.all("tbody th")]
+
+    def heading(self, key: str) -> WebElement:
+        return self.one(f"th[data-key={key}]")
+
+    def press(self, *keys: str) -> None:
+        ActionChains(self.browser).send_keys(*keys).perform()
+
+    def focused(self) -> WebElement:
+        return self.browser.switch_to.active_element
+
+
+@pytest.fixture
+def opened(browser: Chrome, page: Path) -> Page:  # noqa: F811
+    return Page(browser, page)
+
+
+def named(*indices: int) -> list[str]:
+    names = [*audits.NAMES, *(f"picture {index}.png" for index in (4, 5, 6))]
+    return [names[index] for index in indices]
+
+
+def test_the_page_opens_without_complaints_and_asks_for_nothing(opened: Page, page: Path) -> None:
+    assert opened.names() == named(0, 3, 1, 2, 4, 5, 6)
+    assert problems(opened.browser) == []
+    assert requests(opened.browser) == [page.as_uri()]
+    shown = opened.browser.execute_async_script(
+        "const [done] = arguments; const image = new Image(); image.onload = () => done(image.naturalWidth);"
+        "image.src = document.querySelector('tbody image').getAttribute('href');"
+    )
+    assert shown == 9 * audits.SIDE
+    values = [cell.text for cell in opened.all("tbody td.number:nth-of-type(3)")]
+    assert values == ["0.02", "0.15", "0.4", "0.9", "∞", "∞", "\N{EN DASH}"]
+
+
+def test_sorting(opened: Page) -> None:
+    value, name = opened.heading("invmm"), opened.heading("name")
+    assert value.get_attribute("aria-sort") == "ascending"
+    value.find_element(By.TAG_NAME, "button").click()
+    assert value.get_attribute("aria-sort") == "descending"
+    assert opened.names() == named(2, 1, 3, 0, 4, 5, 6)
+    name.find_element(By.TAG_NAME, "button").click()
+    assert (value.get_attribute("aria-sort"), name.get_attribute("aria-sort")) == (None, "ascending")
+    assert opened.names()[-3:] == named(4, 5, 6)
+    opened.heading("steps").find_element(By.TAG_NAME, "button").click()
+    assert opened.names()[0] == named(6)[0]
+
+
+def test_filtering(opened: Page) -> None:
+    opened.one("#name").send_keys("PICTURE")
+    assert opened.names() == named(4, 5, 6)
+    assert opened.one("#count").text == "3 of 3 shown; 4 filtered out."
+    opened.one("input[value=failed]").click()
+    assert opened.names() == named(4, 5)
+    opened.one("form button[type=reset]").click()
+    opened.browser.execute_async_script("setTimeout(arguments[0], 50)")
+    assert len(opened.names()) == 7
+    opened.one("#least").send_keys("0.1")
+    opened.one("#most").send_keys("0.5")
+    assert opened.names() == named(3, 1)
+
+
+def test_an_opened_image_shows_all(opened: Page) -> None:
+    button = opened.one("tbody button")
+    assert button.get_attribute("aria-expanded") == "false"
+    button.click()
+    assert button.get_attribute("aria-expanded") == "true"
+    detail = opened.one("tr.detail")
+    for told in ("5.12 nats in all", "Guidance 1: 2 samples", "Guidance 3: 8 samples", "Guidance 7: 1 sample"):
+        assert told in detail.text
+    assert "a <i>red</i> balloon" in detail.text
+    assert len(detail.find_elements(By.CSS_SELECTOR, ".scale figure")) == 11
+    assert [copy.text for copy in detail.find_elements(By.CSS_SELECTOR, ".copy")][:2] == ["0.52", "0.57"]
+    charts = [chart.get_attribute("aria-label") for chart in detail.find_elements(By.CSS_SELECTOR, ".charts svg")]
+    assert charts[0] == "Loss: 0.02 at step 50, 0.01 at step 100"
+    assert len(charts) == 3
+    opened.heading("name").find_element(By.TAG_NAME, "button").click()
+    assert len(opened.all("tr.detail")) == 1
+    opened.one("button[aria-expanded=true]").click()
+    assert not opened.all("tr.detail")
+    opened.all("tbody button")[-1].click()
+    assert "The image <b>cannot</b> be used: it is damaged." in opened.one("tr.detail").text
+    assert problems(opened.browser) == []
+
+
+def test_it_is_used_by_keyboard(opened: Page) -> None:
+    opened.press(Keys.TAB)
+    assert opened.focused().text == "Skip to the images"
+    opened.press(Keys.ENTER, Keys.TAB)
+    assert opened.focused().get_attribute("id") == "name"
+    opened.press("picture")
+    opened.press(*[Keys.TAB] * 7)
+    sort = opened.focused()
+    assert sort.text.startswith("Image")
+    opened.press(Keys.ENTER, Keys.SPACE)
+    assert opened.heading("name").get_attribute("aria-sort") == "descending"
+    assert opened.focused() == sort
+    assert sort.value_of_css_property("outline-style") == "solid"
+    opened.press(*[Keys.TAB] * 6, Keys.ENTER)
+    assert opened.focused().text.startswith("picture 6.png")
+    assert opened.focused().get_attribute("aria-expanded") == "true"
+
+
+def test_every_control_has_a_name(opened: Page) -> None:
+    for control in opened.all("button:not([hidden]), input, a"):
+        assert control.accessible_name, control.get_attribute("outerHTML")
+    for picture in opened.all("svg[role=img]"):
+        assert picture.accessible_name
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance as WCAG 2.2 defines it."""
+    channels = [int(value) / 255 for value in re.findall(r"\d+", colour)[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(scheme: str, opened: Page) -> None:
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    opened.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    opened.one("tbody button").click()
+    ground = luminance(opened.one("body").value_of_css_property("background-color"))
+    raised = luminance(opened.one(".detail > td > div").value_of_css_property("background-color"))
+    assert (ground > 0.5) == (scheme == "light")
+    for selector in ("h1", ".note", ".replicated dd", ".exhausted dd", ".failed dd", "thead button", ".status .failed"):
+        text = luminance(opened.one(selector).value_of_css_property("color"))
+        for behind in (ground, raised):
+            lighter, darker = max(text, behind), min(text, behind)
+            assert (lighter + 0.05) / (darker + 0.05) >= 4.5, selector
+
+
+def test_a_narrow_screen_needs_no_scrolling_sideways(opened: Page) -> None:
+    opened.browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    )
+    opened.one("tbody button").click()
+    width = opened.browser.execute_script("return document.documentElement.scrollWidth")
+    opened.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert width <= 360
+
+
+def test_it_prints_on_white_without_controls(opened: Page) -> None:
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    opened.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
+    assert luminance(opened.one("body").value_of_css_property("background-color")) == 1
+    assert luminance(opened.one("h1").value_of_css_property("color")) == 0
+    assert not opened.one("form").is_displayed()
+    printed = opened.browser.execute_cdp_cmd("Page.printToPDF", {})["data"]
+    assert base64.b64decode(printed).startswith(b"%PDF")
+
+
+def test_many_images_are_shown_by_and_by(browser: Chrome, tmp_path: Path) -> None:  # noqa: F811
+    first = audits.result(0, Status.REPLICATED, 0.1)
+    failed = [audits.result(index, Status.FAILED) for index in range(1, 150)]
+    page = Page(browser, report(audits.write(tmp_path, [first, *failed])))
+    assert len(page.names()) == 100
+    assert page.one("#count").text == "100 of 150 shown."
+    page.one("#more").click()
+    assert len(page.names()) == 150
+    assert not page.one("#more").is_displayed()
+
+
+def test_an_empty_audit_opens(browser: Chrome, tmp_path: Path) -> None:  # noqa: F811
+    page = Page(browser, report(audits.write(tmp_path, [])))
+    assert page.one("h1").text == "This audit holds no result yet."
+    assert problems(browser) == []

@@ -1,0 +1,215 @@
+"""The search by dose: its mean's length and direction, and the curve it finds where that is known in closed form."""
+
+import math
+from dataclasses import replace
+from statistics import NormalDist
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from invmm_eval.noise.gaussian import diagonal, isotropic
+from invmm_eval.noise.low_rank import low_rank
+from invmm_eval.recipe import Recipe, by_dose
+from invmm_eval.search.dose import DosePath
+from invmm_eval.search.inversion import invert
+from invmm_eval.search.result import Result, Status, rank
+from invmm_eval.similarity.pixel_cosine import PixelCosine
+from tests.helpers.exact import QUICK, SHAPE, Choosing, Mixture, pictures, targets
+
+RECIPE = replace(by_dose(QUICK), first_dose=0.25)
+TWO = pictures(2, seed=1)
+UNSEEN = pictures(1, seed=99)
+z = NormalDist().inv_cdf
+
+
+def run(model: Any, images: Tensor, **options: Any) -> list[Result]:
+    cosine = PixelCosine(device=torch.device("cpu"))
+    results = invert(model, targets(images), cosine, diagonal(), **{"recipe": RECIPE, **options})
+    return sorted(results, key=lambda result: result.index)
+
+
+def path(nats: float, steps: int = 4) -> tuple[DosePath, Tensor]:
+    mu = torch.zeros(SHAPE, requires_grad=True)
+    return DosePath({"mu": mu, "logvar": torch.zeros(SHAPE, requires_grad=True)}, nats, steps), mu
+
+
+def step(moved: DosePath, mu: Tensor, gradient: Tensor) -> None:
+    moved.zero_grad()
+    torch.autograd.backward((mu * gradient).sum())
+    moved.step()
+
+
+# The path
+
+
+def test_the_mean_goes_against_the_gradient_as_far_as_the_dose_allows() -> None:
+    moved, mu = path(8.0)
+    gradient = torch.randn(SHAPE)
+    step(moved, mu, gradient)
+    torch.testing.assert_close(mu.detach(), -4 * gradient / gradient.norm())
+    moved.move(2.0)
+    torch.testing.assert_close(mu.detach(), -2 * gradient / gradient.norm())
+    noise = torch.randn(5, *SHAPE)
+    expected = noise.flatten(1) @ (-gradient / gradient.norm()).flatten()
+    torch.testing.assert_close(torch.tensor(moved.distances(noise)), expected)
+
+
+def test_the_average_forgets_over_a_dose() -> None:
+    moved, mu = path(0.5, steps=4)
+    first, second = torch.zeros(SHAPE), torch.zeros(SHAPE)
+    first[0, 0, 0] = second[0, 0, 1] = -1
+    step(moved, mu, first)
+    step(moved, mu, second)
+    assert mu[0, 0, 0].item() == pytest.approx(0.75 / math.hypot(0.75, 1))
+    assert mu[0, 0, 1].item() == pytest.approx(1 / math.hypot(0.75, 1))
+
+
+def test_without_a_gradient_the_mean_stays() -> None:
+    moved, mu = path(2.0)
+    step(moved, mu, torch.zeros(SHAPE))
+    assert not mu.any()
+
+
+@pytest.mark.parametrize("family", [diagonal(), isotropic(), low_rank()])
+def test_every_family_with_a_mean_has_the_kl_of_the_dose(family: Any) -> None:
+    noise = family(torch.zeros(SHAPE))
+    moved = DosePath(noise.parameters(), 3.0, 4)
+    step(moved, noise.mu, torch.ones(SHAPE))
+    assert noise.kl().item() * noise.mu.numel() == pytest.approx(3.0, rel=1e-4)
+    assert [name for name, tensor in noise.parameters().items() if tensor.requires_grad] == ["mu"]
+
+
+def test_a_family_without_a_mean_is_told() -> None:
+    class Scaled:
+        def __init__(self) -> None:
+            self.inner = diagonal()(torch.zeros(SHAPE))
+
+        def parameters(self) -> dict[str, Tensor]:
+            return {"logvar": self.inner.parameters()["logvar"]}
+
+    cosine = PixelCosine(device=torch.device("cpu"))
+    [found] = invert(Mixture(TWO), targets(TWO[:1]), cosine, lambda _: Scaled(), recipe=RECIPE)  # type: ignore[arg-type]
+    assert found.status is Status.FAILED
+    assert "has no mu" in str(found.error)
+
+
+# The search
+
+
+@pytest.mark.parametrize("share", [0.3, 0.05, 0.005])
+def test_between_two_pictures_the_curve_is_the_least_there_is(share: float) -> None:
+    """Plain sampling goes to one of them in a half-space of probability ``share``, and no noise does better there.
+
+    So ``z(r) = z(share) + d`` at the distance d, the equality of :mod:`invmm_eval.statistics.bound`.
+    """
+    weights = torch.tensor([share, 1 - share])
+    [found] = run(Mixture(TWO, weights), TWO[:1], recipe=replace(RECIPE, responses=160, confirm=200))
+    assert found.status is Status.REPLICATED
+    assert found.response
+    assert found.confirmed
+    assert found.ed50
+    assert found.ed90
+    for dose, rate in ((found.ed50, 0.5), (found.ed90, 0.9)):
+        least = max(0, z(rate) - z(share)) ** 2 / 2
+        assert math.sqrt(2 * dose.nats) == pytest.approx(math.sqrt(2 * least), abs=0.35)
+        assert dose.low - 0.1 <= least <= dose.high + 0.1
+    assert found.plain_share
+    assert found.plain_share.low <= share <= found.plain_share.high
+    assert found.nats == pytest.approx(found.response.dose(RECIPE.rate).nats, rel=1e-4)
+    assert found.confirmed.drawn == 200
+    assert 0.88 <= found.confirmed.rate <= 0.99
+    direction = (TWO[0].float() - TWO[1].float()).flatten()
+    cosine = torch.nn.functional.cosine_similarity(found.noise["mu"].flatten(), direction, dim=0)
+    assert cosine > 0.97
+    assert not found.noise["logvar"].any()
+
+
+def test_doses_double_until_a_check_is_passed() -> None:
+    found = run(Mixture(TWO, torch.tensor([0.01, 0.99])), torch.cat([TWO[:1], UNSEEN]))
+    for result in found:
+        doses = [point.kl * result.noise["mu"].numel() for point in result.trace]
+        assert doses == pytest.approx([0.25 * 2**place for place in range(len(doses))], rel=1e-4)
+    assert [result.status for result in found] == [Status.REPLICATED, Status.EXHAUSTED]
+    assert found[0].check
+    assert found[0].check.passed
+    assert len(found[0].trace) < len(found[1].trace) == RECIPE.max_steps // RECIPE.check_every
+    assert found[1].response is None
+    assert found[1].confirmed is None
+
+
+def test_a_picture_that_passes_no_check_has_a_curve_where_some_samples_replicate() -> None:
+    """Doses end at 2 nats, where by the equality above 64 % of the samples are copies: eight in a row are rare."""
+    share = 0.05
+    recipe = replace(RECIPE, max_steps=4 * RECIPE.check_every, check_images=16, responses=160, confirm=200)
+    partly, never = run(Mixture(TWO, torch.tensor([share, 1 - share])), torch.cat([TWO[:1], UNSEEN]), recipe=recipe)
+    assert partly.status is never.status is Status.EXHAUSTED
+    assert partly.invmm == math.inf
+    assert partly.ed50
+    assert partly.ed50.low <= z(share) ** 2 / 2 <= partly.ed50.high
+    assert partly.plain_share
+    assert partly.plain_share.low <= share <= partly.plain_share.high
+    assert partly.check
+    assert not partly.check.passed
+    [drawn] = partly.check.similarities.values()
+    assert 0 < sum(value >= PixelCosine(device=torch.device("cpu")).threshold for value in drawn) < 16
+    assert partly.kl in [pytest.approx(p.kl, rel=1e-4) for p in partly.trace if p.score == partly.check.score]
+    assert partly.confirmed
+    assert partly.kl is not None
+    assert z(partly.confirmed.rate) == pytest.approx(z(share) + math.sqrt(2 * partly.kl * math.prod(SHAPE)), abs=0.35)
+    assert sorted([never, partly], key=rank) == [partly, never]
+    assert never.response is None
+
+
+def test_rarer_pictures_have_larger_values_in_any_company() -> None:
+    images = pictures(6)
+    weights = [0.5, 0.3, 0.1, 0.06, 0.03, 0.01]
+    model = Mixture(images, torch.tensor(weights))
+    alone, together = (run(model, images, batch_size=size) for size in (1, 6))
+    assert [result.record() | {"seconds_steps": 0, "seconds_checks": 0} for result in alone] == [
+        result.record() | {"seconds_steps": 0, "seconds_checks": 0} for result in together
+    ]
+    halves = [result.ed50.nats for result in alone if result.ed50]
+    for result, weight in zip(alone, weights, strict=True):
+        assert result.plain_share
+        assert result.plain_share.low <= weight <= result.plain_share.high
+    assert halves[0] < halves[2] < halves[4]
+    assert halves[1] < halves[3] < halves[5]
+
+
+def test_the_prompt_is_searched_along_and_responses_are_drawn_at_the_best_scale() -> None:
+    images = pictures(5)
+    recipe = replace(RECIPE, guidance=(1.0, 3.0), first_dose=1.0, confirm=32)
+    for result in run(Choosing(images), images[:2], recipe=recipe, batch_size=2):
+        assert result.prompt == f"picture {result.index}"
+        assert result.response
+        assert len(result.response.outcomes) == recipe.responses
+        assert result.confirmed
+        assert result.confirmed.rate > 0.8
+
+
+def test_without_responses_the_value_is_the_dose_that_passed() -> None:
+    [found] = run(Mixture(TWO), TWO[:1], recipe=replace(RECIPE, responses=0))
+    assert found.response is None
+    assert found.ed50 is None
+    assert found.kl == found.trace[-1].kl
+
+
+# The paper's search, confirmed
+
+
+def test_to_confirm_changes_nothing_else() -> None:
+    images = pictures(5)
+    plain, confirmed = (run(Mixture(images), images, recipe=replace(QUICK, confirm=n), batch_size=5) for n in (0, 40))
+    for before, after in zip(plain, confirmed, strict=True):
+        assert before.confirmed is None
+        assert after.confirmed
+        assert after.confirmed.drawn == 40
+        assert 0.5 < after.confirmed.rate <= 1
+        assert (before.kl, before.trace) == (after.kl, after.trace)
+        assert torch.equal(before.noise["mu"], after.noise["mu"])
+
+
+def test_the_published_recipes_are_not_by_dose() -> None:
+    assert Recipe().first_dose == Recipe().responses == Recipe().confirm == 0

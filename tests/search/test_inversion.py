@@ -1,0 +1,485 @@
+"""The search: against models whose best denoiser is known exactly."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from invmm_eval.audits.auditing import load_backbone
+from invmm_eval.audits.images import prepare
+from invmm_eval.errors import InvMMError
+from invmm_eval.models.condition import Context
+from invmm_eval.noise.gaussian import diagonal
+from invmm_eval.noise.low_rank import low_rank
+from invmm_eval.recipe import Recipe
+from invmm_eval.reference import MODEL
+from invmm_eval.reference import pictures as known
+from invmm_eval.search.inversion import Search, invert, replicate
+from invmm_eval.search.result import Result, Status
+from invmm_eval.search.sampling import sample
+from invmm_eval.search.target import Target
+from invmm_eval.similarity.pixel_cosine import PixelCosine
+from tests.helpers.exact import QUICK, SHAPE, Chooser, Choosing, Mixture, pictures, targets
+
+MEMORIZED = pictures(5)
+UNSEEN = pictures(1, seed=99)
+
+
+def run(backbone: Any, images: Tensor, similarity: PixelCosine, **options: Any) -> dict[str, Result]:
+    results = invert(backbone, targets(images), similarity, diagonal(), **{"recipe": QUICK, **options})
+    return {result.name: result for result in results}
+
+
+def test_memorized_pictures_are_replicated_and_an_unseen_one_is_not(cosine: PixelCosine) -> None:
+    found = run(Mixture(MEMORIZED), torch.cat([MEMORIZED, UNSEEN]), cosine, batch_size=6)
+    assert [found[str(index)].status for index in range(5)] == [Status.REPLICATED] * 5
+    assert all(0 < found[str(index)].invmm < 1 for index in range(5))
+    unseen = found["5"]
+    assert unseen.status is Status.EXHAUSTED
+    assert unseen.invmm == math.inf
+    assert unseen.kl is not None
+    assert math.isfinite(unseen.kl)
+    assert unseen.steps == QUICK.max_steps
+
+
+def test_a_rare_picture_needs_the_noise_bent_further(cosine: PixelCosine) -> None:
+    """The share of noise space that leads to a picture falls with its weight, so the least KL rises."""
+    weights = torch.tensor([0.90, 0.07, 0.01, 0.01, 0.01])
+    found = run(Mixture(MEMORIZED, weights), MEMORIZED[:3], cosine, batch_size=3)
+    assert found["0"].invmm < found["1"].invmm < found["2"].invmm
+
+
+def test_found_noise_replicates_while_standard_noise_does_not_always(cosine: PixelCosine) -> None:
+    model = Mixture(MEMORIZED)
+    target = cosine.embed(MEMORIZED[:1].float() / 255)
+
+    def rate(images: Tensor) -> float:
+        return (cosine.compare(cosine.embed(images), target) > 0.99).float().mean().item()
+
+    found = run(model, MEMORIZED[:1], cosine)["0"]
+    standard = torch.randn((400, *SHAPE), generator=torch.Generator().manual_seed(1))
+    plain = sample(model, standard, {}, {}, torch.ones(400), steps=20, micro_batch=400)
+    assert 0.05 < rate(plain) < 0.5
+    assert rate(replicate(model, found, diagonal(), 400, recipe=QUICK)) > 0.6
+
+
+def test_the_known_minimum_is_reached() -> None:
+    """For one Gaussian as data the denoiser is linear, x0_hat = a_t x_t, and the loss quadratic in mu and v.
+
+    With a fixed lambda its minimum over mu and v is, per dimension,
+    mu = -B x_0 / (A + lambda / 2) and v = lambda / (2 A + lambda),
+    where A = E[a^2 sigma^2] and B = E[(a alpha - 1) a sigma] over the training times.
+    """
+    spread, fixed = 0.5, 0.05
+    model = Mixture(torch.full((1, *SHAPE), 127.5), spread=spread)
+    alpha, sigma = model.schedule(torch.arange(1000))
+    gain = alpha * spread**2 / (alpha**2 * spread**2 + sigma**2)
+    a = (gain * sigma).square().mean()
+    b = ((gain * alpha - 1) * gain * sigma).mean()
+    x_0 = UNSEEN[0].float() / 127.5 - 1
+    mu = -b * x_0 / (a + fixed / 2)
+    v = (fixed / (2 * a + fixed)).expand(SHAPE)
+    least = torch.distributions.kl_divergence(
+        torch.distributions.Normal(mu, v.sqrt()), torch.distributions.Normal(torch.zeros(SHAPE), torch.ones(SHAPE))
+    ).mean()
+
+    class Never(PixelCosine):
+        threshold = 2.0
+
+    recipe = replace(QUICK, max_steps=600, draws=64, check_every=600, check_images=1, learning_rate=0.02)
+    recipe = replace(recipe, first_weight=fixed, delta=0.0)
+    (found,) = run(model, UNSEEN, Never(device=torch.device("cpu")), recipe=recipe).values()
+    assert found.kl == pytest.approx(least.item(), rel=0.05)
+    torch.testing.assert_close(found.noise["mu"], mu, atol=0.1, rtol=0)
+    torch.testing.assert_close(found.noise["logvar"].exp(), v, atol=0.1, rtol=0)
+
+
+def test_the_average_weighs_each_step_by_its_age_and_leaves_the_search_as_it_is(cosine: PixelCosine) -> None:
+    decay, recipe = 0.8, replace(QUICK, max_steps=QUICK.check_every, threshold=2.0)
+    steps: dict[float, list[Tensor]] = {0.0: [], decay: []}
+
+    def searched(averaging: float) -> Result:
+        def watch(searches: Sequence[Search]) -> None:
+            steps[averaging].append(searches[0].latest.parameters()["mu"].detach().clone())
+
+        options = {"recipe": replace(recipe, averaging=averaging), "on_step": watch}
+        return run(Mixture(MEMORIZED), MEMORIZED[:1], cosine, **options)["0"]
+
+    plain, averaged = searched(0.0), searched(decay)
+    assert all(torch.equal(a, b) for a, b in zip(*steps.values(), strict=True))
+    assert torch.equal(plain.noise["mu"], steps[0.0][-1])
+    weights = torch.tensor([decay**age for age in reversed(range(recipe.max_steps))])
+    expected = torch.tensordot(weights / weights.sum(), torch.stack(steps[decay]), 1)
+    torch.testing.assert_close(averaged.noise["mu"], expected)
+    assert averaged.kl is not None
+    assert plain.kl is not None
+    assert averaged.kl < plain.kl
+
+
+def test_company_and_order_do_not_matter(cosine: PixelCosine) -> None:
+    """Alone, five together, or in any order: the same bits, since the network is given one image's draws at a time."""
+    model = Mixture(MEMORIZED)
+    images = torch.cat([MEMORIZED, UNSEEN])
+    alone = run(model, images, cosine, batch_size=1)
+    for batch_size, order in ((5, [0, 1, 2, 3, 4, 5]), (5, [5, 3, 1, 4, 2, 0]), (2, [2, 0, 5, 1, 4, 3])):
+        together = invert(
+            model,
+            [targets(images)[index] for index in order],
+            cosine,
+            diagonal(),
+            recipe=QUICK,
+            batch_size=batch_size,
+        )
+        for result in together:
+            expected = alone[result.name]
+            assert (result.status, result.kl, result.steps) == (expected.status, expected.kl, expected.steps)
+            assert torch.equal(result.noise["mu"], expected.noise["mu"])
+
+
+def test_company_does_not_matter_to_a_network(cosine: PixelCosine) -> None:
+    """A network, unlike a formula, rounds by the rows it is given together; in checks too."""
+    model = load_backbone(MODEL, device="cpu")
+    images = torch.stack([prepare(picture.image, model.image_shape) for picture in known()[:3]])
+    recipe = Recipe(max_steps=4, check_every=2, draws=2, sampler_steps=3, check_images=2, threshold=0.9)
+    alone, together = (run(model, images, cosine, recipe=recipe, batch_size=size) for size in (1, 3))
+    for name, result in together.items():
+        assert result.check is not None
+        assert (result.kl, result.trace, result.check.similarities) == (
+            alone[name].kl,
+            alone[name].trace,
+            alone[name].check.similarities,  # type: ignore[union-attr]
+        )
+
+
+@pytest.mark.parametrize("micro_batch", [1, 7, 16, 1000])
+def test_micro_batches_bound_the_rows_and_keep_the_result(cosine: PixelCosine, micro_batch: int) -> None:
+    whole = run(Mixture(MEMORIZED), MEMORIZED, cosine, batch_size=5)
+    model = Mixture(MEMORIZED)
+    cut = run(model, MEMORIZED, cosine, batch_size=5, micro_batch=micro_batch)
+    assert max(model.rows_seen) <= micro_batch
+    for name, result in cut.items():
+        assert result.status is whole[name].status
+        assert result.kl == pytest.approx(whole[name].kl, rel=1e-3)
+
+
+def test_one_seed_gives_the_same_numbers_and_another_gives_others(cosine: PixelCosine) -> None:
+    model = Mixture(MEMORIZED)
+    first, again, other = (run(model, MEMORIZED[:1], cosine, seed=seed)["0"] for seed in (3, 3, 4))
+    assert first.kl == again.kl
+    assert first.check == replace(again.check, samples=first.check.samples)  # type: ignore[type-var,union-attr]
+    assert first.kl != other.kl
+
+
+def test_a_search_is_not_changed_by_what_its_checks_draw(cosine: PixelCosine) -> None:
+    """Steps and checks have random numbers of their own: fewer images at a check leave the path as it is."""
+    model = Mixture(MEMORIZED)
+    recipe = replace(QUICK, max_steps=40)
+    many, few = (run(model, UNSEEN, cosine, recipe=replace(recipe, check_images=k))["0"] for k in (8, 2))
+    assert many.kl == few.kl
+    assert many.check is not None
+    assert few.check is not None
+    assert len(many.check.similarities[1.0]) == 8
+    assert len(few.check.similarities[1.0]) == 2
+
+
+def test_the_condition_is_searched_along(cosine: PixelCosine) -> None:
+    """The prompt that favours a picture is found, and the guidance scales of the recipe are tried."""
+    model = Choosing(MEMORIZED)
+    recipe = replace(QUICK, guidance=(1.0, 2.0, 4.0))
+    found = run(model, MEMORIZED, cosine, recipe=recipe, batch_size=5)
+    for index in range(5):
+        result = found[str(index)]
+        assert result.status is Status.REPLICATED
+        assert result.condition["logits"].argmax() == index
+        assert result.check is not None
+        assert set(result.check.similarities) == {1.0, 2.0, 4.0}
+    fixed = run(Mixture(MEMORIZED), MEMORIZED, cosine, batch_size=5)
+    assert sum(r.invmm for r in found.values()) < sum(r.invmm for r in fixed.values())
+
+
+@pytest.mark.parametrize(("shared", "drawn"), [(True, 1), (False, QUICK.check_images)])
+def test_a_check_draws_one_context_for_all_noises_or_one_for_each(
+    cosine: PixelCosine, shared: bool, drawn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def rsample(self: Chooser, n: int, generator: Generator) -> Context:
+        if not torch.is_grad_enabled():
+            seen.append(n)
+        return original(self, n, generator)
+
+    original = Chooser.rsample
+    monkeypatch.setattr(Chooser, "rsample", rsample)
+    run(Choosing(MEMORIZED), MEMORIZED[:1], cosine, recipe=replace(QUICK, shared_context=shared))
+    assert seen
+    assert set(seen) == {drawn}
+
+
+def test_the_found_prompt_can_be_read(cosine: PixelCosine) -> None:
+    found = run(Choosing(MEMORIZED), MEMORIZED[:2], cosine, batch_size=2)
+    assert [found["0"].prompt, found["1"].prompt] == ["picture 0", "picture 1"]
+    assert run(Mixture(MEMORIZED), MEMORIZED[:1], cosine)["0"].prompt is None
+
+
+def test_the_trace_follows_the_weight(cosine: PixelCosine) -> None:
+    found = run(Mixture(MEMORIZED), UNSEEN, cosine, recipe=replace(QUICK, max_steps=50))["0"]
+    assert [point.step for point in found.trace] == [10, 20, 30, 40, 50]
+    weight, before = 1.0, math.inf
+    for point in found.trace:
+        weight += 9 * QUICK.delta
+        assert point.weight == pytest.approx(weight)
+        weight = weight / 2 if before - point.loss < QUICK.xi else weight + QUICK.delta
+        before = point.loss
+
+
+def test_a_result_can_be_saved_loaded_and_sampled_from(cosine: PixelCosine, tmp_path: Any) -> None:
+    model = Choosing(MEMORIZED)
+    found = run(model, UNSEEN, cosine, recipe=replace(QUICK, max_steps=20, guidance=(1.0, 3.0)))["0"]
+    found.save(tmp_path / "found.safetensors")
+    loaded = Result.load(tmp_path / "found.safetensors")
+    assert loaded.record() == found.record()
+    drawn = replicate(model, loaded, diagonal(), 16, recipe=QUICK)
+    assert torch.equal(drawn, replicate(model, found, diagonal(), 16, recipe=QUICK))
+    assert not torch.equal(drawn, replicate(model, found, diagonal(), 16, recipe=QUICK, seed=1))
+    with pytest.raises(InvMMError, match="does not fit this model and noise family"):
+        replicate(model, loaded, low_rank(), 1, recipe=QUICK)
+
+
+def test_an_image_of_the_wrong_size_fails_alone(cosine: PixelCosine) -> None:
+    wrong = Target(torch.zeros(1, 5, 5, dtype=torch.uint8), name="wrong")
+    found = list(
+        invert(Mixture(MEMORIZED), [wrong, *targets(MEMORIZED[:1])], cosine, diagonal(), recipe=QUICK, batch_size=2)
+    )
+    assert {result.name: result.status for result in found} == {"wrong": Status.FAILED, "0": Status.REPLICATED}
+    assert "torch.uint8 of shape (1, 4, 4)" in str(found[0].error)
+    assert math.isnan(found[0].invmm)
+
+
+class Poisoned(Mixture):
+    """Something goes wrong with one picture alone: the one whose first pixel is black."""
+
+    def __init__(self, images: Tensor, poison: str) -> None:
+        super().__init__(images)
+        self.poison = poison
+
+    def encode(self, images: Tensor) -> Tensor:
+        x_0 = super().encode(images)
+        return torch.where(x_0[:, :, :1, :1] < 0, x_0 * float("nan"), x_0) if self.poison == "nan" else x_0
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        x_0 = super().predict_x0(x_t, t, context)
+        if self.poison == "raise" and len(x_t) == QUICK.draws and (x_t[:, 0, 0, 0].mean() < -0.3):
+            raise RuntimeError("the network broke")
+        return x_0
+
+
+@pytest.mark.parametrize(("poison", "sentence"), [("nan", "The loss became nan at step 1"), ("raise", "RuntimeError")])
+def test_one_poisoned_image_fails_alone(cosine: PixelCosine, poison: str, sentence: str) -> None:
+    images = MEMORIZED[:3].clone()
+    images[:, 0, 0, 0] = 255
+    images[1, 0, 0, 0] = 0
+    expected = run(Mixture(images), images, cosine, batch_size=3)
+    found = run(Poisoned(images, poison), images, cosine, batch_size=3, micro_batch=QUICK.draws)
+    assert found["1"].status is Status.FAILED
+    assert sentence in str(found["1"].error)
+    assert found["1"].kl is None
+    if poison == "nan":
+        assert [found[name].kl for name in "02"] == [expected[name].kl for name in "02"]
+    assert [found[name].status for name in "02"] == [Status.REPLICATED] * 2
+
+
+class Misshapen(Mixture):
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        return super().predict_x0(x_t, t, context)[:, :, 1:]
+
+
+class Blocking(Mixture):
+    @torch.no_grad()
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        return super().predict_x0(x_t, t, context)
+
+
+class Halved(Mixture):
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        return super().predict_x0(x_t, t, context).half()
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        (Misshapen, r"shape \(16, 1, 3, 4\) for x_t of shape \(16, 1, 4, 4\)"),
+        (Halved, "must return torch.float32"),
+        (Blocking, "lets no gradient through"),
+    ],
+)
+def test_a_broken_promise_is_told(cosine: PixelCosine, model: type[Mixture], sentence: str) -> None:
+    (found,) = run(model(MEMORIZED), MEMORIZED[:1], cosine).values()
+    assert found.status is Status.FAILED
+    with pytest.raises(InvMMError, match=sentence):
+        raise InvMMError(found.error)
+
+
+def test_gradients_reach_the_inputs_alone(cosine: PixelCosine) -> None:
+    class Weighted(Mixture):
+        weight = torch.ones((), requires_grad=True)
+
+        def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+            return super().predict_x0(x_t, t, context) * self.weight
+
+    model = Weighted(MEMORIZED)
+    run(model, MEMORIZED[:1], cosine, recipe=replace(QUICK, max_steps=10))
+    assert model.weight.grad is None
+
+
+class Cramped(Mixture):
+    """A mixture whose device holds so many rows at once."""
+
+    def __init__(self, images: Tensor, room: int) -> None:
+        super().__init__(images)
+        self.room = room
+        self.refused = 0
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        if len(x_t) > self.room:
+            self.refused += 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return super().predict_x0(x_t, t, context)
+
+
+@pytest.mark.parametrize(("room", "refused"), [(8, 1), (5, 2)])
+def test_where_memory_runs_out_the_portion_is_halved_for_good_and_nothing_is_lost(
+    cosine: PixelCosine, room: int, refused: int
+) -> None:
+    expected = run(Mixture(MEMORIZED), MEMORIZED[:2], cosine, batch_size=2)
+    model = Cramped(MEMORIZED, room)
+    found = run(model, MEMORIZED[:2], cosine, batch_size=2)
+    assert model.refused == refused, "16 rows, then 8, then 4, and what fits is kept"
+    for name, result in found.items():
+        assert (result.status, result.steps) == (expected[name].status, expected[name].steps)
+        assert result.kl == pytest.approx(expected[name].kl, rel=1e-3)
+
+
+def test_memory_that_runs_out_at_checks_alone_is_as_harmless(cosine: PixelCosine) -> None:
+    """There the two passes of guidance take twice the rows."""
+    recipe = replace(QUICK, guidance=(2.0, 3.0), check_images=32)
+    expected = run(Choosing(MEMORIZED), MEMORIZED[:2], cosine, recipe=recipe, batch_size=2)
+
+    class CrampedChoosing(Cramped, Choosing):
+        pass
+
+    model = CrampedChoosing(MEMORIZED, 16)
+    found = run(model, MEMORIZED[:2], cosine, recipe=recipe, batch_size=2)
+    assert model.refused == 1
+    for name, result in found.items():
+        assert (result.status, result.steps) == (expected[name].status, expected[name].steps)
+        assert result.kl == pytest.approx(expected[name].kl, rel=1e-3)
+
+
+def test_memory_that_never_suffices_is_told_for_each_image(cosine: PixelCosine) -> None:
+    found = run(Cramped(MEMORIZED, 0), MEMORIZED[:2], cosine, batch_size=2)
+    for result in found.values():
+        assert result.status is Status.FAILED
+        assert result.error == (
+            "Memory ran out with a single row in the network; take a lower precision, or a device with more memory."
+        )
+
+
+@pytest.mark.parametrize("in_steps", [True, False])
+def test_memory_that_runs_out_while_one_image_is_drawn_fails_it_alone(cosine: PixelCosine, in_steps: bool) -> None:
+    class Bulky(Chooser):
+        def rsample(self, n: int, generator: Generator) -> Context:
+            if torch.is_grad_enabled() == in_steps:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return super().rsample(n, generator)
+
+    class Reading(Choosing):
+        def condition(self, caption: str | None = None) -> Chooser:
+            return Bulky(len(self.points)) if caption == "long" else super().condition(caption)
+
+    asked = [replace(target, caption="long" if target.name == "1" else None) for target in targets(MEMORIZED[:3])]
+    expected = run(Choosing(MEMORIZED), MEMORIZED[:3], cosine)
+    for result in invert(Reading(MEMORIZED), asked, cosine, diagonal(), recipe=QUICK, batch_size=3):
+        if result.name == "1":
+            assert result.status is Status.FAILED
+            assert result.steps == (0 if in_steps else QUICK.check_every)
+            assert result.error == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
+        else:
+            assert (result.status, result.kl) == (Status.REPLICATED, expected[result.name].kl)
+
+
+class HalfInside(Mixture):
+    """A mixture whose network, and so the gradient on its way back, is in half precision at a scale of its own."""
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        return (super().predict_x0(x_t, t, context) * 4096).half().float() / 4096
+
+
+def test_half_precision_does_not_lose_the_gradient(cosine: PixelCosine) -> None:
+    """Of the mean over 3 x 128 x 128 dimensions a single one's gradient is below what float16 can tell from zero."""
+    images = pictures(2, (3, 128, 128))
+    recipe = replace(QUICK, max_steps=1, check_every=1, check_images=1, sampler_steps=1)
+    moved = []
+    for kind in (Mixture, HalfInside):
+        found = run(kind(images, spread=1.0), images[:1], cosine, recipe=recipe)["0"]
+        moved.append(found.noise["mu"])
+    agree = (moved[0].sign() == moved[1].sign()).float().mean()
+    assert moved[0].count_nonzero() == moved[0].numel()
+    assert agree > 0.99
+
+
+def test_it_works_where_the_caller_has_switched_gradients_off(cosine: PixelCosine) -> None:
+    expected = run(Mixture(MEMORIZED), MEMORIZED[:1], cosine)["0"]
+    with torch.no_grad():
+        assert run(Mixture(MEMORIZED), MEMORIZED[:1], cosine)["0"].kl == expected.kl
+
+
+def test_finished_images_leave_and_waiting_ones_enter(cosine: PixelCosine) -> None:
+    together: list[list[str]] = []
+
+    def watch(searches: Sequence[Search]) -> None:
+        names = [search.target.name for search in searches]
+        if not together or together[-1] != names:
+            together.append(names)
+
+    run(Mixture(MEMORIZED), MEMORIZED, cosine, batch_size=2, on_step=watch)
+    assert together[0] == ["0", "1"]
+    assert max(map(len, together)) == 2
+    assert set().union(*together) == set("01234")
+
+
+def test_images_are_taken_only_when_there_is_a_place(cosine: PixelCosine) -> None:
+    taken = []
+
+    def queue() -> Any:
+        for target in targets(MEMORIZED):
+            taken.append(target.name)
+            yield target
+
+    results = invert(Mixture(MEMORIZED), queue(), cosine, diagonal(), recipe=QUICK, batch_size=2)
+    next(results)
+    assert len(taken) <= 3
+
+
+def test_the_callback_can_read_a_search(cosine: PixelCosine) -> None:
+    seen: list[tuple[int, float, float, float]] = []
+
+    def watch(searches: Sequence[Search]) -> None:
+        (search,) = searches
+        seen.append((search.step, search.loss, search.kl, search.weight.value))
+
+    found = run(Mixture(MEMORIZED), UNSEEN, cosine, recipe=replace(QUICK, max_steps=20), on_step=watch)["0"]
+    steps, losses, kls, _ = zip(*seen, strict=True)
+    assert list(steps) == list(range(1, 21))
+    assert found.trace[0].loss == pytest.approx(sum(losses[:10]) / 10)
+    assert kls[-1] == found.kl
+
+
+def test_a_recipe_of_the_backbone_is_the_default(cosine: PixelCosine) -> None:
+    model = Mixture(MEMORIZED)
+    model.recipe = Recipe(name="its own", max_steps=3, check_every=3, draws=2, sampler_steps=2)
+    (found,) = invert(model, targets(UNSEEN), cosine, diagonal())
+    assert found.steps == 3

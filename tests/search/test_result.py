@@ -1,0 +1,99 @@
+"""What a result says, and that it can be kept."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.search.check import Check
+from invmm_eval.search.result import Point, Result, Status
+from invmm_eval.statistics.response import Count, Outcome, Response
+
+CHECK = Check(
+    passed=True,
+    similarities={1.0: (0.2,), 2.5: (0.9, 0.8)},
+    samples={1.0: torch.zeros(1, 1, 2, 2, dtype=torch.uint8), 2.5: torch.full((2, 1, 2, 2), 9, dtype=torch.uint8)},
+)
+RESULT = Result(
+    index=3,
+    name="a\nname",
+    digest="ab" * 32,
+    status=Status.REPLICATED,
+    kl=0.25,
+    dimensions=16,
+    steps=100,
+    check=CHECK,
+    noise={"mu": torch.arange(4.0).view(1, 2, 2), "logvar": torch.zeros(())},
+    condition={"logits": torch.ones(5)},
+    prompt="a red balloon",
+    trace=(Point(50, 0.1, 0.2, 1.0, 0.3), Point(100, 0.05, 0.25, 1.1, 0.8)),
+    seconds_steps=1.5,
+    seconds_checks=0.25,
+)
+BY_DOSE = replace(
+    RESULT,
+    response=Response((Outcome(0.5, False), Outcome(1.5, False), Outcome(2.0, True), Outcome(2.5, True))),
+    confirmed=Count(58, 64),
+)
+FAILED = Result(index=0, name="x", digest="", status=Status.FAILED, error="It broke.")
+
+
+def test_the_measure() -> None:
+    assert RESULT.invmm == 0.25
+    assert replace(RESULT, status=Status.EXHAUSTED).invmm == math.inf
+    assert math.isnan(FAILED.invmm)
+
+
+def test_the_similarity_is_the_least_one_at_the_best_scale() -> None:
+    assert RESULT.similarity == 0.8
+    assert CHECK.best_scale == 2.5
+    assert FAILED.similarity is None
+
+
+@pytest.mark.parametrize("result", [RESULT, BY_DOSE, replace(RESULT, status=Status.EXHAUSTED), FAILED])
+def test_a_record_is_strict_json(result: Result) -> None:
+    record = json.loads(json.dumps(result.record(), allow_nan=False))
+    assert record["status"] == result.status
+    assert (record["invmm"] is None) == (result.status is not Status.REPLICATED)
+    assert record["kl"] == result.kl
+
+
+def test_a_record_tells_the_doses_and_the_rate() -> None:
+    record = BY_DOSE.record()
+    assert record["ed50"] == list(BY_DOSE.ed50 or ())
+    assert record["ed90"] == list(BY_DOSE.ed90 or ())
+    assert record["ed50"][0] < record["ed90"][0]
+    assert record["plain_share"] == list(BY_DOSE.plain_share or ())
+    assert record["confirmed"] == [58, 64]
+    assert record["rate"] == 58 / 64
+    assert record["rate_interval"][0] < 58 / 64 < record["rate_interval"][1]
+    assert RESULT.record()["ed50"] is RESULT.record()["rate"] is None
+
+
+@pytest.mark.parametrize("result", [RESULT, BY_DOSE, FAILED])
+def test_saved_and_loaded(result: Result, tmp_path: Path) -> None:
+    result.save(tmp_path / "r.safetensors")
+    loaded = Result.load(tmp_path / "r.safetensors")
+    assert loaded.record() == result.record()
+    assert loaded.trace == result.trace
+    assert (loaded.response, loaded.confirmed) == (result.response, result.confirmed)
+    for kept, expected in ((loaded.noise, result.noise), (loaded.condition, result.condition)):
+        assert kept.keys() == expected.keys()
+        assert all(torch.equal(kept[name], expected[name]) for name in kept)
+    if result.check:
+        assert loaded.check is not None
+        assert all(torch.equal(loaded.check.samples[scale], result.check.samples[scale]) for scale in (1.0, 2.5))
+
+
+def test_a_file_that_is_no_result(tmp_path: Path) -> None:
+    path = tmp_path / "r.safetensors"
+    with pytest.raises(InvMMError, match="not a saved result"):
+        Result.load(path)
+    RESULT.save(path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InvMMError, match="not a saved result"):
+        Result.load(path)

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.plugins.builtin import register_similarities
+from invmm_eval.similarity import Similarity
+from invmm_eval.similarity.pixel_cosine import PixelCosine
+
+CPU = torch.device("cpu")
+
+
+def noise(count: int, *shape: int, seed: int = 0) -> Tensor:
+    return torch.rand((count, *shape), generator=torch.Generator().manual_seed(seed))
+
+
+def compare(similarity: Similarity, a: Tensor, b: Tensor) -> Tensor:
+    return similarity.compare(similarity.embed(a), similarity.embed(b))
+
+
+def test_it_is_registered() -> None:
+    assert isinstance(register_similarities()[PixelCosine.name](device=CPU), PixelCosine)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 5, 7), (3, 1, 2)])
+def test_it_is_the_correlation_of_pixels(cosine: PixelCosine, shape: tuple[int, ...]) -> None:
+    a, b = noise(4, *shape), noise(3, *shape, seed=1)
+    expected = np.corrcoef(a.flatten(1).double().numpy(), b.flatten(1).double().numpy())[:4, 4:]
+    np.testing.assert_allclose(compare(cosine, a, b).numpy(), expected, atol=1e-5)
+
+
+def test_every_image_has_one_feature_in_float32(cosine: PixelCosine) -> None:
+    features = cosine.embed(noise(4, 3, 8, 8))
+    assert len(features) == 4
+    assert features.dtype == torch.float32
+    assert torch.equal(features[1:3], cosine.embed(noise(4, 3, 8, 8)[1:3]))
+
+
+def test_brightness_and_contrast_do_not_matter_and_a_negative_is_the_opposite(cosine: PixelCosine) -> None:
+    image = noise(1, 3, 8, 8)
+    changed = torch.cat([image, image * 0.5, image * 0.5 + 0.25, 1 - image])
+    assert compare(cosine, image, changed)[0].tolist() == pytest.approx([1, 1, 1, -1], abs=1e-5)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.1, 1 / 3, 0.7, 1.0])
+@pytest.mark.parametrize("side", [8, 100])
+def test_an_even_image_is_like_none(cosine: PixelCosine, level: float, side: int) -> None:
+    even = torch.full((1, 3, side, side), level)
+    others = torch.cat([even, torch.full((1, 3, side, side), 0.2), noise(1, 3, side, side)])
+    assert compare(cosine, even, others).tolist() == [[0, 0, 0]]
+
+
+def test_the_faintest_picture_is_still_one(cosine: PixelCosine) -> None:
+    faint = torch.full((1, 1, 8, 8), 0.5)
+    faint[0, 0, 2, 3] += 1 / 255
+    assert compare(cosine, faint, faint).item() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 16), (3, 16, 16), (1, 8, 8)])
+def test_other_sizes_are_refused(cosine: PixelCosine, shape: tuple[int, ...]) -> None:
+    with pytest.raises(InvMMError, match=r"\(3, 8, 8\) cannot be compared .* resize"):
+        compare(cosine, noise(2, 3, 8, 8), noise(2, *shape))
+
+
+def test_the_threshold_lies_between_copies_and_other_pictures(cosine: PixelCosine) -> None:
+    data = pytest.importorskip("skimage.data")
+    transform = pytest.importorskip("skimage.transform")
+    pictures = torch.stack(
+        [
+            torch.from_numpy(transform.resize(picture[..., :3], (32, 32), anti_aliasing=True)).permute(2, 0, 1).float()
+            for picture in (data.astronaut(), data.coffee(), data.cat(), data.rocket(), data.colorwheel(), data.logo())
+        ]
+    )
+    noisy = (pictures + 0.05 * torch.randn(pictures.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    values = compare(cosine, pictures, noisy)
+    same = torch.eye(len(pictures), dtype=torch.bool)
+    assert values[same].min() > cosine.threshold
+    assert values[~same].max() < cosine.threshold - 0.2

@@ -1,0 +1,71 @@
+"""What a sample says of the set it was drawn from: against scipy's test, by simulation, and the table in the docs."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from invmm_eval.reports.findings import whole
+from invmm_eval.statistics.binomial import images_needed, most, percent
+
+
+@pytest.mark.parametrize(("found", "of"), [(0, 1), (0, 300), (3, 300), (7, 8), (8, 8), (120, 9000)])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_the_limit_is_the_exact_one_of_the_binomial_test(found: int, of: int, confidence: float) -> None:
+    known = binomtest(found, of, alternative="less").proportion_ci(confidence, method="exact").high
+    assert most(found, of, confidence) == pytest.approx(known, rel=1e-9)
+
+
+def test_the_rule_of_three() -> None:
+    assert most(0, 3000) == pytest.approx(3 / 3000, rel=0.01)
+    assert most(0, 300) == pytest.approx(1 - 0.05 ** (1 / 300))
+
+
+@pytest.mark.parametrize("share", [0.002, 0.01, 0.1])
+def test_the_limit_holds_as_often_as_it_says(share: float) -> None:
+    found = np.random.default_rng(0).binomial(300, share, 20_000)
+    held = np.mean([most(count, 300) >= share for count in found.tolist()])
+    assert held >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 20_000)
+
+
+@pytest.mark.parametrize("found", [0, 1, 12])
+@pytest.mark.parametrize("share", [0.5, 0.03, 0.0004])
+def test_the_images_needed_are_the_fewest(found: int, share: float) -> None:
+    count = images_needed(share, found)
+    assert most(found, count) <= share < most(found, count - 1)
+
+
+def test_the_table_of_the_docs() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "number.md").read_text(encoding="utf-8")
+    [table] = re.findall(r"^\| p \| 0 replicated .*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    rows = [[cell.strip().replace(",", "") for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    assert len(rows) == 6
+    for share, *counts in rows:
+        needed = [images_needed(float(share.removesuffix(" %")) / 100, found) for found in (0, 1, 2, 5, 10)]
+        assert [int(count) for count in counts] == needed
+
+
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [
+        (0.00993, "1.00 %"),
+        (0.0101, "1.1 %"),
+        (0.393, "40 %"),
+        (0.9949, "100 %"),
+        (1.0, "100 %"),
+        (0.0000312, "0.0032 %"),
+    ],
+)
+def test_limits_are_rounded_up(share: float, told: str) -> None:
+    assert percent(share) == told
+
+
+def test_the_statement_tells_what_it_supposes() -> None:
+    assert whole(0, 300) == (
+        "If these 300 images were drawn at random from a larger set, at most 1.00 % of that set would be replicated "
+        "within this recipe's budget, at 95 % confidence (exact binomial)."
+    )
+    assert "this image was drawn" in whole(0, 1)

@@ -1,0 +1,130 @@
+"""The Space: what is in it, what is not without being asked for, and that it works as evaluate and gradio take it."""
+
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from huggingface_hub import RepoCard
+from PIL import Image
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.page.space import check_name, write_space
+from invmm_eval.reports.findings import find
+from tests.cli.test_commands import Invoke, invoke, plain  # noqa: F401
+from tests.helpers import audits
+from tests.helpers.hub import Hub
+
+DOCS = Path(__file__).parents[2] / "docs"
+FILES = {"README.md", "app.py", "invmm.py", "requirements.txt"}
+
+
+def test_what_is_in_it(tmp_path: Path) -> None:
+    files = write_space(tmp_path / "invmm")
+    assert set(files) == FILES
+    assert all(path == tmp_path / "invmm" / name for name, path in files.items())
+    assert files["requirements.txt"].read_text() == f"invmm-eval[page]=={version('invmm-eval')}\n"
+    metadata = RepoCard(files["README.md"].read_text(), ignore_metadata_errors=False).data.to_dict()  # type: ignore[no-untyped-call]
+    assert (metadata["sdk"], metadata["sdk_version"]) == ("gradio", version("gradio"))
+    assert metadata["python_version"] == f"{sys.version_info.major}.{sys.version_info.minor}", "a text, not a fraction"
+    assert {"evaluate", "metric"} <= set(metadata["tags"])
+    assert len(metadata["short_description"]) <= 60
+
+
+def test_evaluate_loads_it_in_a_fresh_process_as_the_documents_show(tmp_path: Path, tiny_folder: Path) -> None:
+    write_space(tmp_path / "invmm")
+    (tmp_path / "my-model").symlink_to(tiny_folder)
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (8, 8), "teal").save(tmp_path / "pictures" / "one.png")
+    [code] = re.findall(r"^```python\n(.*?)^```", (DOCS / "page.md").read_text("utf-8"), re.M | re.S)
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nprint(type(invmm).__module__)"],
+        env={**os.environ, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": os.pathsep.join(sys.path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines()[-2:] == ["[inf]", "invmm_eval.metric.invmm"], done.stderr
+
+
+def test_an_audit_goes_along_without_names_and_pictures_unless_they_are_asked_for(tmp_path: Path) -> None:
+    found = find(audits.guided(tmp_path / "audit"))
+    files = write_space(tmp_path / "invmm", found.public())
+    assert set(files) == FILES | {"audit/config.json", "audit/results.jsonl"}
+    told = "".join(path.read_text() for path in files.values())
+    assert not any(name in told for name in audits.NAMES)
+    assert "balloon" not in told
+    shown = find(tmp_path / "invmm" / "audit")
+    assert [result.invmm for result in shown.results[:4]] == [result.invmm for result in found.results[:4]]
+    assert shown.headline in files["README.md"].read_text()
+
+    files = write_space(tmp_path / "invmm", found.public(names=True), pictures=True)
+    assert sum(name.startswith("audit/samples/") for name in files) == 6, "of all but the one that failed"
+    shown = find(tmp_path / "invmm" / "audit")
+    assert [result.name for result in shown.results] == [result.name for result in found.results]
+    assert shown.picture(shown.results[0]).read_bytes() == found.picture(found.results[0]).read_bytes()
+
+    assert set(write_space(tmp_path / "invmm")) == FILES, "an earlier Space's audit does not stay"
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
+    kept = audits.guided(tmp_path / "audit") / "config.json"
+    with pytest.raises(InvMMError, match="holds something else than a Space"):
+        write_space(tmp_path, find(tmp_path / "audit"))
+    assert kept.exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(InvMMError, match="cannot be written"):
+        write_space(tmp_path / "file")
+
+
+@pytest.mark.parametrize("with_audit", [True, False])
+def test_its_app_serves_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_audit: bool) -> None:
+    from invmm_eval.page import app
+
+    found = find(audits.guided(tmp_path / "audit")) if with_audit else None
+    files = write_space(tmp_path / "invmm", found)
+    served: list[Path | None] = []
+    monkeypatch.setattr(app, "serve", served.append)
+    runpy.run_path(str(files["app.py"]), run_name="__main__")
+    assert served == [tmp_path / "invmm" / "audit" if with_audit else None]
+
+
+def test_the_command_shows_what_it_would_send_and_sends_it(
+    invoke: Invoke,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "invmm"
+    command = ["space", audits.guided(tmp_path / "audit"), "--out", out]
+    assert invoke(*command)[:2] == (0, f"The Space is in {out}.\n")
+    code, _, err = invoke(*command, "--push", "org/other")
+    assert (code, "org/invmm" in err) == (1, True)
+    with Hub() as hub:
+        hub.redirect(monkeypatch, tmp_path / "home")
+        code, told, _ = invoke(*command, "--push", "org/invmm")
+        assert code == 0
+        assert "org/invmm will be private." in told
+        assert "+sdk: gradio" in told
+        assert told.endswith("Nothing was sent; --yes sends it.\n")
+        assert not hub.repositories
+        code, told, err = invoke(*command, "--push", "org/invmm", "--yes")
+        assert code == 0, err
+        sent = hub.repositories["spaces/org/invmm"].files
+        assert sent["app.py"] == (out / "app.py").read_bytes()
+        assert len([json.loads(line) for line in sent["audit/results.jsonl"].splitlines()]) == 7
+        hub.refusals["/commit/"] = 403
+        code, _, err = invoke(*command, "--pictures", "--push", "org/invmm", "--yes")
+        assert (code, err.count("\n")) == (1, 1)
+        assert "The Hub refused the space org/invmm (403" in err
+
+
+@pytest.mark.parametrize("name", ["invmm", "org/other", "org/invmm/more", ""])
+def test_names_that_evaluate_would_not_find_are_refused(name: str) -> None:
+    with pytest.raises(InvMMError, match="org/invmm"):
+        check_name(name)
