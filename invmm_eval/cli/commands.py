@@ -541,7 +541,3 @@ def read_value(text: str) -> bool | int | float | str:
 def main() -> None:
     """Run the command of this process."""
     app(prog_name="invmm-eval")
-
-
-if __name__ == "__main__":
-    main()

@@ -444,7 +444,7 @@ def command(folder: Path, out: Path, *more: str) -> list[str]:
     settings = [f"--set={name}={value}" for name, value in RECIPE.items()]
     chosen = ["--backbone", "deadly", "--similarity", "pixel-cosine", "--recipe", "demo", "--device", "cpu"]
     asked = ["run", "--model", str(MODEL), "--images", str(folder), "--out", str(out), "--batch-size", "1"]
-    return ["-m", "invmm_eval.cli.commands", *asked, *chosen, *settings, *more]
+    return ["-m", "invmm_eval.cli", *asked, *chosen, *settings, *more]
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,7 @@ def test_python_in_the_documents_runs(code: str, workplace: Path) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_in_the_readme_run(command: list[str], workplace: Path) -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "invmm_eval.cli.commands", *command[1:]],
+        [sys.executable, "-m", "invmm_eval.cli", *command[1:]],
         cwd=workplace,
         capture_output=True,
         text=True,
