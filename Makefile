@@ -1,16 +1,21 @@
-# demo and test set themselves up: a virtual environment in .venv, packages at the versions of constraints.txt.
+# Targets set themselves up: a virtual environment in .venv, packages at the versions of constraints.txt.
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-.PHONY: demo test lint reference evidence clean
+.PHONY: demo test test-benchmarks lint reference evidence clean
 
 demo: .venv/demo
 	$(BIN)/invmm-eval demo
 
 test: .venv/dev
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(PYTEST)
+
+# The scripts in benchmarks/, which `make test` leaves out.
+test-benchmarks: .venv/dev
+	$(PYTEST) tests/benchmarks
 
 lint: .venv/dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" pre-commit run --all-files
