@@ -28,11 +28,10 @@ from benchmarks import exact
 from benchmarks.baselines.counting import counted
 from invmm_eval.audits.auditing import load_backbone
 from invmm_eval.audits.images import prepare
-from invmm_eval.cli.demo import choose
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.noise.gaussian import diagonal
 from invmm_eval.recipe import DDPM, DEMO, Recipe, by_dose
-from invmm_eval.reference import MODEL, pictures, plain_samples
+from invmm_eval.reference import MODEL, choose, pictures, plain_samples
 from invmm_eval.search.inversion import invert, replicate
 from invmm_eval.search.target import Target
 from invmm_eval.similarity.pixel_cosine import PixelCosine
@@ -108,7 +107,7 @@ def reference_model(copies: Sequence[int], each: int) -> tuple[Backbone, list[Ca
             picture.copies,
             picture.drawn / plain_samples(),
         )
-        for picture in choose(pictures(), per_dose=each, held_out=each)
+        for picture in choose(pictures(), each=each, held_out=each)
         if picture.copies in copies
     ]
     return backbone, cases, replace(DDPM, threshold=COPY)

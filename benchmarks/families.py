@@ -59,14 +59,15 @@ from transformers import (
 
 from invmm_eval.audits.auditing import load_backbone, make_plan
 from invmm_eval.audits.images import Source, prepare
-from invmm_eval.cli.demo import DOSES, auc, choose
 from invmm_eval.cli.progress import Bar
 from invmm_eval.models.autoencoder import Autoencoder
 from invmm_eval.models.schedule import broadcast
 from invmm_eval.recipe import Recipe
-from invmm_eval.reference import MODEL, THRESHOLD
+from invmm_eval.reference import COPIES as REPEATS
+from invmm_eval.reference import MODEL, THRESHOLD, choose
 from invmm_eval.reference import pictures as reference_pictures
 from invmm_eval.search.result import Result, Status
+from invmm_eval.statistics.ranking import auc
 from invmm_eval.testing.tiny import tiny_clip_tokenizer, tiny_t5_tokenizer
 
 CACHE = Path(__file__).parents[1] / "runs" / "families"
@@ -471,7 +472,7 @@ def row(name: str, mode: str, repeated: Sequence[Result], held_out: Sequence[Res
     return {
         "family": name,
         "prompt": mode,
-        "auc": auc(repeated, held_out),
+        "auc": auc([r.invmm for r in repeated], [r.invmm for r in held_out]),
         "seconds": round(seconds, 1),
         "repeated": [result.record() for result in repeated],
         "held_out": [result.record() for result in held_out],
@@ -558,8 +559,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ]
 
     if "pixel" in options.only:
-        chosen = choose(reference_pictures(), per_dose=options.audited, held_out=options.audited)
-        ends = [p for p in chosen if p.copies == DOSES[0]], [p for p in chosen if p.copies == 0]
+        chosen = choose(reference_pictures(), each=options.audited, held_out=options.audited)
+        ends = [p for p in chosen if p.copies == REPEATS[0]], [p for p in chosen if p.copies == 0]
         count = min(map(len, ends))
         measure("pixel", "", MODEL, [Source(p.name, p.image) for group in ends for p in group[:count]], {})
     for name in [name for name in FAMILIES if name in options.only]:

@@ -20,15 +20,15 @@ from rich.console import Console
 
 from invmm_eval.audits.auditing import load_backbone, make_plan
 from invmm_eval.audits.images import Source
-from invmm_eval.cli.demo import DOSES, MICRO_BATCH, auc, choose
 from invmm_eval.cli.progress import Bar
 from invmm_eval.recipe import Recipe
-from invmm_eval.reference import MODEL, THRESHOLD, pictures, plain_samples
+from invmm_eval.reference import COPIES, MICRO_BATCH, MODEL, THRESHOLD, choose, pictures, plain_samples
 from invmm_eval.search.result import Result, Status
+from invmm_eval.statistics.ranking import auc
 
 
 def audit(options: argparse.Namespace, seed: int, console: Console) -> dict[str, Any]:
-    chosen = choose(pictures(), per_dose=options.per_dose, held_out=options.held_out)
+    chosen = choose(pictures(), each=options.per_dose, held_out=options.held_out)
     plan = make_plan(
         load_backbone(MODEL),
         MODEL,
@@ -45,16 +45,16 @@ def audit(options: argparse.Namespace, seed: int, console: Console) -> dict[str,
             key=lambda r: r.index,
         )
     doses = {}
-    for dose in (*DOSES, 0):
+    for dose in (*COPIES, 0):
         group = [r for r, p in zip(results, chosen, strict=True) if p.copies == dose]
         doses[dose] = described(group) | {"drawn": sum(p.drawn for p in chosen if p.copies == dose)}
-    most, held_out = ([r for r, p in zip(results, chosen, strict=True) if p.copies == d] for d in (DOSES[0], 0))
+    most, held_out = ([r for r, p in zip(results, chosen, strict=True) if p.copies == d] for d in (COPIES[0], 0))
     return {
         "seed": seed,
         "recipe": plan.recipe.name,
         "similarity": plan.similarity.name,
         "threshold": plan.threshold,
-        "auc": auc(most, held_out),
+        "auc": auc([r.invmm for r in most], [r.invmm for r in held_out]),
         "seconds": time.perf_counter() - started,
         "seconds_checks": sum(result.seconds_checks for result in results),
         "doses": doses,

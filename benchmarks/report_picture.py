@@ -11,8 +11,7 @@ import torch
 
 from invmm_eval.audits.auditing import load_backbone, make_plan
 from invmm_eval.audits.images import Source
-from invmm_eval.cli.demo import MICRO_BATCH, choose
-from invmm_eval.reference import MODEL, THRESHOLD, pictures
+from invmm_eval.reference import MICRO_BATCH, MODEL, THRESHOLD, choose, pictures
 from invmm_eval.reports import report
 from tests.helpers.browser import screenshot, start
 
@@ -24,7 +23,7 @@ def audit(folder: Path) -> None:
     """Two pictures of each dose, and a file that is no picture."""
     os.chdir(ROOT)
     model = Path(MODEL).relative_to(ROOT)
-    chosen = [picture for picture in choose(pictures(), per_dose=2, held_out=2) if picture.copies in DOSES]
+    chosen = [picture for picture in choose(pictures(), each=2, held_out=2) if picture.copies in DOSES]
     settings = {"max_steps": 100, "threshold": THRESHOLD}
     backbone = load_backbone(model, device="cpu")
     plan = make_plan(backbone, model, similarity="pixel-cosine", recipe="demo", settings=settings)

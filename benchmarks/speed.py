@@ -45,13 +45,12 @@ from torch import Generator, Tensor, nn
 
 from invmm_eval.audits.auditing import Plan, find_device, load_backbone, make_plan
 from invmm_eval.audits.images import prepare
-from invmm_eval.cli.demo import choose
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import Condition, Context, join, repeat
 from invmm_eval.models.schedule import broadcast
 from invmm_eval.noise import Noise
 from invmm_eval.recipe import Recipe
-from invmm_eval.reference import MODEL, Picture, pictures
+from invmm_eval.reference import MODEL, Picture, choose, pictures
 from invmm_eval.search.check import Trial, check
 from invmm_eval.search.inversion import _generator as generator
 from invmm_eval.search.inversion import invert
@@ -201,7 +200,7 @@ FIFTH: dict[str, dict[str, Any]] = {
 def memorized_and_new(model: str) -> tuple[list[Picture], list[Picture]]:
     """Pictures that were repeated in training, and some that were held out."""
     if model == "pixel":
-        known = choose(pictures(), per_dose=3, held_out=16)
+        known = choose(pictures(), each=3, held_out=16)
         return known[:6], known[-16:]
     by_name = {picture.name: picture for picture in pictures()}
     return (

@@ -10,11 +10,11 @@ from diffusers import DDIMPipeline
 
 from invmm_eval.audits.auditing import load_backbone, make_plan
 from invmm_eval.audits.images import Source, prepare
-from invmm_eval.cli.demo import auc, choose
-from invmm_eval.reference import MODEL, THRESHOLD, pictures, plain_samples
+from invmm_eval.reference import MODEL, THRESHOLD, choose, pictures, plain_samples
 from invmm_eval.search.result import Status
 from invmm_eval.search.sampling import sample
 from invmm_eval.similarity.pixel_cosine import PixelCosine
+from invmm_eval.statistics.ranking import auc
 
 
 @pytest.fixture
@@ -62,10 +62,15 @@ def test_the_counts_are_those_of_fresh_samples() -> None:
 
 @pytest.mark.usefixtures("all_threads")
 def test_repeated_pictures_are_found_and_held_out_ones_are_not(tmp_path: Path) -> None:
-    chosen = [p for p in choose(pictures(), per_dose=2, held_out=2) if p.copies in (256, 0)]
+    chosen = [p for p in choose(pictures(), each=2, held_out=2) if p.copies in (256, 0)]
     settings = {"threshold": THRESHOLD}
     plan = make_plan(load_backbone(MODEL), MODEL, similarity="pixel-cosine", recipe="demo", settings=settings, seed=1)
     sources = [Source(p.name, p.image) for p in chosen]
     results = sorted(plan.run(sources, batch_size=4, out=tmp_path), key=lambda result: result.index)
     assert [result.status for result in results[2:]] == [Status.EXHAUSTED] * 2
-    assert auc(results[:2], results[2:]) >= 0.95
+    assert auc([r.invmm for r in results[:2]], [r.invmm for r in results[2:]]) >= 0.95
+
+
+def test_pictures_of_each_number_of_copies_are_chosen() -> None:
+    copies = [picture.copies for picture in choose(pictures(), each=2, held_out=3)]
+    assert copies == [256, 256, 64, 64, 16, 16, 4, 4, 1, 1, 0, 0, 0]

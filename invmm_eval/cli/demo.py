@@ -12,27 +12,10 @@ from rich.console import Console
 from invmm_eval.audits.auditing import load_backbone, make_plan
 from invmm_eval.audits.images import Source
 from invmm_eval.cli.progress import Bar
-from invmm_eval.reference import MODEL, THRESHOLD, Picture, pictures
+from invmm_eval.reference import COPIES, MICRO_BATCH, MODEL, THRESHOLD, Picture, choose, pictures
 from invmm_eval.reports.terminal import results_table
 from invmm_eval.search.result import Result, Status
-
-DOSES = (256, 64, 16, 4, 1)
-PER_DOSE = 3
-HELD_OUT = 6
-MICRO_BATCH = 64
-"""A small network is quicker with many rows at once."""
-
-
-def choose(known: Sequence[Picture], *, per_dose: int = PER_DOSE, held_out: int = HELD_OUT) -> list[Picture]:
-    """The first pictures of each dose, and some held out."""
-    wanted = dict.fromkeys(DOSES, per_dose) | {0: held_out}
-    return [picture for dose, count in wanted.items() for picture in [p for p in known if p.copies == dose][:count]]
-
-
-def auc(memorized: Sequence[Result], others: Sequence[Result]) -> float:
-    """The chance that a memorized image's InvMM is below another's, ties counting one half."""
-    below = [(a.invmm < b.invmm) + (a.invmm == b.invmm) / 2 for a in memorized for b in others]
-    return sum(below) / len(below)
+from invmm_eval.statistics.ranking import auc
 
 
 def run_demo(
@@ -86,8 +69,8 @@ def run_demo(
         results = sorted(bar.over(measured), key=lambda result: result.index)
     copies = {picture.name: picture.copies for picture in chosen}
     out.print(results_table(results, copies))
-    most, held_out = ([r for r in results if copies[r.name] == dose] for dose in (DOSES[0], 0))
-    out.print(f"AUC, pictures repeated {DOSES[0]} times against held-out ones: {auc(most, held_out):.2f}")
+    most, held_out = ([r.invmm for r in results if copies[r.name] == count] for count in (COPIES[0], 0))
+    out.print(f"AUC, pictures repeated {COPIES[0]} times against held-out ones: {auc(most, held_out):.2f}")
     draw(chosen, results).savefig(folder / "replicas.png", dpi=120)
     out.print(f"Each picture beside what the model made from the noise that was found: {folder / 'replicas.png'}")
 

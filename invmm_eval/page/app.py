@@ -16,11 +16,10 @@ from PIL import Image
 
 from invmm_eval.audits.auditing import Plan, load_backbone, make_plan
 from invmm_eval.audits.images import ImageLike, Source, prepare
-from invmm_eval.cli.demo import MICRO_BATCH
 from invmm_eval.errors import InvMMError
 from invmm_eval.page import view
 from invmm_eval.page.watch import watch
-from invmm_eval.reference import MODEL, THRESHOLD, Picture, pictures
+from invmm_eval.reference import MICRO_BATCH, MODEL, THRESHOLD, Picture, pictures
 from invmm_eval.reports.findings import LIMITS, WORDS, Findings, find
 from invmm_eval.search.result import Result
 

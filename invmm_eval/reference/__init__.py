@@ -6,6 +6,7 @@ came back in plain sampling. ``benchmarks/train_reference.py`` made it; the mode
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,12 @@ MODEL = _FOLDER / "model"
 
 THRESHOLD = 0.9
 """The pixel-cosine from which on a sample is a copy, by which :attr:`Picture.drawn` was counted."""
+
+MICRO_BATCH = 64
+"""A batch size of a network call at which this small model is fast."""
+
+COPIES = (256, 64, 16, 4, 1)
+"""The numbers of copies of a picture in the training set, held-out pictures aside."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +69,18 @@ def pictures() -> list[Picture]:
         )
         for row in rows
     ]
+
+
+def choose(known: Sequence[Picture], *, each: int = 3, held_out: int = 6) -> list[Picture]:
+    """The first pictures of each number of copies, and some that were held out.
+
+    Args:
+        known: Pictures to choose from, as :func:`pictures` returns them.
+        each: Pictures for each of :data:`COPIES`.
+        held_out: Pictures that were held out.
+    """
+    wanted = dict.fromkeys(COPIES, each) | {0: held_out}
+    return [picture for copies, count in wanted.items() for picture in [p for p in known if p.copies == copies][:count]]
 
 
 def _truth() -> dict[str, object]:

@@ -20,12 +20,11 @@ from selenium.webdriver.support.ui import WebDriverWait
 from invmm_eval.audits.auditing import load_backbone, make_plan
 from invmm_eval.audits.images import Source, prepare
 from invmm_eval.cli.commands import main
-from invmm_eval.cli.demo import MICRO_BATCH
 from invmm_eval.errors import InvMMError
 from invmm_eval.page import view
 from invmm_eval.page.app import ALL, PER_PAGE, matching, offers, served, tiles
 from invmm_eval.page.watch import watch
-from invmm_eval.reference import MODEL, pictures
+from invmm_eval.reference import MICRO_BATCH, MODEL, pictures
 from invmm_eval.reports.findings import find
 from invmm_eval.search.inversion import Search
 from invmm_eval.search.result import Result, Status
