@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from invmm_eval.noise import Noise as Noise
     from invmm_eval.noise import NoiseFamily as NoiseFamily
     from invmm_eval.plugins.hooks import BackboneEntry as BackboneEntry
+    from invmm_eval.plugins.hooks import CommandEntry as CommandEntry
     from invmm_eval.plugins.hooks import NoiseFamilyMaker as NoiseFamilyMaker
     from invmm_eval.plugins.hooks import SimilarityMaker as SimilarityMaker
     from invmm_eval.plugins.hooks import hookimpl as hookimpl
@@ -50,7 +51,7 @@ _HOMES = {
     "models.schedule": ("RectifiedFlow", "Schedule", "VariancePreserving", "broadcast"),
     "models.text": ("SoftTextEncoder", "check_prompt_mode", "fixed_text"),
     "noise": ("Noise", "NoiseFamily"),
-    "plugins.hooks": ("BackboneEntry", "NoiseFamilyMaker", "SimilarityMaker", "hookimpl", "lazy"),
+    "plugins.hooks": ("BackboneEntry", "CommandEntry", "NoiseFamilyMaker", "SimilarityMaker", "hookimpl", "lazy"),
     "recipe": ("DDPM", "LDM", "Recipe", "STABLE_DIFFUSION", "STABLE_DIFFUSION_3"),
     "similarity": ("Similarity",),
 }

@@ -1,8 +1,22 @@
-"""The parts that come with invmm_eval, registered by the same hooks as anybody's."""
+"""The parts that come with invmm_eval, registered by the same hooks as those of plugins."""
 
 from collections.abc import Mapping
 
 from invmm_eval.plugins.hooks import BackboneEntry, NoiseFamilyMaker, SimilarityMaker, hookimpl, lazy
+
+COMMANDS = (
+    "run",
+    "calibrate",
+    "status",
+    "demo",
+    "report",
+    "plugins",
+    "new-plugin",
+    "register",
+    "card",
+    "push",
+)
+"""Names of commands that no plugin may take."""
 
 
 @hookimpl
@@ -19,7 +33,7 @@ def register_backbones() -> Mapping[str, BackboneEntry]:
 
 @hookimpl
 def register_similarities() -> Mapping[str, SimilarityMaker]:
-    """The paper's, and two that need no weights."""
+    """The paper's similarity, and two that need no weights."""
     return {
         "sscd": lazy("invmm_eval.similarity.sscd:SSCD"),
         "pixel-cosine": lazy("invmm_eval.similarity.pixel_cosine:PixelCosine"),
@@ -29,7 +43,7 @@ def register_similarities() -> Mapping[str, SimilarityMaker]:
 
 @hookimpl
 def register_noise_families() -> Mapping[str, NoiseFamilyMaker]:
-    """The paper's, a poorer one and a richer one."""
+    """The paper's noise family, one with fewer parameters and one with more."""
     return {
         "diagonal-gaussian": lazy("invmm_eval.noise.gaussian:diagonal"),
         "isotropic-gaussian": lazy("invmm_eval.noise.gaussian:isotropic"),

@@ -1,7 +1,7 @@
-"""The hooks of invmm_eval: all that a plugin may implement.
+"""The hooks that a plugin of invmm_eval can implement.
 
-A plugin is a module named by an entry point in the group ``invmm_eval``. Its hooks return names mapped to makers.
-A maker is called only when its part is needed, so a plugin imports heavy libraries inside it, or uses :func:`lazy`.
+A plugin is a module named by an entry point in the group ``invmm_eval``. Each hook returns a mapping from names to
+makers. A maker is called only when its part is needed: it imports heavy libraries itself, or is made by :func:`lazy`.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from invmm_eval.similarity import Similarity
 
 API_VERSION = 1
-"""What a plugin may state as ``invmm_eval_api``; it rises when a hook changes in a way that breaks plugins."""
+"""The version of the hooks, which a plugin states as ``invmm_eval_api``.
+
+It is raised when a hook changes in a way that breaks existing plugins. A new hook does not raise it.
+"""
 
 hookspec = pluggy.HookspecMarker("invmm_eval")
 hookimpl = pluggy.HookimplMarker("invmm_eval")
@@ -34,20 +37,25 @@ class BackboneMaker(Protocol):
     def __call__(
         self, model: object, *, revision: str | None, device: "torch.device", dtype: "torch.dtype", **options: Any
     ) -> "Backbone":
-        """A backbone for ``model``, a folder, a Hub id or a loaded pipeline, with the options its user gave."""
+        """Return a backbone for ``model`` (a folder, a Hub id or a loaded pipeline) with the user's options."""
         ...
 
 
 SimilarityMaker = Callable[..., "Similarity"]
-"""``make(*, device, **options)``: a similarity that computes on ``device``, with the options its user gave."""
+"""``make(*, device, **options)`` returns a similarity that computes on ``device``."""
 
 NoiseFamilyMaker = Callable[..., "NoiseFamily"]
-"""``make(**options)``: a noise family, with the options its user gave."""
+"""``make(**options)`` returns a noise family."""
 
 
 @dataclass(frozen=True)
 class BackboneEntry:
-    """A maker, and the ``_class_name`` of each diffusers pipeline it serves."""
+    """A backbone in the registry.
+
+    Args:
+        make: Loads a model.
+        pipelines: The ``_class_name`` of each diffusers pipeline that it loads; ``--model`` finds the backbone by them.
+    """
 
     make: BackboneMaker
     pipelines: tuple[str, ...] = ()
@@ -57,8 +65,31 @@ class BackboneEntry:
             raise InvMMError(f"A backbone's pipelines are a tuple of class names: write ({self.pipelines!r},).")
 
 
+@dataclass(frozen=True)
+class CommandEntry:
+    """A command of ``invmm-eval`` in the registry. Its module is imported only when the command runs.
+
+    Args:
+        target: ``"package.module:name"`` of a function with typer's annotations, or of a ``typer.Typer`` with
+            subcommands.
+        help: One line for the list of commands that ``invmm-eval --help`` prints.
+    """
+
+    target: str
+    help: str
+
+    def __post_init__(self) -> None:
+        module, _, name = self.target.partition(":")
+        if not (module and name):
+            raise InvMMError(f"A command's target is 'package.module:name', not {self.target!r}.")
+
+    def load(self) -> Any:
+        """Import the function or the ``typer.Typer``."""
+        return resolve_name(self.target)
+
+
 def lazy(target: str) -> Callable[..., Any]:
-    """A maker that imports ``"package.module:name"`` when it is called, and calls that."""
+    """Return a maker that imports ``"package.module:name"`` when it is called, and calls it."""
     return _Lazy(target)
 
 
@@ -76,14 +107,19 @@ class _Lazy:
 
 @hookspec
 def register_backbones() -> Mapping[str, BackboneEntry]:  # type: ignore[empty-body]
-    """Backbones by name: diffusion models that can be audited."""
+    """Backbones by name: the diffusion models that can be audited."""
 
 
 @hookspec
 def register_similarities() -> Mapping[str, SimilarityMaker]:  # type: ignore[empty-body]
-    """Similarities by name: what decides whether a sample is a replica."""
+    """Similarities by name: they decide whether a sample is a copy of the image."""
 
 
 @hookspec
 def register_noise_families() -> Mapping[str, NoiseFamilyMaker]:  # type: ignore[empty-body]
-    """Noise families by name: distributions that the search bends."""
+    """Noise families by name: the distributions that the search optimizes."""
+
+
+@hookspec
+def register_commands() -> Mapping[str, CommandEntry]:  # type: ignore[empty-body]
+    """Commands by name: ``invmm-eval NAME`` runs one."""

@@ -1,11 +1,12 @@
-"""The only registry there is: the plugins of this process and the parts they give.
+"""The registry: the plugins of this process and the parts they register.
 
-Plugins are entry points of the group ``invmm_eval``. They are loaded one by one, so that a broken one is told and left
-out while the others work. A name that comes twice is an error: no result may depend on the order of plugins.
+Plugins are entry points of the group ``invmm_eval``. They are loaded one by one: a broken one is reported and skipped
+while the others work. A name registered twice is an error, so that no result depends on the order of plugins.
 """
 
 import logging
 import os
+import re
 import textwrap
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
@@ -20,16 +21,19 @@ import pluggy
 from invmm_eval.errors import InvMMError
 from invmm_eval.plugins import builtin
 from invmm_eval.plugins import hooks as hookspecs
-from invmm_eval.plugins.hooks import API_VERSION, BackboneEntry, NoiseFamilyMaker, SimilarityMaker
+from invmm_eval.plugins.hooks import API_VERSION, BackboneEntry, CommandEntry, NoiseFamilyMaker, SimilarityMaker
 
 T = TypeVar("T")
 
-_GIVES = {
+_KINDS = {
     "register_backbones": "backbone",
     "register_similarities": "similarity",
     "register_noise_families": "noise family",
+    "register_commands": "command",
 }
-_LEAVE_OUT = "INVMM_EVAL_PLUGINS=no:NAME leaves an installed plugin out"
+_ENTRIES: Mapping[str, type] = {"register_backbones": BackboneEntry, "register_commands": CommandEntry}
+"""What a hook returns instead of a plain maker."""
+_HOW_TO_SKIP = "INVMM_EVAL_PLUGINS=no:NAME skips an installed plugin"
 _log = logging.getLogger(__name__)
 
 
@@ -45,11 +49,11 @@ class _Source:
 
 @dataclass(frozen=True)
 class Plugin(_Source):
-    """A plugin that works; one that was registered by hand has no distribution and no version.
+    """A plugin that works. One registered by :meth:`Host.register` has no distribution and no version.
 
     Attributes:
         hooks: The hooks it implements.
-        gives: The names it gives, by ``backbones``, ``similarities`` and ``noise_families``.
+        gives: The names it registers, by kind: ``backbones``, ``similarities``, ``noise_families``, ``commands``.
     """
 
     hooks: tuple[str, ...]
@@ -58,7 +62,11 @@ class Plugin(_Source):
 
 @dataclass(frozen=True)
 class BrokenPlugin(_Source):
-    """A plugin that does not work, and why, in one line."""
+    """A plugin that does not work.
+
+    Attributes:
+        cause: Why, in one line.
+    """
 
     cause: str
 
@@ -71,21 +79,22 @@ class Host:
     """The built-in parts and those of plugins.
 
     Args:
-        allow: Entry points to load, by name; None loads all.
-        block: Entry points to leave out, by name.
-        strict: Raise where a plugin is broken, instead of logging it and leaving it out.
-        entry_points: Look for installed plugins.
+        allow: Names of the entry points to load; None loads all.
+        block: Names of entry points to skip.
+        strict: Raise an error if a plugin is broken, instead of logging a warning and skipping it.
+        entry_points: Whether to look for installed plugins.
 
     Attributes:
         plugins: The plugins that work, the built-in one first.
-        broken: The plugins that were left out because they do not work.
+        broken: The plugins that were skipped because they do not work.
         backbones: Backbones by name.
         similarities: Makers of similarities by name.
         noise_families: Makers of noise families by name.
+        commands: Commands of plugins by name.
 
     Raises:
-        InvMMError: A name or a pipeline class comes twice, an allowed plugin is not installed, or, where strict, a
-            plugin is broken.
+        InvMMError: A name or a pipeline class is registered twice, an allowed plugin is not installed, or a plugin is
+            broken and ``strict`` is set.
     """
 
     def __init__(
@@ -98,19 +107,21 @@ class Host:
     ) -> None:
         self.plugins: tuple[Plugin, ...] = ()
         self.broken: tuple[BrokenPlugin, ...] = ()
-        self._parts: dict[str, dict[str, Any]] = {hook: {} for hook in _GIVES}
+        self._parts: dict[str, dict[str, Any]] = {hook: {} for hook in _KINDS}
         self.backbones: Mapping[str, BackboneEntry] = MappingProxyType(self._parts["register_backbones"])
         self.similarities: Mapping[str, SimilarityMaker] = MappingProxyType(self._parts["register_similarities"])
         self.noise_families: Mapping[str, NoiseFamilyMaker] = MappingProxyType(self._parts["register_noise_families"])
-        self._owners: dict[str, _Source] = {}
+        self.commands: Mapping[str, CommandEntry] = MappingProxyType(self._parts["register_commands"])
+        core = _Source("builtin", "invmm-eval", metadata.version("invmm-eval"))
+        self._owners = {f"command {name!r}": core for name in builtin.COMMANDS}
         self._packages: dict[str, str] = {}
 
-        self._add(_Source("builtin", "invmm-eval", metadata.version("invmm-eval")), lambda: builtin, strict=True)
+        self._add(core, lambda: builtin, strict=True)
         points = sorted(metadata.entry_points(group="invmm_eval")) if entry_points else []
         if missing := sorted(set(allow or ()).difference(point.name for point in points)):
-            there = ", ".join(point.name for point in points) or "none"
+            installed = ", ".join(point.name for point in points) or "none"
             raise InvMMError(
-                f"The plugin {missing[0]!r} that INVMM_EVAL_PLUGINS allows is not installed; there are: {there}."
+                f"The plugin {missing[0]!r} in INVMM_EVAL_PLUGINS is not installed; installed plugins: {installed}."
             )
         for point in points:
             if point.name not in block and (allow is None or point.name in allow):
@@ -119,47 +130,51 @@ class Host:
                 self._add(_Source(point.name, point.dist.name, point.dist.version), point.load, strict=strict)
 
     def register(self, plugin: object, name: str | None = None) -> None:
-        """Add a module, a class or an instance with hook implementations, as a test or a notebook does.
+        """Add a module, a class or an instance that implements hooks, as a test or a notebook does.
+
+        Args:
+            plugin: The module, class or instance.
+            name: Its name; None takes its ``__name__`` or that of its class.
 
         Raises:
-            InvMMError: It is broken, or brings a name that is taken; nothing of it is added.
+            InvMMError: It is broken or registers a name that is taken; nothing of it is added.
         """
         own_name = getattr(plugin, "__name__", type(plugin).__name__)
         self._add(_Source(name or own_name, None, None), lambda: plugin, strict=True)
 
     def backbone(self, name: str) -> BackboneEntry:
-        """The backbone of this name; an :class:`InvMMError` lists what there is."""
+        """Return the backbone of this name; an :class:`InvMMError` lists the known names."""
         return _find("backbone", name, self.backbones)
 
     def similarity(self, name: str) -> SimilarityMaker:
-        """The similarity of this name; an :class:`InvMMError` lists what there is."""
+        """Return the similarity of this name; an :class:`InvMMError` lists the known names."""
         return _find("similarity", name, self.similarities)
 
     def noise_family(self, name: str) -> NoiseFamilyMaker:
-        """The noise family of this name; an :class:`InvMMError` lists what there is."""
+        """Return the noise family of this name; an :class:`InvMMError` lists the known names."""
         return _find("noise family", name, self.noise_families)
 
     def backbone_for(self, pipeline_class: str) -> BackboneEntry:
-        """The backbone that serves the diffusers pipelines of this ``_class_name``.
+        """Return the backbone that loads the diffusers pipelines of this ``_class_name``.
 
         Raises:
             InvMMError: There is none.
         """
-        serving = {served: entry for entry in self.backbones.values() for served in entry.pipelines}
-        if pipeline_class not in serving:
+        entries = {name: entry for entry in self.backbones.values() for name in entry.pipelines}
+        if pipeline_class not in entries:
             raise InvMMError(
-                f"No backbone serves the pipeline class {pipeline_class}; install a plugin that does, or take one of: "
-                f"{', '.join(sorted(serving))}."
+                f"No backbone loads the pipeline class {pipeline_class}; install a plugin that does. Supported "
+                f"classes: {', '.join(sorted(entries))}."
             )
-        return serving[pipeline_class]
+        return entries[pipeline_class]
 
     def versions(self, backbone: object, similarity: str, noise: str) -> dict[str, str]:
-        """The distributions that give these parts, with their versions.
+        """Return the versions of the distributions that provide these parts, by distribution.
 
         Args:
-            backbone: Belongs to the plugin whose package its class is of.
-            similarity: The registered name.
-            noise: The registered name.
+            backbone: The backbone; the package of its class tells which plugin it belongs to.
+            similarity: Registered name of the similarity.
+            noise: Registered name of the noise family.
         """
         package = _package(type(backbone).__module__)
         return {
@@ -173,34 +188,35 @@ class Host:
 
     def _add(self, source: _Source, load: Callable[[], object], *, strict: bool) -> None:
         try:
-            given = _ask(load(), source)
+            parts = _collect(load(), source)
         except Exception as error:
             broken = BrokenPlugin(**asdict(source), cause=_cause(error))
             if strict:
-                raise InvMMError(f"{broken}; mend it ({_LEAVE_OUT}).") from error
-            _log.warning("%s; it is left out.", broken)
+                raise InvMMError(f"{broken}; fix it, or skip it ({_HOW_TO_SKIP}).") from error
+            _log.warning("%s; it is skipped.", broken)
             self.broken += (broken,)
             return
         owners = dict(self._owners)
-        for claim in _claims(source, given):
+        for claim in _claims(source, parts):
             if claim in owners:
                 raise InvMMError(
-                    f"The {claim} comes twice, from {owners[claim]} and from {source}; keep one of them ({_LEAVE_OUT})."
+                    f"The {claim} is registered twice, by {owners[claim]} and by {source}; keep one of them "
+                    f"({_HOW_TO_SKIP})."
                 )
             owners[claim] = source
         self._owners = owners
-        for hook, parts in given.items():
-            self._parts[hook].update(parts)
-        gives = {hook.removeprefix("register_"): tuple(given.get(hook, ())) for hook in _GIVES}
-        self.plugins += (Plugin(**asdict(source), hooks=tuple(given), gives=gives),)
+        for hook, by_name in parts.items():
+            self._parts[hook].update(by_name)
+        gives = {hook.removeprefix("register_"): tuple(parts.get(hook, ())) for hook in _KINDS}
+        self.plugins += (Plugin(**asdict(source), hooks=tuple(parts), gives=gives),)
 
 
 @cache
 def host() -> Host:
-    """The host of this process, made on first use.
+    """Return the host of this process, which is created on first use.
 
-    ``INVMM_EVAL_PLUGINS`` names the entry points to load, with commas between; ``no:NAME`` leaves one out, and a list
-    of only such items loads all others. ``INVMM_EVAL_STRICT=1`` makes a broken plugin an error.
+    ``INVMM_EVAL_PLUGINS`` lists the entry points to load, separated by commas; ``no:NAME`` skips one, and a list of
+    only such items loads all others. ``INVMM_EVAL_STRICT=1`` makes a broken plugin an error.
     """
     items = [item.strip() for item in os.environ.get("INVMM_EVAL_PLUGINS", "").split(",") if item.strip()]
     block = {item.removeprefix("no:") for item in items if item.startswith("no:")}
@@ -208,10 +224,10 @@ def host() -> Host:
     return Host(allow=allow or None, block=block, strict=os.environ.get("INVMM_EVAL_STRICT", "0") not in ("", "0"))
 
 
-def _ask(plugin: object, source: _Source) -> dict[str, Mapping[str, Any]]:
-    """What each hook of a plugin gives.
+def _collect(plugin: object, source: _Source) -> dict[str, Mapping[str, Any]]:
+    """What each hook of a plugin returns.
 
-    The plugin has a manager of its own: one shared by all would neither tell who gave what nor whose hook is misspelt.
+    Each plugin has its own manager: a shared one would not say which plugin a part or a misspelt hook belongs to.
     """
     stated = getattr(plugin, "invmm_eval_api", API_VERSION)
     if stated != API_VERSION:
@@ -223,26 +239,30 @@ def _ask(plugin: object, source: _Source) -> dict[str, Mapping[str, Any]]:
     manager.check_pending()
     callers = manager.get_hookcallers(plugin)
     if not callers:
-        raise InvMMError("it implements no hook; a hook is marked with invmm_eval.hookimpl")
-    given = {}
+        raise InvMMError("it implements no hook; mark hooks with invmm_eval.plugin.hookimpl")
+    parts = {}
     for caller in callers:
-        [parts] = caller() or [None]
-        if not isinstance(parts, Mapping):
-            raise InvMMError(f"{caller.name} returned a {type(parts).__name__}, not a mapping")
-        backbones = caller.name == "register_backbones"
-        for name, part in parts.items():
-            if not (isinstance(part, BackboneEntry) if backbones else callable(part)):
-                wanted = "BackboneEntry" if backbones else "maker"
-                raise InvMMError(f"{caller.name} gives {name!r} as a {type(part).__name__}, not as a {wanted}")
-        given[caller.name] = parts
-    return given
+        [by_name] = caller() or [None]
+        if not isinstance(by_name, Mapping):
+            raise InvMMError(f"{caller.name} returned a {type(by_name).__name__}, not a mapping")
+        entry = _ENTRIES.get(caller.name)
+        for name, part in by_name.items():
+            if not (isinstance(part, entry) if entry else callable(part)):
+                expected = entry.__name__ if entry else "maker"
+                raise InvMMError(f"{caller.name} maps {name!r} to a {type(part).__name__}, not to a {expected}")
+            if entry is CommandEntry and not re.fullmatch("[a-z][a-z0-9-]*", name):
+                raise InvMMError(f"{caller.name} has the name {name!r}; use lower-case words joined by hyphens")
+        parts[caller.name] = by_name
+    return parts
 
 
-def _claims(source: _Source, given: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """All that only one plugin may bring, in words."""
-    names = [f"{_GIVES[hook]} {name!r}" for hook, parts in given.items() for name in parts]
-    served = [f"pipeline class {p}" for entry in given.get("register_backbones", {}).values() for p in entry.pipelines]
-    return [f"plugin {source.name!r}", *names, *served]
+def _claims(source: _Source, parts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Descriptions of everything that only one plugin may provide."""
+    names = [f"{_KINDS[hook]} {name!r}" for hook, by_name in parts.items() for name in by_name]
+    pipelines = [
+        f"pipeline class {p}" for entry in parts.get("register_backbones", {}).values() for p in entry.pipelines
+    ]
+    return [f"plugin {source.name!r}", *names, *pipelines]
 
 
 def _package(module: str) -> str:
@@ -250,12 +270,12 @@ def _package(module: str) -> str:
 
 
 def _cause(error: Exception) -> str:
-    told = str(error) if isinstance(error, InvMMError) else f"{type(error).__name__}: {error}"
-    return textwrap.shorten(told, 300, placeholder=" ...").rstrip(".: ")
+    message = str(error) if isinstance(error, InvMMError) else f"{type(error).__name__}: {error}"
+    return textwrap.shorten(message, 300, placeholder=" ...").rstrip(".: ")
 
 
-def _find(what: str, name: str, parts: Mapping[str, T]) -> T:
+def _find(kind: str, name: str, parts: Mapping[str, T]) -> T:
     if name not in parts:
         close = "".join(f" (did you mean {match!r}?)" for match in get_close_matches(name, parts, n=1))
-        raise InvMMError(f"There is no {what} {name!r}{close}; there are: {', '.join(sorted(parts))}.")
+        raise InvMMError(f"There is no {kind} {name!r}{close}; known names: {', '.join(sorted(parts)) or 'none'}.")
     return parts[name]

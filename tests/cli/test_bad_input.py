@@ -259,7 +259,7 @@ MISTAKES: dict[str, tuple[Make, str]] = {
     "index without a class": (model_file("model_index.json", b"{}"), "The model_index.json of model is damaged: .*"),
     "unknown class": (
         model_json("model_index.json", _class_name="SomePipeline"),
-        "No backbone serves the pipeline class SomePipeline.*",
+        "No backbone loads the pipeline class SomePipeline.*",
     ),
     "own code": (
         model_json("model_index.json", _class_name=["pipeline", "Mine"]),

@@ -1,4 +1,4 @@
-"""The host, tried with distributions that are written into a temporary folder as an installer would."""
+"""The host, tested with distributions that are written into a temporary folder as an installer would."""
 
 import logging
 import os
@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from invmm_eval.cli.commands import app
 from invmm_eval.errors import InvMMError
 from invmm_eval.plugins import hooks as hookspecs
+from invmm_eval.plugins.builtin import COMMANDS
 from invmm_eval.plugins.hooks import BackboneEntry, hookimpl, lazy
 from invmm_eval.plugins.host import Host, host
 
@@ -34,7 +36,7 @@ GOOD = """
 
 def gives(hook: str, mapping: str, before: str = "") -> str:
     return f"""
-    from invmm_eval.plugin import BackboneEntry, hookimpl, lazy
+    from invmm_eval.plugin import BackboneEntry, CommandEntry, hookimpl, lazy
     {before}
 
     @hookimpl
@@ -55,8 +57,17 @@ BROKEN = {
     ),
     "list": (gives("register_noise_families", "['student']"), "register_noise_families returned a list"),
     "nothing": (gives("register_similarities", "None"), "register_similarities returned a NoneType"),
-    "entry": (gives("register_backbones", "{'toy': dict}"), "register_backbones gives 'toy' as a type"),
-    "maker": (gives("register_similarities", "{'toy': 3}"), "register_similarities gives 'toy' as a int"),
+    "entry": (
+        gives("register_backbones", "{'toy': dict}"),
+        "register_backbones maps 'toy' to a type, not to a BackboneEntry",
+    ),
+    "maker": (
+        gives("register_similarities", "{'toy': 3}"),
+        "register_similarities maps 'toy' to a int, not to a maker",
+    ),
+    "command": (gives("register_commands", "{'toy': print}"), "register_commands maps .* not to a CommandEntry"),
+    "target": (gives("register_commands", "{'toy': CommandEntry('toy', '')}"), "target is 'package.module:name'"),
+    "words": (gives("register_commands", "{'a toy': CommandEntry('toy:run', '')}"), "has the name 'a toy'"),
     "unmarked": ("def register_backbones(): return {}", "implements no hook.*hookimpl"),
     "newer": (gives("register_backbones", "{}", "invmm_eval_api = 99"), "version 99 .* not 1; upgrade invmm-eval$"),
     "older": (gives("register_backbones", "{}", "invmm_eval_api = 0"), "version 0 .* not 1; upgrade faulty$"),
@@ -65,7 +76,7 @@ BROKEN = {
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Writes a distribution whose one module is a plugin; tells the name of the module."""
+    """Writes a distribution whose one module is a plugin; returns the name of the module."""
     monkeypatch.syspath_prepend(tmp_path)
     modules = []
 
@@ -103,7 +114,7 @@ def hooks_of(module: object) -> set[str]:
     return {name for name, value in vars(module).items() if hasattr(value, "invmm_eval_spec")}
 
 
-def test_built_in_parts_come_as_a_plugin() -> None:
+def test_built_in_parts_are_a_plugin() -> None:
     [builtin] = Host(entry_points=False).plugins
     assert (builtin.distribution, builtin.version) == ("invmm-eval", version("invmm-eval"))
     assert "ddpm" in builtin.gives["backbones"]
@@ -114,7 +125,7 @@ def test_built_in_parts_come_as_a_plugin() -> None:
 def test_every_hook_is_implemented_by_a_built_in_plugin() -> None:
     assert hooks_of(hookspecs)
     [builtin] = Host(entry_points=False).plugins
-    assert set(builtin.hooks) == hooks_of(hookspecs)
+    assert set(builtin.hooks) == hooks_of(hookspecs) - {"register_commands"}
 
 
 def test_an_installed_plugin_is_found_and_described(install: Install) -> None:
@@ -123,14 +134,21 @@ def test_an_installed_plugin_is_found_and_described(install: Install) -> None:
     [plugin] = [plugin for plugin in found.plugins if plugin.name == "toy-models"]
     assert (plugin.distribution, plugin.version) == ("toy-models", "1.5")
     assert set(plugin.hooks) == {"register_backbones", "register_similarities"}
-    assert plugin.gives == {"backbones": ("toy",), "similarities": ("colour", "shape"), "noise_families": ()}
+    assert plugin.gives == {
+        "backbones": ("toy",),
+        "similarities": ("colour", "shape"),
+        "noise_families": (),
+        "commands": (),
+    }
     assert found.backbone("toy") is found.backbone_for("ToyPipeline") is found.backbones["toy"]
     assert found.similarity("shape") is found.similarities["shape"]
     assert found.backbone_for("DDPMPipeline") is found.backbone("ddpm")
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_a_broken_plugin_is_told_and_left_out(fault: str, install: Install, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broken_plugin_is_reported_and_skipped(
+    fault: str, install: Install, caplog: pytest.LogCaptureFixture
+) -> None:
     source, cause = BROKEN[fault]
     install("faulty", source, entry_point="a-faulty-one")
     install("toy-models", GOOD)
@@ -145,7 +163,7 @@ def test_a_broken_plugin_is_told_and_left_out(fault: str, install: Install, capl
     assert re.search(cause, broken.cause)
 
     [record] = caplog.records
-    for part in ("'a-faulty-one'", "faulty 1.5", f"invmm-eval {version('invmm-eval')}", broken.cause, "left out"):
+    for part in ("'a-faulty-one'", "faulty 1.5", f"invmm-eval {version('invmm-eval')}", broken.cause, "skipped"):
         assert part in record.getMessage()
 
 
@@ -167,6 +185,7 @@ def test_the_stated_version_of_the_hooks_is_accepted(install: Install) -> None:
     [
         ("register_noise_families", "{'student': dict}", "{'student': list}", "noise family 'student'"),
         ("register_similarities", "{'colour': dict}", "{'colour': list}", "similarity 'colour'"),
+        ("register_commands", "{'toy': CommandEntry('a:b', '')}", "{'toy': CommandEntry('c:d', '')}", "command 'toy'"),
         (
             "register_backbones",
             "{'toy': BackboneEntry(dict)}",
@@ -181,7 +200,7 @@ def test_the_stated_version_of_the_hooks_is_accepted(install: Install) -> None:
         ),
     ],
 )
-def test_what_comes_twice_is_an_error_that_names_both(
+def test_a_name_registered_twice_is_an_error_that_names_both(
     hook: str, first: str, second: str, what: str, install: Install
 ) -> None:
     install("one-toy", gives(hook, first))
@@ -198,10 +217,22 @@ def test_two_plugins_of_one_name_are_an_error(install: Install) -> None:
         Host()
 
 
-def test_a_built_in_name_cannot_be_taken(install: Install) -> None:
-    install("better-ssim", gives("register_similarities", "{'ssim': dict}"))
-    with pytest.raises(InvMMError, match=r"'ssim'.*invmm-eval .*better-ssim 1\.5"):
+@pytest.mark.parametrize(
+    ("hook", "mapping", "name"),
+    [
+        ("register_similarities", "{'ssim': dict}", "ssim"),
+        ("register_commands", "{'new-plugin': CommandEntry('a:b', '')}", "new-plugin"),
+    ],
+)
+def test_a_built_in_name_cannot_be_taken(hook: str, mapping: str, name: str, install: Install) -> None:
+    install("better", gives(hook, mapping))
+    with pytest.raises(InvMMError, match=rf"'{name}'.*invmm-eval .*better 1\.5"):
         Host()
+
+
+def test_the_names_of_all_built_in_commands_are_kept() -> None:
+    names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert names - {"ui", "space"} == set(COMMANDS)
 
 
 def test_allowed_and_blocked_plugins(install: Install) -> None:
@@ -216,7 +247,7 @@ def test_allowed_and_blocked_plugins(install: Install) -> None:
     assert module not in sys.modules
 
 
-def test_an_allowed_plugin_that_is_not_installed_is_told(install: Install) -> None:
+def test_an_allowed_plugin_that_is_not_installed_is_an_error(install: Install) -> None:
     install("toy-models", GOOD)
     with pytest.raises(InvMMError, match=r"'toy-model'.*not installed.*toy-models"):
         Host(allow=["toy-model"])
@@ -255,7 +286,7 @@ def test_the_environment_makes_the_host_strict(
         host.cache_clear()
         assert [broken.name for broken in host().broken] == ["faulty"]
         host()
-    assert len(caplog.records) == 2, "told once for each host that is made"
+    assert len(caplog.records) == 2, "one warning for each host"
     monkeypatch.setenv("INVMM_EVAL_STRICT", "1")
     host.cache_clear()
     with pytest.raises(InvMMError, match="ZeroDivisionError"):
@@ -270,30 +301,30 @@ def test_the_environment_makes_the_host_strict(
         (Host.noise_family, "noise family", "diagonal", "diagonal-gaussian"),
     ],
 )
-def test_an_unknown_name_is_told_with_what_there_is(
+def test_an_unknown_name_is_an_error_that_lists_the_known_ones(
     look_up: Callable[[Host, str], object], what: str, near: str, right: str
 ) -> None:
     found = Host(entry_points=False)
-    with pytest.raises(InvMMError, match=f"no {what} '{near}'.*did you mean '{right}'.*there are: .*{right}"):
+    with pytest.raises(InvMMError, match=f"no {what} '{near}'.*did you mean '{right}'.*known names: .*{right}"):
         look_up(found, near)
-    with pytest.raises(InvMMError, match=f"no {what} 'qqq'; there are: .*{right}"):
+    with pytest.raises(InvMMError, match=f"no {what} 'qqq'; known names: .*{right}"):
         look_up(found, "qqq")
 
 
-def test_a_pipeline_class_that_nothing_serves_is_told() -> None:
+def test_a_pipeline_class_that_no_backbone_loads_is_an_error() -> None:
     with pytest.raises(InvMMError, match=r"VideoPipeline; install a plugin.*DDIMPipeline, DDPMPipeline"):
         Host(entry_points=False).backbone_for("VideoPipeline")
 
 
 def test_parts_cannot_be_added_behind_the_plugins() -> None:
     found = Host(entry_points=False)
-    for parts in (found.backbones, found.similarities, found.noise_families):
+    for parts in (found.backbones, found.similarities, found.noise_families, found.commands):
         with pytest.raises(TypeError):
             parts["mine"] = lazy("builtins:dict")  # type: ignore[index]
 
 
 class Mine:
-    """What a test or a notebook registers."""
+    """An object that a test or a notebook registers."""
 
     @hookimpl
     def register_backbones(self) -> dict[str, BackboneEntry]:
@@ -347,7 +378,7 @@ def test_a_broken_object_is_an_error_even_where_lenient() -> None:
         found.register(Misspelt())
     assert found.broken == ()
     found.register(Mine())
-    with pytest.raises(InvMMError, match="plugin 'Mine' comes twice"):
+    with pytest.raises(InvMMError, match="plugin 'Mine' is registered twice"):
         found.register(Mine())
 
 
@@ -370,7 +401,7 @@ def test_the_host_imports_nothing_heavy(install: Install) -> None:
     assert done.stdout == "[]\n", done.stderr
 
 
-def test_the_plugins_that_give_parts_are_told_with_their_versions(install: Install) -> None:
+def test_the_versions_of_the_plugins_that_provide_parts(install: Install) -> None:
     backbone = """
         from invmm_eval.plugin import BackboneEntry, hookimpl
 

@@ -149,4 +149,4 @@ def test_without_the_packages_the_classes_are_unknown() -> None:
     """
     sentences = run(code, *PIPELINES, path=sys.path).splitlines()
     for name, sentence in zip(PIPELINES, sentences, strict=True):
-        assert f"No backbone serves the pipeline class {name}; install a plugin" in sentence
+        assert f"No backbone loads the pipeline class {name}; install a plugin" in sentence
