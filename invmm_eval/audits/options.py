@@ -1,0 +1,262 @@
+# ruff: noqa: RUF009
+"""The options of an audit: what is audited, what decides the values, and what it runs on.
+
+Each option is a field of :class:`ModelOptions`, :class:`Choices` or :class:`Resources`, with its type, default and help
+text. Below the faces (function, metric, integrations, command line) these three objects travel. A face offers the
+options flat and derives them from here, so that a new option is written in this module alone:
+
+- A Python function takes ``**options``, is decorated with :func:`with_options`, and has the line ``{options}`` in the
+  Args of its docstring. It passes ``options`` to :func:`sort_options`, which returns the three objects.
+- A face that has no Python signature takes its help from :func:`describe`.
+- The command line makes one parameter of each :class:`Option` in :data:`OPTIONS`, with its ``flag``, ``metavar``,
+  ``command_type``, ``default``, ``minimum`` and ``help``. A repeatable option is a list of KEY=VALUE texts.
+
+This module imports neither torch nor any other part of the package that does.
+"""
+
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.recipe import Recipe
+
+if TYPE_CHECKING:
+    from invmm_eval.audits.calibration import Calibration
+    from invmm_eval.similarity import Similarity
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DTYPES = ("float32", "float16", "bfloat16")
+"""The precisions of a network."""
+
+
+def _option(default: Any, help: str, **face: Any) -> Any:  # noqa: A002
+    """A field with its help text; ``face`` holds what cannot be derived from its name and type: see :class:`Option`."""
+    metadata = {"help": help, **face}
+    return (
+        field(default_factory=dict, metadata=metadata) if default is dict else field(default=default, metadata=metadata)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """The model that is audited, and how it is loaded.
+
+    ``source`` is the folder that ``save_pretrained`` wrote, the Hub id, or the loaded diffusers pipeline; faces call it
+    ``model``. See :data:`OPTIONS` for the other fields.
+    """
+
+    source: Any
+    backbone: str | None = _option(
+        None, "Registered name of the backbone. By default the one that serves the pipeline's class."
+    )
+    revision: str | None = _option(None, "Branch, tag or commit of a model on the Hub.")
+    dtype: str = _option("float32", "Precision of the network: float32, float16 or bfloat16.")
+    backbone_options: Mapping[str, Any] = _option(
+        dict, "Options of the backbone, for example prompt_mode=caption.", flag="--backbone-option"
+    )
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise InvMMError(f"There is no precision {self.dtype!r}; choose one of {', '.join(DTYPES)}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What decides the values besides the model. See :data:`OPTIONS` for the fields."""
+
+    similarity: "str | Similarity | None" = _option(
+        None,
+        "Registered name of the similarity that decides whether a sample is a replica, for example sscd, "
+        "pixel-cosine or ssim; in Python also an object. By default sscd if INVMM_SSCD_WEIGHTS names its "
+        "weights, else pixel-cosine.",
+        parse=str,
+    )
+    similarity_options: Mapping[str, Any] = _option(
+        dict, "Options of the similarity, for example side=64.", flag="--similarity-option"
+    )
+    noise: str = _option("diagonal-gaussian", "Registered name of the noise family that q is from.")
+    noise_options: Mapping[str, Any] = _option(dict, "Options of the noise family.", flag="--noise-option")
+    recipe: str | Recipe = _option(
+        "paper",
+        "Settings of the search: paper (published for the model's family), dose (search by dose) or demo "
+        "(short, for small models); in Python also a Recipe.",
+        parse=str,
+    )
+    settings: Mapping[str, Any] = _option(dict, "Changes to the settings of the recipe.", flag="--set")
+    calibration: "Calibration | None" = _option(
+        None, "Calibration that sets the similarity threshold, as calibrate returns or writes it.", parse=Path
+    )
+    seed: int = _option(0, "Seed. Together with an image's pixels it determines all random numbers for that image.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What an audit runs on. Values do not depend on it, up to the rounding of the hardware. See :data:`OPTIONS`."""
+
+    device: str | None = _option(
+        None, "Device, for example cpu, cuda or cuda:1. By default CUDA if available, else CPU."
+    )
+    workers: "int | Literal['ranks'] | None" = _option(
+        None,
+        "Number of Ray processes to run on, on this machine or on the cluster that RAY_ADDRESS names; in "
+        "Python also 'ranks': the processes that torchrun started, each of which must make the same call, and"
+        " only rank 0 has results. By default this process alone.",
+        parse=int,
+        minimum=1,
+    )
+    batch_size: int = _option(8, "Number of images searched together, per worker.", minimum=1)
+    micro_batch: int | None = _option(
+        None, "Maximum batch size of a network call. By default the number of draws of one image.", minimum=1
+    )
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            value, minimum = getattr(self, option.name), option.metadata.get("minimum")
+            if minimum and isinstance(value, int) and value < minimum:
+                raise InvMMError(f"{option.name} is {value}; it must be at least {minimum}.")
+        if isinstance(self.workers, str) and self.workers != "ranks":
+            raise InvMMError(f"workers is {self.workers!r}; give a number of processes, or 'ranks' under torchrun.")
+
+
+KINDS = (ModelOptions, Choices, Resources)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option as a face offers it.
+
+    Attributes:
+        name: The keyword in Python.
+        annotation: Its type in Python.
+        default: Its default value.
+        help: What it is, in one or a few sentences.
+        flag: What the command line calls it, with the dashes.
+        parse: The type of one value on the command line: str, int or Path.
+        repeatable: Whether the command line takes it several times, as KEY=VALUE.
+        minimum: The least value of a number.
+    """
+
+    name: str
+    annotation: Any
+    default: Any
+    help: str
+    flag: str
+    parse: type
+    repeatable: bool
+    minimum: int | None
+
+    @property
+    def metavar(self) -> str | None:
+        """What stands for the value in the command line's help; None leaves the type's own name."""
+        return "KEY=VALUE" if self.repeatable else None
+
+    @property
+    def command_type(self) -> Any:
+        """The type of the parameter of a command."""
+        if self.repeatable:
+            return list[str]
+        return self.parse | None if self.default is None else self.parse
+
+    @classmethod
+    def of(cls, option: "Field[Any]") -> "Option":
+        """The option that a field of one of the three objects describes."""
+        about = option.metadata
+        repeatable = option.default is MISSING
+        return cls(
+            name=option.name,
+            annotation=option.type,
+            default={} if repeatable else option.default,
+            help=about["help"],
+            flag=about.get("flag") or f"--{option.name.replace('_', '-')}",
+            parse=about.get("parse") or (int if option.type in (int, int | None) else str),
+            repeatable=repeatable,
+            minimum=about.get("minimum"),
+        )
+
+
+OPTIONS: Mapping[str, Option] = {
+    option.name: Option.of(option) for kind in KINDS for option in fields(kind) if "help" in option.metadata
+}
+"""All options but the model itself, by name, in the order in which faces list them."""
+
+
+def sort_options(model: object, options: Mapping[str, Any]) -> tuple[ModelOptions, Choices, Resources]:
+    """Sort the flat options of a face into the three objects.
+
+    Args:
+        model: Folder, Hub id or loaded pipeline.
+        options: Values by name; what is left out takes its default, as does None for KEY=VALUE options.
+
+    Raises:
+        InvMMError: There is no such option, or a value is out of its range.
+    """
+    if unknown := sorted(options.keys() - OPTIONS.keys()):
+        raise InvMMError(_unknown(unknown[0]))
+    chosen = {name: value for name, value in options.items() if not (value is None and OPTIONS[name].repeatable)}
+    parts = ({option.name: chosen[option.name] for option in fields(kind) if option.name in chosen} for kind in KINDS)
+    how, choices, resources = parts
+    return ModelOptions(source=model, **how), Choices(**choices), Resources(**resources)
+
+
+def _unknown(name: str) -> str:
+    if name in Recipe.__dataclass_fields__:
+        return f"There is no option {name!r}; to change this setting of the recipe write settings={{{name!r}: ...}}."
+    close = "".join(f" (did you mean {match!r}?)" for match in get_close_matches(name, OPTIONS, n=1))
+    return f"There is no option {name!r}{close}; the options are {', '.join(OPTIONS)}."
+
+
+def with_options(*, without: Iterable[str] = ()) -> Callable[[F], F]:
+    """Decorate a function: its signature and docstring show the options in place of ``**options`` and ``{options}``.
+
+    Variable keywords of another name stay in the signature. The function itself is returned, not a wrapper.
+
+    Args:
+        without: Names of options that the function does not take.
+    """
+    keywords = [
+        inspect.Parameter(
+            option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=option.annotation
+        )
+        for name, option in OPTIONS.items()
+        if name not in without
+    ]
+
+    def decorate(function: F) -> F:
+        signature = inspect.signature(function)
+        own = [parameter for parameter in signature.parameters.values() if parameter.name != "options"]
+        rest = [parameter for parameter in own if parameter.kind is inspect.Parameter.VAR_KEYWORD]
+        parameters = [*own[: len(own) - len(rest)], *keywords, *rest]
+        function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        if function.__doc__:
+            function.__doc__ = insert(function.__doc__, without=without)
+        return function
+
+    return decorate
+
+
+def insert(docstring: str, *, without: Iterable[str] = ()) -> str:
+    """A docstring in which :func:`describe` replaces the line ``{options}``, at its indentation."""
+    indent = next((line.partition("{")[0] for line in docstring.splitlines() if line.strip() == "{options}"), "")
+    return docstring.replace(f"{indent}{{options}}", describe(indent, without=without))
+
+
+def describe(indent: str = "", *, without: Iterable[str] = ()) -> str:
+    """The options as the Args section of a docstring lists them: name, type, text and default."""
+    return "\n".join(
+        textwrap.fill(_described(option), 120, initial_indent=indent, subsequent_indent=f"{indent}    ")
+        for name, option in OPTIONS.items()
+        if name not in without
+    )
+
+
+def _described(option: Option) -> str:
+    kind = option.annotation if isinstance(option.annotation, str) else inspect.formatannotation(option.annotation)
+    default = "" if option.default is None or option.repeatable else f" Defaults to {option.default!r}."
+    return f"{option.name} ({re.sub(r'[a-z_.]+[.](?=[A-Z])', '', kind)}): {option.help}{default}"

@@ -1,0 +1,67 @@
+"""Options: written once, offered flat by every face, sorted into three objects below."""
+
+import inspect
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from invmm_eval.audits.options import OPTIONS, Choices, ModelOptions, Resources, describe, sort_options, with_options
+from invmm_eval.errors import InvMMError
+
+
+@with_options(without=["calibration"])
+def face(model: object, *, out: str | None = None, **options: Any) -> None:
+    """Do something.
+
+    Args:
+        model: The model.
+        {options}
+        out: A folder.
+    """
+
+
+def test_a_face_shows_every_option_with_type_default_and_text() -> None:
+    parameters = inspect.signature(face).parameters
+    assert list(parameters) == ["model", "out", *(name for name in OPTIONS if name != "calibration")]
+    for name, option in OPTIONS.items():
+        if name != "calibration":
+            assert (parameters[name].default, parameters[name].annotation) == (option.default, option.annotation)
+            assert f"\n        {name} (" in str(face.__doc__)
+            assert option.help in " ".join(str(face.__doc__).split())
+    assert "{options}" not in str(face.__doc__)
+    assert "seed (int): " in describe()
+    assert "Defaults to 0." in describe()
+
+
+def test_options_are_sorted_into_three_objects_with_defaults() -> None:
+    model, choices, resources = sort_options("m", {"seed": 3, "dtype": "float16", "workers": 2, "settings": None})
+    assert model == ModelOptions(source="m", dtype="float16")
+    assert choices == Choices(seed=3)
+    assert resources == Resources(workers=2)
+    defaults = {**vars(ModelOptions(source="m")), **vars(Choices()), **vars(Resources())}
+    assert {name: option.default for name, option in OPTIONS.items()} == {
+        name: value for name, value in defaults.items() if name != "source"
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"sed": 3}, r"no option 'sed' \(did you mean 'seed'\?\); the options are backbone, .*, micro_batch"),
+        ({"draws": 3}, r"no option 'draws'; to change this setting of the recipe write settings=\{'draws': \.\.\.\}"),
+        ({"dtype": "float8"}, "no precision 'float8'; choose one of float32, float16, bfloat16"),
+        ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
+        ({"workers": 0}, "workers is 0; it must be at least 1"),
+        ({"workers": "all"}, "workers is 'all'; give a number"),
+    ],
+)
+def test_a_bad_option_is_one_sentence(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvMMError, match=sentence):
+        sort_options("m", options)
+
+
+def test_options_need_no_torch() -> None:
+    code = "import sys, invmm_eval.audits.options; sys.exit('torch' in sys.modules or 'datasets' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
