@@ -52,10 +52,9 @@ from invmm_eval.noise import Noise
 from invmm_eval.recipe import Recipe
 from invmm_eval.reference import MODEL, Picture, choose, pictures
 from invmm_eval.search.check import Trial, check
-from invmm_eval.search.inversion import _generator as generator
 from invmm_eval.search.inversion import invert
 from invmm_eval.search.result import Result, Status
-from invmm_eval.search.target import Target
+from invmm_eval.search.target import Target, generator
 from invmm_eval.search.weight import AdaptiveWeight
 
 

@@ -11,10 +11,10 @@ Several images are searched together. Each has its own distribution, weight, opt
 the run's seed and its own pixels, so that its result does not depend on its company.
 """
 
-import hashlib
 import logging
 import math
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from torch import Generator, Tensor
+from torch import Tensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
@@ -35,7 +35,7 @@ from invmm_eval.search.check import Check, Trial, check
 from invmm_eval.search.dose import DosePath
 from invmm_eval.search.result import Point, Result, Status
 from invmm_eval.search.sampling import chunks, predict_x0, sample
-from invmm_eval.search.target import Target
+from invmm_eval.search.target import Target, generator
 from invmm_eval.search.weight import AdaptiveWeight
 from invmm_eval.similarity import Similarity
 from invmm_eval.statistics.response import DRAWN_AT, Count, Outcome, Response
@@ -127,8 +127,8 @@ def replicate(
     with torch.no_grad():
         return sample(
             backbone,
-            q.rsample(n, _generator(seed, result.digest, "replicate")),
-            condition.rsample(n, _generator(seed, result.digest, "replicate condition", backbone.device)),
+            q.rsample(n, generator(seed, result.digest, "replicate")),
+            condition.rsample(n, generator(seed, result.digest, "replicate condition", backbone.device)),
             condition.null(n),
             torch.full((n,), scale, device=backbone.device),
             steps=recipe.sampler_steps,
@@ -159,6 +159,7 @@ class Search:
         self.last_check: Check | None = None
         self.status: Status | None = None
         self.error: str | None = None
+        self.traceback: str | None = None
         self.seconds_steps = 0.0
         self.seconds_checks = 0.0
         self.trace: list[Point] = []
@@ -194,10 +195,10 @@ class Search:
         parameters = condition if self._path else [*noise.values(), *condition]
         self._optimizer = torch.optim.Adam(parameters, lr=recipe.learning_rate) if parameters else None
         seed, digest = self._engine.seed, self.target.digest
-        self._steps = _generator(seed, digest, "steps")
-        self._checks = _generator(seed, digest, "checks")
-        self._step_contexts = _generator(seed, digest, "step contexts", backbone.device)
-        self._check_contexts = _generator(seed, digest, "check contexts", backbone.device)
+        self._steps = generator(seed, digest, "steps")
+        self._checks = generator(seed, digest, "checks")
+        self._step_contexts = generator(seed, digest, "step contexts", backbone.device)
+        self._check_contexts = generator(seed, digest, "check contexts", backbone.device)
 
     @property
     def max_steps(self) -> int:
@@ -333,9 +334,13 @@ class Search:
             self._confirmed = Count(sum(hits), len(hits))
 
     def fail(self, error: Exception) -> None:
-        """End the search, with the error in one sentence."""
+        """End the search with the error in one sentence, and the traceback where the error is unexpected."""
         self.status = Status.FAILED
-        self.error = str(error) if isinstance(error, InvMMError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, InvMMError):
+            self.error = str(error)
+        else:
+            self.error = " ".join(f"{type(error).__name__}: {error}".split())
+            self.traceback = "".join(traceback.format_exception(error))
 
     def result(self) -> Result:
         """What the ended search found."""
@@ -350,6 +355,7 @@ class Search:
             seconds_steps=self.seconds_steps,
             seconds_checks=self.seconds_checks,
             error=self.error,
+            traceback=self.traceback,
         )
         if self.error:
             return found
@@ -552,12 +558,6 @@ def _drawn(draw: Callable[[Search], T], searches: Sequence[Search]) -> list[tupl
         except Exception as error:
             search.fail(error)
     return drawn
-
-
-def _generator(seed: int, digest: str, purpose: str, device: torch.device | str = "cpu") -> Generator:
-    """Random numbers of one purpose for one image, whatever else is drawn."""
-    mixed = hashlib.sha256(f"{seed} {digest} {purpose}".encode()).digest()
-    return Generator(device).manual_seed(int.from_bytes(mixed[:8], "big") >> 1)
 
 
 def _copied(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

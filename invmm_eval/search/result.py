@@ -62,6 +62,8 @@ class Result:
         response: The dose-response curve, where the search was by dose and a sample was a replica at any check.
         confirmed: Replicas among fresh samples from q, where the recipe asked for some.
         error: One sentence, where the status is ``failed``.
+        traceback: Full text of an unexpected error; None for an :class:`InvMMError`.
+        estimates: The values of each further estimator, by its name (see :mod:`invmm_eval.search.estimators`).
     """
 
     index: int
@@ -82,6 +84,8 @@ class Result:
     confirmed: Count | None = None
     error: str | None = None
     caption: str | None = None
+    traceback: str | None = None
+    estimates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def invmm(self) -> float:
@@ -148,7 +152,9 @@ class Result:
             "confirmed": _listed(self.confirmed),
             "rate": self.confirmed.rate if self.confirmed else None,
             "rate_interval": _listed(self.confirmed and self.confirmed.interval),
+            "estimates": {name: dict(values) for name, values in self.estimates.items()},
             "error": self.error,
+            "traceback": self.traceback,
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -191,6 +197,8 @@ class Result:
             check = Check(record["passed"], similarities, _Part("samples.", tensors, float))
         return cls(
             **{key: record[key] for key in _KEPT},
+            traceback=record.get("traceback"),
+            estimates=record.get("estimates", {}),
             status=Status(record["status"]),
             check=check,
             noise=_Part("noise.", tensors, str),

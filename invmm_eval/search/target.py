@@ -1,11 +1,11 @@
-"""One image to audit."""
+"""One image to audit, and the random numbers that belong to it."""
 
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from invmm_eval.errors import InvMMError
 
@@ -38,3 +38,16 @@ class Target:
         """SHA-256, in hex, of the text ``(C, H, W)`` and the pixels: the image's identity, whatever its name."""
         shape = str(tuple(self.image.shape)).encode()
         return hashlib.sha256(shape + self.image.numpy().tobytes()).hexdigest()
+
+
+def generator(seed: int, digest: str, purpose: str, device: torch.device | str = "cpu") -> Generator:
+    """The random numbers for one purpose and one image, independent of everything else that is drawn.
+
+    Args:
+        seed: The seed of the run.
+        digest: The image's :attr:`Target.digest`.
+        purpose: Any text; each text has random numbers of its own.
+        device: The device of the generator.
+    """
+    mixed = hashlib.sha256(f"{seed} {digest} {purpose}".encode()).digest()
+    return Generator(device).manual_seed(int.from_bytes(mixed[:8], "big") >> 1)
