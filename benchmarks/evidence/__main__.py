@@ -1,4 +1,4 @@
-"""Make the evidence: train what is not there yet, count, audit, test every claim, and write docs/evidence.md.
+"""Make the evidence: train what is not there yet, count, audit, test every claim, and write docs/lab/evidence.md.
 
     python -m benchmarks.evidence
 
@@ -91,7 +91,7 @@ def main() -> None:
     """Make everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=ROOT / "runs" / "evidence", help="where all that is made is kept")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where evidence.md and its figures go")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs" / "lab", help="where evidence.md and its figures go")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(write(gathered(options.root, options.docs), options.docs))

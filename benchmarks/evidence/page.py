@@ -16,7 +16,7 @@ def verdict(held: bool | None) -> str:
 
 
 def render(facts: Mapping[str, Any]) -> str:
-    """The page of what ``docs/evidence/evidence.json`` holds."""
+    """The page of what ``docs/lab/evidence/evidence.json`` holds."""
     environment = jinja2.Environment(
         trim_blocks=True,
         lstrip_blocks=True,

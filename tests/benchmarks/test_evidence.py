@@ -29,7 +29,7 @@ from invmm_eval.recipe import by_dose
 from invmm_eval.search.weight import AdaptiveWeight
 from tests.benchmarks.test_families import known
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "lab"
 TINY = Training((16, 32), 250)
 BUDGET = Budget(
     {"even": TINY, "odd": TINY},

@@ -61,7 +61,7 @@ def test_of_a_moved_mean_more_is_known_than_of_any_noise(nats: float) -> None:
 
 
 def test_the_table_of_what_a_moved_mean_promises_follows_from_the_bound() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "estimator.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "lab" / "estimator.md").read_text(encoding="utf-8")
     rows = [list(map(float, row)) for row in re.findall(r"^\| (\d+) \| (\S+) \| (\S+) \|$", text, re.MULTILINE)]
     assert [row[0] for row in rows] == [1, 3, 10, 20]
     for nats, most, general in rows:

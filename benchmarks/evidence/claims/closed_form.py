@@ -45,7 +45,7 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
                 rows.append((name, f"{weight:g}", f"{len(group)} of {seeds}", nats, rates, least))
     return Claim(
         "closed-form",
-        "Where the least KL is known, no search undercuts it, and the table tells how near it comes",
+        "Where the least possible KL is known, no search goes below it",
         "Twenty pictures of 64 dimensions with unequal weights p, and the best denoiser in closed form "
         "(`benchmarks/exact.py`). Plain sampling gives a picture with probability p, so whatever q is, its KL is at "
         f"least d(r | p), with r the rate of copies from q, here among {FRESH} fresh samples.",

@@ -75,14 +75,14 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
             Table(
                 ("detector", "AUC", "TPR at 1 % FPR", "network evaluations an image"),
                 tuple((name, *one.cells) for name, one in guided.items()),
-                "On the text-guided model, told the captions. Its repeated pictures are most of its training rows: "
+                "On the text-guided model, given the captions. Its repeated pictures are most of its training rows: "
                 f"without a caption {untold} of {UNTOLD} samples are copies of them, so that a caption of theirs moves "
                 "the estimate least, against what the magnitude supposes",
             )
         )
     return Claim(
         "detectors",
-        "It tells memorized images no worse than other detectors do",
+        "It separates memorized images no worse than other detectors do",
         "Images that came back in plain sampling against all others that were audited. An evaluation is one row "
         "through the network, one with gradients counted three times. The plain samples of the nearest-neighbour "
         f"detector, {cases[0].budget.attack}, serve all images of a model at once, so its price an image falls with "

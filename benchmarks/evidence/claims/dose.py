@@ -88,7 +88,7 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
     columns = ("set", "copies", "plain samples that are copies of each", *names)
     return Claim(
         "dose",
-        "The value falls as copies rise, and it tells what is memorized from what is not",
+        "The value falls as copies rise, and it separates memorized images from others",
         f"An image is memorized if it came back at least once in {cases[0].budget.samples} plain samples. Values are "
         f"medians over {cases[0].budget.seeds} seeds; the AUC is that of one seed, with single-copy and held-out "
         "images. The calibration is a line through log samples until a copy and log nats, over images that came "

@@ -61,9 +61,9 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
     return Claim(
         "expected",
         "The share of copies that a search expects in plain sampling is the share that is counted",
-        f"Of each image and each of {budget.seeds} seeds, where the dose-response curve tells a share at all "
-        f"(docs/estimator.md), against copies among {budget.samples} plain samples. Intervals of 95 % agree where they "
-        "have a share in common.",
+        f"Of each image and each of {budget.seeds} seeds, where the dose-response curve gives a share "
+        f"(docs/lab/estimator.md), against copies among {budget.samples} plain samples. Intervals of 95 % agree where "
+        "they have a share in common.",
         tuple(findings),
         picture=save(_drawn(drawn, budget.samples), pictures, "expected") if drawn else "",
         words="Expected and counted shares, with 95 % intervals; what never came back stands at the left edge.",

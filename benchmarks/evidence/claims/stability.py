@@ -110,8 +110,8 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
         f"{first.images} images, {budget.seeds} seeds; ranges and medians are of images replicated with every seed. "
         f"Noise is confirmed where {CONFIRMED:.0%} or more of {budget.fresh} fresh samples from it are copies. The "
         "first procedure is reported; others are held against it. ED50 is the value at half of the rate that a passed "
-        "check stands for; at nine in ten docs/estimator.md compares them, and the noise confirmed is of 95 % by the "
-        "curve.",
+        "check stands for; at nine in ten docs/lab/estimator.md compares them, and the noise confirmed is of 95 % by "
+        "the curve.",
         tuple(findings),
         (Table(COLUMNS, tuple((name, *_cells(one)) for name, one in found.items())),),
         save(_drawn(cases, procedures), pictures, "stability"),
