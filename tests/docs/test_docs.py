@@ -19,6 +19,9 @@ from tests.helpers import audits
 from tests.helpers.hub import Hub, Repository
 
 ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted(
+    path for pattern in ("*.md", "docs/*.md", "docs/lab/*.md", "plugins/*/README.md") for path in ROOT.glob(pattern)
+)
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 PYTHON = [text for language, text in BLOCKS if language == "python"]
 HARNESSES = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "harnesses.md").read_text("utf-8"), re.M | re.S)
@@ -145,7 +148,7 @@ def commands(document: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize(
     "document",
-    [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("plugins/*/README.md"))],
+    DOCUMENTS,
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_commands_in_the_documents_are_those_of_the_program(document: Path) -> None:
@@ -160,11 +163,22 @@ def test_make_has_the_targets_of_the_readme() -> None:
     assert {"demo", "test", "lint", "clean"} <= set(targets)
 
 
-def test_links_lead_somewhere() -> None:
-    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
-        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
-            if not link.startswith("http"):
-                assert (document.parent / link).exists(), f"{document.name}: {link}"
+def anchors(document: Path) -> set[str]:
+    """Where links into a document may lead: its headings as GitHub names them, and its own anchors."""
+    text = re.sub(r"^```.*?^```", "", document.read_text("utf-8"), flags=re.M | re.S)
+    titles = re.findall(r"^#+ (.*)", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles} | {
+        *re.findall(r'<a id="(.*?)">', text)
+    }
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    for link, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", document.read_text("utf-8")):
+        if not link.startswith("http"):
+            target = document.parent / link if link else document
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), f"{link}#{anchor}"
 
 
 def test_every_hook_is_documented() -> None:
