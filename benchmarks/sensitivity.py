@@ -27,7 +27,7 @@ from rich.table import Table
 
 from invmm_eval.audits.auditing import Choices, load_backbone, make_plan
 from invmm_eval.audits.images import Source, find_images
-from invmm_eval.cli.commands import pairs
+from invmm_eval.cli.options import pairs
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.recipe import Recipe
 from invmm_eval.reference import MICRO_BATCH, MODEL, THRESHOLD, pictures

@@ -10,6 +10,7 @@ from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 from invmm_eval.similarity.sscd import WEIGHTS_VARIABLE
+from tests.helpers.command import images, invoke, plain  # noqa: F401
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 torch.set_num_threads(1)

@@ -74,9 +74,9 @@ class Choices:
     similarity: "str | Similarity | None" = _option(
         None,
         "Registered name of the similarity that decides whether a sample is a replica, for example sscd, "
-        "pixel-cosine or ssim; in Python also an object. By default sscd if INVMM_SSCD_WEIGHTS names its "
-        "weights, else pixel-cosine.",
+        "pixel-cosine or ssim. By default sscd if INVMM_SSCD_WEIGHTS names its weights, else pixel-cosine.",
         parse=str,
+        python="It may also be an object.",
     )
     similarity_options: Mapping[str, Any] = _option(
         dict, "Options of the similarity, for example side=64.", flag="--similarity-option"
@@ -86,12 +86,13 @@ class Choices:
     recipe: str | Recipe = _option(
         "paper",
         "Settings of the search: paper (published for the model's family), dose (search by dose) or demo "
-        "(short, for small models); in Python also a Recipe.",
+        "(short, for small models).",
         parse=str,
+        python="It may also be a Recipe.",
     )
     settings: Mapping[str, Any] = _option(dict, "Changes to the settings of the recipe.", flag="--set")
     calibration: "Calibration | None" = _option(
-        None, "Calibration that sets the similarity threshold, as calibrate returns or writes it.", parse=Path
+        None, "Calibration that sets the similarity threshold, as written by calibrate.", parse=Path
     )
     seed: int = _option(0, "Seed. Together with an image's pixels it determines all random numbers for that image.")
 
@@ -105,9 +106,10 @@ class Resources:
     )
     workers: "int | Literal['ranks'] | None" = _option(
         None,
-        "Number of Ray processes to run on, on this machine or on the cluster that RAY_ADDRESS names; in "
-        "Python also 'ranks': the processes that torchrun started, each of which must make the same call, and"
-        " only rank 0 has results. By default this process alone.",
+        "Number of Ray processes, on this machine or on the cluster that RAY_ADDRESS names. By default this process "
+        "alone.",
+        python="'ranks' stands for the processes that torchrun started: each must make the same call, and only rank 0 "
+        "has results.",
         parse=int,
         minimum=1,
     )
@@ -141,6 +143,7 @@ class Option:
         parse: The type of one value on the command line: str, int or Path.
         repeatable: Whether the command line takes it several times, as KEY=VALUE.
         minimum: The least value of a number.
+        python: What faces in Python take besides, in sentences.
     """
 
     name: str
@@ -151,11 +154,12 @@ class Option:
     parse: type
     repeatable: bool
     minimum: int | None
+    python: str
 
     @property
-    def metavar(self) -> str | None:
-        """What stands for the value in the command line's help; None leaves the type's own name."""
-        return "KEY=VALUE" if self.repeatable else None
+    def metavar(self) -> str:
+        """What stands for the value in the command line's help."""
+        return "KEY=VALUE" if self.repeatable else {int: "N", Path: "FILE"}.get(self.parse, "NAME")
 
     @property
     def command_type(self) -> Any:
@@ -178,6 +182,7 @@ class Option:
             parse=about.get("parse") or (int if option.type in (int, int | None) else str),
             repeatable=repeatable,
             minimum=about.get("minimum"),
+            python=about.get("python", ""),
         )
 
 
@@ -259,4 +264,5 @@ def describe(indent: str = "", *, without: Iterable[str] = ()) -> str:
 def _described(option: Option) -> str:
     kind = option.annotation if isinstance(option.annotation, str) else inspect.formatannotation(option.annotation)
     default = "" if option.default is None or option.repeatable else f" Defaults to {option.default!r}."
-    return f"{option.name} ({re.sub(r'[a-z_.]+[.](?=[A-Z])', '', kind)}): {option.help}{default}"
+    text = " ".join(filter(None, (option.help, option.python)))
+    return f"{option.name} ({re.sub(r'[a-z_.]+[.](?=[A-Z])', '', kind)}): {text}{default}"

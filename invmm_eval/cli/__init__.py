@@ -1,3 +1,3 @@
 """The command line."""
 
-from invmm_eval.cli.commands import main as main
+from invmm_eval.cli.app import main as main

@@ -1,4 +1,4 @@
-"""The demo: audit the reference model, and hold the result against what is known of its training set."""
+"""The demo: audit the reference model, and compare the results with what is known about its training set."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import typer
 from matplotlib.figure import Figure
-from rich.console import Console
 
 from invmm_eval.audits.auditing import load_backbone, make_plan
 from invmm_eval.audits.images import Source
+from invmm_eval.cli.console import err, out
 from invmm_eval.cli.progress import Bar
 from invmm_eval.reference import COPIES, MICRO_BATCH, MODEL, THRESHOLD, Picture, choose, pictures
 from invmm_eval.reports.terminal import results_table
@@ -19,27 +20,17 @@ from invmm_eval.statistics.ranking import auc
 
 
 def run_demo(
-    folder: Path,
-    *,
-    recipe: str,
-    settings: Mapping[str, Any],
-    seed: int,
-    batch_size: int,
-    device: str | None,
-    out: Console,
-    err: Console,
+    folder: Path, *, recipe: str, settings: Mapping[str, Any], seed: int, batch_size: int, device: str | None
 ) -> None:
-    """Audit pictures of each dose and held-out ones; print a table and the AUC, and write a picture.
+    """Audit pictures of each number of copies, and held-out ones. Print a table and the AUC, and draw the samples.
 
     Args:
-        folder: Where the results and ``replicas.png`` go.
+        folder: Output folder of the results and of ``replicas.png``.
         recipe: ``demo``, ``dose`` or ``paper``.
         settings: Changes to the recipe.
-        seed: Of the run.
-        batch_size: Images searched together.
-        device: None takes CUDA where there is one, else the CPU.
-        out: Where the table goes.
-        err: Where the progress goes.
+        seed: Seed of the audit.
+        batch_size: Number of images searched together.
+        device: None takes CUDA if available, else the CPU.
 
     Raises:
         InvMMError: The folder cannot be used, or a setting does not exist.
@@ -54,8 +45,8 @@ def run_demo(
         seed=seed,
     )
     err.print(
-        f"Auditing the reference model with {len(chosen)} pictures whose copies in its training set are known, by the "
-        f"recipe {plan.recipe.name!r}.",
+        f"Auditing the reference model with {len(chosen)} pictures whose number of copies in the training set is "
+        f"known. Recipe: {plan.recipe.name}.",
         soft_wrap=True,
     )
     with Bar(len(chosen), err) as bar:
@@ -70,17 +61,18 @@ def run_demo(
     copies = {picture.name: picture.copies for picture in chosen}
     out.print(results_table(results, copies))
     most, held_out = ([r.invmm for r in results if copies[r.name] == count] for count in (COPIES[0], 0))
-    out.print(f"AUC, pictures repeated {COPIES[0]} times against held-out ones: {auc(most, held_out):.2f}")
+    typer.echo(f"AUC of pictures with {COPIES[0]} copies against held-out ones: {auc(most, held_out):.2f}")
     draw(chosen, results).savefig(folder / "replicas.png", dpi=120)
-    out.print(f"Each picture beside what the model made from the noise that was found: {folder / 'replicas.png'}")
+    typer.echo(f"Each picture with the model's samples from the noise found for it: {folder / 'replicas.png'}")
+    typer.echo(f"Results are in {folder}. To write a report: invmm-eval report {folder}")
 
 
 def draw(chosen: Sequence[Picture], results: Sequence[Result]) -> Figure:
-    """Each picture with its verdict, and its samples beside it."""
+    """Draw each picture with its verdict and its samples."""
     columns = 2
     rows = -(-len(chosen) // columns)
     figure = Figure(figsize=(13, 0.62 * rows + 0.6), layout="constrained")
-    figure.suptitle("Picture, and samples from the noise found for it: replicas where it was memorized")
+    figure.suptitle("Picture, and samples from the noise found for it: replicas if it was memorized")
     axes = np.atleast_2d(figure.subplots(rows, columns))
     for axis in axes.flat:
         axis.axis("off")
@@ -105,7 +97,7 @@ def draw(chosen: Sequence[Picture], results: Sequence[Result]) -> Figure:
 
 
 def _row(picture: Picture, result: Result) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The picture, a gap, and its samples at the best guidance scale, side by side on white."""
+    """The picture, a gap, and its samples at the best guidance scale, side by side on a white background."""
     target = torch.from_numpy(np.array(picture.image))
     height, width, channels = target.shape
     row = np.full((height, 9 * (width + 2) + 6, channels), 255, np.uint8)

@@ -16,7 +16,7 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.reports.findings import find
 from invmm_eval.search.result import Status
 from invmm_eval.statistics.binomial import most
-from tests.cli.test_commands import SET, Invoke, images, invoke, plain  # noqa: F401
+from tests.helpers.command import SET, Invoke
 from tests.helpers.exact import Mixture, pictures
 
 MEMORIZED = pictures(3)
@@ -174,7 +174,7 @@ def test_it_serves_audit(found: Calibration, monkeypatch: pytest.MonkeyPatch) ->
     assert result.status is Status.REPLICATED
 
 
-def test_the_command(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_command(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:
     command = ["calibrate", tiny_folder, "--held-out", images, "--out", tmp_path / "held-out", *SET]
     code, _, err = invoke(*command)
     assert (code, "With 2 held-out images no rate below 0.33" in err) == (1, True)

@@ -33,7 +33,7 @@ from invmm_eval.reference import MODEL, pictures
 from invmm_eval.search.result import Result, Status
 from invmm_eval.search.target import Target
 from tests.audits.test_store import rows
-from tests.cli.test_commands import Invoke, invoke  # noqa: F401
+from tests.helpers.command import Invoke
 from tests.helpers.exact import Mixture
 from tests.helpers.exact import pictures as noise
 
@@ -508,7 +508,7 @@ def test_an_interruption_leaves_no_process_and_one_process_goes_on(
     run.send_signal(signal.SIGTERM)
     out, err = run.communicate()
     assert (run.returncode, out) == (143, ""), err
-    assert err.splitlines() == ["Stopped. What was finished is kept; the same command goes on from there."]
+    assert err.splitlines() == ["Stopped. Finished images are kept; run the same command again to resume."]
     assert started
     assert wait_until(lambda: not any(map(alive, started)))
     assert 0 < read(tmp_path / "out").progress.waiting < 6
@@ -527,7 +527,7 @@ def test_ranks_of_torchrun_find_the_same_and_one_speaks(images: Path, undisturbe
 
 
 def test_a_launcher_and_workers_are_not_asked_for_together(
-    invoke: Invoke,  # noqa: F811
+    invoke: Invoke,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -11,7 +11,7 @@ from benchmarks.sensitivity import Audits, Change, Found, changes, elastic, elas
 from invmm_eval.audits.images import Source
 from invmm_eval.recipe import DEMO
 from tests.audits.test_auditing import SHORT
-from tests.cli.test_commands import SET, images  # noqa: F401
+from tests.helpers.command import SET
 from tests.helpers.exact import Mixture, pictures
 
 
@@ -66,7 +66,7 @@ def test_runs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert audits.run(change) == found
 
 
-def test_the_script(tiny_folder: Path, images: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_script(tiny_folder: Path, images: Path, tmp_path: Path) -> None:
     told = tmp_path / "sensitivity.json"
     files = ("--memorized", str(images / "a.png"), "--held-out", str(images / "b.png"))
     sensitivity.main(["--model", str(tiny_folder), *files, *SET, "--runs", str(tmp_path / "runs"), "--json", str(told)])
@@ -79,7 +79,7 @@ def test_the_script(tiny_folder: Path, images: Path, tmp_path: Path) -> None:  #
 
 def test_some_rows_alone(
     tiny_folder: Path,
-    images: Path,  # noqa: F811
+    images: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

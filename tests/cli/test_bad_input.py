@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from invmm_eval.audits.store import read
-from tests.cli.test_commands import SET, Invoke, images, invoke, plain  # noqa: F401
+from tests.helpers.command import SET, Invoke
 
 Given = dict[str, Any]
 """Options of ``run`` by name; a list repeats one."""
@@ -29,7 +29,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
 
 @pytest.fixture
-def given(tiny_folder: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:  # noqa: F811
+def given(tiny_folder: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
     """A command that works: a copy of the tiny model, two images, an output folder; no Hub."""
     assert images == tmp_path / "images"
     monkeypatch.chdir(tmp_path)
@@ -38,7 +38,7 @@ def given(tiny_folder: Path, images: Path, tmp_path: Path, monkeypatch: pytest.M
     return {"model": "model", "images": "images", "out": "out"}
 
 
-def run(invoke: Invoke, given: Given) -> tuple[int, str, str]:  # noqa: F811
+def run(invoke: Invoke, given: Given) -> tuple[int, str, str]:
     parts: list[object] = ["run", *SET]
     for name, value in given.items():
         for one in value if isinstance(value, list) else [value]:
@@ -334,7 +334,7 @@ MISTAKES: dict[str, tuple[Make, str]] = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_has_its_sentence(
     mistake: str,
-    invoke: Invoke,  # noqa: F811
+    invoke: Invoke,
     given: Given,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -364,14 +364,14 @@ GOOD: dict[str, Make] = {
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("oddity", GOOD)
-def test_what_is_odd_but_good_is_measured(oddity: str, invoke: Invoke, given: Given, tmp_path: Path) -> None:  # noqa: F811
+def test_what_is_odd_but_good_is_measured(oddity: str, invoke: Invoke, given: Given, tmp_path: Path) -> None:
     GOOD[oddity](tmp_path, given)
     code, _, err = run(invoke, given)
     assert (code, "Traceback" in err) == (0, False), err
     assert {row["status"] for row in read("out").rows} <= {"exhausted", "replicated"}
 
 
-def test_a_name_that_is_no_unicode_is_escaped(invoke: Invoke, given: Given, tmp_path: Path) -> None:  # noqa: F811
+def test_a_name_that_is_no_unicode_is_escaped(invoke: Invoke, given: Given, tmp_path: Path) -> None:
     name = b"a\xff.png".decode("utf-8", "surrogateescape")
     content(encoded("PNG"), name)(tmp_path, given)
     for _ in range(2):
@@ -381,7 +381,7 @@ def test_a_name_that_is_no_unicode_is_escaped(invoke: Invoke, given: Given, tmp_
     assert [row["name"] for row in read("out").rows] == ["a\\udcff.png"]
 
 
-def test_files_of_one_name_in_several_folders_are_told_apart(invoke: Invoke, given: Given, tmp_path: Path) -> None:  # noqa: F811
+def test_files_of_one_name_in_several_folders_are_told_apart(invoke: Invoke, given: Given, tmp_path: Path) -> None:
     for number, name in enumerate(("x/a.png", "x/a.jpg", "y/a.png", "z/a.png")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(np.roll(NOISE, number, axis=0)).save(tmp_path / name, "PNG")
@@ -405,7 +405,7 @@ def test_files_of_one_name_in_several_folders_are_told_apart(invoke: Invoke, giv
 def test_the_status_of_no_audit(
     contents: dict[str, str] | None,
     told: str,
-    invoke: Invoke,  # noqa: F811
+    invoke: Invoke,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

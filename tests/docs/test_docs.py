@@ -13,9 +13,9 @@ import torch
 import typer
 from PIL import Image
 
-from invmm_eval.cli.commands import app
-from tests.cli.test_commands import Invoke, invoke, plain  # noqa: F401
+from invmm_eval.cli.app import app
 from tests.helpers import audits
+from tests.helpers.command import Invoke
 from tests.helpers.hub import Hub, Repository
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +81,7 @@ def test_commands_in_the_readme_run(command: list[str], workplace: Path) -> None
 def test_the_tutorial_leads_to_a_pull_request(
     workplace: Path,
     monkeypatch: pytest.MonkeyPatch,
-    invoke: Invoke,  # noqa: F811
+    invoke: Invoke,
 ) -> None:
     """Its commands in their order, with fewer steps, against a Hub on loopback."""
     shutil.copytree(workplace / "pictures", workplace / "held-out")
@@ -101,7 +101,7 @@ def test_an_audit_comes_into_a_card(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    invoke: Invoke,  # noqa: F811
+    invoke: Invoke,
 ) -> None:
     """The blocks of the tutorial in their order, against a Hub on loopback."""
     audits.guided(tmp_path / "audit")
@@ -118,10 +118,10 @@ def test_an_audit_comes_into_a_card(
                 out = capsys.readouterr().out
             printed.append(out)
     written, read, shown, published, loaded, proposal, proposed = printed
-    assert written == "The audit is in README.md.\n"
+    assert written == "Wrote the audit into README.md.\n"
     assert "fraction of the images that were replicated 0.66" in read
     assert "'status': 'replicated'" in loaded
-    assert all(text.endswith("Nothing was sent; --yes sends it.\n") for text in (shown, proposal))
+    assert all(text.endswith("Nothing was sent. Add --yes to send it.\n") for text in (shown, proposal))
     assert f"{hub.url}/datasets/org/audit/commit/" in published
     assert proposed.splitlines()[-1] == f"{hub.url}/org/model/discussions/1"
     [pull_request] = hub.repositories["models/org/model"].pull_requests

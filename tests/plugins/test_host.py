@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from invmm_eval.cli.commands import app
+from invmm_eval.cli.app import app
 from invmm_eval.errors import InvMMError
 from invmm_eval.plugins import hooks as hookspecs
 from invmm_eval.plugins.builtin import COMMANDS

@@ -107,7 +107,7 @@ def audits(site: Path, told: dict[str, Any], tmp_path_factory: pytest.TempPathFa
         PIPELINES[name]().save_pretrained(folder / "models" / name)
     code = """
         import sys
-        from invmm_eval.cli.commands import app
+        from invmm_eval.cli.app import app
         folder, *served = sys.argv[1:]
         short = ["max_steps=1", "check_every=1", "draws=2", "check_images=1", "sampler_steps=2"]
         options = ["--images", f"{folder}/image.png", *(word for text in short for word in ("--set", text))]

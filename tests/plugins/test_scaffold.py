@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from invmm_eval.cli.commands import app
+from invmm_eval.cli.app import app
 from invmm_eval.plugins.scaffold import KINDS
 
 NAMES = [f"my-{kind}" for kind in KINDS]

@@ -16,8 +16,8 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.reports.card import END, ENTRIES, FOLDER, ROWS, START, Addition, addition, with_results, with_section
 from invmm_eval.reports.findings import LIMITS, Findings, find
 from invmm_eval.search.result import Status
-from tests.cli.test_commands import Invoke, invoke, plain  # noqa: F401
 from tests.helpers import audits
+from tests.helpers.command import Invoke
 from tests.helpers.hub import Hub, Repository
 
 BY_HAND = """\
@@ -290,17 +290,17 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         yield serving
 
 
-def test_the_command_changes_nothing_when_it_runs_twice(invoke: Invoke, audit: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_command_changes_nothing_when_it_runs_twice(invoke: Invoke, audit: Path, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text(BY_HAND)
     command = ("card", audit, "--model-card", tmp_path / "README.md", "--dataset", "org/audit", "--pictures")
-    assert invoke(*command) == (0, f"The audit is in {tmp_path / 'README.md'}.\n", "")
+    assert invoke(*command) == (0, f"Wrote the audit into {tmp_path / 'README.md'}.\n", "")
     once = files(tmp_path)
     assert len(once) == 7
     assert invoke(*command)[0] == 0
     assert files(tmp_path) == once
 
 
-def test_a_proposal_is_shown_first_and_then_sent(invoke: Invoke, audit: Path, hub: Hub, tmp_path: Path) -> None:  # noqa: F811
+def test_a_proposal_is_shown_first_and_then_sent(invoke: Invoke, audit: Path, hub: Hub, tmp_path: Path) -> None:
     command = ("card", audit, "--model-card", tmp_path / "README.md", "--push", "org/painter")
     code, out, _ = invoke(*command)
     assert code == 0
@@ -308,7 +308,7 @@ def test_a_proposal_is_shown_first_and_then_sent(invoke: Invoke, audit: Path, hu
     assert lines[1:3] == ["--- a/README.md", "+++ b/README.md"]
     assert not [line for line in lines[3:] if line.startswith("-") and "type: fid" not in line and "task:" not in line]
     assert f"+{START}" in lines
-    assert lines[-1] == "Nothing was sent; --yes sends it."
+    assert lines[-1] == "Nothing was sent. Add --yes to send it."
     assert not [request for request in hub.requests if request.startswith("POST")]
 
     code, out, _ = invoke(*command, "--yes")
@@ -321,14 +321,14 @@ def test_a_proposal_is_shown_first_and_then_sent(invoke: Invoke, audit: Path, hu
 
     there.files |= proposed
     for extra in ([], ["--yes"]):
-        assert "org/painter has all of this already." in invoke(*command, *extra)[1]
+        assert "org/painter is up to date." in invoke(*command, *extra)[1]
     assert len(there.pull_requests) == 1
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 409, 412, 500])
 @pytest.mark.parametrize("place", ["/api/validate-yaml", "/commit/"])
 def test_a_refusal_leaves_the_card_on_disk(
-    invoke: Invoke,  # noqa: F811
+    invoke: Invoke,
     audit: Path,
     hub: Hub,
     tmp_path: Path,
@@ -338,13 +338,13 @@ def test_a_refusal_leaves_the_card_on_disk(
     hub.refusals[place] = status
     card = tmp_path / "README.md"
     code, out, err = invoke("card", audit, "--model-card", card, "--push", "org/painter", "--yes")
-    assert (code, out) == (1, f"The audit is in {card}.\n")
+    assert (code, out) == (1, f"Wrote the audit into {card}.\n")
     assert err.startswith(f"error The Hub refused the model org/painter ({status}, ")
     assert err.count("\n") == 1
     assert START in card.read_text()
 
 
-def test_an_audit_that_is_not_there_is_told(invoke: Invoke, tmp_path: Path) -> None:  # noqa: F811
+def test_an_audit_that_is_not_there_is_told(invoke: Invoke, tmp_path: Path) -> None:
     code, _, err = invoke("card", tmp_path, "--model-card", tmp_path / "README.md")
     assert code == 1
     assert "holds no audit" in err

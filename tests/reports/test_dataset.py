@@ -16,8 +16,8 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.reports.dataset import COLUMNS, write_dataset
 from invmm_eval.reports.findings import TABLE, Findings, find
 from invmm_eval.search.result import Status
-from tests.cli.test_commands import Invoke, invoke, plain  # noqa: F401
 from tests.helpers import audits
+from tests.helpers.command import Invoke
 from tests.helpers.hub import Hub
 
 FILES = {"README.md", "results.parquet", "config.json", "distribution.png"}
@@ -109,15 +109,15 @@ def copy(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("options", [[], ["--public"]])
-def test_it_is_shown_first_and_then_sent(invoke: Invoke, copy: Path, hub: Hub, options: list[str]) -> None:  # noqa: F811
+def test_it_is_shown_first_and_then_sent(invoke: Invoke, copy: Path, hub: Hub, options: list[str]) -> None:
     seen = "public" if options else "private"
     code, out, _ = invoke("push", copy, "org/audit", *options)
     assert code == 0
     assert out.startswith(
-        f"The data set is in {copy / 'dataset'}.\nOn the Hub org/audit will be {seen}.\n--- /dev/null\n"
+        f"Wrote the dataset to {copy / 'dataset'}.\nOn the Hub org/audit will be {seen}.\n--- /dev/null\n"
     )
     assert "\nadds results.parquet (" in out
-    assert out.endswith("\nNothing was sent; --yes sends it.\n")
+    assert out.endswith("\nNothing was sent. Add --yes to send it.\n")
     assert hub.repositories == {}
 
     code, out, _ = invoke("push", copy, "org/audit", *options, "--yes")
@@ -129,14 +129,14 @@ def test_it_is_shown_first_and_then_sent(invoke: Invoke, copy: Path, hub: Hub, o
     assert sent.to_pylist() == find(copy).public().table().to_pylist()
 
     code, out, _ = invoke("push", copy, "org/audit", "--yes")
-    assert out.endswith(f"On the Hub org/audit is {seen}.\norg/audit has all of this already.\n")
+    assert out.endswith(f"On the Hub org/audit is {seen}.\norg/audit is up to date.\n")
     assert len(there.messages) == 1
 
 
 @pytest.mark.parametrize("status", [401, 403, 409, 412, 500])
 @pytest.mark.parametrize("place", ["/api/repos/create", "/commit/"])
 def test_a_refusal_leaves_the_data_set_on_disk(
-    invoke: Invoke,  # noqa: F811
+    invoke: Invoke,
     copy: Path,
     hub: Hub,
     place: str,

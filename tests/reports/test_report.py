@@ -21,7 +21,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 from invmm_eval.audits.store import strip
-from invmm_eval.cli.commands import main
+from invmm_eval.cli.app import main
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports import FORMATS, report
 from invmm_eval.reports.findings import LIMITS, find
@@ -201,7 +201,7 @@ def test_the_command(
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 0
-    assert capsys.readouterr().out == f"The report is {out}.\n"
+    assert capsys.readouterr().out == f"Wrote {out}.\n"
     assert out.is_file()
 
 

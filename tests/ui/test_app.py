@@ -19,7 +19,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from invmm_eval.audits.auditing import load_backbone, make_plan
 from invmm_eval.audits.images import Source, prepare
-from invmm_eval.cli.commands import main
+from invmm_eval.cli.app import main
 from invmm_eval.errors import InvMMError
 from invmm_eval.page import view
 from invmm_eval.page.app import ALL, PER_PAGE, matching, offers, served, tiles

@@ -16,8 +16,8 @@ from PIL import Image
 from invmm_eval.errors import InvMMError
 from invmm_eval.page.space import check_name, write_space
 from invmm_eval.reports.findings import find
-from tests.cli.test_commands import Invoke, invoke, plain  # noqa: F401
 from tests.helpers import audits
+from tests.helpers.command import Invoke
 from tests.helpers.hub import Hub
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -96,13 +96,13 @@ def test_its_app_serves_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_command_shows_what_it_would_send_and_sends_it(
-    invoke: Invoke,  # noqa: F811
+    invoke: Invoke,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "invmm"
     command = ["space", audits.guided(tmp_path / "audit"), "--out", out]
-    assert invoke(*command)[:2] == (0, f"The Space is in {out}.\n")
+    assert invoke(*command)[:2] == (0, f"Wrote the Space to {out}.\n")
     code, _, err = invoke(*command, "--push", "org/other")
     assert (code, "org/invmm" in err) == (1, True)
     with Hub() as hub:
@@ -111,7 +111,7 @@ def test_the_command_shows_what_it_would_send_and_sends_it(
         assert code == 0
         assert "org/invmm will be private." in told
         assert "+sdk: gradio" in told
-        assert told.endswith("Nothing was sent; --yes sends it.\n")
+        assert told.endswith("Nothing was sent. Add --yes to send it.\n")
         assert not hub.repositories
         code, told, err = invoke(*command, "--push", "org/invmm", "--yes")
         assert code == 0, err

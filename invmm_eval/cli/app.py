@@ -1,0 +1,94 @@
+"""The command ``invmm-eval``. Commands import what they need when they run: ``--help`` does not import torch."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version as installed
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+from typer.core import TyperGroup
+
+from invmm_eval.cli import extend, measure, page, publish
+from invmm_eval.cli.console import err
+from invmm_eval.errors import InvMMError
+
+
+class Commands(TyperGroup):
+    """Runs a command. An expected error is one sentence and exit code 1, an interruption is exit code 128 + signal."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the options before the command. ``--debug`` may also follow the command."""
+        if "--debug" in args:
+            args = ["--debug", *(argument for argument in args if argument != "--debug")]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the requested command."""
+        signals = [signal.SIGINT]
+        try:
+            with _interrupted_by_sigterm(signals):
+                return super().invoke(ctx)
+        except InvMMError as error:
+            if ctx.params["debug"]:
+                raise
+            err.print("[red]error[/]", Text(str(error)), soft_wrap=True)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as interruption:
+            err.print("Stopped. Finished images are kept; run the same command again to resume.", soft_wrap=True)
+            raise typer.Exit(128 + signals[-1]) from interruption
+
+
+@contextmanager
+def _interrupted_by_sigterm(signals: list[signal.Signals]) -> Iterator[None]:
+    """SIGTERM, which schedulers send at the end of a time limit, stops a command as Ctrl-C does.
+
+    The signal is appended to ``signals``: a KeyboardInterrupt does not say which signal caused it, and libraries such
+    as Ray raise their own.
+    """
+
+    def interrupt(number: int, _: object) -> None:
+        signals.append(signal.Signals(number))
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Has this diffusion model memorized this image? InvMM measures how far the model's input noise must move from "
+    "the standard normal until every sample is a copy of the image.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error or a failed image.")] = False,  # noqa: ARG001
+) -> None:
+    """Options before the command. :class:`Commands` reads ``debug``."""
+    if version:
+        typer.echo(f"invmm-eval {installed('invmm-eval')}")
+        raise typer.Exit
+
+
+for command in (
+    *(measure.run, measure.calibrate, measure.status, measure.demo),
+    *(publish.report, publish.card, publish.push),
+    *(extend.plugins, extend.new_plugin, extend.register),
+    *(page.ui, page.space),
+):
+    app.command(command.__name__.replace("_", "-"))(command)
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    app(prog_name="invmm-eval")

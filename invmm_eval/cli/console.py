@@ -1,0 +1,16 @@
+"""The terminal: where tables and messages go."""
+
+from rich.console import Console
+
+out = Console()
+err = Console(stderr=True)
+
+
+def hide_library_bars() -> None:
+    """Hide the progress bars and warnings of diffusers and transformers, which appear even without a terminal."""
+    from diffusers.utils.logging import disable_progress_bar
+    from transformers.utils import logging
+
+    disable_progress_bar()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()

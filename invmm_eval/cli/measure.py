@@ -1,0 +1,200 @@
+"""Commands that measure images, and tell how far they are."""
+
+import logging
+from datetime import timedelta
+from heapq import nsmallest
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from invmm_eval.audits.options import OPTIONS
+from invmm_eval.cli.console import err, hide_library_bars, out
+from invmm_eval.cli.options import read_options, with_flags
+from invmm_eval.errors import InvMMError
+
+SHOWN = 100
+"""Maximum number of images in the table at the end of a run."""
+
+MODEL = "Folder written by save_pretrained, or Hub id."
+Captions = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Source of each image's caption: a column of the dataset, or a file suffix such as .txt."
+    ),
+]
+
+
+@with_flags()
+def run(
+    context: typer.Context,
+    model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL)],
+    images: Annotated[
+        list[str], typer.Option(metavar="IMAGES", help="Folder, file, or dataset:NAME[:split[:column]]. Repeatable.")
+    ],
+    out_folder: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Output folder. An existing audit in it is resumed.")
+    ],
+    more: Annotated[
+        list[str], typer.Argument(metavar="IMAGES", help="More images, as the shell expands --images *.png.")
+    ] = [],  # noqa: B006
+    captions: Captions = None,
+    **options: Any,
+) -> None:
+    """Measure how much a model memorized each of a set of images."""
+    from invmm_eval.audits.images import find_images
+    from invmm_eval.audits.workers import launched
+    from invmm_eval.cli.progress import Bar
+
+    values = read_options(options)
+    ranks, leads = launched()
+    if not leads:
+        err.quiet = True
+        logging.disable(logging.WARNING)
+    if ranks > 1 and values["workers"]:
+        raise InvMMError(f"This command already runs as {ranks} processes of a launcher; leave --workers out.")
+    sources = find_images(*images, *more, captions=captions) if leads else []
+    hide_library_bars()
+    order = _order(model, values)
+    with Bar(len(sources), err) as bar:
+        measured = order.run(
+            sources,
+            device=values["device"],
+            workers="ranks" if ranks > 1 else values["workers"],
+            out=out_folder,
+            batch_size=values["batch_size"],
+            micro_batch=values["micro_batch"],
+            on_step=bar.on_step,
+        )
+        for _ in bar.over(measured):
+            pass
+    if leads:
+        summarize(out_folder, debug=context.find_root().params["debug"])
+
+
+def summarize(folder: Path, *, debug: bool) -> None:
+    """Print what an audit found, and the next command.
+
+    Args:
+        folder: The audit's.
+        debug: Print the traceback of the first image that failed with an unexpected error.
+
+    Raises:
+        InvMMError: All images failed.
+    """
+    from invmm_eval.audits.store import read
+    from invmm_eval.reports.findings import whole
+    from invmm_eval.reports.terminal import results_table
+    from invmm_eval.search.result import rank
+
+    audit = read(folder)
+    progress = audit.progress
+    out.print(results_table(nsmallest(SHOWN, map(audit.result, audit.rows), key=rank)))
+    if len(audit.rows) > SHOWN:
+        typer.echo(f"These are the {SHOWN} most memorized of {len(audit.rows):,} images.")
+    typer.echo(f"{progress.replicated:,} of {progress.images:,} images were replicated; {progress.failed:,} failed.")
+    if progress.done:
+        typer.echo(whole(progress.replicated, progress.done))
+    typer.echo(f"Results are in {folder}. To write a report: invmm-eval report {folder}")
+    if debug and (unexpected := [row for row in audit.rows if row.get("traceback")]):
+        err.print(Text(f"{unexpected[0]['name']}:\n{unexpected[0]['traceback']}"), soft_wrap=True)
+    if progress.failed == progress.images:
+        raise InvMMError(f"No image could be measured; the first error: {audit.rows[0]['error']}")
+
+
+@with_flags(OPTIONS.keys() - {"calibration"})
+def calibrate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
+    held_out: Annotated[
+        list[str],
+        typer.Option(
+            metavar="IMAGES",
+            help="Images that the model was not trained on: folder, file, or dataset:NAME[:split[:column]]. "
+            "Repeatable.",
+        ),
+    ],
+    out_folder: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Output folder of the searches and of calibration.json.")
+    ],
+    rate: Annotated[float, typer.Option(help="Share of such images that may count as replicated.")] = 0.05,
+    captions: Captions = None,
+    **options: Any,
+) -> None:
+    """Set the similarity threshold on held-out images, for a chosen rate of false replicas."""
+    from invmm_eval.audits.calibration import FILE
+    from invmm_eval.audits.calibration import calibrate as find
+    from invmm_eval.audits.images import find_images
+    from invmm_eval.cli.progress import Bar
+    from invmm_eval.statistics.binomial import CONFIDENCE, percent
+
+    values = read_options(options)
+    sources = find_images(*held_out, captions=captions)
+    hide_library_bars()
+    plan = _order(model, values).plan(values["device"])
+    with Bar(len(sources), err) as bar:
+        found = find(
+            plan,
+            sources,
+            rate=rate,
+            out=out_folder,
+            batch_size=values["batch_size"],
+            micro_batch=values["micro_batch"],
+            on_step=bar.on_step,
+            over=bar.over,
+        )
+    typer.echo(
+        f"The threshold is a similarity of {found.threshold:g}. {found.reached:,} of {found.images:,} held-out images "
+        f"reach it; of further images like them at most {percent(found.limit)} do (at {percent(CONFIDENCE)} "
+        "confidence)."
+    )
+    typer.echo(f"To use it, run invmm-eval run --calibration {out_folder / FILE} with the same options.")
+
+
+def _order(model: str, values: dict[str, Any]) -> Any:
+    from invmm_eval.audits.auditing import Choices, Order
+
+    how = {name: values[name] for name in ("backbone", "revision", "dtype", "backbone_options")}
+    choices: Any = {name: values[name] for name in Choices.__annotations__ if name in values}
+    return Order(model, **how, choices=choices)
+
+
+def status(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of an audit.")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every tensor file and compare its SHA-256 with the recorded one.")
+    ] = False,
+) -> None:
+    """Show the progress of an audit, its rate and the time left."""
+    from invmm_eval.audits.store import read
+
+    audit = read(folder)
+    now = audit.progress
+    typer.echo(
+        f"{now.done:,} of {now.images:,} images are done: {now.replicated:,} replicated, {now.exhausted:,} not "
+        f"replicated. {now.failed:,} failed, {now.waiting:,} waiting."
+    )
+    rate = "" if now.rate is None else f" at {3600 * now.rate:,.1f} images an hour"
+    left = "" if now.left is None or not now.waiting else f"; {timedelta(seconds=round(now.left.total_seconds()))} left"
+    if now.running:
+        typer.echo(f"The audit is running{rate}{left}.")
+    elif now.waiting or now.failed:
+        typer.echo(f"The audit is not running{rate and f'; it ran{rate}'}{left}. Run the same command again to resume.")
+    if verify:
+        damaged = list(audit.damaged())
+        for sentence in damaged:
+            err.print(Text(sentence), soft_wrap=True)
+        typer.echo(f"Damaged tensor files: {len(damaged)}.")
+        raise typer.Exit(bool(damaged))
+
+
+@with_flags({"recipe", "settings", "seed", "device", "batch_size"}, recipe="demo")
+def demo(
+    out_folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder.")] = Path("demo"),
+    **options: Any,
+) -> None:
+    """Audit the reference model, for which it is known which images were repeated in training."""
+    from invmm_eval.cli.demo import run_demo
+
+    hide_library_bars()
+    run_demo(out_folder, **read_options(options))

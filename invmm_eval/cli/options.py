@@ -1,0 +1,96 @@
+"""Options of commands, derived from the options of an audit, and texts of the form KEY=VALUE."""
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import fields
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from invmm_eval.audits.options import OPTIONS, Choices, ModelOptions, Option, Resources
+from invmm_eval.errors import InvMMError
+from invmm_eval.recipe import Recipe
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_PANELS = {ModelOptions: "Model", Choices: "Measurement", Resources: "Resources"}
+
+
+def with_flags(names: Collection[str] = OPTIONS, **defaults: Any) -> Callable[[F], F]:
+    """Decorate a command: its ``**options`` become one flag for each of these options of an audit.
+
+    Args:
+        names: The options that the command has.
+        **defaults: Default values that differ from those of the options.
+    """
+    flags = [
+        inspect.Parameter(
+            option.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=[] if option.repeatable else defaults.get(option.name, option.default),
+            annotation=Annotated[option.command_type, _flag(option, panel)],
+        )
+        for kind, panel in _PANELS.items()
+        for option in (OPTIONS[field.name] for field in fields(kind) if field.name in OPTIONS)
+        if option.name in names
+    ]
+
+    def decorate(command: F) -> F:
+        signature = inspect.signature(command)
+        own = [parameter for name, parameter in signature.parameters.items() if name != "options"]
+        command.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
+        command.__annotations__ |= {flag.name: flag.annotation for flag in flags}
+        return command
+
+    return decorate
+
+
+def _flag(option: Option, panel: str) -> Any:
+    return typer.Option(
+        option.flag, help=option.help, metavar=option.metavar, min=option.minimum, rich_help_panel=panel
+    )
+
+
+def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn what the flags of :func:`with_flags` hold into the values of the options.
+
+    Raises:
+        InvMMError: A text is not KEY=VALUE, a setting of the recipe does not exist, or the calibration cannot be read.
+    """
+    from invmm_eval.audits.calibration import Calibration
+
+    values = {
+        name: pairs(value) if OPTIONS[name].repeatable and name != "settings" else value
+        for name, value in options.items()
+    }
+    values["settings"] = Recipe.parse(options["settings"])
+    if path := options.get("calibration"):
+        values["calibration"] = Calibration.load(path)
+    return values
+
+
+def pairs(texts: list[str]) -> dict[str, Any]:
+    """Read ``KEY=VALUE`` texts. Values that look like a truth value or a number are read as one.
+
+    Raises:
+        InvMMError: A text has no ``=``.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InvMMError(f"{text!r} is not KEY=VALUE.")
+        found[key.replace("-", "_")] = read_value(value)
+    return found
+
+
+def read_value(text: str) -> bool | int | float | str:
+    """Read a truth value or a number, or return the text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,99 @@
+"""Commands that write reports of an audit, and publish them on the Hub."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from invmm_eval.reports.hub import Content, Repository
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of an audit.")]
+Names = Annotated[
+    bool, typer.Option("--names", help="Publish names, prompts and errors of images instead of their digests.")
+]
+Pictures = Annotated[bool, typer.Option("--pictures", help="Publish images and samples, which may be private.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Send the files. Without it, the changes are only shown.")]
+
+
+def report(
+    folder: Folder,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Output file [default: report.FORMAT in DIR].")
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="html: full report; png, svg: figure; csv, parquet: table.")
+    ] = "html",
+) -> None:
+    """Write the report of an audit as one HTML file, or only its figure or table."""
+    from invmm_eval.reports import report as write
+
+    typer.echo(f"Wrote {write(folder, out_file, form)}.")
+
+
+def card(
+    folder: Folder,
+    model_card: Annotated[Path, typer.Option(metavar="FILE", help="The model's README.md. It is created if missing.")],
+    names: Names = False,
+    pictures: Pictures = False,
+    dataset: Annotated[
+        str | None,
+        typer.Option(metavar="ORG/DATASET", help="Dataset of the images or results, written to .eval_results."),
+    ] = None,
+    push: Annotated[
+        str | None, typer.Option(metavar="ORG/MODEL", help="Open a pull request with the audit for a model's card.")
+    ] = None,
+    yes: Yes = False,
+) -> None:
+    """Write an audit into a model card, and propose it on the Hub."""
+    from invmm_eval.reports.card import addition
+    from invmm_eval.reports.findings import find
+    from invmm_eval.reports.hub import Repository
+
+    added = addition(find(folder).public(names=names), pictures=pictures, dataset=dataset)
+    added.save(model_card)
+    typer.echo(f"Wrote the audit into {model_card}.")
+    if push:
+        repository = Repository.find(push, "model")
+        files = {"README.md": added.to(repository.read("README.md") or b""), **added.files}
+        send(repository, files, "Add a memorization audit (InvMM)", yes=yes, pull_request=True)
+
+
+def push(
+    folder: Folder,
+    repository: Annotated[
+        str, typer.Argument(metavar="ORG/DATASET", help="Dataset on the Hub. It is created if missing.")
+    ],
+    names: Names = False,
+    pictures: Pictures = False,
+    public: Annotated[bool, typer.Option("--public", help="Create a dataset that everybody can see.")] = False,
+    yes: Yes = False,
+) -> None:
+    """Publish the results of an audit as a dataset on the Hub."""
+    from invmm_eval.reports.dataset import write_dataset
+    from invmm_eval.reports.findings import find
+    from invmm_eval.reports.hub import Repository
+
+    files = write_dataset(find(folder).public(names=names), folder / "dataset", pictures=pictures)
+    typer.echo(f"Wrote the dataset to {folder / 'dataset'}.")
+    found = Repository.find(repository, "dataset", missing_ok=True)
+    create_or_update(found, files, "Results of a memorization audit (InvMM)", public=public, yes=yes)
+
+
+def create_or_update(
+    repository: "Repository", files: "Mapping[str, Content]", message: str, *, public: bool, yes: bool
+) -> None:
+    """Print who can see a repository, which is created if it is missing, and send files to it with :func:`send`."""
+    seen = "private" if (repository.private if repository.head else not public) else "public"
+    typer.echo(f"On the Hub {repository.name} {'is' if repository.head else 'will be'} {seen}.")
+    send(repository, files, message, yes=yes, private=not public)
+
+
+def send(repository: "Repository", files: "Mapping[str, Content]", message: str, *, yes: bool, **how: bool) -> None:
+    """Send files to the Hub, or show what would change there."""
+    if yes:
+        typer.echo(repository.send(files, message, **how) or f"{repository.name} is up to date.")
+    else:
+        typer.echo(repository.diff(files) or f"{repository.name} is up to date.\n", nl=False)
+        typer.echo("Nothing was sent. Add --yes to send it.")

@@ -1,0 +1,8 @@
+"""Commands in processes of their own also run without settings of the environment."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _plain(plain: None) -> None:
+    """See :func:`tests.helpers.command.plain`."""

@@ -1,0 +1,114 @@
+"""The command as a whole: help, exit codes, interruptions, commands of plugins, and what it imports."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers.command import MAIN, SET, Invoke, lines, python
+
+HEAVY = ("torch", "diffusers", "datasets", "evaluate")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["--version"], ["plugins"], ["plugins", "--json"]]
+)
+def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
+    script = f"""
+        import sys
+        from invmm_eval.cli.app import main
+        try:
+            main()
+        finally:
+            print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
+    """
+    code, out, err = python(script, *arguments)
+    assert (code, err) == (0, "[]\n")
+    assert out
+
+
+def test_help(invoke: Invoke) -> None:
+    code, out, err = invoke("--help")
+    assert (code, err) == (0, "")
+    assert "Has this diffusion model memorized this image?" in out
+    assert all(f" {command} " in out for command in ("run", "status", "demo", "plugins", "register", "card", "push"))
+
+
+def test_the_version(invoke: Invoke) -> None:
+    assert invoke("--version") == (0, f"invmm-eval {version('invmm-eval')}\n", "")
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> list[str]:
+    """The path of a process where a plugin is installed that does not work."""
+    (tmp_path / "faulty.py").write_text("import a_library_that_is_not_there")
+    info = tmp_path / "faulty-1.5.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.4\nName: faulty\nVersion: 1.5\n")
+    (info / "entry_points.txt").write_text("[invmm_eval]\nthe-faulty = faulty\n")
+    return [str(tmp_path), *sys.path]
+
+
+def test_where_plugins_must_work_a_broken_one_is_an_error(broken: list[str]) -> None:
+    code, out, err = python(MAIN, "plugins", path=broken, INVMM_EVAL_STRICT="1")
+    assert (code, out) == (1, "")
+    assert re.fullmatch("error The plugin 'the-faulty' .*a_library_that_is_not_there.*\n", err)
+
+
+def test_an_error_may_be_traced(broken: list[str]) -> None:
+    code, out, err = python(MAIN, "--debug", "plugins", path=broken, INVMM_EVAL_STRICT="1")
+    assert (code, out) == (1, "")
+    assert "Traceback (most recent call last)" in err
+    assert err.splitlines()[-1].startswith("invmm_eval.errors.InvMMError: The plugin 'the-faulty'")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run"],
+        ["walk"],
+        ["run", "--model", "m"],
+        ["run", "--speed", "3"],
+        ["run", "--batch-size", "0"],
+    ],
+)
+def test_wrong_usage(arguments: list[str], invoke: Invoke) -> None:
+    code, out, err = invoke(*arguments)
+    assert (code, out) == (2, "")
+    assert "Usage: invmm-eval" in err
+
+
+@pytest.mark.parametrize(("sent", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_keeps_what_is_finished(
+    sent: signal.Signals, expected: int, tiny_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    for value in range(40):
+        Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(tmp_path / "images" / f"{value}.png")
+    out_folder = tmp_path / "out"
+    arguments = ["run", "--model", tiny_folder, "--images", tmp_path / "images", "--out", out_folder, *SET]
+    code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {MAIN}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments), "--set", "max_steps=50", "--batch-size", "1"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    results = out_folder / "results.jsonl"
+    while process.poll() is None and not (results.exists() and results.read_bytes()):
+        time.sleep(0.01)
+    process.send_signal(sent)
+    out, err = process.communicate()
+    assert (process.returncode, out) == (expected, ""), err
+    assert err.splitlines()[-1] == "Stopped. Finished images are kept; run the same command again to resume."
+    assert "Traceback" not in err
+    assert 0 < len(lines(out_folder)) < 40

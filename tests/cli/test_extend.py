@@ -1,0 +1,81 @@
+"""The commands about plugins, and the registration of the metric."""
+
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.command import MAIN, Invoke, python
+
+
+def test_plugins(invoke: Invoke) -> None:
+    code, out, err = invoke("plugins")
+    assert (code, err) == (0, "")
+    names = ("builtin", "invmm-eval", "ddpm", "sscd", "pixel-cosine", "ssim", "diagonal-gaussian", "low-rank-gaussian")
+    assert all(name in out for name in names)
+
+
+def test_plugins_as_json(invoke: Invoke) -> None:
+    code, out, err = invoke("plugins", "--json")
+    assert (code, err) == (0, "")
+    listing = json.loads(out)
+    assert listing.keys() == {"plugins", "broken"}
+    [builtin] = [plugin for plugin in listing["plugins"] if plugin["name"] == "builtin"]
+    assert (builtin["distribution"], builtin["version"]) == ("invmm-eval", version("invmm-eval"))
+    assert {"register_backbones", "register_similarities", "register_noise_families"} <= set(builtin["hooks"])
+    assert builtin["gives"]["similarities"] == ["sscd", "pixel-cosine", "ssim"]
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> list[str]:
+    """The path of a process where a plugin is installed that does not work."""
+    (tmp_path / "faulty.py").write_text("import a_library_that_is_not_there")
+    info = tmp_path / "faulty-1.5.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.4\nName: faulty\nVersion: 1.5\n")
+    (info / "entry_points.txt").write_text("[invmm_eval]\nthe-faulty = faulty\n")
+    return [str(tmp_path), *sys.path]
+
+
+def test_a_broken_plugin_is_told_once_and_the_others_are_listed(broken: list[str]) -> None:
+    code, out, err = python(MAIN, "plugins", path=broken)
+    assert code == 0
+    assert "pixel-cosine" in out
+    assert "faulty" not in out
+    assert err.count("'the-faulty' (faulty 1.5) does not work") == 1
+    assert "a_library_that_is_not_there" in err
+    assert "Traceback" not in err
+
+
+def test_a_broken_plugin_is_in_the_json(broken: list[str]) -> None:
+    code, out, _ = python(MAIN, "plugins", "--json", path=broken)
+    assert code == 0
+    [told] = json.loads(out)["broken"]
+    assert "a_library_that_is_not_there" in told.pop("cause")
+    assert told == {"name": "the-faulty", "distribution": "faulty", "version": "1.5"}
+
+
+def test_the_metric_is_registered_and_removed(tmp_path: Path) -> None:
+    code = """
+        import sys
+        from invmm_eval.cli.app import main
+        for arguments in (["register"], ["register", "--remove"], ["register", "--remove"]):
+            sys.argv[1:] = arguments
+            try:
+                main()
+            except SystemExit as stop:
+                print(stop.code)
+    """
+    home = tmp_path / "a home whose name is so long that a line of a terminal would not hold it at all"
+    status, out, err = python(code, HF_HOME=str(home))
+    assert (status, err) == (0, "")
+    registered, hint, first, removed, second, nothing, third = out.splitlines()
+    assert (first, second, third) == ("0", "0", "0")
+    place = registered.removeprefix('evaluate.load("invmm") now finds ')
+    assert Path(place).is_relative_to(home)
+    assert "HF_EVALUATE_OFFLINE=1" in hint
+    assert removed == f"Removed {place}."
+    assert nothing == "The metric was not registered."
+    assert not [path for path in home.rglob("*") if "invmm" in path.name]

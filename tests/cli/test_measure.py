@@ -1,0 +1,226 @@
+"""The commands that measure: what they print and where, what arrives of their options, and what they keep."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from invmm_eval.audits.auditing import audit
+from invmm_eval.audits.store import Store, read
+from invmm_eval.reports.findings import whole
+from tests.helpers.command import SET, TINY, Invoke, lines
+
+
+def test_captions_lie_beside_the_images(
+    invoke: Invoke, tiny_stable_diffusion_folder: Path, images: Path, tmp_path: Path
+) -> None:
+    for name, text in (("a", "a red cat\n"), ("b", "the blue heart")):
+        (images / f"{name}.txt").write_text(text)
+    command = [*("run", "--model", tiny_stable_diffusion_folder, "--images", images, "--out", tmp_path / "out"), *SET]
+    told = [*command, "--backbone-option", "prompt_mode=caption"]
+    code, out, err = invoke(*told)
+    assert (code, out) == (1, "")
+    assert err.endswith("needs a caption for each image; name them with captions= or --captions.\n")
+    assert not (tmp_path / "out").exists()
+    code, _, err = invoke(*told, "--captions", ".txt")
+    assert code == 0, err
+    rows = read(tmp_path / "out").rows
+    assert [row["caption"] for row in rows] == [row["prompt"] for row in rows] == ["a red cat", "the blue heart"]
+
+
+def test_a_run(
+    invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out_folder = tmp_path / "out"
+    command = ["run", "--model", tiny_folder, "--images", images, "--out", out_folder, *SET]
+    code, out, err = invoke(*command)
+    assert code == 0
+    table = [[cell.strip() for cell in line.split("│")] for line in out.splitlines() if line.startswith("│")]
+    assert sorted(row[1:4] for row in table) == [["a.png", "not replicated", "∞"], ["b.png", "not replicated", "∞"]]
+    assert out.splitlines()[-3:] == [
+        "0 of 2 images were replicated; 0 failed.",
+        whole(0, 2),
+        f"Results are in {out_folder}. To write a report: invmm-eval report {out_folder}",
+    ]
+    assert "compared by pixel-cosine: fair up to 64 pixels a side" in caplog.text
+    assert "Traceback" not in err
+    assert {path.name for path in out_folder.iterdir()} == {
+        *(".lock", "config.json", "images.json", "results.jsonl", "samples", "tensors")
+    }
+    expected = audit(tiny_folder, images, settings=TINY)
+    assert [(row["name"], row["kl"]) for row in lines(out_folder)] == [(found.name, found.kl) for found in expected]
+    assert [len(list((out_folder / part).glob("??/*"))) for part in ("tensors", "samples")] == [2, 2]
+
+    written = {path: path.stat().st_mtime_ns for path in out_folder.glob("*/*/*")}
+    rows = lines(out_folder)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(images / "c.png")
+    code, again, _ = invoke(*command)
+    assert code == 0
+    assert "0 of 3 images were replicated; 0 failed." in again
+    assert lines(out_folder)[:2] == rows
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    assert [row["name"] for row in lines(out_folder)] == ["a.png", "b.png", "c.png"]
+
+
+def test_the_status_of_an_audit(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:
+    out_folder = tmp_path / "out"
+    (images / "c.png").write_bytes(b"no image")
+    invoke("run", "--model", tiny_folder, "--images", images, "--out", out_folder, *SET)
+    code, out, err = invoke("status", out_folder)
+    assert (code, err) == (0, "")
+    told, rate = out.splitlines()
+    assert told == "2 of 3 images are done: 0 replicated, 2 not replicated. 1 failed, 0 waiting."
+    assert re.fullmatch(r"The audit is not running; it ran at [\d,.]+ images an hour\. Run .* to resume\.", rate)
+
+    with Store(out_folder, json.loads((out_folder / "config.json").read_text()), ["a.png", "b.png", "c.png", "d.png"]):
+        _, out, _ = invoke("status", out_folder)
+    told, rate = out.splitlines()
+    assert told.endswith("1 failed, 1 waiting.")
+    assert rate == "The audit is running."
+
+    damaged = next((out_folder / "tensors").glob("*/*"))
+    assert invoke("status", out_folder, "--verify")[0] == 0
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
+    code, out, err = invoke("status", out_folder, "--verify")
+    assert (code, out.splitlines()[-1]) == (1, "Damaged tensor files: 1.")
+    assert f"{damaged} is not what the audit wrote" in err
+
+
+def test_a_long_table_shows_the_most_memorized(
+    invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("invmm_eval.cli.measure.SHOWN", 1)
+    code, out, _ = invoke("run", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", *SET)
+    assert code == 0
+    assert "a.png" in out
+    assert "These are the 1 most memorized of 2 images." in out
+    assert "0 of 2 images were replicated; 0 failed." in out
+
+
+def test_every_option_of_a_run_arrives(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:
+    code, _, err = invoke(
+        *("run", "--model", tiny_folder, "--images", images / "b.png", "--images", images, "--out", tmp_path / "out"),
+        *("--revision", "v1", "--backbone", "ddpm", "--similarity", "ssim", "--noise", "low-rank-gaussian"),
+        *("--noise-option", "rank=2", "--recipe", "demo", "--seed", "3", "--batch-size", "1", "--micro-batch", "1"),
+        *("--device", "cpu", "--dtype", "float32", *SET, "--set", "threshold=0.75"),
+    )
+    assert code == 0
+    assert "pixel-cosine" not in err
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["model"] == f"{tiny_folder}@v1"
+    assert config["similarity"]["name"] == "ssim"
+    assert config["noise"] == {"name": "low-rank-gaussian", "rank": 2}
+    assert config["seed"] == 3
+    recipe = config["recipe"]
+    assert {key: recipe[key] for key in (*TINY, "threshold")} == {**TINY, "threshold": 0.75}
+    assert recipe["name"].startswith("demo with ")
+    names = [row["name"] for row in lines(tmp_path / "out")]
+    assert names == [(images / "b.png").as_posix(), "a.png", "b.png"]
+    expected = audit(
+        tiny_folder,
+        [images / "b.png", *sorted(images.iterdir())],
+        recipe="demo",
+        settings={**TINY, "threshold": 0.75},
+        similarity="ssim",
+        noise="low-rank-gaussian",
+        noise_options={"rank": 2},
+        seed=3,
+        micro_batch=1,
+    )
+    assert [row["kl"] for row in lines(tmp_path / "out")] == [found.kl for found in expected]
+
+
+def test_an_option_of_the_similarity_arrives(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "no-sscd.onnx"
+    weights.write_bytes(b"")
+    code, _, err = invoke(
+        *("run", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", "--similarity", "sscd"),
+        *("--similarity-option", f"weights={weights}", "--similarity-option", "sha256=abc"),
+    )
+    assert code == 1
+    assert f"{weights} has the SHA-256" in err
+
+
+def test_named_weights_of_sscd_are_taken(
+    invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INVMM_SSCD_WEIGHTS", str(tmp_path / "gone.onnx"))
+    code, _, err = invoke("run", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out")
+    assert code == 1
+    assert err.splitlines()[-1].startswith(f"error SSCD's weights {tmp_path / 'gone.onnx'} cannot be read")
+    assert "pixel-cosine" not in err
+
+
+ERRORS: dict[str, tuple[list[str], str]] = {
+    "model": (["--model", "./nowhere[/x]"], r"There is no folder \./nowhere\[/x\]\."),
+    "images": (["--images", "nowhere[red]"], r"The file or folder 'nowhere\[red\]' cannot be opened: .*"),
+    "setting": (["--set", "speed=3"], "'speed=3' is not KEY=VALUE with KEY one of averaging, check_every, .*"),
+    "value": (["--set", "draws=many"], "'many' is no value for the recipe's draws."),
+    "option": (["--noise-option", "rank"], "'rank' is not KEY=VALUE."),
+    "noise": (["--noise", "gauss"], "There is no noise family 'gauss'.*"),
+    "similarity": (["--similarity", "sim"], r"There is no similarity 'sim'.*"),
+    "backbone": (["--backbone", "dpm"], r"There is no backbone 'dpm' \(did you mean 'ddpm'\?\).*"),
+    "recipe": (["--recipe", "own"], "There is no recipe 'own'; take one of paper, dose, demo."),
+    "device": (["--device", "gpu"], "The device 'gpu' cannot be used here.*"),
+    "dtype": (["--dtype", "int8"], "There is no precision 'int8'.*"),
+    "out": (["--out", "file"], r"The folder file cannot be used: .*"),
+}
+
+
+@pytest.mark.parametrize("mistake", ERRORS)
+def test_a_mistake_is_told_in_one_sentence(
+    mistake: str, invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    arguments, told = ERRORS[mistake]
+    given = {"--model": tiny_folder, "--images": images, "--out": "out"}
+    rest = [part for key, value in given.items() if key not in arguments for part in (key, value)]
+    code, out, err = invoke("run", *rest, *arguments)
+    assert (code, out) == (1, "")
+    *_, last = err.splitlines()
+    assert re.fullmatch(f"error {told}", last)
+    assert "Traceback" not in err
+
+
+def test_settings_are_read_before_anything_is_loaded(invoke: Invoke, images: Path, tmp_path: Path) -> None:
+    _, _, err = invoke("run", "--model", "./gone", "--images", images, "--out", tmp_path, "--set", "speed=3")
+    assert "speed=3" in err
+
+
+def test_a_run_where_all_images_fail_is_an_error(invoke: Invoke, tiny_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "[red]images"
+    for name in ("[a].png", "[/].png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"no image")
+    out_folder = tmp_path / "[bold]out"
+    code, out, err = invoke("run", "--model", tiny_folder, "--images", folder, "--out", out_folder, *SET)
+    assert code == 1
+    assert "[a].png" in out
+    assert "[/].png" in out
+    assert out.splitlines()[-2] == "0 of 2 images were replicated; 2 failed."
+    assert out.splitlines()[-1].startswith(f"Results are in {out_folder}.")
+    assert err.splitlines()[-1].startswith("error No image could be measured; the first error: The image '")
+    assert str(folder) in err
+    assert [row["status"] for row in lines(out_folder)] == ["failed", "failed"]
+
+
+def test_a_run_where_one_image_fails_is_none(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:
+    (images / "c.png").write_bytes(b"no image")
+    code, out, _ = invoke("run", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", *SET)
+    assert code == 0
+    assert "0 of 3 images were replicated; 1 failed." in out
+    assert whole(0, 2) in out
+
+
+def test_another_audit_in_the_folder_is_refused(
+    invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path
+) -> None:
+    command = ["run", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", *SET]
+    assert invoke(*command)[0] == 0
+    code, out, err = invoke(*command, "--seed", "1")
+    assert (code, out) == (1, "")
+    assert "holds an audit that differs in seed; name another folder" in err

@@ -1,0 +1,83 @@
+"""The command line in tests: run it in this process or in one of its own, on a tiny audit."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from invmm_eval.cli.app import main
+from invmm_eval.plugins.host import host
+
+TINY = {"max_steps": 2, "check_every": 1, "draws": 2, "sampler_steps": 2, "check_images": 2}
+SET = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
+
+Invoke = Callable[..., tuple[int, str, str]]
+
+
+def uncoloured(text: str) -> str:
+    """Usage and help are coloured on some services even where there is no terminal."""
+    return re.sub(r"\x1b\[[\d;]*m", "", text)
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No colours, no weights of SSCD, and no setting of plugins in the environment."""
+    for variable in ("FORCE_COLOR", "TTY_COMPATIBLE", "INVMM_SSCD_WEIGHTS", "INVMM_EVAL_PLUGINS", "INVMM_EVAL_STRICT"):
+        monkeypatch.delenv(variable, raising=False)
+    host.cache_clear()
+    yield
+    host.cache_clear()
+
+
+@pytest.fixture
+def invoke(plain: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Invoke:  # noqa: ARG001
+    """Runs a command in this process: its exit code, what it printed, and what it printed on stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["invmm-eval", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert isinstance(stop.value.code, int)
+        out, err = capsys.readouterr()
+        return stop.value.code, uncoloured(out), uncoloured(err)
+
+    return run
+
+
+def python(code: str, *arguments: object, path: list[str] | None = None, **environment: str) -> tuple[int, str, str]:
+    """Runs code in a process of its own: its exit code, what it printed, and what it printed on stderr."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path or sys.path), "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, uncoloured(done.stdout), uncoloured(done.stderr)
+
+
+MAIN = "from invmm_eval.cli import main; main()"
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    (tmp_path / "images").mkdir()
+    for name, image in zip(("a.png", "b.png"), pixels, strict=True):
+        Image.fromarray(image).save(tmp_path / "images" / name)
+    return tmp_path / "images"
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    read = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    return sorted(read, key=lambda row: row["index"])
