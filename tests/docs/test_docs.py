@@ -186,5 +186,5 @@ def test_every_hook_is_documented() -> None:
 
     text = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
     hooks = [name for name in vars(hookspecs) if name.startswith("register_")]
-    assert len(hooks) == 3
+    assert hooks
     assert all(f"{name}() -> " in text for name in hooks)

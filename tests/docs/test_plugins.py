@@ -83,7 +83,7 @@ def test_the_plain_network_gives_the_picture_it_knows() -> None:
     assert unknown.status is Status.EXHAUSTED
 
 
-@pytest.mark.parametrize("name", ["import check_backbone, check_noise_family", "def test_it_keeps_the_promises"])
+@pytest.mark.parametrize("name", ["import check_backbone, check_noise_family", "def test_conformance"])
 def test_the_other_examples_run(name: str) -> None:
     shown = module(name)
-    getattr(shown, "test_it_keeps_the_promises", lambda: None)()
+    getattr(shown, "test_conformance", lambda: None)()
