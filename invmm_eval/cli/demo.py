@@ -13,6 +13,7 @@ from invmm_eval.audits.auditing import load_backbone, make_plan
 from invmm_eval.audits.images import Source
 from invmm_eval.cli.console import err, out
 from invmm_eval.cli.progress import Bar
+from invmm_eval.recipe import DEMO
 from invmm_eval.reference import COPIES, MICRO_BATCH, MODEL, THRESHOLD, Picture, choose, pictures
 from invmm_eval.reports.terminal import results_table
 from invmm_eval.search.result import Result, Status
@@ -20,7 +21,14 @@ from invmm_eval.statistics.ranking import auc
 
 
 def run_demo(
-    folder: Path, *, recipe: str, settings: Mapping[str, Any], seed: int, batch_size: int, device: str | None
+    folder: Path,
+    *,
+    recipe: str,
+    settings: Mapping[str, Any],
+    seed: int,
+    batch_size: int,
+    device: str | None,
+    quick: bool = False,
 ) -> None:
     """Audit pictures of each number of copies, and held-out ones. Print a table and the AUC, and draw the samples.
 
@@ -31,17 +39,19 @@ def run_demo(
         seed: Seed of the audit.
         batch_size: Number of images searched together.
         device: None takes CUDA if available, else the CPU.
+        quick: Whether to take one picture of each kind, and at most two checks of the recipe ``demo``.
 
     Raises:
         InvMMError: The folder cannot be used, or a setting does not exist.
     """
-    chosen = choose(pictures())
+    chosen = choose(pictures(), each=1, held_out=1) if quick else choose(pictures())
+    budget = {"max_steps": 2 * DEMO.check_every} if quick and recipe == DEMO.name else {}
     plan = make_plan(
         load_backbone(MODEL, device=device),
         MODEL,
         similarity="pixel-cosine",
         recipe=recipe,
-        settings={"threshold": THRESHOLD, **settings},
+        settings={"threshold": THRESHOLD, **budget, **settings},
         seed=seed,
     )
     err.print(

@@ -191,10 +191,13 @@ def status(
 @with_flags({"recipe", "settings", "seed", "device", "batch_size"}, recipe="demo")
 def demo(
     out_folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder.")] = Path("demo"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Audit 6 pictures instead of 21, with at most 50 steps.")
+    ] = False,
     **options: Any,
 ) -> None:
     """Audit the reference model, for which it is known which images were repeated in training."""
     from invmm_eval.cli.demo import run_demo
 
     hide_library_bars()
-    run_demo(out_folder, **read_options(options))
+    run_demo(out_folder, quick=quick, **read_options(options))
