@@ -8,15 +8,67 @@ from typing import Annotated, Any
 
 import typer
 from rich.text import Text
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_group
 
 from invmm_eval.cli import extend, measure, page, publish
 from invmm_eval.cli.console import err
 from invmm_eval.errors import InvMMError
+from invmm_eval.plugins.hooks import CommandEntry
+from invmm_eval.plugins.host import host
+
+
+class PluginCommand(TyperCommand):
+    """A command of a plugin in the list of commands. Its module is imported when it runs.
+
+    Args:
+        name: Name of the command.
+        entry: What the plugin registered.
+    """
+
+    def __init__(self, name: str, entry: CommandEntry) -> None:
+        super().__init__(name, help=entry.help, rich_help_panel="Commands of plugins")
+        self._entry = entry
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Read the arguments of the command itself.
+
+        Raises:
+            InvMMError: It cannot be imported.
+        """
+        try:
+            command = self._entry.load()
+        except (ImportError, AttributeError) as error:
+            raise InvMMError(
+                f"The command {info_name!r} of a plugin cannot be loaded ({type(error).__name__}: {error}); reinstall "
+                "or update the plugin."
+            ) from error
+        group = typer.Typer()
+        if isinstance(command, typer.Typer):
+            group.add_typer(command, name=self.name)
+        else:
+            group.command(self.name)(command)
+        return get_group(group).commands[str(self.name)].make_context(info_name, args, parent, **extra)
 
 
 class Commands(TyperGroup):
     """Runs a command. An expected error is one sentence and exit code 1, an interruption is exit code 128 + signal."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """List the built-in commands, then those of plugins."""
+        names = super().list_commands(ctx)
+        try:
+            return [*names, *sorted(host().commands)]
+        except InvMMError as error:
+            err.print("[yellow]warning[/]", Text(f"Commands of plugins are not listed: {error}"), soft_wrap=True)
+            return names
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Find a built-in command, or else one of a plugin."""
+        builtin = super().get_command(ctx, cmd_name)
+        if builtin or cmd_name not in host().commands:
+            return builtin
+        return PluginCommand(cmd_name, host().commands[cmd_name])
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the options before the command. ``--debug`` may also follow the command."""

@@ -15,22 +15,22 @@ from PIL import Image
 
 from tests.helpers.command import MAIN, SET, Invoke, lines, python
 
-HEAVY = ("torch", "diffusers", "datasets", "evaluate")
+HEAVY = ("torch", "diffusers", "datasets", "evaluate", "greeting")
+IMPORTS = f"""
+import sys
+from invmm_eval.cli import main
+try:
+    main()
+finally:
+    print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
+"""
 
 
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["run", "--help"], ["--version"], ["plugins"], ["plugins", "--json"]]
 )
 def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
-    script = f"""
-        import sys
-        from invmm_eval.cli.app import main
-        try:
-            main()
-        finally:
-            print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
-    """
-    code, out, err = python(script, *arguments)
+    code, out, err = python(IMPORTS, *arguments)
     assert (code, err) == (0, "[]\n")
     assert out
 
@@ -68,6 +68,101 @@ def test_an_error_may_be_traced(broken: list[str]) -> None:
     assert (code, out) == (1, "")
     assert "Traceback (most recent call last)" in err
     assert err.splitlines()[-1].startswith("invmm_eval.errors.InvMMError: The plugin 'the-faulty'")
+
+
+PLUGIN = """
+from invmm_eval.plugin import CommandEntry, hookimpl
+
+@hookimpl
+def register_commands():
+    return {
+        "greet": CommandEntry("greeting:greet", "Greet somebody."),
+        "tools": CommandEntry("greeting:tools", "Several tools."),
+        "gone": CommandEntry("nowhere:gone", "A command whose module is missing."),
+    }
+"""
+COMMANDS = """
+import typer
+from invmm_eval.plugin import InvMMError
+
+def greet(name: str, loudly: bool = False) -> None:
+    if name == "nobody":
+        raise InvMMError("There is nobody to greet.")
+    typer.echo(f"Hello, {name}{'!' if loudly else '.'}")
+
+tools = typer.Typer()
+
+@tools.command()
+def one(number: int) -> None:
+    typer.echo(f"one {number}")
+
+@tools.command()
+def two() -> None:
+    typer.echo("two")
+"""
+
+
+@pytest.fixture
+def greeting(tmp_path: Path) -> list[str]:
+    """The path of a process in which a plugin with commands is installed."""
+    (tmp_path / "greeting_plugin.py").write_text(PLUGIN)
+    (tmp_path / "greeting.py").write_text(COMMANDS)
+    info = tmp_path / "greeting-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.4\nName: greeting\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[invmm_eval]\ngreeting = greeting_plugin\n")
+    return [str(tmp_path), *sys.path]
+
+
+def test_commands_of_plugins_are_listed_with_their_help_and_not_imported(greeting: list[str]) -> None:
+    code, out, err = python(IMPORTS, "--help", path=greeting)
+    assert (code, err) == (0, "[]\n")
+    assert re.search(r"greet +Greet somebody\.", out)
+    assert re.search(r"gone +A command whose module is missing\.", out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected", "printed", "error"),
+    [
+        (["greet", "Ann", "--loudly"], 0, "Hello, Ann!\n", ""),
+        (["tools", "one", "3"], 0, "one 3\n", ""),
+        (["tools", "two"], 0, "two\n", ""),
+        (["greet", "nobody"], 1, "", "error There is nobody to greet.\n"),
+        (
+            ["gone"],
+            1,
+            "",
+            "error The command 'gone' of a plugin cannot be loaded (ModuleNotFoundError: No module named 'nowhere'); "
+            "reinstall or update the plugin.\n",
+        ),
+    ],
+)
+def test_commands_of_plugins_run(
+    arguments: list[str], expected: int, printed: str, error: str, greeting: list[str]
+) -> None:
+    assert python(MAIN, *arguments, path=greeting) == (expected, printed, error)
+
+
+def test_the_help_of_a_plugin_command_is_its_own(greeting: list[str]) -> None:
+    code, out, _ = python(MAIN, "greet", "--help", path=greeting)
+    assert code == 0
+    assert "Usage: invmm-eval greet [OPTIONS]" in out
+    assert "--loudly" in out
+    code, out, _ = python(MAIN, "tools", "--help", path=greeting)
+    assert code == 0
+    assert "Usage: invmm-eval tools [OPTIONS] COMMAND" in out
+    assert "completion" not in out
+
+
+def test_a_broken_plugin_does_not_break_other_commands(broken: list[str]) -> None:
+    code, out, err = python(MAIN, "--help", path=broken, INVMM_EVAL_STRICT="1")
+    assert code == 0
+    assert " status " in out
+    assert err.startswith("warning Commands of plugins are not listed: The plugin 'the-faulty'")
+    assert python(MAIN, "report", "nowhere", path=broken, INVMM_EVAL_STRICT="1")[2].startswith("error nowhere holds no")
+    code, _, err = python(MAIN, "walk", path=broken)
+    assert code == 2
+    assert "No such command 'walk'" in err
 
 
 @pytest.mark.parametrize(
