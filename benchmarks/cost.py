@@ -1,27 +1,25 @@
-"""What an audit of the published models costs, by calculation: floating-point operations and memory an image.
+"""The cost of an audit of the published models, by calculation: floating-point operations and memory per image.
 
     python benchmarks/cost.py                 # at 100 TFLOP/s sustained
     python benchmarks/cost.py --tflops 30
 
 The networks are built from their published configurations without memory for their weights (PyTorch's meta device),
-and PyTorch's own counter adds up the operations of one pass forward and one backward to the inputs. Times the passes
-that the published recipe asks for, that is the worst case: an image that is never replicated.
+and PyTorch's own counter adds up the operations of one forward pass and one backward pass to the inputs. They are
+multiplied by the passes of the published recipe in the worst case: an image that is never replicated.
 
-Nothing is measured; decoding, text encoders and the similarity are left aside. What is kept for the pass backward is
-an upper bound: it holds attention's matrices, which fused kernels on CUDA do not keep.
+Nothing is measured; decoding, text encoders and the similarity are left out. The memory kept for the backward pass is
+an upper bound: it includes attention's matrices, which fused kernels on CUDA do not keep.
 """
 
-import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from diffusers import SD3Transformer2DModel, UNet2DConditionModel, UNet2DModel
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.common.script import parser, show, write
 from invmm_eval.recipe import DDPM, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe
 
 GIB = 2**30
@@ -29,33 +27,22 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Family:
-    """A published model: its network, what the network is given for one draw, and its recipe."""
+    """A published model: its network, the shapes of the network's inputs for one draw, and its recipe."""
 
     name: str
     network: Callable[[], nn.Module]
-    inputs: Callable[[], dict[str, Tensor]]
+    inputs: Mapping[str, tuple[int, ...]]
     recipe: Recipe
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One draw through a network.
-
-    Attributes:
-        parameters: Of the network.
-        forward: Operations of the pass forward.
-        backward: Operations of the pass backward to the inputs.
-        kept: Bytes kept for the pass backward, in float32.
-    """
+    """One draw through a network."""
 
     parameters: int
-    forward: int
-    backward: int
-    kept: int
-
-
-def one_time() -> Tensor:
-    return torch.zeros(1, dtype=torch.long)
+    forward: int  # operations of the forward pass
+    backward: int  # operations of the backward pass to the inputs
+    kept: int  # bytes kept for the backward pass, in float32
 
 
 FAMILIES = (
@@ -69,7 +56,7 @@ FAMILIES = (
             attention_head_dim=None,
             downsample_padding=0,
         ),
-        lambda: {"sample": torch.randn(1, 3, 32, 32), "timestep": one_time()},
+        {"sample": (3, 32, 32)},
         DDPM,
     ),
     Family(
@@ -81,17 +68,13 @@ FAMILIES = (
             up_block_types=("AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
             attention_head_dim=32,
         ),
-        lambda: {"sample": torch.randn(1, 3, 64, 64), "timestep": one_time()},
+        {"sample": (3, 64, 64)},
         LDM,
     ),
     Family(
         "CompVis/stable-diffusion-v1-4, 512x512",
         lambda: UNet2DConditionModel(sample_size=64, cross_attention_dim=768),
-        lambda: {
-            "sample": torch.randn(1, 4, 64, 64),
-            "timestep": one_time(),
-            "encoder_hidden_states": torch.randn(1, 77, 768),
-        },
+        {"sample": (4, 64, 64), "encoder_hidden_states": (77, 768)},
         STABLE_DIFFUSION,
     ),
     Family(
@@ -99,11 +82,7 @@ FAMILIES = (
         lambda: UNet2DConditionModel(
             sample_size=96, cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), use_linear_projection=True
         ),
-        lambda: {
-            "sample": torch.randn(1, 4, 96, 96),
-            "timestep": one_time(),
-            "encoder_hidden_states": torch.randn(1, 77, 1024),
-        },
+        {"sample": (4, 96, 96), "encoder_hidden_states": (77, 1024)},
         STABLE_DIFFUSION,
     ),
     Family(
@@ -118,11 +97,10 @@ FAMILIES = (
             dual_attention_layers=tuple(range(13)),
             qk_norm="rms_norm",
         ),
-        lambda: {
-            "hidden_states": torch.randn(1, 16, 128, 128),
-            "timestep": one_time(),
-            "encoder_hidden_states": torch.randn(1, 77 + 256, 4096),
-            "pooled_projections": torch.randn(1, 2048),
+        {
+            "hidden_states": (16, 128, 128),
+            "encoder_hidden_states": (77 + 256, 4096),
+            "pooled_projections": (2048,),
         },
         STABLE_DIFFUSION_3,
     ),
@@ -130,11 +108,11 @@ FAMILIES = (
 
 
 def one_pass(family: Family) -> Pass:
-    """Count one draw; gradients go to every input that is not a time."""
+    """Count one draw; gradients go to every input except the time."""
     with torch.device("meta"):
         network = family.network().requires_grad_(False).eval()
-        inputs = family.inputs()
-    searched = [tensor.requires_grad_() for tensor in inputs.values() if tensor.is_floating_point()]
+        searched = {name: torch.randn(1, *shape, requires_grad=True) for name, shape in family.inputs.items()}
+        time = torch.zeros(1, dtype=torch.long)
     weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
     kept: dict[int, Tensor] = {}
 
@@ -146,9 +124,9 @@ def one_pass(family: Family) -> Pass:
 
     forward, backward = FlopCounterMode(display=False), FlopCounterMode(display=False)
     with forward, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = network(**inputs).sample
+        output = network(**searched, timestep=time).sample
     with backward:
-        torch.autograd.grad(output.sum(), searched)
+        torch.autograd.grad(output.sum(), list(searched.values()))
     return Pass(
         sum(parameter.numel() for parameter in network.parameters()),
         forward.get_total_flops(),
@@ -163,10 +141,10 @@ def check_passes(recipe: Recipe) -> int:
 
 
 def operations(cost: Pass, recipe: Recipe) -> dict[str, float]:
-    """Operations of an image that is never replicated: of its steps, and of its checks by three ways of making them.
+    """Operations of an image that is never replicated: of its steps, and of its checks made in two ways.
 
-    ``complete`` makes all samples at every check; ``first`` is the least that settles a check, one sample at every
-    scale, with the last check complete, as here where no sample is ever like the image.
+    ``complete`` makes all samples at every check. ``first`` makes one sample at every scale, which decides a check
+    whose samples are all unlike the image, and all samples at the last check.
     """
     checks = recipe.max_steps // recipe.check_every
     a_sample = check_passes(recipe) * cost.forward
@@ -177,37 +155,35 @@ def operations(cost: Pass, recipe: Recipe) -> dict[str, float]:
     }
 
 
+COLUMNS = (
+    *("model", "parameters, million", "weights in 16 bits, GiB", "kept a draw in 16 bits, at most, GiB"),
+    *("forward, TFLOP", "backward, TFLOP", "steps, min", "complete checks, min", "checks here, min"),
+)
+
+
+def row(family: Family, tflops: float) -> list[str]:
+    """The table's row of a model."""
+    cost = one_pass(family)
+    minutes = [value / tflops / 1e12 / 60 for value in operations(cost, family.recipe).values()]
+    return [
+        family.name,
+        f"{cost.parameters / 1e6:.1f}",
+        f"{2 * cost.parameters / GIB:.2f}",
+        f"{cost.kept / 2 / GIB:.2f}",
+        f"{cost.forward / 1e12:.3g}",
+        f"{cost.backward / 1e12:.3g}",
+        *(f"{value:.2g}" if value < 1 else f"{value:.0f}" for value in minutes),
+    ]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--tflops", type=float, default=100, help="operations a second that the device sustains, x 1e12"
-    )
-    options = parser.parse_args()
-    table = Table(
-        "model",
-        "parameters, million",
-        "weights in 16 bits, GiB",
-        "kept a draw in 16 bits, at most, GiB",
-        "forward, TFLOP",
-        "backward, TFLOP",
-        "steps, min",
-        "complete checks, min",
-        "checks here, min",
-        title=f"An image that is never replicated, at {options.tflops:g} TFLOP/s, calculated",
-    )
-    for family in FAMILIES:
-        cost = one_pass(family)
-        minutes = [value / options.tflops / 1e12 / 60 for value in operations(cost, family.recipe).values()]
-        table.add_row(
-            family.name,
-            f"{cost.parameters / 1e6:.1f}",
-            f"{2 * cost.parameters / GIB:.2f}",
-            f"{cost.kept / 2 / GIB:.2f}",
-            f"{cost.forward / 1e12:.3g}",
-            f"{cost.backward / 1e12:.3g}",
-            *(f"{value:.2g}" if value < 1 else f"{value:.0f}" for value in minutes),
-        )
-    Console(width=140).print(table)
+    arguments = parser(__doc__)
+    arguments.add_argument("--tflops", type=float, default=100, help="sustained operations per second, x 1e12")
+    options = arguments.parse_args()
+    rows = [row(family, options.tflops) for family in FAMILIES]
+    title = f"An image that is never replicated, at {options.tflops:g} TFLOP/s, calculated"
+    show(COLUMNS, rows, title=title, width=140)
+    write(options.json, {"columns": COLUMNS, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,20 +1,18 @@
-"""Every family of models through the one engine, each on a small model that is trained here on real, captioned images.
+"""Every family of models, each by a small model that is trained here on real, captioned images.
 
-OpenMoji pictures at 16x16, their names as captions: some are repeated 64 times in the training set, some are there
-once, others are held out. Unconditional latent diffusion behind a vector-quantised autoencoder, Stable Diffusion
+OpenMoji pictures at 16x16, their names as captions: some are repeated 64 times in the training set, some occur once,
+others are held out. Unconditional latent diffusion behind a vector-quantised autoencoder, Stable Diffusion
 predicting noise and velocity, and rectified flows like Stable Diffusion 3 and Flux are audited for repeated and for
 held-out pictures, with the prompt searched, with the caption and with the empty prompt; and the pixel model that ships
 with the package, at 32x32.
 
-    python benchmarks/families.py                    # trains what is not there yet, then audits
+    python benchmarks/families.py                    # trains missing models, then audits
     python benchmarks/families.py --only sd-noise sd3 --json families.json
 
 Needs the extra ``reference``, and ``invmm-sd3`` and ``invmm-flux`` of ``plugins/``. Models are kept in
 ``runs/families``.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,13 +35,9 @@ from diffusers import (
     UNet2DModel,
     VQModel,
 )
-from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.pipelines.deprecated import LDMPipeline
-from diffusers.training_utils import EMAModel
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, mse_loss
@@ -57,16 +51,20 @@ from transformers import (
     T5Tokenizer,
 )
 
-from invmm_eval.audits.auditing import load_backbone, make_plan
-from invmm_eval.audits.images import Source, prepare
-from invmm_eval.cli.progress import Bar
+from benchmarks.common.data import openmoji, to_tensor
+from benchmarks.common.procedure import Setup
+from benchmarks.common.script import parser, show, write
+from benchmarks.common.training import fit
+from invmm_eval.audits.auditing import load_backbone
+from invmm_eval.audits.images import prepare
 from invmm_eval.models.autoencoder import Autoencoder
 from invmm_eval.models.schedule import broadcast
-from invmm_eval.recipe import Recipe
+from invmm_eval.recipe import DEMO, Recipe
 from invmm_eval.reference import COPIES as REPEATS
-from invmm_eval.reference import MODEL, THRESHOLD, choose
+from invmm_eval.reference import MICRO_BATCH, MODEL, THRESHOLD, choose
 from invmm_eval.reference import pictures as reference_pictures
 from invmm_eval.search.result import Result, Status
+from invmm_eval.search.target import Target
 from invmm_eval.statistics.ranking import auc
 from invmm_eval.testing.tiny import tiny_clip_tokenizer, tiny_t5_tokenizer
 
@@ -108,9 +106,7 @@ class Data:
 
 def data(seed: int = 0) -> Data:
     """The reference model's pictures, of which it repeated and held out the same."""
-    from benchmarks.train_reference import pictures, to_tensor
-
-    chosen = [Picture(picture.name, avg_pool2d(to_tensor(picture.pixels[None]), 2)[0]) for picture in pictures()]
+    chosen = [Picture(picture.name, avg_pool2d(to_tensor(picture.pixels[None]), 2)[0]) for picture in openmoji()]
     shuffled = [chosen[index] for index in np.random.default_rng(seed).permutation(len(chosen))]
     ends = np.cumsum([REPEATED, SINGLE, HELD_OUT])
     return Data(shuffled[: ends[0]], shuffled[ends[0] : ends[1]], shuffled[ends[1] : ends[2]], shuffled[ends[2] :])
@@ -121,31 +117,9 @@ def pixels(chosen: Sequence[Picture]) -> Tensor:
 
 
 def augmented(images: Tensor) -> Tensor:
-    """Turned, mirrored and with colours exchanged: an autoencoder is to draw anything, not these pictures alone."""
+    """Rotated, mirrored and with colours exchanged, so that an autoencoder learns more than these pictures."""
     images = images[:, torch.randperm(3)].rot90(int(torch.randint(4, ())), (2, 3))
     return images.flip(3) if torch.rand(()) < 0.5 else images
-
-
-def fit(
-    parameters: Sequence[nn.Parameter], loss: Callable[[], Tensor], *, steps: int, rate: float, name: str
-) -> EMAModel:
-    """Minimise ``loss()`` over its own random draws; gives the averaged weights."""
-    average = EMAModel(parameters, decay=0.999, use_ema_warmup=True, power=0.75)
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-4)
-    schedule = get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=100, num_training_steps=steps)
-    mean, started = 0.0, time.monotonic()
-    for step in range(1, steps + 1):
-        value = loss()
-        optimizer.zero_grad()
-        torch.autograd.backward(value)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        average.step(parameters)
-        mean += (value.item() - mean) / min(step, 100)
-        if step % 500 == 0 or step == steps:
-            print(f"{name}: step {step} of {steps}, loss {mean:.4f}, {time.monotonic() - started:.0f} s", flush=True)
-    return average
 
 
 CODER: dict[str, Any] = {
@@ -340,27 +314,28 @@ Encode = Callable[[list[str]], tuple[Tensor, ...]]
 
 
 def encoded(encode: Encode, prompts: list[str]) -> tuple[Tensor, ...]:
-    """What ``encode`` gives for each prompt, asked for each different one once."""
+    """The encoding of each prompt, made once for each different one."""
     different = sorted(set(prompts))
     index = torch.tensor([different.index(prompt) for prompt in prompts])
     return tuple(part[index] for part in encode(different))
 
 
-def told_nothing(pipeline: Any, x_t: Tensor, t: Tensor, prompts: list[str]) -> Tensor:  # noqa: ARG001
+def unconditional_output(pipeline: Any, x_t: Tensor, t: Tensor, prompts: list[str]) -> Tensor:  # noqa: ARG001
     output: Tensor = pipeline.unet(x_t, t).sample
     return output
 
 
-def told_by_clip(pipeline: Any, x_t: Tensor, t: Tensor, prompts: list[str]) -> Tensor:
+def clip_output(pipeline: Any, x_t: Tensor, t: Tensor, prompts: list[str]) -> Tensor:
     (hidden,) = encoded(lambda texts: pipeline.encode_prompt(texts, pipeline.device, 1, False)[:1], prompts)
     output: Tensor = pipeline.unet(x_t, t, encoder_hidden_states=hidden).sample
     return output
 
 
-def told_as_sd3(pipeline: Any, x_t: Tensor, t: Tensor, prompts: list[str]) -> Tensor:
+def sd3_output(pipeline: Any, x_t: Tensor, t: Tensor, prompts: list[str]) -> Tensor:
     def encode(texts: list[str]) -> tuple[Tensor, ...]:
-        told = {"do_classifier_free_guidance": False, "max_sequence_length": TOKENS}
-        hidden, _, pooled, _ = pipeline.encode_prompt(texts, None, None, **told)
+        hidden, _, pooled, _ = pipeline.encode_prompt(
+            texts, None, None, do_classifier_free_guidance=False, max_sequence_length=TOKENS
+        )
         return hidden, pooled
 
     hidden, pooled = encoded(encode, prompts)
@@ -368,7 +343,7 @@ def told_as_sd3(pipeline: Any, x_t: Tensor, t: Tensor, prompts: list[str]) -> Te
     return output
 
 
-def told_as_flux(pipeline: Any, x_t: Tensor, t: Tensor, prompts: list[str]) -> Tensor:
+def flux_output(pipeline: Any, x_t: Tensor, t: Tensor, prompts: list[str]) -> Tensor:
     hidden, pooled = encoded(lambda texts: pipeline.encode_prompt(texts, None, max_sequence_length=TOKENS)[:2], prompts)
     n, channels, height, width = x_t.shape
     packed = pipeline._pack_latents(x_t, n, channels, height, width)
@@ -395,11 +370,11 @@ class Family:
 
 
 FAMILIES = {
-    "latent": Family("vq", latent, told_nothing, LATENT, modes=("",)),
-    "sd-noise": Family("kl", partial(stable_diffusion, "epsilon"), told_by_clip),
-    "sd-velocity": Family("kl", partial(stable_diffusion, "v_prediction"), told_by_clip),
-    "sd3": Family("kl", sd3, told_as_sd3, options={"max_sequence_length": TOKENS}),
-    "flux": Family("kl", flux, told_as_flux, LATENT, options={"max_sequence_length": TOKENS}),
+    "latent": Family("vq", latent, unconditional_output, LATENT, modes=("",)),
+    "sd-noise": Family("kl", partial(stable_diffusion, "epsilon"), clip_output),
+    "sd-velocity": Family("kl", partial(stable_diffusion, "v_prediction"), clip_output),
+    "sd3": Family("kl", sd3, sd3_output, options={"max_sequence_length": TOKENS}),
+    "flux": Family("kl", flux, flux_output, LATENT, options={"max_sequence_length": TOKENS}),
 }
 
 
@@ -437,7 +412,7 @@ def train(name: str, vae: Any, known: Data, steps: int) -> Any:
 
 
 def trained(name: str, known: Data, steps: int) -> Path:
-    """The folder of the family's model, trained if it is not there yet."""
+    """The folder of the family's model, trained if it does not exist."""
     folder = CACHE / name
     if not (folder / "model_index.json").exists():
         kind = FAMILIES[name].autoencoder
@@ -450,25 +425,21 @@ def trained(name: str, known: Data, steps: int) -> Path:
 
 
 def audit(
-    model: Path, sources: Sequence[Source], options: Mapping[str, Any], settings: Mapping[str, Any]
+    model: Path, targets: Sequence[Target], options: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> list[Result]:
     """The short recipe of the demo on one model."""
-    plan = make_plan(
-        load_backbone(model, options=options), model, similarity="pixel-cosine", recipe="demo", settings=settings
-    )
-    with Bar(len(sources), Console(stderr=True)) as bar:
-        measured = plan.run(sources, batch_size=8, micro_batch=64, on_step=bar.on_step)
-        return sorted(bar.over(measured), key=lambda result: result.index)
+    setup = Setup(load_backbone(model, options=options), DEMO.changed(**settings))
+    return setup.measure(targets, title=model.name, batch_size=8, micro_batch=MICRO_BATCH)
 
 
-def captioned(chosen: Sequence[Picture]) -> list[Source]:
+def captioned(chosen: Sequence[Picture]) -> list[Target]:
     """Pictures at the size of the latent models, with their names as captions."""
     images = ((pixels(chosen) / 2 + 0.5) * 255).round().to(torch.uint8)
-    return [Source(p.name, image, p.name) for p, image in zip(chosen, images, strict=True)]
+    return [Target(image, p.name, p.name) for p, image in zip(chosen, images, strict=True)]
 
 
 def row(name: str, mode: str, repeated: Sequence[Result], held_out: Sequence[Result], seconds: float) -> dict[str, Any]:
-    """What one audit says of both kinds of pictures."""
+    """The results of one audit on both kinds of pictures."""
     return {
         "family": name,
         "prompt": mode,
@@ -489,7 +460,7 @@ def strip(target: Tensor, result: Result) -> NDArray[np.uint8]:
 
 
 def figure(shown: Mapping[str, Sequence[tuple[str, NDArray[np.uint8]]]]) -> Figure:
-    """For each family its strips, with what they are."""
+    """The strips of each family, with titles."""
     columns = max(map(len, shown.values()))
     drawn = Figure(figsize=(3.1 * columns, 0.85 * len(shown)), layout="constrained")
     for axes, (name, strips) in zip(drawn.subplots(len(shown), columns, squeeze=False), shown.items(), strict=True):
@@ -501,8 +472,8 @@ def figure(shown: Mapping[str, Sequence[tuple[str, NDArray[np.uint8]]]]) -> Figu
     return drawn
 
 
-def said(group: Sequence[Mapping[str, Any]]) -> str:
-    """How many of a group were replicated, and at what values."""
+def summary(group: Sequence[Mapping[str, Any]]) -> str:
+    """The number of a group that was replicated, and the range of values."""
     values = sorted(one["invmm"] for one in group if one["status"] == Status.REPLICATED)
     spread = f", InvMM {values[0]:.3f} to {values[-1]:.3f}" if values else ""
     return f"{len(values)} of {len(group)}{spread}"
@@ -512,66 +483,68 @@ def verdict(result: Result) -> str:
     return f"InvMM {result.invmm:.3f}" if result.status is Status.REPLICATED else "not replicated"
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    shown = Table("family", "prompt", "repeated", "held out", "AUC", "seconds")
-    for one in rows:
-        shown.add_row(
-            one["family"],
-            one["prompt"] or "-",
-            said(one["repeated"]),
-            said(one["held_out"]),
-            f"{one['auc']:.2f}",
-            f"{one['seconds']:.0f}",
-        )
-    return shown
+COLUMNS = ("family", "prompt", "repeated", "held out", "AUC", "seconds")
+
+
+def cells(one: Mapping[str, Any]) -> tuple[str, ...]:
+    """The table's row of one audit."""
+    groups = summary(one["repeated"]), summary(one["held_out"])
+    return (one["family"], one["prompt"] or "-", *groups, f"{one['auc']:.2f}", f"{one['seconds']:.0f}")
+
+
+def pixel_targets(count: int) -> list[Target]:
+    """The reference model's most repeated pictures, and as many held-out ones."""
+    chosen = choose(reference_pictures(), each=count, held_out=count)
+    repeated, held_out = ([p for p in chosen if p.copies == copies] for copies in (REPEATS[0], 0))
+    count = min(len(repeated), len(held_out))
+    return [Target(prepare(p.image, (3, 32, 32)), p.name) for p in (*repeated[:count], *held_out[:count])]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=["pixel", *FAMILIES], default=["pixel", *FAMILIES])
-    parser.add_argument("--steps", type=int, default=2500, help="training steps of each model; about an hour in all")
-    parser.add_argument("--audited", type=int, default=4, help="pictures of each kind")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--picture", type=Path)
-    options = parser.parse_args(arguments)
+    known = parser(__doc__)
+    known.add_argument("--only", nargs="+", choices=["pixel", *FAMILIES], default=["pixel", *FAMILIES])
+    known.add_argument("--steps", type=int, default=2500, help="training steps of each model; about an hour in all")
+    known.add_argument("--audited", type=int, default=4, help="pictures of each kind")
+    known.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    known.add_argument("--picture", type=Path)
+    options = known.parse_args(arguments)
     torch.set_num_threads(1)
-    known = data()
+    images = data()
+    changes = Recipe.parse(options.set)
     rows: list[dict[str, Any]] = []
     shown: dict[str, list[tuple[str, NDArray[np.uint8]]]] = {}
 
-    def measure(name: str, mode: str, model: Path, sources: Sequence[Source], told: Mapping[str, Any]) -> None:
-        settings = {
-            **(FAMILIES[name].settings if name in FAMILIES else {"threshold": THRESHOLD}),
-            **Recipe.parse(options.set),
-        }
+    def measure(
+        name: str,
+        mode: str,
+        model: Path,
+        targets: Sequence[Target],
+        backbone_options: Mapping[str, Any],
+        settings: Mapping[str, Any],
+    ) -> None:
         started = time.perf_counter()
-        results = audit(model, sources, told, settings)
-        half = len(sources) // 2
+        results = audit(model, targets, backbone_options, {**settings, **changes})
+        half = len(targets) // 2
         rows.append(row(name, mode, results[:half], results[half:], time.perf_counter() - started))
-        Console().print(table(rows[-1:]))
+        show(COLUMNS, [cells(rows[-1])])
+        write(options.json, rows)
         if mode in ("", "soft"):
-            shape = load_backbone(model, options=told).image_shape
             shown[name] = [
-                (f"{kind}: {verdict(results[i])}", strip(prepare(sources[i].value, shape), results[i]))
+                (f"{kind}: {verdict(results[i])}", strip(targets[i].image, results[i]))
                 for kind, first in (("repeated", 0), ("held out", half))
                 for i in range(first, first + min(2, half))
             ]
 
     if "pixel" in options.only:
-        chosen = choose(reference_pictures(), each=options.audited, held_out=options.audited)
-        ends = [p for p in chosen if p.copies == REPEATS[0]], [p for p in chosen if p.copies == 0]
-        count = min(map(len, ends))
-        measure("pixel", "", MODEL, [Source(p.name, p.image) for group in ends for p in group[:count]], {})
-    for name in [name for name in FAMILIES if name in options.only]:
-        model = trained(name, known, options.steps)
-        sources = captioned([*known.repeated[: options.audited], *known.held_out[: options.audited]])
-        for mode in FAMILIES[name].modes:
-            told = {**FAMILIES[name].options, **({"prompt_mode": mode} if mode else {})}
-            measure(name, mode, model, sources, told)
-            if options.json:
-                options.json.write_text(json.dumps(rows, indent=1) + "\n")
-    Console().print(table(rows))
+        measure("pixel", "", MODEL, pixel_targets(options.audited), {}, {"threshold": THRESHOLD})
+    for name, family in FAMILIES.items():
+        if name in options.only:
+            model = trained(name, images, options.steps)
+            targets = captioned([*images.repeated[: options.audited], *images.held_out[: options.audited]])
+            for mode in family.modes:
+                prompt = {"prompt_mode": mode} if mode else {}
+                measure(name, mode, model, targets, {**family.options, **prompt}, family.settings)
+    show(COLUMNS, map(cells, rows))
     if options.picture:
         figure(shown).savefig(options.picture, dpi=110)
 

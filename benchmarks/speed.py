@@ -1,29 +1,27 @@
-"""How fast the measure is: against its own network, against the plain procedure, and as more is asked of it.
+"""How fast the measure is: against its own network, against the plain protocol, and with its options.
 
     python benchmarks/speed.py --quick --json speed.json     # few pairs of short runs
     python benchmarks/speed.py --only plain options
 
-Questions about the pixel model that ships with the package, and about a small guided Stable Diffusion whose prompt is
-searched. Whatever is told "over" another is the median of ratios, each of two timings one right after the other:
+On the pixel model that ships with the package, and on a small guided Stable Diffusion whose prompt is searched. A value
+"over" another is the median of ratios, each of two timings one right after the other:
 
-limit        a step, and a whole audit, over the bare network's forward and backward passes that they ask for
-plain        the paper's procedure done plainly over ours: one image at a time, every check complete at all guidance
+limit        a step, and a whole audit, over the forward and backward passes that they make of the bare network
+plain        the published protocol done plainly over ours: one image at a time, every check complete at all guidance
              scales; with equal random numbers, so that verdicts and values must agree
-options      what changes the arithmetic, over the default at equal seeds: time, verdicts and values, beside those of
+options      what changes the arithmetic, over the default at equal seeds: time, verdicts and values, with those of
              other seeds
-batch        images searched together: seconds an image and peak memory
-workers      two processes of one thread over one: how many times the images an hour
-size         seconds of the network by the side of its images, and of a check by the sampler's steps
+batch        images searched together: seconds per image and peak memory
+workers      two processes of one thread over one: the ratio of images per hour
+size         seconds of the network by the size of its images, and of a check by the number of sampler steps
 
 Recipes are the published ones at a fifth of their length: checks come after 10 steps instead of 50 and have a fifth of
 the sampler steps, so that steps and checks cost in proportion what they do in a full audit.
 
-On a CPU all is done with one thread, and but for the workers it is the process's own CPU time that is compared, which
-neighbours on the machine disturb least. On CUDA it is the time of day.
+On a CPU one thread is used and, except for the workers, the CPU time of the process is compared, which other processes
+on the machine disturb least. On CUDA wall-clock time is compared.
 """
 
-import argparse
-import json
 import math
 import multiprocessing
 import resource
@@ -31,136 +29,27 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
-from rich.console import Console
-from rich.table import Table
-from torch import Generator, Tensor, nn
+from torch import Tensor
 
-from invmm_eval.audits.auditing import Plan, find_device, load_backbone, make_plan
+from benchmarks.common.counting import Counted, counted
+from benchmarks.common.plain import plain, with_gradients
+from benchmarks.common.procedure import Setup
+from benchmarks.common.script import parser, show, write
+from invmm_eval.audits.auditing import find_device, load_backbone
 from invmm_eval.audits.images import prepare
 from invmm_eval.models.backbone import Backbone
-from invmm_eval.models.condition import Condition, Context, join, repeat
-from invmm_eval.models.schedule import broadcast
-from invmm_eval.noise import Noise
-from invmm_eval.recipe import Recipe
+from invmm_eval.models.condition import repeat
 from invmm_eval.reference import MODEL, Picture, choose, pictures
 from invmm_eval.search.check import Trial, check
-from invmm_eval.search.inversion import invert
-from invmm_eval.search.result import Result, Status
-from invmm_eval.search.target import Target, generator
-from invmm_eval.search.weight import AdaptiveWeight
-
-
-class Counted:
-    """A backbone that counts what its network is asked: rows with a gradient, and rows without."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        self._backbone = backbone
-        self.stepped: list[int] = []
-        self.sampled: list[int] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backbone, name)
-
-    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-        (self.stepped if torch.is_grad_enabled() else self.sampled).append(len(x_t))
-        return self._backbone.predict_x0(x_t, t, context)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the plain procedure says of an image."""
-
-    status: Status
-    kl: float
-    steps: int
-
-
-def plain(backbone: Backbone, target: Target, plan: Plan) -> Outcome:
-    """The paper's procedure, straight from its description; nothing is saved anywhere."""
-    recipe, similarity, seed = plan.recipe, plan.similarity, plan.seed
-    pixels = target.image.to(backbone.device)[None].float() / 255
-    x_0, features = backbone.encode(pixels), similarity.embed(pixels)
-    q, condition = plan.noise(x_0[0]), backbone.condition(target.caption)
-    steps, checks = (generator(seed, target.digest, purpose) for purpose in ("steps", "checks"))
-    step_contexts, check_contexts = (
-        generator(seed, target.digest, purpose, backbone.device) for purpose in ("step contexts", "check contexts")
-    )
-    adam = torch.optim.Adam([*q.parameters().values(), *condition.parameters().values()], lr=recipe.learning_rate)
-    weight, losses = AdaptiveWeight(recipe), []
-    for step in range(1, recipe.max_steps + 1):
-        n = q.rsample(recipe.draws, steps)
-        t = backbone.schedule.draw(recipe.draws, steps).to(backbone.device)
-        context = condition.rsample(recipe.draws, step_contexts)
-        alpha_t, sigma_t = (broadcast(level, n) for level in backbone.schedule(t))
-        fit = (backbone.predict_x0(alpha_t * x_0 + sigma_t * n, t, context) - x_0).square().mean()
-        adam.zero_grad()
-        torch.autograd.backward(fit + weight.value * q.kl())
-        adam.step()
-        losses.append(fit.item())
-        if step % recipe.check_every:
-            weight.grow()
-            continue
-        window = losses[-recipe.window :]
-        weight.check(sum(window) / len(window))
-        if replicated(backbone, q, condition, features, plan, checks, check_contexts):
-            return Outcome(Status.REPLICATED, q.kl().item(), step)
-    return Outcome(Status.EXHAUSTED, q.kl().item(), recipe.max_steps)
-
-
-@torch.no_grad()
-def replicated(
-    backbone: Backbone,
-    q: Noise,
-    condition: Condition,
-    features: Tensor,
-    plan: Plan,
-    checks: Generator,
-    contexts: Generator,
-) -> bool:
-    """Whether all K samples pass at some scale; all are made, at all scales."""
-    recipe, similarity = plan.recipe, plan.similarity
-    noise = q.rsample(recipe.check_images, checks)
-    told = condition.rsample(1 if recipe.shared_context else recipe.check_images, contexts)
-    if recipe.shared_context:
-        told = repeat(told, recipe.check_images)
-    null = condition.null(recipe.check_images)
-    least = [
-        similarity.compare(similarity.embed(denoised(backbone, noise, told, null, scale, recipe)), features).min()
-        for scale in recipe.guidance
-    ]
-    return max(least).item() >= plan.threshold
-
-
-def denoised(backbone: Backbone, x_t: Tensor, context: Context, null: Context, scale: float, recipe: Recipe) -> Tensor:
-    """Deterministic DDIM, as its paper writes it, both passes of guidance in one."""
-    told = context if scale == 1 else join([context, null])
-    for t, s in pairwise(backbone.schedule.grid(recipe.sampler_steps)):
-        both = x_t if scale == 1 else x_t.repeat(2, 1, 1, 1)
-        x_0 = backbone.predict_x0(both, t.expand(len(both)), told)
-        if scale != 1:
-            x_0, unconditional = x_0.chunk(2)
-            x_0 = unconditional + scale * (x_0 - unconditional)
-        if backbone.clip is not None:
-            x_0 = x_0.clamp(-backbone.clip, backbone.clip)
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = backbone.schedule(t), backbone.schedule(s)
-        x_t = alpha_s * x_0 + sigma_s * (x_t - alpha_t * x_0) / sigma_t
-    return backbone.decode(x_t)
-
-
-def with_gradients(backbone: Backbone) -> Backbone:
-    """The same network, its weights taking gradients as they do where nobody freezes them."""
-    for part in vars(backbone).values():
-        if isinstance(part, nn.Module):
-            part.requires_grad_(True)
-    return backbone
+from invmm_eval.search.result import Status
+from invmm_eval.search.target import Target
 
 
 class Clock:
@@ -188,7 +77,7 @@ class Clock:
         return statistics.median(a_all), statistics.median(b_all), statistics.median(x / y for x, y in took)
 
 
-GUIDED = Path(__file__).parents[1] / "tests" / "data" / "stable-diffusion"
+MODELS = {"pixel": MODEL, "guided": Path(__file__).parents[1] / "tests" / "data" / "stable-diffusion"}
 FIFTH: dict[str, dict[str, Any]] = {
     "pixel": {"check_every": 10, "sampler_steps": 40, "threshold": 0.9},
     "guided": {"check_every": 10, "sampler_steps": 10, "threshold": 0.8},
@@ -208,12 +97,10 @@ def memorized_and_new(model: str) -> tuple[list[Picture], list[Picture]]:
     )
 
 
-def planned(model: str, device: str | None, source: Any = None, dtype: str = "float32", **settings: Any) -> Plan:
+def planned(model: str, device: str | None, source: Any = None, dtype: str = "float32", **settings: Any) -> Setup:
     """The published recipe at a fifth of its length, with changes."""
-    path = MODEL if model == "pixel" else GUIDED
-    backbone = load_backbone(source or path, device=device, dtype=dtype)
-    settings = {**FIFTH[model], **settings}
-    return make_plan(backbone, path, similarity="pixel-cosine", recipe="paper", settings=settings)
+    backbone = load_backbone(source or MODELS[model], device=device, dtype=dtype)
+    return Setup(backbone, backbone.recipe.changed(**{**FIFTH[model], **settings}))
 
 
 def targets_of(chosen: Sequence[Picture], backbone: Backbone) -> list[Target]:
@@ -224,14 +111,7 @@ def targets_of(chosen: Sequence[Picture], backbone: Backbone) -> list[Target]:
     ]
 
 
-def measured(plan: Plan, targets: Sequence[Target], backbone: Backbone | None = None, **options: Any) -> list[Result]:
-    found = invert(
-        backbone or plan.backbone, targets, plan.similarity, plan.noise, recipe=plan.recipe, seed=plan.seed, **options
-    )
-    return sorted(found, key=lambda result: result.index)
-
-
-def bare(backbone: Backbone, asked: Counted) -> None:
+def bare(backbone: Backbone, counter: Counted) -> None:
     """The network alone on as many rows, in the same portions, with the same gradients."""
     channels, height, width = backbone.image_shape
     like = backbone.encode(torch.zeros(1, channels, height, width, device=backbone.device))
@@ -243,11 +123,11 @@ def bare(backbone: Backbone, asked: Counted) -> None:
             t = backbone.schedule.draw(count, torch.Generator().manual_seed(0)).to(backbone.device)
             yield x_t, t, {name: tensor.clone() for name, tensor in repeat(null, count).items()}
 
-    for x_t, t, context in portions(asked.stepped):
+    for x_t, t, context in portions(counter.calls_with):
         inputs = [tensor.requires_grad_() for tensor in (x_t, *context.values())]
         torch.autograd.grad(backbone.predict_x0(x_t, t, context).sum(), inputs)
     with torch.no_grad():
-        for x_t, t, context in portions(asked.sampled):
+        for x_t, t, context in portions(counter.calls_without):
             backbone.predict_x0(x_t, t, context)
 
 
@@ -258,9 +138,9 @@ def limit(pairs: int, audits: int, device: str | None) -> dict[str, float]:
         audit = planned(model, device, max_steps=20)
         for name, plan, count in (("step", step, pairs), ("audit", audit, audits)):
             targets = targets_of(memorized_and_new(model)[1][:1], plan.backbone)
-            asked = Counted(plan.backbone)
-            measured(plan, targets, asked)
-            ours, network = partial(measured, plan, targets), partial(bare, plan.backbone, asked)
+            counting, counter = counted(plan.backbone)
+            replace(plan, backbone=counting).measure(targets)
+            ours, network = partial(plan.measure, targets), partial(bare, plan.backbone, counter)
             _, _, figures[f"{model}: {name} over bare network"] = clock.pairs(ours, network, count)
     return figures
 
@@ -280,9 +160,9 @@ def against_plain(procedures: Sequence[tuple[str, bool]], checks: int, most: int
             ours, theirs, ratios = [], [], []
             for target in targets_of(chosen[:most], plan.backbone):
                 start = clock.now()
-                ours += measured(plan, [target])
+                ours += plan.measure([target])
                 between = clock.now()
-                theirs.append(plain(slow, target, plan))
+                theirs.append(plain(replace(plan, backbone=slow), target))
                 ratios.append((clock.now() - between) / (between - start))
             agree = [(a.status, a.steps) == (b.status, b.steps) for a, b in zip(ours, theirs, strict=True)]
             differences = [abs((a.kl or 0) - b.kl) for a, b in zip(ours, theirs, strict=True)]
@@ -307,16 +187,15 @@ def options(models: Sequence[str], checks: int, most: int, seeds: int, device: s
     clock = Clock(find_device(device))
     figures: dict[str, Any] = {}
     for model in models:
-        path = MODEL if model == "pixel" else GUIDED
         shorter: dict[str, Any] = {"sampler": "dpm-solver++", "sampler_steps": FIFTH[model]["sampler_steps"] * 2 // 5}
         max_steps = checks * FIFTH[model]["check_every"]
         default = planned(model, device, max_steps=max_steps)
         chosen = [picture for group in memorized_and_new(model) for picture in group[:most]]
         targets = targets_of(chosen, default.backbone)
-        variants: dict[str, tuple[Plan, int | None]] = {
+        variants: dict[str, tuple[Setup, int | None]] = {
             "other seeds": (replace(default, seed=seeds), None),
             "64 rows at once": (default, 64),
-            "channels_last": (planned(model, device, channels_last(path, device), max_steps=max_steps), None),
+            "channels_last": (planned(model, device, channels_last(MODELS[model], device), max_steps=max_steps), None),
             "bfloat16": (planned(model, device, dtype="bfloat16", max_steps=max_steps), None),
             "DPM-Solver++": (planned(model, device, max_steps=max_steps, **shorter), None),
         }
@@ -324,10 +203,10 @@ def options(models: Sequence[str], checks: int, most: int, seeds: int, device: s
             expected, found, ratios = [], [], []
             for seed in range(seeds):
                 start = clock.now()
-                expected += measured(replace(default, seed=seed), targets, batch_size=len(targets))
+                expected += replace(default, seed=seed).measure(targets, batch_size=len(targets))
                 between = clock.now()
                 changed = replace(plan, seed=plan.seed + seed)
-                found += measured(changed, targets, batch_size=len(targets), micro_batch=rows)
+                found += changed.measure(targets, batch_size=len(targets), micro_batch=rows)
                 ratios.append((between - start) / (clock.now() - between))
             both = [
                 (a.invmm, b.invmm)
@@ -350,9 +229,9 @@ def portion(batch: int, images: int, steps: int, device: str | None) -> tuple[fl
     torch.set_num_threads(1)
     plan = planned("pixel", device, max_steps=steps, check_every=steps, check_images=2)
     targets = targets_of(memorized_and_new("pixel")[1], plan.backbone)
-    measured(plan, targets[:1])
+    plan.measure(targets[:1])
     start = time.perf_counter()
-    measured(plan, targets[:images], batch_size=batch)
+    plan.measure(targets[:images], batch_size=batch)
     seconds = (time.perf_counter() - start) / images
     if plan.backbone.device.type == "cuda":
         return seconds, torch.cuda.max_memory_allocated() / 2**30
@@ -410,12 +289,11 @@ def sizes(repeats: int, device: str | None) -> dict[str, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few pairs of short runs")
-    parser.add_argument("--device", help="cpu, cuda, ...; CUDA is taken where there is one")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    parser.add_argument("--only", nargs="+", metavar="PART", help="some of the parts")
-    chosen = parser.parse_args(arguments)
+    known = parser(__doc__)
+    known.add_argument("--quick", action="store_true", help="few pairs of short runs")
+    known.add_argument("--device", help="cpu, cuda, ...; the default is CUDA if there is one")
+    known.add_argument("--only", nargs="+", metavar="PART", help="some of the parts")
+    chosen = known.parse_args(arguments)
     torch.set_num_threads(1)
     quick, device = chosen.quick, chosen.device
     parts: dict[str, Callable[[], dict[str, Any]]] = {
@@ -431,15 +309,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "size": lambda: sizes(1 if quick else 5, device),
     }
     if unknown := sorted(set(chosen.only or ()) - parts.keys()):
-        parser.error(f"there is no part {unknown[0]}; there are {', '.join(parts)}")
+        known.error(f"there is no part {unknown[0]}; there are {', '.join(parts)}")
     figures = {part: parts[part]() for part in chosen.only or parts}
-    table = Table("part", "figure", "value", title=f"torch {torch.__version__}, one thread")
-    for part, values in figures.items():
-        for name, value in values.items():
-            table.add_row(part, name, f"{value:.3g}" if isinstance(value, float) else str(value))
-    Console().print(table)
-    if chosen.json:
-        chosen.json.write_text(json.dumps({"torch": torch.__version__, "quick": quick, **figures}, indent=1) + "\n")
+    rows = (
+        (part, name, f"{value:.3g}" if isinstance(value, float) else str(value))
+        for part, values in figures.items()
+        for name, value in values.items()
+    )
+    show(("part", "figure", "value"), rows, title=f"torch {torch.__version__}, one thread")
+    write(chosen.json, {"torch": torch.__version__, "quick": quick, **figures})
 
 
 if __name__ == "__main__":

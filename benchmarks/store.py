@@ -1,14 +1,13 @@
-"""How long it takes to ask how far a very large audit is, and to go on with it.
+"""The time that the status of a very large audit takes, and the time to resume it.
 
-    python benchmarks/store.py                    # a million lines, about 2.5 GB in a temporary folder
+    python benchmarks/store.py                    # a million rows, about 2.5 GB in a temporary folder
     python benchmarks/store.py --rows 10000 --json store.json
 
-The lines are those of images that were not replicated by the published recipe for pixel models, 40 checks each. Files
-of tensors and pictures are left out, since neither command reads them. Each is done in a process of its own: seconds of
-the day and of its CPU time, and its peak memory in GiB, of which the libraries alone take half a GiB.
+The rows are those of images that were not replicated by the published recipe for pixel models, 40 checks each. Files
+of tensors and pictures are left out, since neither command reads them. Each command runs in its own process: wall-clock
+seconds, CPU seconds, and peak memory in GiB, of which the libraries alone take half a GiB.
 """
 
-import argparse
 import json
 import multiprocessing
 import resource
@@ -19,16 +18,14 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rich.console import Console
-from rich.table import Table
-
+from benchmarks.common.script import parser, show, write
 from invmm_eval.audits.store import Store, read
 from invmm_eval.search.check import Check
 from invmm_eval.search.result import Point, Result, Status
 
 
 def simulate(folder: Path, rows: int) -> float:
-    """Write the lines of an audit that has ended; gives bytes a line."""
+    """Write the rows of an audit that has ended; returns bytes per row."""
     with Store(folder, {}, [name(index) for index in range(rows)]):
         pass
     check = Check(passed=False, similarities={1.0: tuple(0.1234567 + k / 9 for k in range(8))}, samples={})
@@ -79,17 +76,13 @@ def measure(rows: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--rows", type=int, default=1_000_000)
+    options = arguments.parse_args()
     figures = measure(options.rows)
-    table = Table("figure", "value")
-    for what, value in figures.items():
-        table.add_row(what, f"{value:,.2f}" if isinstance(value, float) else f"{value:,}")
-    Console().print(table)
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    rows = ((what, f"{value:,.2f}" if isinstance(value, float) else f"{value:,}") for what, value in figures.items())
+    show(("figure", "value"), rows)
+    write(options.json, figures)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ import torch
 from diffusers import UNet2DModel
 from rich.console import Console
 
-from benchmarks.evidence.audits import PROCEDURES, Procedure, grouped
+from benchmarks.common.procedure import Procedure
+from benchmarks.evidence.audits import PROCEDURES, grouped
 from benchmarks.evidence.case import FULL, Budget, Case
 from benchmarks.evidence.claim import Claim
 from benchmarks.evidence.claims import closed_form, detectors, dose, expected, membership, stability, training, weights

@@ -9,44 +9,30 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.common.measures import middle
+from benchmarks.common.procedure import Procedure
 from benchmarks.evidence import models, truth
-from benchmarks.evidence.audits import SHORT, Audit, Procedure, Row, audited, grouped
+from benchmarks.evidence.audits import SHORT, Audit, Row, audited, grouped
 from benchmarks.evidence.data import DOSES, load
-from benchmarks.evidence.measures import middle
 from benchmarks.evidence.models import TRAININGS, Training, trained
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much is made of everything.
+    """How much is made of everything."""
 
-    Attributes:
-        trainings: The sets, and how each model is trained.
-        samples: Plain samples of a trained model that copies are counted in.
-        early: Of a model earlier in its training.
-        seeds: Of the searches.
-        per_dose: Images of each number of copies.
-        members: Single-copy images, and as many held-out ones, that are audited once.
-        steady: How many of these are audited with every seed.
-        along: Images of some doses, and held-out ones, that are audited along training and with each weight.
-        fresh: Samples drawn from the noise found for a replicated image.
-        attack: Plain samples that the nearest-neighbour detector draws.
-        exact: Seeds of the exact cases.
-        guided: Pictures of each kind of the text-guided model; 0 leaves it out.
-    """
-
-    trainings: Mapping[str, Training] = field(default_factory=lambda: TRAININGS)
-    samples: int = 4096
-    early: int = 1024
-    seeds: int = 5
-    per_dose: int = 3
-    members: int = 16
-    steady: int = 2
-    along: int = 2
-    fresh: int = 64
-    attack: int = 1024
-    exact: int = 2
-    guided: int = 6
+    trainings: Mapping[str, Training] = field(default_factory=lambda: TRAININGS)  # by set
+    samples: int = 4096  # plain samples of a trained model, in which copies are counted
+    early: int = 1024  # of a model earlier in its training
+    seeds: int = 5  # of the searches
+    per_dose: int = 3  # images of each number of copies
+    members: int = 16  # single-copy images, and as many held-out ones, that are audited once
+    steady: int = 2  # how many of these are audited with every seed
+    along: int = 2  # images of some doses, and held-out ones, audited along training and with each weight
+    fresh: int = 64  # samples drawn from the noise found for a replicated image
+    attack: int = 1024  # plain samples of the nearest-neighbour detector
+    exact: int = 2  # seeds of the exact cases
+    guided: int = 6  # pictures of each kind of the text-guided model; 0 leaves it out
 
 
 FULL = Budget()
@@ -54,13 +40,7 @@ SOME_DOSES = (256, 64, 16, 4)
 
 
 class Case:
-    """One set: its images in their roles, the trained model's truth, and audits, made when they are asked for.
-
-    Attributes:
-        repeated: Numbers of the images with 2 copies or more.
-        single: Of some with one copy.
-        held_out: Of some that were held out.
-    """
+    """One set: the numbers of its images in their roles, the trained model's truth, and audits, made when requested."""
 
     def __init__(self, root: Path, name: str, budget: Budget) -> None:
         self.root = root

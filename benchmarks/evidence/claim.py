@@ -15,19 +15,12 @@ COLOURS = (RED, GREEN, BLUE, "#7d5260", "#6750a4")
 
 @dataclass(frozen=True)
 class Finding:
-    """One figure that was aimed at.
-
-    Attributes:
-        what: What was measured.
-        figure: What it came to, in words.
-        target: What was aimed at; empty where there was no aim.
-        held: Whether it was reached; None where there was no aim.
-    """
+    """One figure, with its target if it has one."""
 
     what: str
     figure: str
     target: str = ""
-    held: bool | None = None
+    held: bool | None = None  # whether the target was reached
 
 
 @dataclass(frozen=True)
@@ -41,25 +34,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim with its findings.
+    """A claim with its findings."""
 
-    Attributes:
-        name: A word for files.
-        title: The claim.
-        method: How it was tested.
-        findings: What was aimed at and reached or not.
-        tables: Figures behind them.
-        picture: File name of a figure; empty where there is none.
-        words: What the picture shows.
-    """
-
-    name: str
-    title: str
-    method: str
+    name: str  # a word for file names
+    title: str  # the claim itself
+    method: str  # how it was tested
     findings: tuple[Finding, ...]
     tables: tuple[Table, ...] = ()
-    picture: str = ""
-    words: str = ""
+    picture: str = ""  # file name of a figure
+    words: str = ""  # what the figure shows
 
     @property
     def held(self) -> bool | None:
@@ -76,6 +59,11 @@ def at_least(what: str, value: float, target: float) -> Finding:
 def at_most(what: str, value: float, target: float) -> Finding:
     """A figure that should not pass ``target``."""
     return Finding(what, f"{value:.3f}", f"at most {target:.3g}", value <= target)
+
+
+def no_worse(what: str, ours: float, theirs: float, digits: int = 3) -> Finding:
+    """A figure that should reach another one."""
+    return Finding(what, f"{ours:.{digits}f} against {theirs:.{digits}f}", "no worse", ours >= theirs)
 
 
 def told(value: float) -> str:

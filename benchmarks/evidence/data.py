@@ -13,8 +13,9 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from benchmarks.common.data import CONTRAST, assign, different, openmoji
+
 DOSES = (256, 128, 64, 32, 16, 8, 4, 2)
-CONTRAST = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,28 +35,6 @@ class Data:
         return self.images.repeat_interleave(torch.from_numpy(self.copies), 0) / 127.5 - 1
 
 
-def different(images: NDArray[np.float32], bound: float) -> list[int]:
-    """Images chosen one after the other, so that no two have a centred correlation of ``bound`` or more."""
-    flat = images.reshape(len(images), -1)
-    flat = flat - flat.mean(axis=1, keepdims=True)
-    flat /= np.linalg.norm(flat, axis=1, keepdims=True) + 1e-8
-    chosen: list[int] = []
-    for index, one in enumerate(flat):
-        if (flat[chosen] @ one < bound).all():
-            chosen.append(index)
-    return chosen
-
-
-def assign(count: int, per_dose: int, held_out: int, seed: int) -> NDArray[np.int64]:
-    """How many copies each of ``count`` images gets, by lot."""
-    copies = np.ones(count, np.int64)
-    order = np.random.default_rng(seed).permutation(count)
-    repeated = per_dose * len(DOSES)
-    copies[order[:repeated]] = np.repeat(DOSES, per_dose)
-    copies[order[repeated : repeated + held_out]] = 0
-    return copies
-
-
 def digits() -> NDArray[np.float32]:
     """Scikit-learn's handwritten digits, 8x8, ``(n, 1, 8, 8)`` in [0, 1]."""
     images: NDArray[np.float32] = load_digits().images[:, None].astype(np.float32) / 16
@@ -64,9 +43,7 @@ def digits() -> NDArray[np.float32]:
 
 def emoji() -> NDArray[np.float32]:
     """The reference model's OpenMoji pictures at half their size, ``(n, 3, 16, 16)`` in [0, 1]."""
-    from benchmarks.train_reference import pictures
-
-    drawn = np.stack([picture.pixels for picture in pictures()]).transpose(0, 3, 1, 2)
+    drawn = np.stack([picture.pixels for picture in openmoji()]).transpose(0, 3, 1, 2)
     halved: NDArray[np.float32] = avg_pool2d(torch.from_numpy(drawn) / 255, 2).numpy()
     return halved
 
@@ -118,4 +95,4 @@ def load(root: Path, name: str, per_dose: int = 3) -> Data:
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, (128 + CONTRAST * 255 * (chosen - 0.5)).round().clip(0, 255).astype(np.uint8))
     images = torch.from_numpy(np.load(path))
-    return Data(name, images, assign(len(images), per_dose, source.held_out, seed=0))
+    return Data(name, images, assign(len(images), DOSES, per_dose, source.held_out, seed=0))

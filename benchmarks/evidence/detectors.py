@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.baselines import loss, nearest, pia, secmi
-from benchmarks.baselines.counting import counted
-from benchmarks.evidence.audits import SHORT, Procedure
+from benchmarks.baselines import loss, pia, sampled, secmi
+from benchmarks.common.counting import counted
+from benchmarks.common.procedure import Procedure
+from benchmarks.evidence.audits import SHORT
 from benchmarks.evidence.case import Case
 from benchmarks.evidence.keep import kept
 from invmm_eval.audits.auditing import load_backbone
@@ -41,12 +42,12 @@ def scored(case: Case, images: list[int]) -> dict[str, Scored]:
     def near(backbone: Backbone) -> Tensor:
         cosine = PixelCosine(device=torch.device("cpu"))
         attack = case.budget.attack
-        return nearest.score(nearest.similarities(backbone, pixels, cosine, samples=attack, steps=SHORT.sampler_steps))
+        return sampled(backbone, pixels, cosine, samples=attack, steps=SHORT.sampler_steps).amax(dim=0)
 
     ways: Mapping[str, Callable[[Backbone], Tensor]] = {
-        **{name: partial(loss.score, images=pixels, share=share) for name, share in zip(LOSSES, SHARES, strict=True)},
-        STEP_ERROR: partial(secmi.score, images=pixels),
-        PROXIMAL: partial(pia.score, images=pixels, share=0.2),
+        **{name: partial(loss, images=pixels, share=share) for name, share in zip(LOSSES, SHARES, strict=True)},
+        STEP_ERROR: partial(secmi, images=pixels),
+        PROXIMAL: partial(pia, images=pixels),
         NEAREST: near,
     }
 
@@ -54,7 +55,7 @@ def scored(case: Case, images: list[int]) -> dict[str, Scored]:
         found = {}
         for name, way in ways.items():
             backbone, counter = counted(load_backbone(case.folder, device="cpu"))
-            found[name] = {"scores": way(backbone).tolist(), "evaluations": counter.plain / len(images)}
+            found[name] = {"scores": way(backbone).tolist(), "evaluations": counter.rows_without / len(images)}
         return found
 
     asked = {"images": images, "attack": case.budget.attack, "detectors": list(ways)}

@@ -4,17 +4,17 @@ The networks predict the velocity (Salimans and Ho 2022, "Progressive Distillati
 docs/reference-model.md for why. What is kept are weights averaged along training (EMA), as pipelines of diffusers.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
-from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.training_utils import EMAModel
+from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from benchmarks.common.training import fit
 from benchmarks.evidence.data import Data
 
 MOMENTS = (0.1, 0.3, 1.0)
@@ -67,30 +67,23 @@ def trained(root: Path, data: Data, training: Training) -> None:
     part = done.with_suffix(".part")
     torch.manual_seed(0)
     unet = network(data, training.channels)
-    average = EMAModel(unet.parameters(), decay=0.999, use_ema_warmup=True, power=0.75)
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=2e-3, weight_decay=1e-4)
-    schedule = get_cosine_schedule_with_warmup(optimizer, training.steps // 20, training.steps)
-    noising = DDIMScheduler(prediction_type="v_prediction")
-    rows = data.rows()
+    noising, rows = DDIMScheduler(prediction_type="v_prediction"), data.rows()
     moments = {max(1, round(share * training.steps)): share for share in MOMENTS}
-    mean, started = 0.0, time.monotonic()
-    for step in range(1, training.steps + 1):
+    weights = list(unet.parameters())
+
+    def loss() -> Tensor:
         x_0 = rows[torch.randint(len(rows), (training.batch,))]
         t = torch.randint(noising.config.num_train_timesteps, (training.batch,))
         n = torch.randn_like(x_0)
-        loss = mse_loss(unet(noising.add_noise(x_0, n, t), t).sample, noising.get_velocity(x_0, n, t))
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        average.step(unet.parameters())
-        mean += (loss.item() - mean) / min(step, 200)
-        if step % 250 == 0:
-            print(f"{data.name}: step {step}, loss {mean:.4f}, {time.monotonic() - started:.0f} s", flush=True)
+        return mse_loss(unet(noising.add_noise(x_0, n, t), t).sample, noising.get_velocity(x_0, n, t))
+
+    def keep(step: int, average: EMAModel) -> None:
         if step in moments:
-            average.store(unet.parameters())
-            average.copy_to(unet.parameters())
+            average.store(weights)
+            average.copy_to(weights)
             DDIMPipeline(unet, noising).save_pretrained(part / f"{moments[step]:g}")
-            average.restore(unet.parameters())
+            average.restore(weights)
+
+    warmup = training.steps // 20
+    fit(weights, loss, steps=training.steps, rate=2e-3, warmup=warmup, name=data.name, after_step=keep)
     part.rename(done)

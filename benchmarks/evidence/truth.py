@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from benchmarks.baselines import nearest
+from benchmarks.baselines import sampled
 from benchmarks.evidence import models
 from benchmarks.evidence.data import Data
 from benchmarks.evidence.keep import kept
@@ -29,19 +29,12 @@ SEED = 1_000_000
 
 @dataclass(frozen=True)
 class Truth:
-    """What was counted, one entry an image.
+    """The counts of one model."""
 
-    Attributes:
-        samples: Plain samples drawn.
-        threshold: Pixel-cosine from which a sample is a copy.
-        held_out: The greatest similarity of any sample to any held-out image.
-        counts: Copies among the samples.
-    """
-
-    samples: int
-    threshold: float
-    held_out: float
-    counts: NDArray[np.int64]
+    samples: int  # plain samples drawn
+    threshold: float  # pixel-cosine at which a sample is a copy
+    held_out: float  # the greatest similarity of any sample to any held-out image
+    counts: NDArray[np.int64]  # copies of each image among the samples
 
     @property
     def rates(self) -> NDArray[np.float64]:
@@ -73,7 +66,7 @@ def counted(
 
     def find() -> Any:
         folder = models.folder(root, data.name, moment)
-        alike = nearest.similarities(
+        alike = sampled(
             load_backbone(folder, device="cpu"),
             data.images.float() / 255,
             PixelCosine(device=torch.device("cpu")),

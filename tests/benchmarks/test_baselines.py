@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.baselines import loss, nearest, pia, secmi, text
-from benchmarks.baselines.counting import counted, time_at
+from benchmarks.baselines import caption_magnitude, loss, pia, sampled, secmi, time_at
+from benchmarks.common.counting import counted
 from invmm_eval.models.condition import Context, FixedPrompt
 from invmm_eval.noise.gaussian import diagonal
 from invmm_eval.search.inversion import invert
@@ -32,18 +32,18 @@ def memorized(request: pytest.FixtureRequest) -> Mixture:
 def test_the_loss_is_how_far_the_picture_shows_through_the_noise(memorized: Mixture, share: float) -> None:
     alpha_t, sigma_t = memorized.schedule(time_at(memorized.schedule, share))
     expected = -(alpha_t / sigma_t * DISTANCE).square().mean(dim=1)
-    torch.testing.assert_close(loss.score(memorized, IMAGES, share=share), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(loss(memorized, IMAGES, share=share), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
 def test_the_proximal_error_is_the_distance_in_units_of_noise(memorized: Mixture, share: float) -> None:
     alpha_t, sigma_t = memorized.schedule(time_at(memorized.schedule, share))
     expected = -torch.linalg.vector_norm(alpha_t / sigma_t * DISTANCE, ord=4, dim=1)
-    torch.testing.assert_close(pia.score(memorized, IMAGES, share=share), expected, rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(pia(memorized, IMAGES, share=share), expected, rtol=1e-3, atol=1e-2)
 
 
 def test_a_straight_path_has_no_step_error(memorized: Mixture) -> None:
-    assert (secmi.score(memorized, IMAGES).abs() < 1e-4).all()
+    assert (secmi(memorized, IMAGES).abs() < 1e-4).all()
 
 
 def test_the_step_error_of_a_gaussian() -> None:
@@ -64,21 +64,21 @@ def test_the_step_error_of_a_gaussian() -> None:
     there, back = factor(times[to - 1], times[to]), factor(times[to], times[to - 1])
     expected = -(reached * (there * back - 1)).square().mean(dim=1)
     assert expected[1:].abs().min() > 1e-4
-    torch.testing.assert_close(secmi.score(model, IMAGES, steps=steps, to=to), expected, rtol=1e-2, atol=1e-6)
+    torch.testing.assert_close(secmi(model, IMAGES, steps=steps, to=to), expected, rtol=1e-2, atol=1e-6)
 
 
 def test_plain_samples_find_what_a_mixture_holds(cosine: PixelCosine) -> None:
     model = Mixture(PICTURES[:2], torch.tensor([0.9, 0.1]))
-    alike = nearest.similarities(model, IMAGES, cosine, samples=1000, steps=20)
+    alike = sampled(model, IMAGES, cosine, samples=1000, steps=20)
     assert alike.shape == (1000, 3)
     shares = (alike >= 0.99).float().mean(dim=0).tolist()
     assert shares == pytest.approx([0.9, 0.1, 0], abs=0.05)
-    scores = nearest.score(alike).tolist()
+    scores = alike.amax(dim=0).tolist()
     assert scores[:2] == pytest.approx([1, 1], abs=1e-3)
     assert scores[2] < 0.9
 
 
-class Told(Mixture):
+class Captioned(Mixture):
     """A model whose estimate is its picture, brighter by the caption's length in hundredths."""
 
     def condition(self, caption: str | None = None) -> FixedPrompt:
@@ -90,12 +90,12 @@ class Told(Mixture):
 
 
 def test_the_magnitude_of_a_caption_is_how_far_it_moves_the_noise_estimate() -> None:
-    model = Told(PICTURES[:1])
+    model = Captioned(PICTURES[:1])
     steps = 10
     levels = [model.schedule(t) for t in model.schedule.grid(steps)[:-1]]
     units = sum((alpha_t / sigma_t).item() for alpha_t, sigma_t in levels) / steps
     expected = [0.01 * length * math.sqrt(math.prod(SHAPE)) * units for length in (1, 5)]
-    found = text.score(model, ["a", "abcde"], guidance=3.0, steps=steps)
+    found = caption_magnitude(model, ["a", "abcde"], guidance=3.0, steps=steps)
     assert found.tolist() == pytest.approx(expected, rel=1e-3)
 
 
@@ -105,5 +105,5 @@ def test_all_rows_of_a_search_are_counted(cosine: PixelCosine) -> None:
     (result,) = invert(backbone, targets(PICTURES[2:]), cosine, diagonal(), recipe=recipe)
     checks: Mapping[int, int] = {10: 1, 20: recipe.check_images}  # one failing sample, then all of the last check
     assert result.steps == 20
-    assert counter.differentiated == 20 * recipe.draws
-    assert counter.plain == sum(checks.values()) * recipe.sampler_steps
+    assert counter.rows_with == 20 * recipe.draws
+    assert counter.rows_without == sum(checks.values()) * recipe.sampler_steps

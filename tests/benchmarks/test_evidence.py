@@ -12,16 +12,18 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks import families
+from benchmarks.common.data import assign, different
+from benchmarks.common.measures import auc, quantiles, rank_correlation, resampled, tpr
+from benchmarks.common.procedure import Procedure
 from benchmarks.evidence import data, models
 from benchmarks.evidence.__main__ import CLAIMS, gathered
-from benchmarks.evidence.audits import BY_DOSE, SHORT, Procedure
+from benchmarks.evidence.audits import BY_DOSE, SHORT
 from benchmarks.evidence.case import Budget
 from benchmarks.evidence.claim import Claim, Finding
 from benchmarks.evidence.claims.dose import Calibration, factors
 from benchmarks.evidence.claims.weights import schedules
-from benchmarks.evidence.data import DOSES, Source, assign, different, digits
+from benchmarks.evidence.data import DOSES, Source, digits
 from benchmarks.evidence.keep import kept
-from benchmarks.evidence.measures import auc, quantiles, rank_correlation, resampled, tpr
 from benchmarks.evidence.models import Training
 from benchmarks.evidence.page import render, write
 from benchmarks.evidence.truth import threshold_of
@@ -62,7 +64,7 @@ def test_chosen_images_differ_and_every_other_one_is_like_a_chosen_one() -> None
 
 
 def test_each_dose_gets_as_many_images_as_any_other() -> None:
-    copies = assign(100, 3, 20, seed=0)
+    copies = assign(100, DOSES, 3, 20, seed=0)
     assert {dose: int((copies == dose).sum()) for dose in (*DOSES, 1, 0)} == dict.fromkeys(DOSES, 3) | {1: 56, 0: 20}
 
 

@@ -3,7 +3,7 @@
 from benchmarks.store import measure
 
 
-def test_an_audit_of_lines_alone_can_be_asked_and_gone_on_with() -> None:
+def test_an_audit_of_rows_alone_has_a_status_and_can_be_resumed() -> None:
     figures = measure(50)
     assert figures["rows"] == 50
     assert 1000 < figures["bytes a line"] < 6000

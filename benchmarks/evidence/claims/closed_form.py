@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import exact
-from benchmarks.evidence.audits import Procedure
+from benchmarks.common.measures import quantiles
+from benchmarks.common.procedure import Procedure
 from benchmarks.evidence.case import Case
 from benchmarks.evidence.claim import Claim, Finding, Table, told
 from benchmarks.evidence.keep import kept
-from benchmarks.evidence.measures import quantiles
 from benchmarks.evidence.truth import clopper_pearson
 from benchmarks.exact import Found
 from invmm_eval.search.result import Status

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.baselines import nearest, text
-from benchmarks.baselines.counting import counted
-from benchmarks.evidence.audits import BATCH, ROWS, Procedure
+from benchmarks.baselines import caption_magnitude, sampled
+from benchmarks.common.counting import counted
+from benchmarks.common.measures import auc, tpr
+from benchmarks.common.procedure import Procedure
+from benchmarks.evidence.audits import BATCH
 from benchmarks.evidence.case import Case
-from benchmarks.evidence.claim import Claim, Finding, Table
+from benchmarks.evidence.claim import Claim, Finding, Table, no_worse
 from benchmarks.evidence.detectors import MEMBERSHIP, NEAREST, Scored, ours, scored
 from benchmarks.evidence.keep import kept
-from benchmarks.evidence.measures import auc, tpr
-from invmm_eval.audits.auditing import load_backbone, make_plan
+from invmm_eval.audits.auditing import load_backbone
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 
 GUIDED = Path(__file__).parents[3] / "tests" / "data" / "stable-diffusion"
@@ -63,23 +64,17 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
             *(_against(f"{procedure.name}, text-guided", guided, CAPTION) if guided else ()),
         )
     ]
+    columns = ("detector", "AUC", "TPR at 1 % FPR", "network evaluations an image")
+    on_guided = (
+        "On the text-guided model, given the captions. Its repeated pictures are most of its training rows: without a "
+        f"caption {untold} of {UNTOLD} samples are copies of them, so that a caption of theirs moves the estimate "
+        "least, against what the magnitude supposes"
+    )
     tables = [
-        Table(
-            ("detector", "AUC", "TPR at 1 % FPR", "network evaluations an image"),
-            tuple((name, *one.cells) for name, one in means.items()),
-            "Averaged over the sets",
-        )
+        Table(columns, tuple((name, *one.cells) for name, one in scores.items()), caption)
+        for scores, caption in ((means, "Averaged over the sets"), (guided, on_guided))
+        if scores
     ]
-    if guided:
-        tables.append(
-            Table(
-                ("detector", "AUC", "TPR at 1 % FPR", "network evaluations an image"),
-                tuple((name, *one.cells) for name, one in guided.items()),
-                "On the text-guided model, given the captions. Its repeated pictures are most of its training rows: "
-                f"without a caption {untold} of {UNTOLD} samples are copies of them, so that a caption of theirs moves "
-                "the estimate least, against what the magnitude supposes",
-            )
-        )
     return Claim(
         "detectors",
         "It separates memorized images no worse than other detectors do",
@@ -97,20 +92,10 @@ def _told(found: Scored, labels: Sequence[bool]) -> Told:
 
 
 def _against(name: str, told: dict[str, Told], rival: str) -> list[Finding]:
-    ours, theirs = told[name], told[rival]
+    ours, theirs, what = told[name], told[rival], f"{name} against {rival}"
     return [
-        Finding(
-            f"{name} against {rival}: AUC",
-            f"{ours.auc:.3f} against {theirs.auc:.3f}",
-            "no worse",
-            ours.auc >= theirs.auc,
-        ),
-        Finding(
-            f"{name} against {rival}: TPR at 1 % FPR",
-            f"{ours.tpr:.2f} against {theirs.tpr:.2f}",
-            "no worse",
-            ours.tpr >= theirs.tpr,
-        ),
+        no_worse(f"{what}: AUC", ours.auc, theirs.auc),
+        no_worse(f"{what}: TPR at 1 % FPR", ours.tpr, theirs.tpr, digits=2),
     ]
 
 
@@ -125,28 +110,25 @@ def _guided(case: Case, procedures: Sequence[Procedure]) -> tuple[dict[str, Told
         from benchmarks.families import captioned, data, pixels
 
         known = data()
-        sources = captioned([*known.repeated[:count], *known.single[:count], *known.held_out[:count]])
-        labels = [place < count for place in range(len(sources))]
+        targets = captioned([*known.repeated[:count], *known.single[:count], *known.held_out[:count]])
+        labels = [place < count for place in range(len(targets))]
+        with_caption = load_backbone(GUIDED, device="cpu", options={"prompt_mode": "caption"})
         found = {}
         for procedure in procedures:
-            backbone, counter = counted(load_backbone(GUIDED, device="cpu", options={"prompt_mode": "caption"}))
-            settings = {"threshold": GUIDED_THRESHOLD, "guidance": (1.0, GUIDANCE)}
-            plan = make_plan(backbone, GUIDED, similarity="pixel-cosine", recipe=procedure.recipe, settings=settings)
-            results = sorted(plan.run(sources, batch_size=BATCH, micro_batch=ROWS), key=lambda result: result.index)
-            values = [procedure.nats(result) for result in results]
-            scores = [-np.inf if value is None else -value for value in values]
-            spent = (counter.plain + 3 * counter.differentiated) / len(sources)
-            found[f"{procedure.name}, text-guided"] = asdict(_told(Scored(np.array(scores), spent), labels))
-        backbone, counter = counted(load_backbone(GUIDED, device="cpu", options={"prompt_mode": "caption"}))
-        captions = [source.caption or "" for source in sources]
-        moved = text.score(backbone, captions, guidance=GUIDANCE, steps=procedures[0].recipe.sampler_steps)
-        spent = counter.plain / len(sources)
-        found[CAPTION] = asdict(_told(Scored(moved.double().numpy(), spent), labels))
+            way = procedure.changed(threshold=GUIDED_THRESHOLD, guidance=(1.0, GUIDANCE))
+            run = way.run(with_caption, targets, **BATCH)
+            values = [procedure.nats(result) for result in run.results]
+            scores = np.array([-np.inf if value is None else -value for value in values])
+            found[f"{procedure.name}, text-guided"] = asdict(_told(Scored(scores, run.evaluations), labels))
+        steps = procedures[0].recipe.sampler_steps
+        backbone, counter = counted(with_caption)
+        captions = [target.caption or "" for target in targets]
+        moved = caption_magnitude(backbone, captions, guidance=GUIDANCE, steps=steps).double().numpy()
+        found[CAPTION] = asdict(_told(Scored(moved, counter.rows_without / len(targets)), labels))
         cosine = PixelCosine(device=torch.device("cpu"))
         repeated = pixels(known.repeated[:count]) / 2 + 0.5
-        steps = procedures[0].recipe.sampler_steps
-        untold = load_backbone(GUIDED, device="cpu", options={"prompt_mode": "empty"})
-        alike = nearest.similarities(untold, repeated, cosine, samples=UNTOLD, steps=steps).amax(dim=1)
+        without = load_backbone(GUIDED, device="cpu", options={"prompt_mode": "empty"})
+        alike = sampled(without, repeated, cosine, samples=UNTOLD, steps=steps).amax(dim=1)
         return {"told": found, "untold": int((alike >= GUIDED_THRESHOLD).sum())}
 
     asked = {"count": count, "recipes": [procedure.recipe.name for procedure in procedures]}

@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from benchmarks.evidence.audits import Procedure
+from benchmarks.common.measures import auc, quantiles, rank_correlation
+from benchmarks.common.procedure import Procedure
 from benchmarks.evidence.case import Case
 from benchmarks.evidence.claim import COLOURS, Claim, Finding, Table, at_least, at_most, listed, save, told
 from benchmarks.evidence.data import DOSES
-from benchmarks.evidence.measures import auc, quantiles, rank_correlation
 from invmm_eval.statistics.bound import least_kl
 
 COUNTED = 4

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.evidence.audits import Procedure
+from benchmarks.common.measures import mean, quantiles
+from benchmarks.common.procedure import Procedure
 from benchmarks.evidence.case import Case
 from benchmarks.evidence.claim import COLOURS, Claim, Finding, at_least, save
-from benchmarks.evidence.measures import mean, quantiles
 
 Interval = tuple[float, float]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.evidence.audits import Procedure
+from benchmarks.common.measures import auc, mean, resampled
+from benchmarks.common.procedure import Procedure
 from benchmarks.evidence.case import Case
 from benchmarks.evidence.claim import Claim, Finding, Table
 from benchmarks.evidence.detectors import MEMBERSHIP, Scored, ours, scored
-from benchmarks.evidence.measures import auc, mean, resampled
 
 
 def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path) -> Claim:  # noqa: ARG001

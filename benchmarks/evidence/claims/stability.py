@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.evidence.audits import Procedure, grouped
+from benchmarks.common.measures import auc, mean, middle, rank_correlation, spread
+from benchmarks.common.procedure import Procedure
+from benchmarks.evidence.audits import grouped
 from benchmarks.evidence.case import Case
 from benchmarks.evidence.claim import COLOURS, Claim, Finding, Table, at_least, at_most, save, scale
-from benchmarks.evidence.measures import auc, mean, middle, rank_correlation, spread
 
 CONFIRMED = 0.9
 """Share of fresh samples that are copies from which on the noise that was found is taken to replicate."""
@@ -19,25 +20,15 @@ CONFIRMED = 0.9
 
 @dataclass(frozen=True)
 class Steadiness:
-    """What a procedure's values over the seeds came to.
+    """The spread of a procedure's values over the seeds."""
 
-    Attributes:
-        images: Those audited with every seed.
-        values: Of those replicated with every seed, by set and number, their values over the seeds.
-        agreement: Share of verdicts that are the more frequent one of their image.
-        confirmed: Share of images replicated with the first seed whose fresh samples confirm it.
-        correlation: Spearman of median values and copies, over repeated images, averaged over the sets.
-        area: AUC by direct count of one seed, averaged over the sets.
-        evaluations: An image.
-    """
-
-    images: int
-    values: dict[tuple[str, int], list[float]]
-    agreement: float
-    confirmed: float
-    correlation: float
-    area: float
-    evaluations: float
+    images: int  # those audited with every seed
+    values: dict[tuple[str, int], list[float]]  # over the seeds, of each image replicated with every seed
+    agreement: float  # share of verdicts that are the more frequent one of their image
+    confirmed: float  # share of images replicated with the first seed whose fresh samples confirm it
+    correlation: float  # Spearman of median values and copies of repeated images, averaged over the sets
+    area: float  # AUC by direct count of one seed, averaged over the sets
+    evaluations: float  # per image
 
     def median(self, images: Iterable[tuple[str, int]]) -> float:
         """Over images, the median of their median nats."""

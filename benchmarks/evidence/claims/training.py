@@ -7,11 +7,12 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from benchmarks.common.measures import mean, middle
+from benchmarks.common.procedure import Procedure
 from benchmarks.evidence import truth
-from benchmarks.evidence.audits import SHORT, Procedure
+from benchmarks.evidence.audits import SHORT
 from benchmarks.evidence.case import SOME_DOSES, Case
 from benchmarks.evidence.claim import COLOURS, Claim, Finding, Table, listed, save, scale, told
-from benchmarks.evidence.measures import mean, middle
 from benchmarks.evidence.models import MOMENTS
 from benchmarks.evidence.truth import Truth
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmarks.evidence.audits import Audit, Procedure
+from benchmarks.common.measures import mean, middle
+from benchmarks.common.procedure import Procedure
+from benchmarks.evidence.audits import Audit
 from benchmarks.evidence.case import SOME_DOSES, Case
 from benchmarks.evidence.claim import BLUE, RED, Claim, Finding, Table, listed, save, scale
-from benchmarks.evidence.measures import mean, middle
 from invmm_eval.recipe import Recipe
 
 FIXED = (0.01, 0.1, 1.0, 10.0)

@@ -1,0 +1,31 @@
+"""Command lines, tables and JSON files of the scripts."""
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser that prints the module's docstring as it is, with the option ``--json``."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--json", type=Path, help="file for the figures")
+    return made
+
+
+def show(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", width: int | None = None) -> None:
+    """Print a table."""
+    table = Table(*columns, title=title)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=width).print(table)
+
+
+def write(path: Path | None, facts: Any) -> None:
+    """Write facts as JSON, if a path was given."""
+    if path:
+        path.write_text(json.dumps(facts, indent=1) + "\n")
