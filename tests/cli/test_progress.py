@@ -1,4 +1,4 @@
-"""The bar: what it tells on a terminal, and that it is silent elsewhere."""
+"""The bar: what it shows on a terminal, and that it is silent elsewhere."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -52,44 +52,56 @@ def searches(*standing: Standing) -> Sequence[Search]:
     return cast("Sequence[Search]", standing)
 
 
-def terminal() -> tuple[Console, StringIO]:
+def terminal(width: int = 200) -> tuple[Console, StringIO]:
     file = StringIO()
-    return Console(file=file, force_terminal=True, width=200, color_system=None), file
+    return Console(file=file, force_terminal=True, width=width, color_system=None), file
 
 
-def last_line(file: StringIO) -> str:
-    """The line that was drawn last."""
+def last_lines(file: StringIO) -> tuple[str, str]:
+    """The bar and the line below it, as they were drawn last."""
     drawn = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "\n", file.getvalue()).replace("\r", "\n")
-    return [line for line in drawn.split("\n") if line.strip()][-1].rstrip()
+    lines = [line.rstrip() for line in drawn.split("\n") if line.strip()]
+    bar = max(number for number, line in enumerate(lines) if " images " in line)
+    return lines[bar], "".join(lines[bar + 1 :])
 
 
-def test_a_search_is_told() -> None:
+def test_a_search_is_shown() -> None:
     console, file = terminal()
     with Bar(3, console) as bar:
         bar.on_step(searches(Standing("cat.png", 7, 0.12345, 1.23456), Standing("dog.png", 7, 9, 9)))
-    assert last_line(file).endswith("cat.png step 7/40 loss 0.123 KL 1.235")
+    assert last_lines(file)[1] == "step 7/40  loss 0.123  KL 1.235  cat.png"
 
 
-def test_the_best_similarity_of_the_last_check_is_told() -> None:
+def test_the_best_similarity_of_the_last_check_is_shown() -> None:
     console, file = terminal()
     with Bar(3, console) as bar:
         bar.on_step(searches(Standing("cat.png", 20, 0.1, 0.2, checked(s1=(0.2, 0.3), s2=(0.777, 0.1), s3=(0.5,)))))
-    assert last_line(file).endswith("cat.png step 20/40 loss 0.100 KL 0.200 best similarity 0.78")
+    assert last_lines(file)[1] == "step 20/40  loss 0.100  KL 0.200  best similarity 0.78  cat.png"
 
 
 @pytest.mark.parametrize("name", ["[red]x", "a[/]b", "[/red]", "train[:100]#3", ":smile:.png", "{task}", "x\\"])
-def test_a_name_is_told_as_it_is(name: str) -> None:
+def test_a_name_is_shown_as_it_is(name: str) -> None:
     console, file = terminal()
     with Bar(1, console) as bar:
         bar.on_step(searches(Standing(name, 1, 0.5, 0.5)))
-    assert f"{name} step 1/40" in last_line(file)
+    assert last_lines(file)[1].endswith(f"  {name}")
 
 
 def test_images_are_counted() -> None:
     console, file = terminal()
     with Bar(3, console) as bar:
         assert list(bar.over(RESULTS[:2])) == RESULTS[:2]
-    assert " 2/3 " in last_line(file)
+    assert " 2/3 images " in last_lines(file)[0]
+
+
+def test_count_and_time_are_readable_at_80_columns() -> None:
+    console, file = terminal(width=80)
+    with Bar(123456, console) as bar:
+        bar.on_step(searches(Standing("a/folder/of/pictures/" * 5, 2000, 0.1, 0.2, checked(s1=(0.5,)), 2000)))
+    line, below = last_lines(file)
+    assert line.endswith(" 0/123,456 images -:--:-- left")
+    assert below.startswith("step 2000/2000  loss 0.100  KL 0.200  best similarity 0.50  a/folder")
+    assert max(map(len, (line, below))) <= 80
 
 
 def test_results_pass_as_they_come() -> None:
@@ -109,8 +121,8 @@ def test_a_search_under_way_moves_the_bar_but_is_not_counted(steps: Sequence[int
     console, file = terminal()
     with Bar(2, console) as bar:
         bar.on_step(searches(*(Standing("a", step, 0.5, 0.5) for step in steps)))
-    line = last_line(file)
-    assert " 0/2 " in line
+    line = last_lines(file)[0]
+    assert " 0/2 images " in line
     assert 2 * line.count("━") + line.count("╸") == half_cells, "40 cells for 2 images"
 
 
@@ -140,7 +152,7 @@ def test_no_search_may_be_under_way() -> None:
     console, file = terminal()
     with Bar(3, console) as bar:
         bar.on_step([])
-    assert " 0/3 " in last_line(file)
+    assert " 0/3 images " in last_lines(file)[0]
 
 
 def test_it_follows_a_run(cosine: PixelCosine) -> None:
@@ -152,9 +164,9 @@ def test_it_follows_a_run(cosine: PixelCosine) -> None:
             Mixture(images), targets(images), cosine, diagonal(), recipe=recipe, batch_size=2, on_step=bar.on_step
         )
         found = list(bar.over(measured))
-    assert " 3/3 " in last_line(file)
-    [told] = re.findall(r"2 step 6/6 loss (\S+) KL (\S+) best similarity (\S+)", last_line(file))
+    assert " 3/3 images " in last_lines(file)[0]
+    [shown] = re.findall(r"step 6/6  loss (\S+)  KL (\S+)  best similarity (\S+)  2", last_lines(file)[1])
     assert found[2].check is not None
-    assert torch.tensor([float(value) for value in told[1:]]) == pytest.approx(
+    assert torch.tensor([float(value) for value in shown[1:]]) == pytest.approx(
         [found[2].kl, max(found[2].check.similarities[1.0])], abs=0.01
     )
