@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-.PHONY: demo test test-benchmarks lint reference evidence clean
+.PHONY: demo test test-benchmarks dist lint reference evidence clean
 
 demo: .venv/demo
 	$(BIN)/invmm-eval demo
@@ -16,6 +16,11 @@ test: .venv/dev
 # The scripts in benchmarks/, which `make test` leaves out.
 test-benchmarks: .venv/dev
 	$(PYTEST) tests/benchmarks
+
+# Source distributions and wheels of the package and of every plugin, in dist/.
+dist: .venv/dev
+	for project in . plugins/*; do \
+	    (cd $$project && $(CURDIR)/$(BIN)/python -m hatchling build --directory $(CURDIR)/dist) || exit 1; done
 
 lint: .venv/dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" pre-commit run --all-files
@@ -31,7 +36,7 @@ evidence: .venv/dev
 	$(BIN)/python -m benchmarks.evidence
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo dist
 
 .venv/demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
