@@ -19,7 +19,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.common.script import parser, show, write
-from invmm_eval.audits.store import Store, read
+from invmm_eval.audits.folder import read
+from invmm_eval.audits.folder.writing import Store
 from invmm_eval.search.check import Check
 from invmm_eval.search.result import Point, Result, Status
 

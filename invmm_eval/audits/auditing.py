@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import torch
 
+from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source, find_images, prepare
-from invmm_eval.audits.store import Store
 from invmm_eval.audits.workers import Deal, actors, launched, ranks
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone

@@ -83,7 +83,7 @@ def summarize(folder: Path, *, debug: bool) -> None:
     Raises:
         InvMMError: All images failed.
     """
-    from invmm_eval.audits.store import read
+    from invmm_eval.audits.folder import read
     from invmm_eval.reports.findings import whole
     from invmm_eval.reports.terminal import results_table
     from invmm_eval.search.result import rank
@@ -166,7 +166,7 @@ def status(
     ] = False,
 ) -> None:
     """Show the progress of an audit, its rate and the time left."""
-    from invmm_eval.audits.store import read
+    from invmm_eval.audits.folder import read
 
     audit = read(folder)
     now = audit.progress

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import SpaceCardData
 
-from invmm_eval.audits.store import picture_of
+from invmm_eval.audits.folder.files import picture_of
 from invmm_eval.errors import InvMMError
 from invmm_eval.metric import MODULE
 from invmm_eval.reports.card import TEMPLATES

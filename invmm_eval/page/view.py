@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 from torch import Tensor
 
-from invmm_eval.audits.store import cut
+from invmm_eval.audits.folder.sheet import cut
 from invmm_eval.reports.findings import WORDS, Findings, meaning
 from invmm_eval.search.check import Check
 from invmm_eval.search.inversion import Search

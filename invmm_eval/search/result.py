@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,18 +13,8 @@ from torch import Tensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.check import Check
+from invmm_eval.search.status import Status as Status
 from invmm_eval.statistics.response import HALF, MOST, Count, Dose, Outcome, Response, Share
-
-
-class Status(StrEnum):
-    """How a search ended."""
-
-    REPLICATED = "replicated"
-    """A check was passed: the model replicates the image from noise near the standard normal."""
-    EXHAUSTED = "exhausted"
-    """No check was passed in all steps: not replicated within the budget."""
-    FAILED = "failed"
-    """Something went wrong, told by the result's ``error``."""
 
 
 class Point(NamedTuple):

@@ -23,8 +23,8 @@ from safetensors.torch import load, save
 
 from invmm_eval.audits import workers as spread
 from invmm_eval.audits.auditing import Order, Plan, audit, make_plan
+from invmm_eval.audits.folder import read
 from invmm_eval.audits.images import Source, prepare
-from invmm_eval.audits.store import read
 from invmm_eval.audits.workers import TRIES, Deal, Numbered, Ready, Worker
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import Condition
@@ -32,7 +32,7 @@ from invmm_eval.plugins.host import host
 from invmm_eval.reference import MODEL, pictures
 from invmm_eval.search.result import Result, Status
 from invmm_eval.search.target import Target
-from tests.audits.test_store import rows
+from tests.audits.test_folder import rows
 from tests.helpers.command import Invoke
 from tests.helpers.exact import Mixture
 from tests.helpers.exact import pictures as noise

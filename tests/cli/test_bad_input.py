@@ -18,7 +18,7 @@ from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from invmm_eval.audits.store import read
+from invmm_eval.audits.folder import read
 from tests.helpers.command import SET, Invoke
 
 Given = dict[str, Any]
@@ -325,9 +325,12 @@ MISTAKES: dict[str, tuple[Make, str]] = {
         changed(out="/proc/out"),
         r"The folder /proc/out cannot be used: No such file or directory\.",
     ),
-    "damaged config": (out_file("config.json", "{"), "out/config.json is damaged, .*name another folder."),
-    "another audit": (out_file("config.json", "{}"), "out holds an audit that differs in .*; name another folder, .*"),
-    "in use": (locked, "Another run is writing to out; wait for its end, or name another folder."),
+    "damaged config": (out_file("config.json", "{"), "out/config.json is damaged, .*choose another folder."),
+    "another audit": (
+        out_file("config.json", "{}"),
+        "out holds an audit with another config: .*",
+    ),
+    "in use": (locked, "Another run is writing to out; wait for its end, or choose another folder."),
 }
 
 
@@ -399,7 +402,7 @@ def test_files_of_one_name_in_several_folders_are_told_apart(invoke: Invoke, giv
         (None, "out holds no audit that can be read: .*config.json: No such file or directory."),
         ({"config.json": "{"}, "out/config.json is damaged, .*"),
         ({"config.json": "{}", "images.json": "["}, "out/images.json is damaged, .*"),
-        ({"config.json": "{}", "results.jsonl": "7\n"}, "Line 1 of out/results.jsonl is damaged; remove it, .*"),
+        ({"config.json": "{}", "results.jsonl": "7\n"}, "Line 1 of out/results.jsonl is damaged; remove it .*"),
     ],
 )
 def test_the_status_of_no_audit(

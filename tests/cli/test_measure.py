@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from invmm_eval.audits.auditing import audit
-from invmm_eval.audits.store import Store, read
+from invmm_eval.audits.folder import read
+from invmm_eval.audits.folder.writing import Store
 from invmm_eval.reports.findings import whole
 from tests.helpers.command import SET, TINY, Invoke, lines
 
@@ -223,4 +224,4 @@ def test_another_audit_in_the_folder_is_refused(
     assert invoke(*command)[0] == 0
     code, out, err = invoke(*command, "--seed", "1")
     assert (code, out) == (1, "")
-    assert "holds an audit that differs in seed; name another folder" in err
+    assert "holds an audit with another config: seed is 0 there and" in err

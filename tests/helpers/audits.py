@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invmm_eval.audits.store import Store
+from invmm_eval.audits.folder.writing import Store
 from invmm_eval.recipe import STABLE_DIFFUSION
 from invmm_eval.search.check import Check
 from invmm_eval.search.result import Point, Result, Status

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from PIL import Image
 
-from invmm_eval.audits.store import cut
+from invmm_eval.audits.folder.sheet import cut
 from invmm_eval.reports.figures import distribution
 from invmm_eval.reports.findings import LIMITS, WORDS, Findings, meaning
 from invmm_eval.search.result import Result
@@ -110,7 +110,7 @@ def _detail(findings: Findings, side: int, result: Result) -> dict[str, Any]:
 
 
 def thumbnails(path: Path, shape: Sequence[int], counts: Sequence[int], side: int) -> Image.Image:
-    """A sheet of :func:`invmm_eval.audits.store.strip` without its gaps, each picture scaled down to ``side`` at most.
+    """A sheet without its gaps, each picture scaled down to ``side`` pixels at most.
 
     Args:
         path: The sheet's file.

@@ -23,8 +23,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from invmm_eval.audits.auditing import Plan, make_plan
+from invmm_eval.audits.folder import read
+from invmm_eval.audits.folder.sheet import strip
+from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source
-from invmm_eval.audits.store import Store, read, strip
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.check import Check
 from invmm_eval.search.inversion import Search
@@ -118,7 +120,12 @@ def test_the_config_is_written_once(tmp_path: Path) -> None:
     folder = tmp_path / "made" / "on the way"
     Store(folder, config).close()
     written = (folder / "config.json").read_bytes()
-    assert loaded(written) == {"model": "m", "recipe": {"guidance": [1.0, 2.5], "threshold": None}, "seed": 0}
+    assert loaded(written) == {
+        "format": 2,
+        "model": "m",
+        "recipe": {"guidance": [1.0, 2.5], "threshold": None},
+        "seed": 0,
+    }
     Store(folder, dict(reversed(config.items()))).close()
     assert (folder / "config.json").read_bytes() == written
     assert not list(folder.glob("*.partial"))
@@ -127,12 +134,12 @@ def test_the_config_is_written_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("choices", "told"),
     [
-        ({"seed": 1}, "differs in seed;"),
-        ({"settings": {**SETTINGS, "draws": 9}}, "differs in recipe;"),
-        ({"similarity": "ssim"}, "differs in similarity;"),
-        ({"noise": "isotropic-gaussian"}, "differs in noise;"),
-        ({"noise": "low-rank-gaussian", "noise_options": {"rank": 2}}, "differs in noise;"),
-        ({"seed": 1, "settings": {}}, "differs in recipe, seed;"),
+        ({"seed": 1}, r"another config: seed is 0 there and 1 here\. Choose another folder"),
+        ({"settings": {**SETTINGS, "draws": 9}}, r"recipe\.draws is 8 there and 9 here\."),
+        ({"similarity": "ssim"}, r'similarity\.name is "pixel-cosine" there and "ssim" here; similarity\.'),
+        ({"noise": "isotropic-gaussian"}, r'noise\.name is "diagonal-gaussian" there and "isotropic-gaussian" here'),
+        ({"noise": "low-rank-gaussian", "noise_options": {"rank": 2}}, r"noise\.rank is not set there and 2 here"),
+        ({"seed": 1, "settings": {}}, r"recipe\..* \(and 1 more\)\. Choose"),
     ],
 )
 def test_another_config_is_refused(finished: Path, choices: dict[str, Any], told: str) -> None:
@@ -144,7 +151,7 @@ def test_another_config_is_refused(finished: Path, choices: dict[str, Any], told
 
 def test_a_key_that_is_new_or_gone_is_another_config(tmp_path: Path) -> None:
     Store(tmp_path, {"seed": 0, "old": 1}).close()
-    with pytest.raises(InvMMError, match="differs in new, old;"):
+    with pytest.raises(InvMMError, match="new is not set there and 1 here; old is 1 there and not set here"):
         Store(tmp_path, {"seed": 0, "new": 1})
 
 
@@ -279,7 +286,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize("content", [b"", b'{"seed": ', b"\xff\xfe", b"7", b"[1]"])
 def test_a_damaged_config_is_told(content: bytes, finished: Path) -> None:
     (finished / "config.json").write_bytes(content)
-    with pytest.raises(InvMMError, match=r"config\.json is damaged.*name another folder"):
+    with pytest.raises(InvMMError, match=r"config\.json is damaged.*choose another folder"):
         run(plan(), ALL, finished)
 
 
@@ -331,7 +338,7 @@ def test_a_flipped_bit_is_noticed_when_the_tensors_are_looked_at(finished: Path)
     results = [result for result in run(plan(), ALL, finished) if result.check]
     for looked_at in ("noise", "condition", "check"):
         held = getattr(results[1], looked_at)
-        with pytest.raises(InvMMError, match=f"{path.name} is not what the audit wrote: .*Remove it, and the same"):
+        with pytest.raises(InvMMError, match=f"{path.name} is not what the audit wrote: .*Remove it and run the same"):
             dict(held.samples if looked_at == "check" else held)
     assert [len(result.noise) for result in results if result.name != "picture 1"] == [2, 2, 2]
     [told] = read(finished).damaged()
@@ -348,7 +355,7 @@ def test_a_lost_file_of_tensors_is_measured_again_with_a_word(
     watch = Watch()
     run(plan(), ALL, finished, on_step=watch)
     assert watch.searched == {"picture 1"}
-    assert f"{path} is gone, so its image is measured again" in caplog.text
+    assert f"{path} is missing, so its image is measured again" in caplog.text
     assert same_files(finished, undisturbed)
     assert list(read(finished).damaged()) == []
 
@@ -357,7 +364,7 @@ def test_two_runs_cannot_write_to_one_folder(tmp_path: Path, undisturbed: Path) 
     results = plan().run(ALL, out=tmp_path)
     next(results)
     assert read(tmp_path).progress.running
-    with pytest.raises(InvMMError, match=r"Another run is writing to .*; wait for its end, or name another folder\.$"):
+    with pytest.raises(InvMMError, match=r"Another run is writing to .*; wait for its end, or choose .*\.$"):
         run(plan(), ALL, tmp_path)
     list(results)
     assert not read(tmp_path).progress.running
@@ -367,7 +374,7 @@ def test_two_runs_cannot_write_to_one_folder(tmp_path: Path, undisturbed: Path) 
 
 def test_a_run_that_is_refused_lets_the_folder_go(tmp_path: Path) -> None:
     Store(tmp_path, {"seed": 1}).close()
-    with pytest.raises(InvMMError, match="differs in seed") as held:
+    with pytest.raises(InvMMError, match="seed is 1 there and 2 here") as held:
         Store(tmp_path, {"seed": 2})
     Store(tmp_path, {"seed": 1}).close()
     assert held
@@ -586,7 +593,7 @@ def test_rows_are_a_sequence(finished: Path) -> None:
 def test_lines_are_read_part_by_part(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = list(read(finished).rows)
     for size in (1, 100, 5000):
-        monkeypatch.setattr("invmm_eval.audits.lines._BLOCK", size)
+        monkeypatch.setattr("invmm_eval.audits.folder.rows._BLOCK", size)
         assert list(read(finished).rows) == whole
 
 
@@ -640,7 +647,7 @@ def test_a_folder_is_read_in_the_order_of_the_images_failed_ones_too(tmp_path: P
     with (tmp_path / "results.jsonl").open("a") as lines:
         lines.write('{"index": 1, "status"')
     record = read(tmp_path)
-    assert record.config == {"seed": 1}
+    assert record.config == {"format": 2, "seed": 1}
     assert [row["name"] for row in record.rows] == ["zero", "two"]
     assert (tmp_path / "results.jsonl").read_text().endswith('"status"')
 

@@ -1,6 +1,6 @@
-"""``results.jsonl``: a line an image, of which a few columns are read at once and the rest when it is asked for.
+"""``results.jsonl``: one row per image, of which a few columns are read at once and the rest when it is looked at.
 
-A million lines are gigabytes; their columns, read by pyarrow, take seconds and little memory.
+A million rows are gigabytes; reading these columns with pyarrow takes seconds and little memory.
 """
 
 import json
@@ -15,11 +15,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import json as arrow_json
 
+from invmm_eval.audits.folder.format import upgraded_row
 from invmm_eval.errors import InvMMError
-from invmm_eval.search.result import Status
+from invmm_eval.search.status import Status
 
 Span = tuple[int, int]
-"""From where to where a line goes in its file, in bytes."""
+"""Start and end of a line in its file, in bytes."""
 
 _BLOCK = 1 << 24
 COLUMNS = pa.schema(
@@ -29,7 +30,7 @@ COLUMNS = pa.schema(
         ("finished", pa.timestamp("ms", "UTC")),
     ]
 )
-"""What is read at once."""
+"""The columns that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Lines:
 
     Attributes:
         path: The file.
-        ends: Where each line ends, after a first 0.
-        columns: What they say in :data:`COLUMNS`.
+        ends: The end of each line in bytes, after a first 0.
+        columns: Their values of :data:`COLUMNS`.
     """
 
     path: Path
@@ -48,7 +49,7 @@ class Lines:
 
     @classmethod
     def read(cls, path: Path) -> "Lines":
-        """Read them all, without holding more than a part of the file.
+        """Read all complete lines, without holding more than a part of the file.
 
         Raises:
             InvMMError: A line is damaged.
@@ -69,12 +70,12 @@ class Lines:
         return cls(path, np.concatenate(ends), pa.concat_tables(tables))
 
     def span(self, number: int) -> Span:
-        """Where a line is."""
+        """Start and end of a line."""
         return int(self.ends[number]), int(self.ends[number + 1])
 
 
 class Rows(Sequence[Mapping[str, Any]]):
-    """Lines in some order, each read when it is looked at."""
+    """Rows in some order, each read when it is looked at."""
 
     def __init__(self, lines: Lines, order: Sequence[int]) -> None:
         self._lines = lines
@@ -89,22 +90,22 @@ class Rows(Sequence[Mapping[str, Any]]):
     def __getitem__(self, at: int | slice) -> "Mapping[str, Any] | Rows":
         if isinstance(at, slice):
             return Rows(self._lines, self._order[at])
-        return line_at(self._lines.path, self._lines.span(self._order[at]))
+        return row_at(self._lines.path, self._lines.span(self._order[at]))
 
     def __len__(self) -> int:
         return len(self._order)
 
 
-def line_at(path: Path, span: Span) -> dict[str, Any]:
-    """All that one line says."""
+def row_at(path: Path, span: Span) -> dict[str, Any]:
+    """The row at one place of the file, in the present format."""
     start, end = span
     with path.open("rb") as file:
         file.seek(start)
-        return dict(json.loads(file.read(end - start)))
+        return upgraded_row(json.loads(file.read(end - start)), path)
 
 
 def _parsed(lines: bytes, longest: int) -> pa.Table | None:
-    """:data:`COLUMNS` of some lines, None where they are not what a run writes."""
+    """:data:`COLUMNS` of some lines, None if a run does not write such lines."""
     reading = arrow_json.ReadOptions(block_size=max(longest, 1 << 20))
     options = arrow_json.ParseOptions(explicit_schema=COLUMNS, unexpected_field_behavior="ignore")
     try:
@@ -118,7 +119,7 @@ def _parsed(lines: bytes, longest: int) -> pa.Table | None:
 
 
 def _blame(path: Path, lines: bytes, before: int) -> None:
-    """Tell the first damaged one of some lines.
+    """Report the first damaged line.
 
     Raises:
         InvMMError: Always.
@@ -126,4 +127,4 @@ def _blame(path: Path, lines: bytes, before: int) -> None:
     number = next(
         n for n, line in enumerate(lines.split(b"\n"), start=before + 1) if len(_parsed(line, len(line)) or ()) != 1
     )
-    raise InvMMError(f"Line {number} of {path} is damaged; remove it, and its image is measured again.")
+    raise InvMMError(f"Line {number} of {path} is damaged; remove it to measure its image again.")

@@ -1,0 +1,85 @@
+"""Names, locks and atomic writes of the files in an audit's folder."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from invmm_eval.errors import InvMMError
+
+
+def stem(digest: str, caption: str | None) -> str:
+    """What a picture's files are called; pictures with the same pixels and caption share them."""
+    return digest[:16] if caption is None else f"{digest[:16]}-{sha256(caption.encode()).hexdigest()[:8]}"
+
+
+def tensors_of(folder: Path, name: str) -> Path:
+    """The file of tensors of a picture, by its :func:`stem`."""
+    return folder / "tensors" / name[:2] / f"{name}.safetensors"
+
+
+def picture_of(folder: Path, row: Mapping[str, Any]) -> Path:
+    """The PNG of a row's image and its samples."""
+    name = stem(row["digest"], row["caption"])
+    return folder / "samples" / name[:2] / f"{name}.png"
+
+
+def lock_of(folder: Path) -> FileLock:
+    """The lock that a run holds while it writes to a folder."""
+    return FileLock(folder / ".lock", thread_local=False)
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a run is writing to a folder now."""
+    try:
+        if (folder / ".lock").exists():
+            lock_of(folder).acquire(timeout=0).lock.release()
+        return False
+    except Timeout:
+        return True
+    except OSError:  # the folder is read-only, so no run can write to it
+        return False
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        InvMMError: The file is damaged.
+        OSError: The file cannot be read.
+    """
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise InvMMError(
+            f"{path} is damaged, so its audit cannot be resumed or read; choose another folder."
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file atomically."""
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> str:
+    """Write all of a file or nothing, flushed to the disk, whenever this is interrupted.
+
+    Args:
+        path: The file.
+        write: Writes the contents to the path it receives.
+
+    Returns:
+        The SHA-256 of the contents, in hex.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    path.parent.mkdir(exist_ok=True)
+    write(partial)
+    with partial.open("rb+") as file:
+        digest = file_digest(file, "sha256").hexdigest()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    return digest

@@ -1,0 +1,102 @@
+"""The format of an audit's folder: its number, how older ones are read, and when two configs give the same values."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.recipe import Recipe
+
+FORMAT = 2
+"""Written to config.json and to each row. Format 1 had no number."""
+SAME_VALUES_SINCE = "0.1.0"
+"""The first version of invmm-eval that gives the same values as this one, at equal config and seed."""
+
+_ROW: Mapping[str, Any] = {"caption": None, "outcomes": [], "confirmed": None, "estimates": {}, "traceback": None}
+"""Values of keys that rows of format 1 may lack."""
+
+
+def upgraded_config(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """A config of this format or of an older one, with defaults for the keys that it lacks.
+
+    Raises:
+        InvMMError: The format is newer than this version of invmm-eval reads.
+    """
+    _check_format(config, path, config.get("versions", {}).get("invmm-eval"))
+    upgraded = {**config, "format": FORMAT}
+    if "recipe" in config:
+        recipe = config["recipe"]
+        upgraded["recipe"] = as_json({**asdict(Recipe()), **recipe})
+    return upgraded
+
+
+def upgraded_row(row: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """A row of this format or of an older one, with defaults for the keys that it lacks.
+
+    Raises:
+        InvMMError: The format is newer than this version of invmm-eval reads.
+    """
+    _check_format(row, path, None)
+    return {**_ROW, **row}
+
+
+def _check_format(record: Mapping[str, Any], path: Path, written_by: str | None) -> None:
+    number = record.get("format", 1)
+    if number not in range(1, FORMAT + 1):
+        by = f", written by invmm-eval {written_by}" if written_by else ""
+        raise InvMMError(
+            f"{path} has format {number}{by}; this version reads formats up to {FORMAT}. Upgrade invmm-eval."
+        )
+
+
+def differences(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> list[str]:
+    """What makes the values of two configs differ, one phrase per setting, with both of its values.
+
+    The path of a model does not count where its weights are known to be the same, nor does the name of a recipe or the
+    version of invmm-eval itself, if both versions give the same values.
+    """
+    one, other = dict(_settings(stored)), dict(_settings(requested))
+    ignored = {"format", "recipe.name"}
+    if stored.get("weights") and stored.get("weights") == requested.get("weights"):
+        ignored.add("model")
+    versions = one.get("versions.invmm-eval"), other.get("versions.invmm-eval")
+    if all(version and _number(version) >= _number(SAME_VALUES_SINCE) for version in versions):
+        ignored.add("versions.invmm-eval")
+    return [
+        f"{key} is {_shown(one, key)} there and {_shown(other, key)} here"
+        for key in sorted(one.keys() | other.keys())
+        if key not in ignored and one.get(key, ...) != other.get(key, ...)
+    ]
+
+
+def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{key}", part) for key, part in value.items())
+        else:
+            yield name, value
+
+
+def _shown(settings: Mapping[str, Any], key: str) -> str:
+    return json.dumps(settings[key]) if key in settings else "not set"
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:3]))
+
+
+def as_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as JSON holds it.
+
+    Raises:
+        InvMMError: JSON cannot hold it.
+    """
+    try:
+        return dict(json.loads(json.dumps(config, allow_nan=False)))
+    except (TypeError, ValueError) as error:
+        raise InvMMError(
+            f"The audit cannot be kept in a folder, because JSON cannot hold its config: {error}."
+        ) from error

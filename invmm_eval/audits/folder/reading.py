@@ -1,0 +1,132 @@
+"""Read an audit's folder without changing it, also while the audit runs, and without importing torch."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from invmm_eval.audits.folder.files import in_use, picture_of, read_object
+from invmm_eval.audits.folder.format import upgraded_config
+from invmm_eval.audits.folder.rows import Lines, Rows
+from invmm_eval.errors import InvMMError
+from invmm_eval.search.status import Status
+
+if TYPE_CHECKING:
+    from invmm_eval.search.result import Result
+
+
+@dataclass(frozen=True)
+class Record:
+    """The contents of an audit's folder.
+
+    Attributes:
+        folder: The folder.
+        config: What determined the values.
+        rows: One mapping per image that has a result, in the order of the images, as :meth:`Result.record` makes it,
+            with its ``caption``, the ``sha256`` of its file of tensors, and when it was ``finished``. Each is read when
+            it is looked at, because memory does not hold a million of them.
+        progress: The number of images that are done, failed or waiting.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    progress: "Progress"
+
+    def picture(self, row: Mapping[str, Any]) -> Path:
+        """The path of the sheet of a row's image and its samples; failed images have none."""
+        return picture_of(self.folder, row)
+
+    def result(self, row: Mapping[str, Any]) -> "Result":
+        """The result of a row; its tensors are read, and compared with their SHA-256, when they are looked at."""
+        from invmm_eval.audits.folder.tensors import result_of
+
+        return result_of(self.folder, row)
+
+    def damaged(self) -> Iterator[str]:
+        """Read every file of tensors; yields a sentence for each that is not what was written."""
+        for row in self.rows:
+            try:
+                len(self.result(row).noise)
+            except InvMMError as error:
+                yield str(error)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an audit has progressed.
+
+    Attributes:
+        replicated: Number of images that were replicated.
+        exhausted: Number of images that were not replicated within the budget.
+        failed: Number of images that could not be measured; they are tried again when the audit is resumed.
+        waiting: Number of images without a result.
+        rate: Results per second since the audit was last started or resumed; None before the first.
+        running: Whether a run is writing to the folder now.
+    """
+
+    replicated: int
+    exhausted: int
+    failed: int
+    waiting: int
+    rate: float | None
+    running: bool
+
+    @property
+    def images(self) -> int:
+        """Number of requested images."""
+        return self.done + self.failed + self.waiting
+
+    @property
+    def done(self) -> int:
+        """Number of measured images."""
+        return self.replicated + self.exhausted
+
+    @property
+    def left(self) -> timedelta | None:
+        """Time that the waiting images take at this rate; None if it is not known."""
+        return timedelta(seconds=self.waiting / self.rate) if self.rate else None
+
+
+def read(folder: str | Path) -> Record:
+    """Read an audit's folder.
+
+    Raises:
+        InvMMError: There is no audit in the folder, or it is damaged.
+    """
+    folder = Path(folder)
+    try:
+        config = upgraded_config(read_object(folder / "config.json"), folder / "config.json")
+        asked = read_object(folder / "images.json") if (folder / "images.json").exists() else None
+        lines = Lines.read(folder / "results.jsonl")
+    except OSError as error:
+        raise InvMMError(f"{folder} holds no audit that can be read: {error.filename}: {error.strerror}.") from error
+    indices, names = (lines.columns[column].to_pylist() for column in ("index", "name"))
+    last = {index: number for number, index in enumerate(indices)}
+    order = [last[index] for index in sorted(last)]
+    if asked:
+        requested = dict(enumerate(asked["names"]))
+        order = [number for number in order if requested.get(indices[number]) == names[number]]
+    return Record(folder, config, Rows(lines, order), _progress(lines, order, asked, in_use(folder)))
+
+
+def _progress(lines: Lines, order: list[int], asked: Mapping[str, Any] | None, running: bool) -> Progress:
+    results = lines.columns.take(pa.array(order, pa.int64()))
+    counts = {count["values"]: count["counts"] for count in results["status"].value_counts().to_pylist()}
+    rate = None
+    if asked:
+        started = datetime.fromisoformat(asked["asked"])
+        times = results["finished"].filter(pc.greater(results["finished"], pa.scalar(started)))
+        rate = len(times) / (pc.max(times).as_py() - started).total_seconds() if len(times) else None
+    return Progress(
+        replicated=counts.get(Status.REPLICATED, 0),
+        exhausted=counts.get(Status.EXHAUSTED, 0),
+        failed=counts.get(Status.FAILED, 0),
+        waiting=len(asked["names"]) - len(order) if asked else 0,
+        rate=rate,
+        running=running,
+    )

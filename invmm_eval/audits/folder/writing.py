@@ -1,0 +1,207 @@
+"""Write an audit's folder: made or resumed, and closed to all other runs until it is left."""
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filelock import Timeout
+from safetensors import SafetensorError
+
+from invmm_eval.audits.folder.files import (
+    lock_of,
+    picture_of,
+    read_object,
+    stem,
+    tensors_of,
+    write_atomically,
+    write_text,
+)
+from invmm_eval.audits.folder.format import FORMAT, as_json, differences, upgraded_config
+from invmm_eval.audits.folder.rows import Lines, Span, row_at
+from invmm_eval.audits.folder.sheet import strip
+from invmm_eval.audits.folder.tensors import result_of
+from invmm_eval.errors import InvMMError
+from invmm_eval.search.result import Result, Status
+from invmm_eval.search.target import Target
+
+_REMEMBERED = ("index", "name", "digest", "caption", "status")
+_SHOWN = 3
+"""At most this many differing settings are named."""
+_log = logging.getLogger(__name__)
+
+
+class Store:
+    """An audit's folder, open for one run.
+
+    Args:
+        folder: Created if it does not exist.
+        config: What determines the values, as JSON can hold it.
+        images: The names of the requested images; None keeps those of the last run.
+        request: The request as JSON can hold it; None keeps that of the last run.
+
+    Raises:
+        InvMMError: The folder cannot be written, is damaged or in use, or holds an audit with another config; or JSON
+            cannot hold the config.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        config: Mapping[str, Any],
+        images: Sequence[str] | None = None,
+        request: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self._lock = lock_of(self.folder)
+        try:
+            for part in ("tensors", "samples"):
+                (self.folder / part).mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=1)
+            self._open(as_json(config))
+            lines = self._complete_lines()
+            if images is not None:
+                write_text(self.folder / "images.json", json.dumps({"asked": _now(), "names": list(images)}) + "\n")
+            if request is not None:
+                write_text(self.folder / "request.json", json.dumps(request, indent=2) + "\n")
+        except BaseException as error:
+            self.close()
+            if isinstance(error, Timeout):
+                raise InvMMError(
+                    f"Another run is writing to {self.folder}; wait for its end, or choose another folder."
+                ) from error
+            if isinstance(error, OSError):
+                raise InvMMError(f"The folder {self.folder} cannot be used: {error.strerror or error}.") from error
+            raise
+        self._known: dict[str, Span] = {}
+        self._places: dict[int, tuple[str, str, Span]] = {}
+        self._renewed: set[str] = set()
+        columns = (lines.columns[name].to_pylist() for name in _REMEMBERED)
+        for span, *values in zip(pairwise(lines.ends.tolist()), *columns, strict=True):
+            self._remember(span, *values)
+
+    def _remember(self, span: Span, index: int, name: str, digest: str, caption: str | None, status: str) -> None:
+        files = stem(digest, caption)
+        self._places[index] = name, files, span
+        if status != Status.FAILED:
+            self._known[files] = span
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the folder to other runs."""
+        self._lock.release()
+
+    def _open(self, config: dict[str, Any]) -> None:
+        path = self.folder / "config.json"
+        if not path.exists():
+            write_text(path, json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
+            return
+        stored = read_object(path)
+        upgraded = upgraded_config(stored, path)
+        if differing := differences(upgraded, upgraded_config(config, path)):
+            more = f" (and {len(differing) - _SHOWN} more)" if len(differing) > _SHOWN else ""
+            raise InvMMError(
+                f"{self.folder} holds an audit with another config: {'; '.join(differing[:_SHOWN])}{more}. Choose "
+                "another folder, or request the same."
+            )
+        if upgraded["format"] != stored.get("format"):
+            write_text(path, json.dumps(upgraded, indent=2) + "\n")
+
+    def _complete_lines(self) -> Lines:
+        """The complete lines; a last one that an interruption left unfinished is cut off."""
+        lines = Lines.read(self._results)
+        if self._results.exists() and self._results.stat().st_size > lines.ends[-1]:
+            os.truncate(self._results, lines.ends[-1])
+        return lines
+
+    @property
+    def _results(self) -> Path:
+        return self.folder / "results.jsonl"
+
+    def knows(self, index: int, target: Target) -> bool:
+        """Whether this picture was measured before, under any name; if so, it gets a row at this place too.
+
+        Raises:
+            InvMMError: The folder cannot be read or written.
+        """
+        files = stem(target.digest, target.caption)
+        if files not in self._known:
+            return False
+        path = tensors_of(self.folder, files)
+        if not path.exists():
+            _log.warning("%s is missing, so its image is measured again.", path)
+            del self._known[files]
+            self._renewed.add(files)
+            return False
+        if files in self._renewed or self._places.get(index, ())[:2] != (target.name, files):
+            with self._written():
+                self._append({**row_at(self._results, self._known[files]), "index": index, "name": target.name})
+        return True
+
+    def result(self, index: int) -> Result:
+        """The result of an image that is known; its tensors are read when they are looked at."""
+        _, _, span = self._places[index]
+        with self._written():
+            return result_of(self.folder, row_at(self._results, span))
+
+    def add(self, result: Result, target: Target | None) -> Result:
+        """Write a result; its row comes last, so that a row means that all else is there.
+
+        Args:
+            result: The result.
+            target: Its image; None if it could not be read.
+
+        Returns:
+            The result, with tensors that are read, and compared with their SHA-256, when they are looked at.
+
+        Raises:
+            InvMMError: The folder cannot be written.
+        """
+        if target and self.knows(result.index, target):
+            return self.result(result.index)
+        row = {**result.record(), "caption": target and target.caption, "sha256": None, "finished": _now()}
+        with self._written():
+            if result.check and target:
+                sheet = strip(target.image, result.check.samples)
+                path = tensors_of(self.folder, stem(target.digest, target.caption))
+                row["sha256"] = write_atomically(path, result.save)
+                write_atomically(picture_of(self.folder, row), lambda partial: sheet.save(partial, "PNG"))
+            self._append(row)
+        return result_of(self.folder, row)
+
+    def _append(self, row: Mapping[str, Any]) -> None:
+        with self._results.open("ab") as lines:
+            start = lines.tell()
+            lines.write(json.dumps({**row, "format": FORMAT}).encode() + b"\n")
+            lines.flush()
+            os.fsync(lines.fileno())
+            self._remember((start, lines.tell()), *(row[name] for name in _REMEMBERED))
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """Turn errors of the disk into one sentence."""
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InvMMError(
+                f"A result could not be written to {self.folder}: {reason}. Earlier results are kept; run the same "
+                "command again to resume."
+            ) from error
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
