@@ -47,7 +47,7 @@ from invmm_eval.audits.images import prepare
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import repeat
 from invmm_eval.reference import MODEL, Picture, choose, pictures
-from invmm_eval.search.check import Trial, check
+from invmm_eval.search.checks import Trial, check
 from invmm_eval.search.result import Status
 from invmm_eval.search.target import Target
 

@@ -21,8 +21,7 @@ from tempfile import TemporaryDirectory
 from benchmarks.common.script import parser, show, write
 from invmm_eval.audits.folder import read
 from invmm_eval.audits.folder.writing import Store
-from invmm_eval.search.check import Check
-from invmm_eval.search.result import Point, Result, Status
+from invmm_eval.search.result import Check, Point, Result, Status
 
 
 def simulate(folder: Path, rows: int) -> float:

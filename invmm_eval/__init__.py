@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from invmm_eval.plugins.host import host as host
     from invmm_eval.recipe import Recipe as Recipe
     from invmm_eval.reports import report as report
-    from invmm_eval.search.inversion import invert as invert
-    from invmm_eval.search.inversion import replicate as replicate
+    from invmm_eval.search.engine import invert as invert
+    from invmm_eval.search.replicate import replicate as replicate
     from invmm_eval.search.result import Result as Result
     from invmm_eval.search.result import Status as Status
     from invmm_eval.search.target import Target as Target
@@ -38,7 +38,8 @@ _HOMES = {
     "plugins.host": ("host",),
     "recipe": ("Recipe",),
     "reports": ("report",),
-    "search.inversion": ("invert", "replicate"),
+    "search.engine": ("invert",),
+    "search.replicate": ("replicate",),
     "search.result": ("Result", "Status"),
     "search.target": ("Target",),
 }

@@ -1,11 +1,11 @@
-"""The settings of a search, as one record; published variants are values of it.
+"""The settings of a search, and the published ones.
 
 The figures are those of Ma et al., "An Inversion-based Measure of Memorization for Diffusion Models" (ICCV 2025,
 arXiv 2405.05846), and of its authors' scripts.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_type_hints
 
@@ -20,34 +20,40 @@ class Recipe:
     """Settings of the search; the letters are the paper's.
 
     Attributes:
-        name: What the values are called; a changed recipe carries its changes in its name.
-        max_steps: Adam steps after which an image counts as not replicated; a multiple of ``check_every``.
+        name: Name of the settings; a changed recipe has its changes in its name.
+        optimizer: How q is moved: ``adam`` (the paper's) or ``dose``, one of
+            :data:`invmm_eval.search.optimizers.OPTIMIZERS`.
+        criterion: The stopping rule: ``all-samples`` (the paper's), one of
+            :data:`invmm_eval.search.criteria.CRITERIA`.
+        estimators: Registered names of further estimators that run after each search.
+        max_steps: Maximum number of optimizer steps, a multiple of ``check_every``.
         learning_rate: Step size of Adam.
-        draws: Noises and times drawn a step (S).
-        check_every: Steps between two checks (C).
-        xi: The weight is halved when the average loss fell by less than this between two checks.
-        delta: What the weight grows by in every other step.
+        draws: Number of noises and times drawn per step (S).
+        check_every: Number of steps between two checks (C).
+        xi: The weight is halved if the average loss fell by less than this between two checks.
+        delta: Growth of the weight per step otherwise.
         first_weight: The weight (lambda) at the start.
-        window: Steps whose loss is averaged at a check.
-        check_images: Images drawn at a check and guidance scale (K); all must pass.
-        sampler: The deterministic sampler at a check, one of :data:`SAMPLERS`.
-        sampler_steps: Its steps.
-        guidance: Scales of classifier-free guidance tried at a check; one at which all images pass is enough.
+        window: Number of steps whose loss is averaged at a check.
+        check_images: Number of samples per guidance scale at a check (K).
+        sampler: The deterministic sampler of checks, one of :data:`SAMPLERS`.
+        sampler_steps: Number of its steps.
+        guidance: Scales of classifier-free guidance tried at a check.
         shared_context: Whether a check draws one context (soft prompt) for all its noises, or one for each.
-        threshold: Similarity from which on an image passes (beta); None takes the similarity's own.
-        stop: Whether a search ends at the first check it passes. Where not, it takes all steps, and its checks are
-            made completely, so that its trace tells the score of each.
-        first_dose: Above 0 the search is by dose (``search.dose``): the KL is held at this many nats over all
-            dimensions, and doubled after each check that fails; the weight is to be 0. 0 is the paper's search.
-        responses: Samples drawn for the dose-response curve after the check that was passed, or, if none was, where
-            most samples of a check replicated; 0 draws none, and the value is the dose that passed.
+        threshold: Similarity from which on a sample counts as a replica (beta); None takes the similarity's own.
+        stop: Whether a search ends at the first passed check. If not, it takes all steps, and its checks draw all
+            samples, so that its trace has the score of each.
+        first_dose: First KL of the optimizer ``dose``, in nats over all dimensions, above 0; it doubles after each
+            failed check. The weight should then be 0.
+        responses: Number of samples for the dose-response curve, drawn after the passed check, or, if none was passed,
+            where most samples of a check were replicas. With 0 the value is the dose that passed.
         rate: The share of samples that replicate at the value, where there is a curve.
-        confirm: Fresh samples drawn from what was found, for its rate of replication.
-        averaging: Decay, in [0, 1), of the average of q's parameters over the steps, which is checked and told in place
-            of the latest ones; 0 is the paper's search.
+        confirm: Number of new samples drawn from the found q, for its rate of replication.
     """
 
     name: str = "custom"
+    optimizer: str = "adam"
+    criterion: str = "all-samples"
+    estimators: tuple[str, ...] = ()
     max_steps: int = 2000
     learning_rate: float = 0.1
     draws: int = 32
@@ -67,7 +73,6 @@ class Recipe:
     responses: int = 0
     rate: float = 0.95
     confirm: int = 0
-    averaging: float = 0.0
 
     def __post_init__(self) -> None:
         counts = ("max_steps", "draws", "check_every", "window", "check_images", "sampler_steps")
@@ -86,33 +91,30 @@ class Recipe:
         if not self.learning_rate > 0:
             raise InvMMError(f"The recipe's learning_rate is {self.learning_rate}; it must be above 0.")
         if self.sampler not in SAMPLERS:
-            raise InvMMError(f"The recipe's sampler is {self.sampler!r}; there are {', '.join(SAMPLERS)}.")
+            raise InvMMError(f"There is no sampler {self.sampler!r}; choose one of {', '.join(SAMPLERS)}.")
         for name in ("first_dose", "responses", "confirm"):
             if getattr(self, name) < 0:
                 raise InvMMError(f"The recipe's {name} is {getattr(self, name)}; it must not be negative.")
-        if not 0 <= self.averaging < 1:
-            raise InvMMError(f"The recipe's averaging is {self.averaging}; it must be at least 0 and below 1.")
-        if self.averaging and self.first_dose:
-            raise InvMMError(
-                "The recipe averages steps by dose, whose path is an average already; leave averaging at 0."
-            )
+        if self.optimizer == "dose" and not self.first_dose:
+            raise InvMMError("The recipe's optimizer dose needs a first_dose above 0, in nats.")
+        for name in ("first_dose", "responses"):
+            if self.optimizer == "adam" and getattr(self, name):
+                raise InvMMError(f"The recipe's {name} has no effect on optimizer adam; set optimizer=dose.")
         if not 0 < self.rate < 1:
             raise InvMMError(f"The recipe's rate is {self.rate}; it must be between 0 and 1.")
-        if self.responses and not self.first_dose:
-            raise InvMMError("The recipe asks for responses without doses; set first_dose above 0.")
         if self.responses % self.check_images:
             raise InvMMError(
                 f"The recipe's responses ({self.responses}) must be a multiple of check_images ({self.check_images}), "
                 "the samples drawn at a dose."
             )
         if not self.guidance:
-            raise InvMMError("The recipe names no guidance scale; an unconditional model takes the one scale 1.0.")
+            raise InvMMError("The recipe has no guidance scale; an unconditional model needs the scale 1.0.")
 
     def changed(self, **changes: Any) -> "Recipe":
-        """This recipe with other values, and a name that tells them.
+        """This recipe with other values, and their names and values added to its name.
 
         Raises:
-            InvMMError: A setting that does not exist, or a value out of range.
+            InvMMError: A setting is unknown, or a value out of range.
         """
         known = {field.name for field in fields(self)} - {"name"}
         if unknown := sorted(set(changes) - known):
@@ -120,15 +122,35 @@ class Recipe:
         differing = {key: value for key, value in changes.items() if value != getattr(self, key)}
         if not differing:
             return self
-        told = ", ".join(f"{key}={value}" for key, value in sorted(differing.items()))
-        return replace(self, name=f"{self.name} with {told}", **differing)
+        described = ", ".join(f"{key}={value}" for key, value in sorted(differing.items()))
+        return replace(self, name=f"{self.name} with {described}", **differing)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Recipe":
+        """The recipe that a ``config.json`` holds, of this version of the package or an earlier one.
+
+        Raises:
+            InvMMError: A setting is unknown, no longer supported, or out of range.
+        """
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in record.items()
+        }
+        if values.pop("averaging", 0):
+            raise InvMMError(
+                f"The recipe {values.get('name')!r} averages steps, which invmm-eval no longer does; use version 0.1."
+            )
+        if values.get("first_dose"):
+            values.setdefault("optimizer", "dose")
+        if unknown := sorted(values.keys() - {field.name for field in fields(cls)}):
+            raise InvMMError(f"This version of invmm-eval has no setting {unknown[0]!r} of a recipe; upgrade it.")
+        return cls(**values)
 
     @classmethod
     def parse(cls, settings: list[str]) -> dict[str, Any]:
-        """Read ``KEY=VALUE`` texts into changes for :meth:`changed`.
+        """Parse ``KEY=VALUE`` texts into changes for :meth:`changed`.
 
         Raises:
-            InvMMError: A text without ``=``, an unknown setting, or a value that is not of its type.
+            InvMMError: A text has no ``=``, a setting is unknown, or a value has the wrong type.
         """
         hints = {key: hint for key, hint in get_type_hints(cls).items() if key != "name"}
         readers: dict[Any, Callable[[str], Any]] = {
@@ -136,7 +158,8 @@ class Recipe:
             float: float,
             bool: _truth,
             str: str,
-            tuple[float, ...]: _scales,
+            tuple[float, ...]: _floats,
+            tuple[str, ...]: _names,
             float | None: float,
         }
         changes: dict[str, Any] = {}
@@ -147,7 +170,7 @@ class Recipe:
             try:
                 changes[key] = readers[hints[key]](text)
             except (KeyError, ValueError):
-                raise InvMMError(f"{text!r} is no value for the recipe's {key}.") from None
+                raise InvMMError(f"{text!r} is not a valid value of the recipe's {key}.") from None
         return changes
 
 
@@ -155,8 +178,12 @@ def _truth(text: str) -> bool:
     return {"true": True, "false": False}[text.lower()]
 
 
-def _scales(text: str) -> tuple[float, ...]:
+def _floats(text: str) -> tuple[float, ...]:
     return tuple(float(part) for part in text.split(","))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 DDPM = Recipe(name="paper-ddpm", draws=32, check_every=50, delta=1e-4, sampler_steps=200)
@@ -181,7 +208,7 @@ STABLE_DIFFUSION_3 = replace(
 """Stable Diffusion 3.5 medium."""
 
 DEMO = Recipe(name="demo", max_steps=250, draws=8, check_every=25, sampler_steps=25)
-"""Not the paper's: short enough for a small pixel model on a CPU, with the same stopping rule."""
+"""Short enough for a small pixel model on a CPU; the stopping rule is the paper's."""
 
 
 def by_dose(published: Recipe) -> Recipe:
@@ -194,6 +221,7 @@ def by_dose(published: Recipe) -> Recipe:
         first_weight=0.0,
         delta=0.0,
         sampler_steps=min(published.sampler_steps, 50),
+        optimizer="dose",
         first_dose=2.0,
         responses=64,
     )

@@ -16,9 +16,9 @@ from invmm_eval.models.condition import Condition, Context, join, repeat
 from invmm_eval.models.schedule import broadcast
 from invmm_eval.noise import Noise
 from invmm_eval.recipe import Recipe
+from invmm_eval.search.optimizers import AdaptiveWeight
 from invmm_eval.search.result import Status
 from invmm_eval.search.target import Target, generator
-from invmm_eval.search.weight import AdaptiveWeight
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from invmm_eval.models.backbone import Backbone
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.noise.gaussian import diagonal
 from invmm_eval.recipe import Recipe
-from invmm_eval.search.inversion import invert, replicate
+from invmm_eval.search.engine import invert
+from invmm_eval.search.replicate import replicate
 from invmm_eval.search.result import Result
 from invmm_eval.search.target import Target
 from invmm_eval.similarity.pixel_cosine import PixelCosine

@@ -31,8 +31,9 @@ from invmm_eval.models.pipelines import pipeline_class
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.plugins.host import host
 from invmm_eval.recipe import DEMO, Recipe, by_dose
-from invmm_eval.search.inversion import Search, invert
+from invmm_eval.search.engine import invert
 from invmm_eval.search.result import Result, Status
+from invmm_eval.search.search import Search
 from invmm_eval.search.target import Target
 from invmm_eval.similarity import Similarity
 from invmm_eval.similarity.sscd import WEIGHTS_VARIABLE
@@ -138,7 +139,7 @@ class Plan:
         micro_batch: int | None = None,
         on_step: OnStep | None = None,
     ) -> Iterator[Result]:
-        """Search images that are prepared, as :func:`invmm_eval.search.inversion.invert` does."""
+        """Search images that are prepared, as :func:`invmm_eval.search.engine.invert` does."""
         return invert(
             self.backbone,
             targets,

@@ -7,8 +7,8 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from invmm_eval.search.inversion import Search
 from invmm_eval.search.result import Result
+from invmm_eval.search.search import Search
 
 
 class Bar:

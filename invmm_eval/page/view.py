@@ -14,9 +14,8 @@ from torch import Tensor
 
 from invmm_eval.audits.folder.sheet import cut
 from invmm_eval.reports.findings import WORDS, Findings, meaning
-from invmm_eval.search.check import Check
-from invmm_eval.search.inversion import Search
-from invmm_eval.search.result import Result, Status
+from invmm_eval.search.result import Check, Result, Status
+from invmm_eval.search.search import Search
 
 SIDE = 160
 """The largest side of a picture that is shown; smaller ones keep their pixels."""

@@ -6,8 +6,8 @@ from threading import Event
 
 from invmm_eval.audits.auditing import Plan
 from invmm_eval.audits.images import Source
-from invmm_eval.search.inversion import Search
 from invmm_eval.search.result import Result
+from invmm_eval.search.search import Search
 
 
 def watch(

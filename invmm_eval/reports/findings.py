@@ -127,8 +127,7 @@ class Findings:
     @property
     def recipe(self) -> Recipe:
         """The settings of the search."""
-        recipe = self.config["recipe"]
-        return Recipe(**{**recipe, "guidance": tuple(recipe["guidance"])})
+        return Recipe.from_record(self.config["recipe"])
 
     @property
     def threshold(self) -> float:

@@ -5,6 +5,7 @@ An estimator runs once per image, after the search of the image has ended withou
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -12,7 +13,8 @@ from torch import Tensor
 from invmm_eval.noise import Noise
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.ray import Ray
-from invmm_eval.search.result import Status
+from invmm_eval.search.result import CONFIRMATION, DOSE_RESPONSE, Check, Status
+from invmm_eval.statistics.response import DRAWN_AT, Outcome, Response
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,17 @@ class Found:
         status: Replicated or exhausted.
         recipe: The settings of the search.
         threshold: The similarity from which on a sample counts as a replica (beta).
+        check: The check that q belongs to: the passed one, or, where a search along a ray was exhausted, the one with
+            most replicas. None where there is no such check; q is then the last one.
         noise: q. Where an estimator changes its parameters, the result is that of the changed q.
-        ray: The direction in which the search moved the mean of q; None where its optimizer follows no direction.
-        sample: Draws ``n`` new samples from q as it is now, at the guidance scale of the best check.
+        ray: The ray that the mean of q lies on; None where the optimizer follows none.
+        sample: Draws ``n`` new samples from q as it is now, at the best guidance scale of the last check.
     """
 
     status: Status
     recipe: Recipe
     threshold: float
+    check: Check | None
     noise: Noise
     ray: Ray | None
     sample: Callable[[int], Samples]
@@ -69,3 +74,50 @@ class Estimator(Protocol):
     def __call__(self, found: Found) -> Mapping[str, Any] | None:
         """The values by name, as JSON can hold them; None where nothing can be estimated."""
         ...
+
+
+class DoseResponse:
+    """Samples at several doses, for the dose-response curve (see :mod:`invmm_eval.statistics.response`).
+
+    In a replicated search q then moves to the dose at which the share ``rate`` of samples replicates.
+    """
+
+    name = DOSE_RESPONSE
+    fields: Mapping[str, str] = {
+        "outcomes": "distance of each sample's noise along the mean, and whether the sample is a replica"
+    }
+
+    def __call__(self, found: Found) -> Mapping[str, Any] | None:
+        """``responses`` samples, ``check_images`` at a dose."""
+        recipe, ray = found.recipe, found.ray
+        if found.check is None or ray is None:
+            return None
+        reached = ray.nats
+        largest = recipe.first_dose * 2.0 ** (recipe.max_steps // recipe.check_every - 1)
+        outcomes: tuple[Outcome, ...] = ()
+        for _, share in zip(range(recipe.responses // recipe.check_images), cycle(DRAWN_AT), strict=False):
+            samples = found.sample(recipe.check_images)
+            outcomes += tuple(map(Outcome, ray.distances(samples.noise), samples.hits))
+            ray.move(min(Response(outcomes).dose(share).nats, largest))
+        replicated = found.status is Status.REPLICATED
+        ray.move(Response(outcomes).dose(recipe.rate).nats if replicated else reached)
+        return {"outcomes": outcomes}
+
+
+class Confirmation:
+    """The rate of replicas among fresh samples from q."""
+
+    name = CONFIRMATION
+    fields: Mapping[str, str] = {"hits": "number of replicas", "drawn": "number of samples"}
+
+    def __call__(self, found: Found) -> Mapping[str, Any] | None:
+        """``confirm`` samples."""
+        if found.check is None:
+            return None
+        hits = found.sample(found.recipe.confirm).hits
+        return {"hits": sum(hits), "drawn": len(hits)}
+
+
+def built_in_estimators(recipe: Recipe) -> tuple[Estimator, ...]:
+    """The estimators that the settings ``responses`` and ``confirm`` of a recipe switch on, in their order."""
+    return (*([DoseResponse()] if recipe.responses else []), *([Confirmation()] if recipe.confirm else []))

@@ -14,18 +14,26 @@ class Ray:
 
     Args:
         mu: The parameter that holds the mean.
-        towards: A vector in the direction u, of any length, in the shape of ``mu``.
-        nats: The KL of the present mean, if it lies on the ray.
 
     Attributes:
-        direction: u, in the shape of ``mu``; zeros where ``towards`` is zero.
+        direction: u, in the shape of ``mu``; zeros at first.
         nats: The KL that the mean was last moved to.
     """
 
-    def __init__(self, mu: Tensor, towards: Tensor, nats: float) -> None:
+    def __init__(self, mu: Tensor) -> None:
         self._mu = mu
-        self.direction = towards / towards.norm().clamp(min=torch.finfo(towards.dtype).tiny)
-        self.nats = nats
+        self.direction = torch.zeros_like(mu, requires_grad=False)
+        self.nats = 0.0
+
+    def aim(self, vector: Tensor) -> None:
+        """Take the direction of a vector of any length; zeros where the vector is zero. The mean is not moved."""
+        self.direction = vector / vector.norm().clamp(min=torch.finfo(vector.dtype).tiny)
+
+    def aim_at_mean(self) -> None:
+        """Take the direction and the KL of the mean as it is."""
+        mu = self._mu.detach().clone()
+        self.aim(mu)
+        self.nats = mu.square().sum().item() / 2
 
     def move(self, nats: float) -> None:
         """Set the mean to the point of the ray whose KL is ``nats``."""

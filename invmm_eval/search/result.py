@@ -1,9 +1,10 @@
-"""What a search found out about one image."""
+"""The outcome of a search for one image."""
 
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,13 +13,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from invmm_eval.errors import InvMMError
-from invmm_eval.search.check import Check
 from invmm_eval.search.status import Status as Status
 from invmm_eval.statistics.response import HALF, MOST, Count, Dose, Outcome, Response, Share
 
+DOSE_RESPONSE = "dose-response"
+CONFIRMATION = "confirmation"
+"""The built-in estimators."""
+
 
 class Point(NamedTuple):
-    """Where a search stood at one check: step, average loss, KL per dimension, lambda, and the check's score."""
+    """The state of a search at one check: step, average loss, KL per dimension, lambda, and the check's score."""
 
     step: int
     loss: float
@@ -28,31 +32,67 @@ class Point(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Result:
-    """One image's outcome.
+class Check:
+    """The samples of one image at one check, and their similarities to the image.
 
     Attributes:
-        index: Position among the images of the run.
-        name: What its user calls it.
-        digest: SHA-256 of its pixels, the identity that its random numbers derive from.
-        caption: The text that goes with it, where one was given.
+        passed: Whether the criterion was met.
+        similarities: By guidance scale: all K values, or fewer where the decision did not need them.
+        samples: By guidance scale: the samples, uint8 ``(m, C, H, W)``, on the CPU.
+    """
+
+    passed: bool
+    similarities: dict[float, tuple[float, ...]]
+    samples: Mapping[float, Tensor]
+
+    @property
+    def score(self) -> float:
+        """The least similarity at the best scale, which is compared with beta; NaN counts as -inf."""
+        return self._least(self.best_scale)
+
+    @property
+    def best_scale(self) -> float:
+        """The guidance scale of :attr:`score`; of a passed check one at which all K samples passed."""
+        return max(
+            self.similarities, key=lambda scale: (self.passed and len(self.similarities[scale]), self._least(scale))
+        )
+
+    def hits(self, threshold: float) -> dict[float, int]:
+        """Number of samples that reach a threshold, by guidance scale."""
+        return {scale: sum(value >= threshold for value in values) for scale, values in self.similarities.items()}
+
+    def at(self, scale: float) -> "Check":
+        """The check restricted to one guidance scale."""
+        return Check(self.passed, {scale: self.similarities[scale]}, {scale: self.samples[scale]})
+
+    def _least(self, scale: float) -> float:
+        return min(-math.inf if math.isnan(value) else value for value in self.similarities[scale])
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome for one image.
+
+    Attributes:
+        index: Position of the image in the run.
+        name: Its name, chosen by the user.
+        digest: SHA-256 of its pixels, from which its random numbers derive.
         status: How the search ended.
-        kl: ``KL(q || N(0, I))`` in nats per dimension where it ended; None where it failed.
-        dimensions: How many the noise has; None where it failed.
-        steps: Adam steps taken.
-        check: The last check of the search; complete (all K samples at all scales) where the search was exhausted. Of
-            an exhausted search by dose that has a response, the check that most samples passed, at that scale.
+        kl: ``KL(q || N(0, I))`` of the last q, in nats per dimension; None where the search failed.
+        dimensions: Number of dimensions of the noise; None where the search failed.
+        steps: Number of optimizer steps taken.
+        check: The last check; complete (all K samples at all scales) where the search was exhausted. Of an exhausted
+            search by dose that has a response, the check that most samples passed, at that scale.
         noise: Parameters of q by name, on the CPU.
         condition: Parameters of the condition by name, on the CPU.
-        prompt: The prompt that was searched or given, as a person can read it; None where the model takes none.
-        trace: One point a check.
+        prompt: The searched or given prompt, as readable text; None where the model takes none.
+        trace: One point per check.
         seconds_steps: This image's share of the time spent on steps.
-        seconds_checks: Its share of the time spent on checks.
-        response: The dose-response curve, where the search was by dose and a sample was a replica at any check.
-        confirmed: Replicas among fresh samples from q, where the recipe asked for some.
+        seconds_checks: This image's share of the time spent on checks.
         error: One sentence, where the status is ``failed``.
+        caption: The image's caption, if any.
         traceback: Full text of an unexpected error; None for an :class:`InvMMError`.
-        estimates: The values of each further estimator, by its name (see :mod:`invmm_eval.search.estimators`).
+        estimates: The values of each estimator, by its name (see :mod:`invmm_eval.search.estimators`).
     """
 
     index: int
@@ -69,8 +109,6 @@ class Result:
     trace: tuple[Point, ...] = ()
     seconds_steps: float = 0.0
     seconds_checks: float = 0.0
-    response: Response | None = None
-    confirmed: Count | None = None
     error: str | None = None
     caption: str | None = None
     traceback: str | None = None
@@ -85,27 +123,39 @@ class Result:
 
     @property
     def nats(self) -> float | None:
-        """InvMM times the dimensions: nats in all, which is what the bound of :mod:`invmm_eval.statistics.bound` takes.
+        """InvMM times the number of dimensions: nats over all dimensions; None where the image was not replicated.
 
-        None where the image was not replicated.
+        The bound of :mod:`invmm_eval.statistics.bound` takes these.
         """
         if self.status is not Status.REPLICATED or self.dimensions is None:
             return None
         return self.invmm * self.dimensions
 
+    @cached_property
+    def response(self) -> Response | None:
+        """The dose-response curve, where the search was by dose and a sample was a replica at any check."""
+        values = self.estimates.get(DOSE_RESPONSE)
+        return Response(tuple(Outcome(*outcome) for outcome in values["outcomes"])) if values else None
+
+    @property
+    def confirmed(self) -> Count | None:
+        """Replicas among new samples from q, where the recipe requested some."""
+        values = self.estimates.get(CONFIRMATION)
+        return Count(values["hits"], values["drawn"]) if values else None
+
     @property
     def ed50(self) -> Dose | None:
-        """The nats in all at which half of the samples replicate, where the search was by dose."""
+        """The dose, in nats over all dimensions, at which half of the samples replicate; None without a response."""
         return self.response.dose(HALF) if self.response else None
 
     @property
     def ed90(self) -> Dose | None:
-        """The nats in all at which nine in ten do."""
+        """The dose at which nine in ten samples replicate."""
         return self.response.dose(MOST) if self.response else None
 
     @property
     def plain_share(self) -> Share | None:
-        """The share of replicas that the dose-response curve expects in plain sampling, where it can tell."""
+        """The share of replicas in plain sampling that the dose-response curve predicts, as far as it can."""
         return self.response.plain() if self.response else None
 
     @property
@@ -114,7 +164,7 @@ class Result:
         return self.check.score if self.check else None
 
     def record(self) -> dict[str, Any]:
-        """All but the tensors, as JSON can hold it: infinity and NaN are null, told apart by the status."""
+        """All values but the tensors, as JSON can hold them; infinity and NaN are null."""
         drawn = self.check.similarities if self.check else {}
         similarities = {str(scale): [_finite(value) for value in values] for scale, values in drawn.items()}
         return {
@@ -134,7 +184,6 @@ class Result:
             "trace": [[_finite(value) for value in point] for point in self.trace],
             "seconds_steps": round(self.seconds_steps, 3),
             "seconds_checks": round(self.seconds_checks, 3),
-            "outcomes": [list(outcome) for outcome in self.response.outcomes] if self.response else [],
             "ed50": _listed(self.ed50),
             "ed90": _listed(self.ed90),
             "plain_share": _listed(self.plain_share),
@@ -147,7 +196,7 @@ class Result:
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """What :meth:`record` leaves out: q, the condition and the samples, contiguous, by one name each."""
+        """The values that :meth:`record` leaves out: q, the condition and the samples, contiguous, by name."""
         tensors = {f"noise.{name}": tensor for name, tensor in self.noise.items()}
         tensors |= {f"condition.{name}": tensor for name, tensor in self.condition.items()}
         if self.check:
@@ -155,12 +204,12 @@ class Result:
         return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file: :meth:`tensors`, with :meth:`record` as JSON in its header."""
+        """Write a safetensors file: :meth:`tensors`, with :meth:`record` as JSON in its header."""
         save_file(self.tensors(), path, {"invmm": json.dumps(self.record())})
 
     @classmethod
     def load(cls, path: str | Path) -> "Result":
-        """Read what :meth:`save` wrote.
+        """Read a file that :meth:`save` wrote.
 
         Raises:
             InvMMError: The file is missing, damaged, or not a saved result.
@@ -175,9 +224,11 @@ class Result:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> "Result":
-        """The result of a :meth:`record` and of its :meth:`tensors`, which are looked up when asked for.
+        """The result of a :meth:`record`, of this version of the package or an earlier one.
 
-        Without them it has no q, condition and samples.
+        Args:
+            record: Keys that earlier versions did not write take their defaults.
+            tensors: Those of :meth:`tensors`, looked up when they are used; None leaves out q, condition and samples.
         """
         tensors = {} if tensors is None else tensors
         check = None
@@ -185,33 +236,39 @@ class Result:
             similarities = {float(scale): _floats(values) for scale, values in record["similarities"].items()}
             check = Check(record["passed"], similarities, _Part("samples.", tensors, float))
         return cls(
-            **{key: record[key] for key in _KEPT},
-            traceback=record.get("traceback"),
-            estimates=record.get("estimates", {}),
+            **{key: record[key] for key in _UNCHANGED},
             status=Status(record["status"]),
             check=check,
             noise=_Part("noise.", tensors, str),
             condition=_Part("condition.", tensors, str),
-            response=Response(tuple(Outcome(*outcome) for outcome in record["outcomes"]))
-            if record["outcomes"]
-            else None,
-            confirmed=Count(*record["confirmed"]) if record["confirmed"] else None,
             trace=tuple(Point(int(step), *_floats(values)) for step, *values in record["trace"]),
+            traceback=record.get("traceback"),
+            estimates=record["estimates"] if "estimates" in record else _estimates_of_format_1(record),
         )
 
 
-_KEPT = (
+_UNCHANGED = (
     *("index", "name", "digest", "caption", "kl", "dimensions", "steps", "prompt"),
     *("seconds_steps", "seconds_checks", "error"),
 )
-"""What a record holds as it is."""
+"""The keys whose values a record holds unchanged."""
+
+
+def _estimates_of_format_1(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    estimates: dict[str, Mapping[str, Any]] = {}
+    if record["outcomes"]:
+        estimates[DOSE_RESPONSE] = {"outcomes": record["outcomes"]}
+    if record["confirmed"]:
+        hits, drawn = record["confirmed"]
+        estimates[CONFIRMATION] = {"hits": hits, "drawn": drawn}
+    return estimates
 
 
 def rank(result: Result) -> tuple[int, bool, float]:
-    """The key that sorts the most memorized first, then those not replicated, then the failed.
+    """The sort key that puts the most memorized images first, then those not replicated, then those that failed.
 
-    Of images that were not replicated the KL says nothing: those of which some samples are replicas stand in the order
-    of ED50, before the others in the order of their similarity.
+    The KL of an image that was not replicated says nothing: images with some replicas are sorted by ED50, before the
+    others by similarity.
     """
     order = list(Status).index(result.status)
     if result.status is Status.REPLICATED:

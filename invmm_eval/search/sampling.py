@@ -4,8 +4,8 @@
 
 (Song et al. 2021, "Denoising Diffusion Implicit Models", equation 12). On the straight path of a rectified flow this
 is Euler's method, so it serves every family of models. DPM-Solver++(2M) (Lu et al. 2022, "DPM-Solver++: Fast Solver
-for Guided Sampling of Diffusion Probabilistic Models", algorithm 2) takes the same step from an x_0 that goes on along
-the line through the last two estimates, for half of the step in the log-ratio ``lambda = log(alpha / sigma)``:
+for Guided Sampling of Diffusion Probabilistic Models", algorithm 2) takes the same step from an x_0 extrapolated along
+the line through the last two estimates, by half of the step in the log-ratio ``lambda = log(alpha / sigma)``:
 
     x_0 + (x_0 - previous x_0) * (lambda_s - lambda_t) / (2 * (lambda_t - previous lambda))
 
@@ -13,7 +13,6 @@ Guidance (Ho and Salimans 2022, "Classifier-Free Diffusion Guidance") is linear 
 ``x_0 = null + g * (conditional - null)``.
 """
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -30,13 +29,12 @@ def chunks(length: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
-def predict_x0(backbone: Backbone, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-    """The backbone's estimate, held to its promise.
+def verified(x_0: Tensor, x_t: Tensor) -> Tensor:
+    """A backbone's estimate ``x_0`` from ``x_t``, if it has the promised type and shape.
 
     Raises:
         InvMMError: The estimate is not float32 in the shape of ``x_t``.
     """
-    x_0 = backbone.predict_x0(x_t, t, context)
     if x_0.shape != x_t.shape or x_0.dtype != torch.float32:
         raise InvMMError(
             f"The backbone's predict_x0 returned {x_0.dtype} of shape {tuple(x_0.shape)} for x_t of shape "
@@ -57,64 +55,58 @@ def sample(
     micro_batch: int,
     sampler: str = "ddim",
 ) -> Tensor:
-    """Images of ``noise``, float32 in [0, 1], one for each row.
+    """Sample one image per row of ``noise``.
 
     Args:
         backbone: The model.
-        noise: Noises, first dimension n, on the model's device.
+        noise: Initial noises, ``(n, ...)``, on the model's device.
         context: n contexts.
         null: n contexts of the unconditional pass.
-        guidance: Scale for each row, shape ``(n,)``; rows at scale 1 take no unconditional pass.
-        steps: Sampler steps.
-        micro_batch: At most so many rows are sampled together.
+        guidance: Guidance scale of each row, ``(n,)``; rows at scale 1 take no unconditional pass.
+        steps: Number of sampler steps, at least 1.
+        micro_batch: Maximum number of images sampled together, at least 1; guided ones take two rows each.
         sampler: One of :data:`invmm_eval.recipe.SAMPLERS`.
 
+    Returns:
+        Images ``(n, C, H, W)``, float32 in [0, 1].
+
     Raises:
-        InvMMError: The backbone breaks its promise on shapes.
+        InvMMError: The backbone's estimates are not float32 in the shape of the noise.
     """
     path = _path(backbone.schedule, steps, sampler)
-    images = [
-        backbone.decode(_sample(backbone, noise[cut], rows(context, cut), rows(null, cut), guidance[cut], path))
-        for cut in chunks(len(noise), micro_batch)
-    ]
+    images = []
+    for cut in chunks(len(noise), micro_batch):
+        guided = (guidance[cut] != 1).nonzero()[:, 0]
+        scale = broadcast(guidance[cut][guided].float(), noise)
+        contexts = rows(context, cut)
+        if len(guided):
+            contexts = join([contexts, rows(rows(null, cut), guided)])
+        x_t = previous = noise[cut]
+        for t, s, share in path:
+            inputs = torch.cat([x_t, x_t[guided]]) if len(guided) else x_t
+            estimate = verified(backbone.predict_x0(inputs, t.expand(len(inputs)), contexts), inputs)
+            x_0 = estimate[: len(x_t)]
+            if len(guided):
+                unconditional = estimate[len(x_t) :]
+                x_0 = x_0.index_copy(0, guided, unconditional + scale * (x_0[guided] - unconditional))
+            if backbone.clip is not None:
+                x_0 = x_0.clamp(-backbone.clip, backbone.clip)
+            alpha_t, sigma_t = backbone.schedule(t)
+            alpha_s, sigma_s = backbone.schedule(s)
+            x_0, previous = x_0 + share * (x_0 - previous), x_0
+            x_t = alpha_s * x_0 + sigma_s * (x_t - alpha_t * x_0) / sigma_t
+        images.append(backbone.decode(x_t))
     return torch.cat(images)
 
 
-_Path = Sequence[tuple[Tensor, Tensor, float]]
-"""From which time to which each step goes, and how far x_0 is taken on along its line."""
-
-
-def _path(schedule: Schedule, steps: int, sampler: str) -> _Path:
+def _path(schedule: Schedule, steps: int, sampler: str) -> list[tuple[Tensor, Tensor, float]]:
+    """From which time to which each step goes, and how far x_0 is extrapolated along its line."""
     times = schedule.grid(steps)
-    ahead = [0.0] * (len(times) - 1)
+    shares = [0.0] * (len(times) - 1)
     if sampler == "dpm-solver++":
         alpha, sigma = (level.double() for level in schedule(times))
         lengths = (alpha / sigma).log().diff()
-        shares = lengths[1:] / (2 * lengths[:-1])
-        # The first step has no estimate before it, and one to pure data (sigma 0) no length.
-        ahead[1:] = torch.where(shares.isfinite(), shares, 0).tolist()
-    return [(t, s, share) for (t, s), share in zip(pairwise(times), ahead, strict=True)]
-
-
-def _sample(
-    backbone: Backbone, noise: Tensor, context: Context, null: Context, guidance: Tensor, path: _Path
-) -> Tensor:
-    guided = (guidance != 1).nonzero()[:, 0]
-    scale = broadcast(guidance[guided].float(), noise)
-    if len(guided):
-        context = join([context, rows(null, guided)])
-    x_t = before = noise
-    for t, s, share in path:
-        both = torch.cat([x_t, x_t[guided]]) if len(guided) else x_t
-        estimate = predict_x0(backbone, both, t.expand(len(both)), context)
-        x_0 = estimate[: len(x_t)]
-        if len(guided):
-            unconditional = estimate[len(x_t) :]
-            x_0 = x_0.index_copy(0, guided, unconditional + scale * (x_0[guided] - unconditional))
-        if backbone.clip is not None:
-            x_0 = x_0.clamp(-backbone.clip, backbone.clip)
-        alpha_t, sigma_t = backbone.schedule(t)
-        alpha_s, sigma_s = backbone.schedule(s)
-        x_0, before = x_0 + share * (x_0 - before), x_0
-        x_t = alpha_s * x_0 + sigma_s * (x_t - alpha_t * x_0) / sigma_t
-    return x_t
+        ratios = lengths[1:] / (2 * lengths[:-1])
+        # The first step has no previous estimate, and a step to pure data (sigma 0) has no length.
+        shares[1:] = torch.where(ratios.isfinite(), ratios, 0).tolist()
+    return [(t, s, share) for (t, s), share in zip(pairwise(times), shares, strict=True)]

@@ -205,7 +205,7 @@ def test_the_device() -> None:
         ({"noise": "plane"}, r"no noise family 'plane' \(did you mean 'plain'\?\)"),
         ({"noise_options": {"rank": 2}}, r"diagonal-gaussian has no option 'rank'; it has none\."),
         ({"recipe": "papers"}, "no recipe 'papers'; take one of paper, dose, demo"),
-        ({"settings": {"steps": 3}}, "no setting 'steps'; it has averaging, check_every, "),
+        ({"settings": {"steps": 3}}, "no setting 'steps'; it has check_every, "),
         ({"settings": {"name": "x"}}, "no setting 'name'"),
         ({"settings": {"draws": 0}}, "draws is 0; it must be at least 1"),
         (

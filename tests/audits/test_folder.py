@@ -28,9 +28,8 @@ from invmm_eval.audits.folder.sheet import strip
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source
 from invmm_eval.errors import InvMMError
-from invmm_eval.search.check import Check
-from invmm_eval.search.inversion import Search
-from invmm_eval.search.result import Point, Result, Status
+from invmm_eval.search.result import Check, Point, Result, Status
+from invmm_eval.search.search import Search
 from invmm_eval.search.target import Target
 from tests.helpers.exact import Mixture, pictures
 

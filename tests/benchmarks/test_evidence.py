@@ -28,7 +28,7 @@ from benchmarks.evidence.models import Training
 from benchmarks.evidence.page import render, write
 from benchmarks.evidence.truth import threshold_of
 from invmm_eval.recipe import by_dose
-from invmm_eval.search.weight import AdaptiveWeight
+from invmm_eval.search.optimizers import AdaptiveWeight
 from tests.benchmarks.test_families import known
 
 DOCS = Path(__file__).parents[2] / "docs" / "lab"
@@ -106,7 +106,7 @@ def test_other_weights_go_straight_whatever_the_loss_does(average: float) -> Non
         weight = AdaptiveWeight(procedure.recipe)
         first = weight.value
         for step in range(1, QUICK.max_steps + 1):
-            weight.check(average) if step % QUICK.check_every == 0 else weight.grow()
+            weight.after_check(average) if step % QUICK.check_every == 0 else weight.grow()
         if procedure.name in ends:
             assert [first, weight.value] == pytest.approx(ends[procedure.name], abs=1e-9)
 

@@ -4,8 +4,7 @@ import torch
 
 from invmm_eval.cli.demo import draw
 from invmm_eval.reference import choose, pictures
-from invmm_eval.search.check import Check
-from invmm_eval.search.result import Result, Status
+from invmm_eval.search.result import Check, Result, Status
 
 
 def test_the_drawing_has_a_row_for_each_picture() -> None:

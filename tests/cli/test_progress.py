@@ -13,9 +13,9 @@ from rich.console import Console
 from invmm_eval.cli.progress import Bar
 from invmm_eval.noise.gaussian import diagonal
 from invmm_eval.recipe import Recipe
-from invmm_eval.search.check import Check
-from invmm_eval.search.inversion import Search, invert
-from invmm_eval.search.result import Result, Status
+from invmm_eval.search.engine import invert
+from invmm_eval.search.result import Check, Result, Status
+from invmm_eval.search.search import Search
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 from tests.helpers.exact import Mixture, pictures, targets
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from invmm_eval.noise.gaussian import diagonal
 from invmm_eval.plugins.host import Host
 from invmm_eval.recipe import Recipe
-from invmm_eval.search.inversion import invert
+from invmm_eval.search.engine import invert
 from invmm_eval.search.result import Status
 from invmm_eval.search.target import Target
 from invmm_eval.similarity.pixel_cosine import PixelCosine

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.recipe import STABLE_DIFFUSION
-from invmm_eval.search.check import Check
-from invmm_eval.search.result import Point, Result, Status
+from invmm_eval.search.result import CONFIRMATION, DOSE_RESPONSE, Check, Point, Result, Status
 from invmm_eval.search.target import Target
+from invmm_eval.statistics.response import Response
 
 SCALES = (1.0, 3.0, 7.0)
 SIDE = 24
@@ -79,6 +79,12 @@ def result(index: int, status: Status, invmm: float = math.nan, name: str = "") 
         seconds_checks=2.5,
     )
     return found, target
+
+
+def estimates(response: Response, confirmed: tuple[int, int] | None = None) -> dict[str, Any]:
+    """The values of the built-in estimators: the samples of a curve, and replicas among new samples."""
+    found: dict[str, Any] = {DOSE_RESPONSE: {"outcomes": response.outcomes}}
+    return found if confirmed is None else found | {CONFIRMATION: dict(zip(("hits", "drawn"), confirmed, strict=True))}
 
 
 def write(

@@ -14,7 +14,7 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.models.ddpm import DDPM
 from invmm_eval.noise.gaussian import diagonal
 from invmm_eval.recipe import Recipe
-from invmm_eval.search.inversion import invert
+from invmm_eval.search.engine import invert
 from invmm_eval.search.result import Status
 from invmm_eval.search.sampling import sample
 from invmm_eval.search.target import Target

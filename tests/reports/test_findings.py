@@ -16,7 +16,7 @@ from invmm_eval.recipe import DDPM, DEMO, STABLE_DIFFUSION, Recipe, by_dose
 from invmm_eval.reports.findings import LIMITS, TABLE, Findings, find, meaning, one_in, whole
 from invmm_eval.search.result import Status
 from invmm_eval.statistics.bound import least_share
-from invmm_eval.statistics.response import Count, Outcome, Response
+from invmm_eval.statistics.response import Outcome, Response
 from tests.helpers import audits
 
 
@@ -190,7 +190,7 @@ def test_of_a_search_by_dose_the_dose_of_its_samples_is_told_and_what_it_promise
     """Twenty samples within two standard deviations, half of them replicas: nearly as in plain sampling."""
     response = Response(tuple(Outcome(0.1 * place, place >= 10) for place in range(20)))
     result, target = audits.result(0, Status.REPLICATED, 0.01)
-    result = replace(result, response=response, confirmed=Count(60, 64))
+    result = replace(result, estimates=audits.estimates(response, (60, 64)))
     told = re.search(
         r"about one copy in ([\d.,]+) samples \(one in ([\d.,]+) to ([\d.,]+), at 95% confidence\), and at least one "
         r"in ([\d.]+) by any curve, since at ([\d.]+) nats \(.* to ([\d.]+)\) 90% of",
@@ -204,8 +204,10 @@ def test_of_a_search_by_dose_the_dose_of_its_samples_is_told_and_what_it_promise
     assert (nats, high) == pytest.approx((dose.nats, dose.high), rel=0.1)
     assert plain.cdf(plain.inv_cdf(0.9) - math.sqrt(2 * high)) == pytest.approx(1 / samples, rel=0.1)
     far = Response(tuple(Outcome(20 + 0.1 * place, place >= 10) for place in range(20)))
-    assert "too many to tell how often ordinary sampling gives one" in meaning(replace(result, response=far))
-    partly = meaning(replace(result, response=response, status=Status.EXHAUSTED))
+    assert "too many to tell how often ordinary sampling gives one" in meaning(
+        replace(result, estimates=audits.estimates(far))
+    )
+    partly = meaning(replace(result, estimates=audits.estimates(response), status=Status.EXHAUSTED))
     assert "It was not replicated in" in partly
     assert "but some samples are copies" in partly
     assert "50% of them are copies" in partly

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from invmm_eval.reports.findings import WORDS, one_in
 from invmm_eval.reports.terminal import results_table
-from invmm_eval.search.check import Check
-from invmm_eval.search.result import Result, Status
-from invmm_eval.statistics.response import Count, Outcome, Response
+from invmm_eval.search.result import Check, Result, Status
+from invmm_eval.statistics.response import Outcome, Response
+from tests.helpers import audits
 
 
 def check(*similarities: float) -> Check:
@@ -105,7 +105,7 @@ def test_each_status_has_its_colour(result: Result) -> None:
 
 def test_doses_and_rates_have_columns_where_there_are_any() -> None:
     response = Response(tuple(Outcome(0.1 * place, place >= 10) for place in range(20)))
-    rows = cells(shown([replace(RESULTS[4], response=response, confirmed=Count(60, 64)), RESULTS[1]]))
+    rows = cells(shown([replace(RESULTS[4], estimates=audits.estimates(response, (60, 64))), RESULTS[1]]))
     share = response.plain()
     assert share
     assert rows[0][3:6] == [f"{response.dose(0.9).nats:.1f}", one_in(share.rate), "0.94"]

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from invmm_eval.errors import InvMMError
-from invmm_eval.search.check import Check
-from invmm_eval.search.result import Point, Result, Status
-from invmm_eval.statistics.response import Count, Outcome, Response
+from invmm_eval.search.result import CONFIRMATION, DOSE_RESPONSE, Check, Point, Result, Status
+from invmm_eval.statistics.response import Count
 
 CHECK = Check(
     passed=True,
@@ -36,10 +35,13 @@ RESULT = Result(
 )
 BY_DOSE = replace(
     RESULT,
-    response=Response((Outcome(0.5, False), Outcome(1.5, False), Outcome(2.0, True), Outcome(2.5, True))),
-    confirmed=Count(58, 64),
+    estimates={
+        DOSE_RESPONSE: {"outcomes": [[0.5, False], [1.5, False], [2.0, True], [2.5, True]]},
+        CONFIRMATION: {"hits": 58, "drawn": 64},
+        "of a plugin": {"share": 0.25, "interval": [0.1, 0.4]},
+    },
 )
-FAILED = Result(index=0, name="x", digest="", status=Status.FAILED, error="It broke.")
+FAILED = Result(index=0, name="x", digest="", status=Status.FAILED, error="It broke.", traceback="Traceback ...")
 
 
 def test_the_measure() -> None:
@@ -62,7 +64,17 @@ def test_a_record_is_strict_json(result: Result) -> None:
     assert record["kl"] == result.kl
 
 
-def test_a_record_tells_the_doses_and_the_rate() -> None:
+def test_a_record_of_format_1_is_read() -> None:
+    record = BY_DOSE.record()
+    outcomes = record.pop("estimates")[DOSE_RESPONSE]["outcomes"]
+    record.pop("traceback")
+    old = Result.from_record({**record, "outcomes": outcomes})
+    assert (old.response, old.confirmed, old.traceback) == (BY_DOSE.response, Count(58, 64), None)
+    neither = Result.from_record({**record, "outcomes": [], "confirmed": None})
+    assert neither.estimates == {}
+
+
+def test_a_record_has_the_doses_and_the_rate() -> None:
     record = BY_DOSE.record()
     assert record["ed50"] == list(BY_DOSE.ed50 or ())
     assert record["ed90"] == list(BY_DOSE.ed90 or ())
@@ -80,7 +92,7 @@ def test_saved_and_loaded(result: Result, tmp_path: Path) -> None:
     loaded = Result.load(tmp_path / "r.safetensors")
     assert loaded.record() == result.record()
     assert loaded.trace == result.trace
-    assert (loaded.response, loaded.confirmed) == (result.response, result.confirmed)
+    assert (loaded.estimates, loaded.traceback) == (result.estimates, result.traceback)
     for kept, expected in ((loaded.noise, result.noise), (loaded.condition, result.condition)):
         assert kept.keys() == expected.keys()
         assert all(torch.equal(kept[name], expected[name]) for name in kept)

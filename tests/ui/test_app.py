@@ -26,8 +26,8 @@ from invmm_eval.page.app import ALL, PER_PAGE, matching, offers, served, tiles
 from invmm_eval.page.watch import watch
 from invmm_eval.reference import MICRO_BATCH, MODEL, pictures
 from invmm_eval.reports.findings import find
-from invmm_eval.search.inversion import Search
 from invmm_eval.search.result import Result, Status
+from invmm_eval.search.search import Search
 from tests.helpers import audits
 from tests.helpers.browser import browser, problems, requests  # noqa: F401
 

@@ -1,6 +1,7 @@
-"""The search by dose: its mean's length and direction, and the curve it finds where that is known in closed form."""
+"""The values of the built-in estimators, where they are known in closed form, and an estimator of a third party."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from statistics import NormalDist
 from typing import Any
@@ -9,11 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from invmm_eval.noise.gaussian import diagonal, isotropic
-from invmm_eval.noise.low_rank import low_rank
-from invmm_eval.recipe import Recipe, by_dose
-from invmm_eval.search.dose import DosePath
-from invmm_eval.search.inversion import invert
+from invmm_eval.noise.gaussian import diagonal
+from invmm_eval.recipe import by_dose
+from invmm_eval.search.engine import invert
+from invmm_eval.search.estimators import Found
 from invmm_eval.search.result import Result, Status, rank
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 from tests.helpers.exact import QUICK, SHAPE, Choosing, Mixture, pictures, targets
@@ -28,74 +28,6 @@ def run(model: Any, images: Tensor, **options: Any) -> list[Result]:
     cosine = PixelCosine(device=torch.device("cpu"))
     results = invert(model, targets(images), cosine, diagonal(), **{"recipe": RECIPE, **options})
     return sorted(results, key=lambda result: result.index)
-
-
-def path(nats: float, steps: int = 4) -> tuple[DosePath, Tensor]:
-    mu = torch.zeros(SHAPE, requires_grad=True)
-    return DosePath({"mu": mu, "logvar": torch.zeros(SHAPE, requires_grad=True)}, nats, steps), mu
-
-
-def step(moved: DosePath, mu: Tensor, gradient: Tensor) -> None:
-    moved.zero_grad()
-    torch.autograd.backward((mu * gradient).sum())
-    moved.step()
-
-
-# The path
-
-
-def test_the_mean_goes_against_the_gradient_as_far_as_the_dose_allows() -> None:
-    moved, mu = path(8.0)
-    gradient = torch.randn(SHAPE)
-    step(moved, mu, gradient)
-    torch.testing.assert_close(mu.detach(), -4 * gradient / gradient.norm())
-    moved.move(2.0)
-    torch.testing.assert_close(mu.detach(), -2 * gradient / gradient.norm())
-    noise = torch.randn(5, *SHAPE)
-    expected = noise.flatten(1) @ (-gradient / gradient.norm()).flatten()
-    torch.testing.assert_close(torch.tensor(moved.distances(noise)), expected)
-
-
-def test_the_average_forgets_over_a_dose() -> None:
-    moved, mu = path(0.5, steps=4)
-    first, second = torch.zeros(SHAPE), torch.zeros(SHAPE)
-    first[0, 0, 0] = second[0, 0, 1] = -1
-    step(moved, mu, first)
-    step(moved, mu, second)
-    assert mu[0, 0, 0].item() == pytest.approx(0.75 / math.hypot(0.75, 1))
-    assert mu[0, 0, 1].item() == pytest.approx(1 / math.hypot(0.75, 1))
-
-
-def test_without_a_gradient_the_mean_stays() -> None:
-    moved, mu = path(2.0)
-    step(moved, mu, torch.zeros(SHAPE))
-    assert not mu.any()
-
-
-@pytest.mark.parametrize("family", [diagonal(), isotropic(), low_rank()])
-def test_every_family_with_a_mean_has_the_kl_of_the_dose(family: Any) -> None:
-    noise = family(torch.zeros(SHAPE))
-    moved = DosePath(noise.parameters(), 3.0, 4)
-    step(moved, noise.mu, torch.ones(SHAPE))
-    assert noise.kl().item() * noise.mu.numel() == pytest.approx(3.0, rel=1e-4)
-    assert [name for name, tensor in noise.parameters().items() if tensor.requires_grad] == ["mu"]
-
-
-def test_a_family_without_a_mean_is_told() -> None:
-    class Scaled:
-        def __init__(self) -> None:
-            self.inner = diagonal()(torch.zeros(SHAPE))
-
-        def parameters(self) -> dict[str, Tensor]:
-            return {"logvar": self.inner.parameters()["logvar"]}
-
-    cosine = PixelCosine(device=torch.device("cpu"))
-    [found] = invert(Mixture(TWO), targets(TWO[:1]), cosine, lambda _: Scaled(), recipe=RECIPE)  # type: ignore[arg-type]
-    assert found.status is Status.FAILED
-    assert "has no mu" in str(found.error)
-
-
-# The search
 
 
 @pytest.mark.parametrize("share", [0.3, 0.05, 0.005])
@@ -211,5 +143,42 @@ def test_to_confirm_changes_nothing_else() -> None:
         assert torch.equal(before.noise["mu"], after.noise["mu"])
 
 
-def test_the_published_recipes_are_not_by_dose() -> None:
-    assert Recipe().first_dose == Recipe().responses == Recipe().confirm == 0
+# Estimators of others
+
+
+class MeanSimilarity:
+    """The mean similarity of new samples."""
+
+    name = "mean-similarity"
+    fields: Mapping[str, str] = {"mean": "mean similarity of new samples", "status": "how the search ended"}
+
+    def __init__(self, samples: int) -> None:
+        self.samples = samples
+
+    def __call__(self, found: Found) -> Mapping[str, Any]:
+        drawn = found.sample(self.samples)
+        assert drawn.noise.shape == (self.samples, *SHAPE)
+        assert drawn.images.shape == (self.samples, *SHAPE)
+        assert drawn.hits == tuple(value >= found.threshold for value in drawn.similarities)
+        return {"mean": sum(drawn.similarities) / self.samples, "status": str(found.status)}
+
+
+def test_an_estimator_of_a_third_party_adds_its_values_and_changes_no_others() -> None:
+    images = torch.cat([TWO[:1], UNSEEN])
+    plain, estimated = (run(Mixture(TWO), images, recipe=QUICK, estimators=e) for e in ((), (MeanSimilarity(12),)))
+    for before, after in zip(plain, estimated, strict=True):
+        assert (before.kl, before.trace, before.estimates) == (after.kl, after.trace, {})
+        values = after.estimates["mean-similarity"]
+        assert values["status"] == after.status
+        assert Result.from_record(after.record()).estimates == after.estimates
+    assert estimated[0].estimates["mean-similarity"]["mean"] > 0.9 > estimated[1].estimates["mean-similarity"]["mean"]
+
+
+def test_values_that_json_cannot_hold_fail_the_image_in_one_sentence() -> None:
+    class Broken(MeanSimilarity):
+        def __call__(self, found: Found) -> Mapping[str, Any]:  # noqa: ARG002
+            return {"mean": math.nan}
+
+    [found] = run(Mixture(TWO), TWO[:1], recipe=QUICK, estimators=(Broken(1),))
+    assert found.status is Status.FAILED
+    assert "estimator 'mean-similarity' returned values that JSON cannot hold" in str(found.error)

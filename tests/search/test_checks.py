@@ -9,7 +9,10 @@ from torch import Tensor
 
 from invmm_eval.models.condition import Condition, Context, Unconditional, rows
 from invmm_eval.recipe import Recipe
-from invmm_eval.search.check import Check, Trial, check
+from invmm_eval.search.checks import Trial, check
+from invmm_eval.search.criteria import AllSamples
+from invmm_eval.search.memory import MicroBatch
+from invmm_eval.search.result import Check
 from tests.helpers.exact import flow_schedule
 
 BETA = 0.5
@@ -92,10 +95,10 @@ class Case(NamedTuple):
         return check(
             backbone,
             self.similarity,
-            trials,
             self.recipe,
-            threshold=BETA,
-            micro_batch=self.micro_batch,
+            AllSamples(self.recipe, BETA),
+            MicroBatch(self.micro_batch),
+            trials,
             complete=complete,
         )
 

@@ -1,6 +1,8 @@
 """The search: against models whose best denoiser is known exactly."""
 
 import math
+import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,14 +15,18 @@ from invmm_eval.audits.auditing import load_backbone
 from invmm_eval.audits.images import prepare
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import Context
-from invmm_eval.noise.gaussian import diagonal
-from invmm_eval.noise.low_rank import low_rank
+from invmm_eval.noise.gaussian import diagonal, isotropic
 from invmm_eval.recipe import Recipe
 from invmm_eval.reference import MODEL
 from invmm_eval.reference import pictures as known
-from invmm_eval.search.inversion import Search, invert, replicate
-from invmm_eval.search.result import Result, Status
+from invmm_eval.search import criteria, optimizers
+from invmm_eval.search.criteria import AllSamples
+from invmm_eval.search.engine import invert
+from invmm_eval.search.optimizers import Parameters
+from invmm_eval.search.replicate import replicate
+from invmm_eval.search.result import Point, Result, Status
 from invmm_eval.search.sampling import sample
+from invmm_eval.search.search import Search
 from invmm_eval.search.target import Target
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 from tests.helpers.exact import QUICK, SHAPE, Chooser, Choosing, Mixture, pictures, targets
@@ -96,28 +102,6 @@ def test_the_known_minimum_is_reached() -> None:
     assert found.kl == pytest.approx(least.item(), rel=0.05)
     torch.testing.assert_close(found.noise["mu"], mu, atol=0.1, rtol=0)
     torch.testing.assert_close(found.noise["logvar"].exp(), v, atol=0.1, rtol=0)
-
-
-def test_the_average_weighs_each_step_by_its_age_and_leaves_the_search_as_it_is(cosine: PixelCosine) -> None:
-    decay, recipe = 0.8, replace(QUICK, max_steps=QUICK.check_every, threshold=2.0)
-    steps: dict[float, list[Tensor]] = {0.0: [], decay: []}
-
-    def searched(averaging: float) -> Result:
-        def watch(searches: Sequence[Search]) -> None:
-            steps[averaging].append(searches[0].latest.parameters()["mu"].detach().clone())
-
-        options = {"recipe": replace(recipe, averaging=averaging), "on_step": watch}
-        return run(Mixture(MEMORIZED), MEMORIZED[:1], cosine, **options)["0"]
-
-    plain, averaged = searched(0.0), searched(decay)
-    assert all(torch.equal(a, b) for a, b in zip(*steps.values(), strict=True))
-    assert torch.equal(plain.noise["mu"], steps[0.0][-1])
-    weights = torch.tensor([decay**age for age in reversed(range(recipe.max_steps))])
-    expected = torch.tensordot(weights / weights.sum(), torch.stack(steps[decay]), 1)
-    torch.testing.assert_close(averaged.noise["mu"], expected)
-    assert averaged.kl is not None
-    assert plain.kl is not None
-    assert averaged.kl < plain.kl
 
 
 def test_company_and_order_do_not_matter(cosine: PixelCosine) -> None:
@@ -246,7 +230,7 @@ def test_a_result_can_be_saved_loaded_and_sampled_from(cosine: PixelCosine, tmp_
     assert torch.equal(drawn, replicate(model, found, diagonal(), 16, recipe=QUICK))
     assert not torch.equal(drawn, replicate(model, found, diagonal(), 16, recipe=QUICK, seed=1))
     with pytest.raises(InvMMError, match="does not fit this model and noise family"):
-        replicate(model, loaded, low_rank(), 1, recipe=QUICK)
+        replicate(model, loaded, isotropic(), 1, recipe=QUICK)
 
 
 def test_an_image_of_the_wrong_size_fails_alone(cosine: PixelCosine) -> None:
@@ -316,11 +300,23 @@ class Halved(Mixture):
         (Blocking, "lets no gradient through"),
     ],
 )
-def test_a_broken_promise_is_told(cosine: PixelCosine, model: type[Mixture], sentence: str) -> None:
+def test_a_broken_promise_fails_the_search(cosine: PixelCosine, model: type[Mixture], sentence: str) -> None:
     (found,) = run(model(MEMORIZED), MEMORIZED[:1], cosine).values()
     assert found.status is Status.FAILED
-    with pytest.raises(InvMMError, match=sentence):
-        raise InvMMError(found.error)
+    assert re.search(sentence, str(found.error))
+    assert found.traceback is None
+
+
+class Misspelt(Mixture):
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        return super().predict_x0(x_t, t, context) * context["hiden_states"]
+
+
+def test_an_unexpected_error_keeps_its_traceback_and_is_one_line(cosine: PixelCosine) -> None:
+    (found,) = run(Misspelt(MEMORIZED), MEMORIZED[:1], cosine).values()
+    assert found.error == "KeyError: 'hiden_states'"
+    assert 'context["hiden_states"]' in str(found.traceback)
+    assert Result.from_record(found.record()).traceback == found.traceback
 
 
 def test_gradients_reach_the_inputs_alone(cosine: PixelCosine) -> None:
@@ -384,7 +380,7 @@ def test_memory_that_never_suffices_is_told_for_each_image(cosine: PixelCosine) 
     for result in found.values():
         assert result.status is Status.FAILED
         assert result.error == (
-            "Memory ran out with a single row in the network; take a lower precision, or a device with more memory."
+            "Memory ran out with a single row in the network; choose a lower precision, or a device with more memory."
         )
 
 
@@ -469,13 +465,82 @@ def test_the_callback_can_read_a_search(cosine: PixelCosine) -> None:
 
     def watch(searches: Sequence[Search]) -> None:
         (search,) = searches
-        seen.append((search.step, search.loss, search.kl, search.weight.value))
+        seen.append((search.step, search.loss, search.kl, search.optimizer.weight))
 
     found = run(Mixture(MEMORIZED), UNSEEN, cosine, recipe=replace(QUICK, max_steps=20), on_step=watch)["0"]
     steps, losses, kls, _ = zip(*seen, strict=True)
     assert list(steps) == list(range(1, 21))
     assert found.trace[0].loss == pytest.approx(sum(losses[:10]) / 10)
     assert kls[-1] == found.kl
+
+
+class Watched(Choosing):
+    """Counts the frames of the package between its caller's loop and itself, in steps and in checks."""
+
+    def __init__(self, images: Tensor) -> None:
+        super().__init__(images)
+        self.frames: dict[bool, set[int]] = {True: set(), False: set()}
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        frame, count = sys._getframe(1), 1
+        while frame and frame.f_code.co_filename != __file__:
+            count += frame.f_globals["__name__"].startswith("invmm_eval.")
+            frame = frame.f_back  # type: ignore[assignment]
+        self.frames[torch.is_grad_enabled()].add(count)
+        return super().predict_x0(x_t, t, context)
+
+
+def test_few_frames_lie_between_the_caller_and_the_model(cosine: PixelCosine) -> None:
+    model = Watched(MEMORIZED)
+    run(model, MEMORIZED[:2], cosine, recipe=replace(QUICK, guidance=(1.0, 3.0)), batch_size=2)
+    in_steps, in_checks = model.frames[True], model.frames[False]
+    assert max(in_steps) <= 5
+    assert max(in_checks) <= 6
+
+
+def test_unknown_parts_of_a_recipe_are_refused_before_any_image(cosine: PixelCosine) -> None:
+    for recipe in (replace(QUICK, optimizer="sgd"), replace(QUICK, criterion="most")):
+        with pytest.raises(InvMMError, match="choose one of"):
+            invert(Mixture(MEMORIZED), targets(MEMORIZED), cosine, diagonal(), recipe=recipe)
+
+
+class Patient(AllSamples):
+    """A stopping rule of somebody else's: the search gives up above a KL."""
+
+    def status(self, trace: Sequence[Point], *, passed: bool) -> Status | None:
+        return Status.EXHAUSTED if trace[-1].kl > 0.01 and not passed else super().status(trace, passed=passed)
+
+
+class Descent:
+    """A way to move q of somebody else's: plain gradient descent."""
+
+    ray = None
+    weight = 0.01
+
+    def __init__(self, noise: Parameters, condition: Parameters, recipe: Recipe) -> None:
+        self._sgd = torch.optim.SGD([*noise.values(), *condition.values()], lr=recipe.learning_rate)
+
+    def zero_grad(self) -> None:
+        self._sgd.zero_grad()
+
+    def step(self, *, checked: bool) -> None:  # noqa: ARG002
+        self._sgd.step()
+
+    def after_check(self, average_loss: float) -> None:
+        pass
+
+
+def test_a_new_stopping_rule_and_a_new_optimizer_are_one_class_and_one_line_each(
+    cosine: PixelCosine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(criteria, "CRITERIA", {**criteria.CRITERIA, "patient": Patient})
+    monkeypatch.setattr(optimizers, "OPTIMIZERS", {**optimizers.OPTIMIZERS, "descent": Descent})
+    found = run(Mixture(MEMORIZED), UNSEEN, cosine, recipe=replace(QUICK, criterion="patient"))["0"]
+    assert (found.status, found.steps) == (Status.EXHAUSTED, QUICK.check_every)
+    recipe = replace(QUICK, optimizer="descent", learning_rate=50.0)
+    found = run(Mixture(MEMORIZED), MEMORIZED[:1], cosine, recipe=recipe)["0"]
+    assert found.status is Status.REPLICATED
+    assert {point.weight for point in found.trace} == {0.01}
 
 
 def test_a_recipe_of_the_backbone_is_the_default(cosine: PixelCosine) -> None:

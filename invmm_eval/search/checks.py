@@ -1,0 +1,110 @@
+"""Checks: sample the model from q and compare the samples with the image."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from invmm_eval.models.backbone import Backbone
+from invmm_eval.models.condition import Context, join, rows
+from invmm_eval.recipe import Recipe
+from invmm_eval.search.criteria import Criterion
+from invmm_eval.search.memory import MicroBatch
+from invmm_eval.search.result import Check
+from invmm_eval.search.sampling import sample
+from invmm_eval.similarity import Similarity
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one image contributes to a check.
+
+    Attributes:
+        noise: Initial noises, ``(K, ...)``.
+        context: K contexts.
+        null: K contexts of the unconditional pass.
+        features: The image's features, ``(1, ...)``.
+    """
+
+    noise: Tensor
+    context: Context
+    null: Context
+    features: Tensor
+
+
+def check(
+    backbone: Backbone,
+    similarity: Similarity,
+    recipe: Recipe,
+    criterion: Criterion,
+    micro_batch: MicroBatch,
+    trials: Sequence[Trial],
+    *,
+    guidance: Sequence[float] | None = None,
+    complete: bool = False,
+) -> list[Check]:
+    """Check several images together.
+
+    Args:
+        backbone: The model.
+        similarity: Compares samples with images.
+        recipe: The sampler, its steps and the guidance scales.
+        criterion: Requests samples and decides.
+        micro_batch: Maximum number of rows sampled together.
+        trials: One per image.
+        guidance: Guidance scales; None takes the recipe's.
+        complete: Draw all samples at all guidance scales, whatever the criterion requests.
+
+    Returns:
+        One check per trial.
+
+    Raises:
+        InvMMError: The backbone returns other shapes than promised, or memory runs out for a single row.
+    """
+    guidance = guidance or recipe.guidance
+    while True:
+        with micro_batch as size:
+            values: list[dict[float, list[float]]] = [{scale: [] for scale in guidance} for _ in trials]
+            samples: list[dict[float, list[Tensor]]] = [{scale: [] for scale in guidance} for _ in trials]
+            while requests := _requests(trials, values, None if complete else criterion.request):
+                counts = [cut.stop - cut.start for _, _, cut in requests]
+                scales = torch.tensor([scale for _, scale, _ in requests]).repeat_interleave(torch.tensor(counts))
+                noise = torch.cat([trials[index].noise[cut] for index, _, cut in requests])
+                images = sample(
+                    backbone,
+                    noise,
+                    join([rows(trials[index].context, cut) for index, _, cut in requests]),
+                    join([rows(trials[index].null, cut) for index, _, cut in requests]),
+                    scales.to(noise.device),
+                    steps=recipe.sampler_steps,
+                    micro_batch=size,
+                    sampler=recipe.sampler,
+                )
+                features = torch.split(similarity.embed(images), counts)
+                pixels = torch.split((images * 255).round().to("cpu", torch.uint8), counts)
+                for (index, scale, _), feature, pixel in zip(requests, features, pixels, strict=True):
+                    values[index][scale].extend(similarity.compare(feature, trials[index].features)[:, 0].tolist())
+                    samples[index][scale].append(pixel)
+            return [
+                Check(
+                    passed=criterion.passed(drawn),
+                    similarities={scale: tuple(similarities) for scale, similarities in drawn.items()},
+                    samples={scale: torch.cat(parts) for scale, parts in kept.items()},
+                )
+                for drawn, kept in zip(values, samples, strict=True)
+            ]
+
+
+def _requests(
+    trials: Sequence[Trial],
+    values: Sequence[Mapping[float, Sequence[float]]],
+    request: Callable[[Mapping[float, Sequence[float]]], Mapping[float, int]] | None,
+) -> list[tuple[int, float, slice]]:
+    """The samples to draw next, by image, scale and rows of the trial; without a request all that are missing."""
+    return [
+        (index, scale, slice(len(drawn[scale]), count))
+        for index, (trial, drawn) in enumerate(zip(trials, values, strict=True))
+        for scale, count in (request(drawn) if request else dict.fromkeys(drawn, len(trial.noise))).items()
+        if count > len(drawn[scale])
+    ]

@@ -1,0 +1,102 @@
+"""Criteria: which samples a check draws, whether it is passed, and whether the search ends.
+
+A new one is a class with the methods of :class:`Criterion` and a line in :data:`CRITERIA`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.recipe import Recipe
+from invmm_eval.search.result import Point, Status
+
+Similarities = Mapping[float, Sequence[float]]
+"""The similarities of the samples drawn so far, by guidance scale."""
+
+
+class Criterion(Protocol):
+    """The stopping rule of a search."""
+
+    @property
+    def description(self) -> str:
+        """When a check is passed, in words that complete "A check is passed if ..."."""
+        ...
+
+    def request(self, drawn: Similarities) -> Mapping[float, int]:
+        """The samples that the decision needs next: their total number by guidance scale; empty once it is known."""
+        ...
+
+    def passed(self, drawn: Similarities) -> bool:
+        """Whether the check is passed."""
+        ...
+
+    def status(self, trace: Sequence[Point], *, passed: bool) -> Status | None:
+        """How the search ends after this check; None where it continues.
+
+        Args:
+            trace: One point per check, the latest last.
+            passed: Whether the latest check is passed.
+        """
+        ...
+
+
+class AllSamples:
+    """The paper's: all K samples at one guidance scale reach the similarity threshold beta.
+
+    One failing sample rules out its scale, and one scale at which all K samples pass is enough (Ma et al. 2025, section
+    3.3). So one sample is drawn at every scale first, then all others at the most promising scale, and so on while
+    none has passed. The K noises are fixed beforehand: the decision is that of drawing everything.
+    """
+
+    def __init__(self, recipe: Recipe, threshold: float) -> None:
+        self._recipe = recipe
+        self._threshold = threshold
+
+    @property
+    def description(self) -> str:
+        """With the numbers of the recipe."""
+        return (
+            f"all {self._recipe.check_images} samples at one guidance scale reach a similarity of {self._threshold:g}"
+        )
+
+    def request(self, drawn: Similarities) -> Mapping[float, int]:
+        """One sample per scale, then all at the scale with the most similar first one."""
+        if not all(drawn.values()):
+            return dict.fromkeys(drawn, 1)
+        alive = [scale for scale, values in drawn.items() if self._reached(values)]
+        best = max(alive, key=lambda scale: (len(drawn[scale]), min(drawn[scale])), default=None)
+        if best is None or len(drawn[best]) == self._recipe.check_images:
+            return {}
+        return {best: self._recipe.check_images}
+
+    def passed(self, drawn: Similarities) -> bool:
+        """All K at one scale."""
+        return any(self._reached(values) and len(values) == self._recipe.check_images for values in drawn.values())
+
+    def status(self, trace: Sequence[Point], *, passed: bool) -> Status | None:
+        """Replicated at the first passed check, or with ``stop=False`` at a passed last one."""
+        last = trace[-1].step >= self._recipe.max_steps
+        if passed and (self._recipe.stop or last):
+            return Status.REPLICATED
+        return Status.EXHAUSTED if last else None
+
+    def _reached(self, values: Sequence[float]) -> bool:
+        return all(value >= self._threshold for value in values)
+
+
+CriterionMaker = Callable[[Recipe, float], Criterion]
+"""``make(recipe, threshold)``."""
+
+CRITERIA: Mapping[str, CriterionMaker] = {"all-samples": AllSamples}
+"""By the name that a recipe gives."""
+
+
+def find_criterion(recipe: Recipe) -> CriterionMaker:
+    """The criterion of a recipe.
+
+    Raises:
+        InvMMError: Its name is unknown.
+    """
+    if recipe.criterion not in CRITERIA:
+        raise InvMMError(f"There is no criterion {recipe.criterion!r}; choose one of {', '.join(CRITERIA)}.")
+    return CRITERIA[recipe.criterion]

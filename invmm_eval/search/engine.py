@@ -1,0 +1,217 @@
+"""The measure: search, for each image, the noise distribution that makes the model replicate it.
+
+Each step draws S noises n from q and S times t, and moves the parameters of q (and of the condition) along the gradient
+of the loss in :mod:`invmm_eval.search.steps`; every C steps a check decides whether the search ends. Ma et al. 2025,
+"An Inversion-based Measure of Memorization for Diffusion Models", section 3.
+
+Several images are searched together. Each has its own distribution, optimizer and random numbers, seeded by the run's
+seed and its own pixels, so that its result does not depend on the other images.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.models.backbone import Backbone
+from invmm_eval.noise import NoiseFamily
+from invmm_eval.recipe import Recipe
+from invmm_eval.search.checks import check
+from invmm_eval.search.criteria import find_criterion
+from invmm_eval.search.estimators import Estimator, Found, Samples, built_in_estimators
+from invmm_eval.search.memory import MicroBatch
+from invmm_eval.search.optimizers import find_optimizer
+from invmm_eval.search.result import Result, Status
+from invmm_eval.search.search import Search, Setup
+from invmm_eval.search.steps import backward
+from invmm_eval.search.target import Target
+from invmm_eval.similarity import Similarity
+
+J = TypeVar("J")
+R = TypeVar("R")
+OnStep = Callable[[Sequence[Search]], None]
+
+
+def invert(
+    backbone: Backbone,
+    targets: Iterable[Target],
+    similarity: Similarity,
+    noise: NoiseFamily,
+    *,
+    recipe: Recipe | None = None,
+    estimators: Sequence[Estimator] = (),
+    seed: int = 0,
+    batch_size: int = 1,
+    micro_batch: int | None = None,
+    on_step: OnStep | None = None,
+) -> Iterator[Result]:
+    """Measure images, yielding each result as soon as it is ready.
+
+    Args:
+        backbone: The model.
+        targets: The images, taken one by one as places become free.
+        similarity: Decides whether a sample is a replica.
+        noise: The family that q is from.
+        recipe: Settings; None takes the backbone's published ones.
+        estimators: Further values to compute after each search, besides those that the recipe's settings switch on.
+        seed: Together with an image's pixels it determines all random numbers for that image.
+        batch_size: Number of images searched together.
+        micro_batch: Maximum number of rows of a network call. None takes the draws of one image, with which an image's
+            result is the same bit for bit whatever it is searched with. Where memory runs out it is halved for the rest
+            of the run, and nothing is lost.
+        on_step: Called after each step with the running searches, which it must not change.
+
+    Raises:
+        InvMMError: The recipe names an unknown optimizer or criterion.
+    """
+    recipe = recipe or backbone.recipe
+    find_optimizer(recipe)
+    threshold = similarity.threshold if recipe.threshold is None else recipe.threshold
+    criterion = find_criterion(recipe)(recipe, threshold)
+    every = (*built_in_estimators(recipe), *estimators)
+    setup = Setup(backbone, similarity, noise, recipe, threshold, criterion, every, seed)
+    return _Engine(setup, micro_batch).run(targets, batch_size, on_step)
+
+
+class _Engine:
+    """Runs searches in batches."""
+
+    def __init__(self, setup: Setup, micro_batch: int | None) -> None:
+        self._setup = setup
+        self._micro_batch = MicroBatch(micro_batch or setup.recipe.draws)
+        # The last digits of a network's output depend on the rows that it computes together.
+        self._checks_images_alone = micro_batch is None
+        self._backward = partial(backward, setup.backbone, self._micro_batch)
+        self._check = partial(check, setup.backbone, setup.similarity, setup.recipe, setup.criterion, self._micro_batch)
+
+    def run(self, targets: Iterable[Target], batch_size: int, on_step: OnStep | None) -> Iterator[Result]:
+        """Results as they become ready; a place that becomes free goes to the next image."""
+        waiting = enumerate(targets)
+        searches: list[Search] = []
+        while True:
+            while len(searches) < batch_size and (entry := next(waiting, None)):
+                search = Search(*entry, self._setup)
+                with _failing(search):
+                    search.start()
+                if search.status:
+                    yield search.result()
+                else:
+                    searches.append(search)
+            if not searches:
+                return
+            started = time.perf_counter()
+            self._take_steps(searches, on_step)
+            stepped = time.perf_counter()
+            self._take_checks(_running(searches))
+            checked = time.perf_counter()
+            for search in searches:
+                search.seconds_steps += (stepped - started) / len(searches)
+                search.seconds_checks += (checked - stepped) / len(searches)
+                if search.status:
+                    yield search.result()
+            searches = _running(searches)
+
+    def _take_steps(self, searches: Sequence[Search], on_step: OnStep | None) -> None:
+        """C steps of each search."""
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            for _ in range(self._setup.recipe.check_every):
+                for search, loss in _isolated(self._backward, _drawn(Search.draw, _running(searches))):
+                    with _failing(search):
+                        search.take_step(loss)
+                if on_step:
+                    on_step(_running(searches))
+        for search in _running(searches):
+            with _failing(search):
+                search.read_losses()
+
+    def _take_checks(self, searches: Sequence[Search]) -> None:
+        """A check of each search, and the estimates of those that it ends."""
+        for complete in (False, True):
+            chosen = [search for search in searches if search.is_checked_completely is complete]
+            trials = _drawn(lambda search: search.draw_trial(self._setup.recipe.check_images), chosen)
+            for group in [[trial] for trial in trials] if self._checks_images_alone else [trials]:
+                for search, outcome in _isolated(partial(self._check, complete=complete), group):
+                    with _failing(search):
+                        search.record_check(outcome)
+        for search in searches:
+            if search.status and search.status is not Status.FAILED:
+                with _failing(search):
+                    self._estimate(search)
+
+    def _estimate(self, search: Search) -> None:
+        """Run the estimators on an ended search."""
+        setup = self._setup
+        origin = search.check_to_estimate_from()
+        assert search.status is not None
+        assert search.last_check is not None
+        scale = search.last_check.best_scale
+
+        def sample(n: int) -> Samples:
+            trial = search.draw_trial(n)
+            [drawn] = self._check([trial], guidance=(scale,), complete=True)
+            similarities = drawn.similarities[scale]
+            hits = tuple(value >= setup.threshold for value in similarities)
+            return Samples(trial.noise, similarities, hits, drawn.samples[scale])
+
+        found = Found(search.status, setup.recipe, setup.threshold, origin, search.noise, search.optimizer.ray, sample)
+        for estimator in setup.estimators:
+            values = estimator(found)
+            if values is not None:
+                search.estimates[estimator.name] = _as_json(estimator.name, values)
+
+
+@contextmanager
+def _failing(search: Search) -> Iterator[None]:
+    """An error fails the search instead of the run."""
+    try:
+        yield
+    except Exception as error:
+        search.fail(error)
+
+
+def _running(searches: Sequence[Search]) -> list[Search]:
+    return [search for search in searches if not search.status]
+
+
+def _drawn(draw: Callable[[Search], J], searches: Sequence[Search]) -> list[tuple[Search, J]]:
+    """What each search draws; a search whose draw raises fails and is left out."""
+    drawn = []
+    for search in searches:
+        with _failing(search):
+            drawn.append((search, draw(search)))
+    return drawn
+
+
+def _isolated(work: Callable[[Sequence[J]], Sequence[R]], jobs: Sequence[tuple[Search, J]]) -> list[tuple[Search, R]]:
+    """The outcomes of work on all jobs together; where that raises, on each alone, so that only the culprits fail."""
+    groups = [list(jobs)] if jobs else []
+    outcomes: list[tuple[Search, R]] = []
+    while groups:
+        group = groups.pop(0)
+        try:
+            done = work([job for _, job in group])
+        except Exception as error:
+            if len(group) == 1:
+                group[0][0].fail(error)
+            else:
+                groups = [[job] for job in group]
+        else:
+            outcomes += [(search, outcome) for (search, _), outcome in zip(group, done, strict=True)]
+    return outcomes
+
+
+def _as_json(name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values as they are read back from a file.
+
+    Raises:
+        InvMMError: JSON cannot hold them.
+    """
+    try:
+        return dict(json.loads(json.dumps(values, allow_nan=False)))
+    except (TypeError, ValueError) as error:
+        raise InvMMError(f"The estimator {name!r} returned values that JSON cannot hold: {error}.") from error

@@ -1,0 +1,182 @@
+"""Optimizers: how a search moves the parameters of q and of the condition.
+
+A new one is a class with the methods of :class:`Optimizer` and a line in :data:`OPTIMIZERS`.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.recipe import Recipe
+from invmm_eval.search.ray import Ray
+
+Parameters = Mapping[str, Tensor]
+
+
+class Optimizer(Protocol):
+    """Moves the parameters of one search, along the gradients of the loss in :mod:`invmm_eval.search.steps`."""
+
+    @property
+    def weight(self) -> float:
+        """lambda, the weight of the KL in the next step."""
+        ...
+
+    @property
+    def ray(self) -> Ray | None:
+        """The ray that the mean of q lies on; None where it follows none."""
+        ...
+
+    def zero_grad(self) -> None:
+        """Clear the gradients before a step."""
+        ...
+
+    def step(self, *, checked: bool) -> None:
+        """Move the parameters along their gradients.
+
+        Args:
+            checked: Whether a check follows this step.
+        """
+        ...
+
+    def after_check(self, average_loss: float) -> None:
+        """Adapt to a check after which the search continues.
+
+        Args:
+            average_loss: The reconstruction loss, averaged over the last ``window`` steps.
+        """
+        ...
+
+
+class AdaptiveWeight:
+    """The weight lambda between sensitivity (replicate) and normality (stay close to the standard normal).
+
+    lambda starts at ``first_weight`` and grows by ``delta`` per step. At a check it is halved instead if the average
+    loss fell by less than ``xi`` since the previous check (Ma et al. 2025, section 3.3).
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.value = recipe.first_weight
+        self._recipe = recipe
+        self._average_loss = math.inf
+
+    def grow(self) -> None:
+        """Grow by delta, after a step that no check follows."""
+        self.value += self._recipe.delta
+
+    def after_check(self, average_loss: float) -> None:
+        """Halve if the loss no longer falls, else grow by delta."""
+        if self._average_loss - average_loss < self._recipe.xi:
+            self.value /= 2
+        else:
+            self.grow()
+        self._average_loss = average_loss
+
+
+class Adam:
+    """The paper's: Adam on all parameters, with the adaptive weight."""
+
+    ray: Ray | None = None
+
+    def __init__(self, noise: Parameters, condition: Parameters, recipe: Recipe) -> None:
+        self._adam = torch.optim.Adam([*noise.values(), *condition.values()], lr=recipe.learning_rate)
+        self._adaptive = AdaptiveWeight(recipe)
+
+    @property
+    def weight(self) -> float:
+        """The adaptive weight."""
+        return self._adaptive.value
+
+    def zero_grad(self) -> None:
+        """Clear the gradients."""
+        self._adam.zero_grad()
+
+    def step(self, *, checked: bool) -> None:
+        """One step of Adam."""
+        self._adam.step()
+        if not checked:
+            self._adaptive.grow()
+
+    def after_check(self, average_loss: float) -> None:
+        """Adapt the weight."""
+        self._adaptive.after_check(average_loss)
+
+
+class Dose:
+    """The search by dose: the best mean of the noise at a given KL, for one KL (the dose) after the other.
+
+    Here q = N(mu, I), and the dose is K = |mu|^2 / 2, its KL in nats over all dimensions. Of all means of that length
+    the one with the least reconstruction loss L is searched. There the gradient is parallel to the mean (Lagrange's
+    condition), so each step sets
+
+        m <- (1 - 1/C) m - dL/dmu,   mu <- sqrt(2 K) m / |m|,
+
+    with m an average of gradients over about the C steps of a dose. Unlike Adam's, a step spends nothing on dimensions
+    that do not matter: near the standard normal the Fisher metric is Euclidean, so the plain gradient is the direction
+    that lowers the loss most for the least KL. The dose doubles after each check that does not end the search. Other
+    parameters of the noise keep their values; Adam moves those of the condition.
+
+    Raises:
+        InvMMError: The noise family has no ``mu``.
+    """
+
+    def __init__(self, noise: Parameters, condition: Parameters, recipe: Recipe) -> None:
+        if "mu" not in noise:
+            raise InvMMError("The search by dose moves the mean of the noise, but this noise family has no mu.")
+        for name, tensor in noise.items():
+            tensor.requires_grad_(name == "mu")
+        self._mu = noise["mu"]
+        self.ray = Ray(self._mu)
+        self._average = torch.zeros_like(self._mu, requires_grad=False)
+        self._memory = 1 - 1 / recipe.check_every
+        self._dose = recipe.first_dose
+        self._adaptive = AdaptiveWeight(recipe)
+        self._adam = torch.optim.Adam(list(condition.values()), lr=recipe.learning_rate) if condition else None
+
+    @property
+    def weight(self) -> float:
+        """The adaptive weight; 0 in :func:`invmm_eval.recipe.by_dose`."""
+        return self._adaptive.value
+
+    def zero_grad(self) -> None:
+        """Clear the gradients."""
+        self._mu.grad = None
+        if self._adam:
+            self._adam.zero_grad()
+
+    def step(self, *, checked: bool) -> None:
+        """Move the mean to the dose, along the average of gradients."""
+        assert self._mu.grad is not None
+        self._average = self._memory * self._average - self._mu.grad
+        self.ray.aim(self._average)
+        self.ray.move(self._dose)
+        if self._adam:
+            self._adam.step()
+        if not checked:
+            self._adaptive.grow()
+
+    def after_check(self, average_loss: float) -> None:
+        """Double the dose, from the next step on."""
+        self._adaptive.after_check(average_loss)
+        self._dose *= 2
+
+
+OptimizerMaker = Callable[[Parameters, Parameters, Recipe], Optimizer]
+"""``make(noise, condition, recipe)``: from the parameters of q and of the condition, by name."""
+
+OPTIMIZERS: Mapping[str, OptimizerMaker] = {"adam": Adam, "dose": Dose}
+"""By the name that a recipe gives."""
+
+
+def find_optimizer(recipe: Recipe) -> OptimizerMaker:
+    """The optimizer of a recipe.
+
+    Raises:
+        InvMMError: Its name is unknown.
+    """
+    if recipe.optimizer not in OPTIMIZERS:
+        raise InvMMError(f"There is no optimizer {recipe.optimizer!r}; choose one of {', '.join(OPTIMIZERS)}.")
+    return OPTIMIZERS[recipe.optimizer]

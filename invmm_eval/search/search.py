@@ -1,0 +1,291 @@
+"""The search of one image: its state, its random numbers and its result."""
+
+import math
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.models.backbone import Backbone
+from invmm_eval.models.condition import Context, repeat
+from invmm_eval.noise import NoiseFamily
+from invmm_eval.recipe import Recipe
+from invmm_eval.search.checks import Trial
+from invmm_eval.search.criteria import Criterion
+from invmm_eval.search.estimators import Confirmation, Estimator
+from invmm_eval.search.optimizers import find_optimizer
+from invmm_eval.search.result import Check, Point, Result, Status
+from invmm_eval.search.target import Target, generator
+from invmm_eval.similarity import Similarity
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The parts and settings that all searches of a run share.
+
+    Attributes:
+        backbone: The model.
+        similarity: Compares samples with images.
+        family: The noise family of q.
+        recipe: The settings.
+        threshold: The similarity from which on a sample counts as a replica (beta).
+        criterion: The stopping rule.
+        estimators: They run after each search, in this order.
+        seed: The seed of the run.
+    """
+
+    backbone: Backbone
+    similarity: Similarity
+    family: NoiseFamily
+    recipe: Recipe
+    threshold: float
+    criterion: Criterion
+    estimators: Sequence[Estimator]
+    seed: int
+
+
+class Search:
+    """The search of one image.
+
+    Attributes:
+        index: Position of the image in the run.
+        target: The image.
+        step: Number of optimizer steps taken.
+        noise: q.
+        condition: The condition of the model.
+        optimizer: Moves the parameters of q and of the condition.
+        trace: One point per check.
+        last_check: The latest check; None before the first.
+        status: How the search ended; None while it runs.
+        error: What went wrong, in one sentence, where the status is ``failed``.
+        traceback: The traceback of an unexpected error.
+        estimates: The values of each estimator, by its name.
+    """
+
+    def __init__(self, index: int, target: Target, setup: Setup) -> None:
+        self.index = index
+        self.target = target
+        self.step = 0
+        self.trace: list[Point] = []
+        self.last_check: Check | None = None
+        self.status: Status | None = None
+        self.error: str | None = None
+        self.traceback: str | None = None
+        self.seconds_steps = 0.0
+        self.seconds_checks = 0.0
+        self.estimates: dict[str, Mapping[str, Any]] = {}
+        self._setup = setup
+        self._losses: list[float] = []
+        self._unread: list[Tensor] = []
+        self._best_place: _Place | None = None
+
+    def start(self) -> None:
+        """Encode the image, and make q, the condition, the optimizer and the random numbers.
+
+        Raises:
+            InvMMError: The image does not fit the model, or a part refuses it.
+        """
+        setup, image = self._setup, self.target.image
+        backbone = setup.backbone
+        if tuple(image.shape) != backbone.image_shape:
+            raise InvMMError(
+                f"The image is {image.dtype} of shape {tuple(image.shape)}; this model takes torch.uint8 of shape "
+                f"{backbone.image_shape} (invmm_eval.audits.images.prepare converts it)."
+            )
+        with torch.no_grad():
+            pixels = image.to(backbone.device)[None].float() / 255
+            self.x_0 = backbone.encode(pixels)
+            self.features = setup.similarity.embed(pixels)
+        self.noise = setup.family(self.x_0[0])
+        self.condition = backbone.condition(self.target.caption)
+        self.optimizer = find_optimizer(setup.recipe)(
+            self.noise.parameters(), self.condition.parameters(), setup.recipe
+        )
+        seed, digest = setup.seed, self.target.digest
+        self._steps = generator(seed, digest, "steps")
+        self._checks = generator(seed, digest, "checks")
+        self._step_contexts = generator(seed, digest, "step contexts", backbone.device)
+        self._check_contexts = generator(seed, digest, "check contexts", backbone.device)
+
+    @property
+    def max_steps(self) -> int:
+        """Maximum number of steps."""
+        return self._setup.recipe.max_steps
+
+    @property
+    def loss(self) -> float:
+        """Mean squared error of the estimates of x_0 in the latest step; NaN before the first."""
+        latest: Sequence[Tensor | float] = self._unread[-1:] or self._losses[-1:]
+        return float(latest[0]) if latest else math.nan
+
+    @property
+    def kl(self) -> float:
+        """KL of q now, in nats per dimension."""
+        with torch.no_grad():
+            return float(self.noise.kl())
+
+    @property
+    def is_checked_completely(self) -> bool:
+        """Whether the next check draws all samples: the last one does, and every one if no check ends the search."""
+        return not self._setup.recipe.stop or self.step >= self.max_steps
+
+    def draw(self) -> "Draw":
+        """The random numbers of one step."""
+        backbone, n = self._setup.backbone, self._setup.recipe.draws
+        return Draw(
+            search=self,
+            noise=self.noise.rsample(n, self._steps),
+            t=backbone.schedule.draw(n, self._steps).to(backbone.device),
+            context=self.condition.rsample(n, self._step_contexts),
+        )
+
+    def draw_trial(self, n: int) -> Trial:
+        """The random numbers of a check with n samples per guidance scale."""
+        shared = self._setup.recipe.shared_context
+        with torch.no_grad():
+            context = self.condition.rsample(1 if shared else n, self._check_contexts)
+            return Trial(
+                noise=self.noise.rsample(n, self._checks),
+                context=repeat(context, n) if shared else context,
+                null=self.condition.null(n),
+                features=self.features,
+            )
+
+    def take_step(self, loss: Tensor) -> None:
+        """Move along the gradients. The loss stays unread on its device, so that no step waits for it."""
+        self.optimizer.step(checked=(self.step + 1) % self._setup.recipe.check_every == 0)
+        self._unread.append(loss)
+        self.step += 1
+
+    def read_losses(self) -> None:
+        """Read the losses since the last check.
+
+        Raises:
+            InvMMError: A loss or the KL is not finite.
+        """
+        losses = torch.stack(self._unread).tolist() if self._unread else []
+        self._unread.clear()
+        self._losses.extend(losses)
+        for step, loss in enumerate(losses, start=self.step - len(losses) + 1):
+            if not math.isfinite(loss):
+                raise InvMMError(f"The loss became {loss} at step {step}; try float32, or check the model's weights.")
+        if not math.isfinite(self.kl):
+            raise InvMMError(f"The KL became {self.kl} by step {self.step}; try a smaller learning_rate.")
+
+    def record_check(self, check: Check) -> None:
+        """Add a check to the trace, and end the search or let its optimizer adapt."""
+        setup = self._setup
+        window = self._losses[-setup.recipe.window :]
+        average_loss = sum(window) / len(window)
+        self.trace.append(Point(self.step, average_loss, self.kl, self.optimizer.weight, check.score))
+        self.last_check = check
+        self.status = setup.criterion.status(self.trace, passed=check.passed)
+        if self.status is not Status.REPLICATED and self.optimizer.ray:
+            self._remember_place(check)
+        if self.status is None:
+            self.optimizer.after_check(average_loss)
+
+    def _remember_place(self, check: Check) -> None:
+        """Keep the parameters if more samples are replicas than at any earlier check, for the estimators."""
+        if all(isinstance(estimator, Confirmation) for estimator in self._setup.estimators):
+            return
+        hits = check.hits(self._setup.threshold)
+        scale = max(hits, key=lambda scale: hits[scale])
+        if hits[scale] > (self._best_place.hits if self._best_place else 0):
+            parameters = (copied(part.parameters()) for part in (self.noise, self.condition))
+            self._best_place = _Place(hits[scale], check.at(scale), *parameters)
+
+    def check_to_estimate_from(self) -> Check | None:
+        """The passed check, or the check with most replicas of an exhausted search along a ray, where q returns to."""
+        if self.status is Status.EXHAUSTED and self.optimizer.ray and self._best_place:
+            restore(self.noise.parameters(), self._best_place.noise, "noise")
+            restore(self.condition.parameters(), self._best_place.condition, "condition")
+            self.optimizer.ray.aim_at_mean()
+            self.last_check = self._best_place.check
+            return self.last_check
+        return self.last_check if self.status is Status.REPLICATED else None
+
+    def fail(self, error: Exception) -> None:
+        """End the search with the error in one sentence, and the traceback where the error is unexpected."""
+        self.status = Status.FAILED
+        if isinstance(error, InvMMError):
+            self.error = str(error)
+        else:
+            self.error = " ".join(f"{type(error).__name__}: {error}".split())
+            self.traceback = "".join(traceback.format_exception(error))
+
+    def result(self) -> Result:
+        """The result of an ended search."""
+        assert self.status is not None
+        found: dict[str, Any] = {}
+        if self.status is not Status.FAILED:
+            found = {
+                "kl": self.kl,
+                "dimensions": self.x_0[0].numel(),
+                "check": self.last_check,
+                "noise": {name: tensor.detach().cpu() for name, tensor in self.noise.parameters().items()},
+                "condition": {name: tensor.detach().cpu() for name, tensor in self.condition.parameters().items()},
+                "prompt": self.condition.prompt(),
+                "estimates": self.estimates,
+            }
+        return Result(
+            index=self.index,
+            name=self.target.name,
+            digest=self.target.digest,
+            caption=self.target.caption,
+            status=self.status,
+            steps=self.step,
+            trace=tuple(self.trace),
+            seconds_steps=self.seconds_steps,
+            seconds_checks=self.seconds_checks,
+            error=self.error,
+            traceback=self.traceback,
+            **found,
+        )
+
+
+@dataclass(frozen=True)
+class Draw:
+    """S noises, times and contexts of one search, for one step."""
+
+    search: Search
+    noise: Tensor
+    t: Tensor
+    context: Context
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The parameters of a search at a check, and the number of replicas there at one guidance scale."""
+
+    hits: int
+    check: Check
+    noise: Mapping[str, Tensor]
+    condition: Mapping[str, Tensor]
+
+
+def copied(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies that do not change with the parameters."""
+    return {name: tensor.detach().clone() for name, tensor in parameters.items()}
+
+
+def restore(parameters: Mapping[str, Tensor], saved: Mapping[str, Tensor], what: str) -> None:
+    """Set parameters to saved values.
+
+    Args:
+        parameters: Of a noise or of a condition.
+        saved: Their values.
+        what: What they belong to, for the error.
+
+    Raises:
+        InvMMError: Names or shapes differ.
+    """
+    if {name: tensor.shape for name, tensor in parameters.items()} != {name: t.shape for name, t in saved.items()}:
+        raise InvMMError(f"The result's {what} does not fit this model and noise family: it was made with others.")
+    with torch.no_grad():
+        for name, tensor in parameters.items():
+            tensor.copy_(saved[name])

@@ -1,0 +1,133 @@
+"""How q is moved: the adaptive weight by hand, and the path of the search by dose."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.noise.gaussian import Gaussian, diagonal, isotropic
+from invmm_eval.recipe import Recipe, by_dose
+from invmm_eval.search.optimizers import AdaptiveWeight, Dose, find_optimizer
+from tests.helpers.exact import QUICK, SHAPE
+
+
+def trace(recipe: Recipe, events: list[float | None]) -> list[float]:
+    """lambda after each event: a step without a check (None), or a check's average loss."""
+    weight = AdaptiveWeight(recipe)
+    values = []
+    for average in events:
+        if average is None:
+            weight.grow()
+        else:
+            weight.after_check(average)
+        values.append(weight.value)
+    return values
+
+
+def test_the_weight_by_hand() -> None:
+    recipe = Recipe(first_weight=2.0, delta=0.5, xi=0.25)
+    assert AdaptiveWeight(recipe).value == 2.0
+    events_and_values: list[tuple[float | None, float]] = [
+        (None, 2.5),
+        (None, 3.0),
+        (8.0, 3.5),  # the first check grows, whatever the loss
+        (None, 4.0),
+        (7.0, 4.5),  # fell by 1
+        (6.75, 5.0),  # fell by just xi, not by less
+        (6.625, 2.5),  # fell by less
+        (None, 3.0),
+        (6.625, 1.5),  # stood still
+        (9.0, 0.75),  # rose
+        (8.0, 1.25),  # fell by 1 since the check before, though not below the best
+        (7.875, 0.625),
+    ]
+    events, values = zip(*events_and_values, strict=True)
+    assert trace(recipe, list(events)) == list(values)
+
+
+def test_each_image_has_its_own() -> None:
+    recipe = Recipe()
+    first, second = AdaptiveWeight(recipe), AdaptiveWeight(recipe)
+    first.after_check(1.0)
+    first.after_check(1.0)
+    assert second.value == recipe.first_weight
+
+
+class Scaled:
+    """A noise without a mean."""
+
+    def __init__(self) -> None:
+        self.logvar = torch.zeros(SHAPE, requires_grad=True)
+
+    def parameters(self) -> Mapping[str, Tensor]:
+        return {"logvar": self.logvar}
+
+
+def gaussian() -> Gaussian:
+    return Gaussian(torch.zeros(SHAPE), torch.zeros(SHAPE))
+
+
+def dose(nats: float, noise: Any, steps: int = 4) -> Dose:
+    return Dose(noise.parameters(), {}, replace(by_dose(QUICK), first_dose=nats, check_every=steps))
+
+
+def step(optimizer: Dose, mu: Tensor, gradient: Tensor) -> None:
+    optimizer.zero_grad()
+    torch.autograd.backward((mu * gradient).sum())
+    optimizer.step(checked=False)
+
+
+def test_the_mean_moves_against_the_gradient_as_far_as_the_dose_allows() -> None:
+    noise, gradient = gaussian(), torch.randn(SHAPE)
+    moved = dose(8.0, noise)
+    step(moved, noise.mu, gradient)
+    torch.testing.assert_close(noise.mu.detach(), -4 * gradient / gradient.norm())
+    assert moved.ray.nats == 8
+
+
+def test_the_dose_doubles_after_a_check() -> None:
+    noise = gaussian()
+    moved = dose(8.0, noise)
+    moved.after_check(average_loss=1.0)
+    step(moved, noise.mu, torch.ones(SHAPE))
+    assert noise.mu.square().sum().item() / 2 == pytest.approx(16)
+
+
+def test_the_average_of_gradients_decays_over_a_dose() -> None:
+    noise = gaussian()
+    moved = dose(0.5, noise, steps=4)
+    first, second = torch.zeros(SHAPE), torch.zeros(SHAPE)
+    first[0, 0, 0] = second[0, 0, 1] = -1
+    step(moved, noise.mu, first)
+    step(moved, noise.mu, second)
+    assert noise.mu[0, 0, 0].item() == pytest.approx(0.75 / math.hypot(0.75, 1))
+    assert noise.mu[0, 0, 1].item() == pytest.approx(1 / math.hypot(0.75, 1))
+
+
+def test_without_a_gradient_the_mean_stays() -> None:
+    noise = gaussian()
+    step(dose(2.0, noise), noise.mu, torch.zeros(SHAPE))
+    assert not noise.mu.any()
+
+
+@pytest.mark.parametrize("family", [diagonal(), isotropic()])
+def test_every_family_with_a_mean_has_the_kl_of_the_dose(family: Any) -> None:
+    noise = family(torch.zeros(SHAPE))
+    step(dose(3.0, noise), noise.mu, torch.ones(SHAPE))
+    assert noise.kl().item() * noise.mu.numel() == pytest.approx(3.0, rel=1e-4)
+    assert [name for name, tensor in noise.parameters().items() if tensor.requires_grad] == ["mu"]
+
+
+def test_a_family_without_a_mean_is_an_error() -> None:
+    with pytest.raises(InvMMError, match="has no mu"):
+        dose(1.0, Scaled())
+
+
+def test_an_unknown_optimizer_is_an_error() -> None:
+    with pytest.raises(InvMMError, match="There is no optimizer 'sgd'; choose one of adam, dose"):
+        find_optimizer(Recipe(optimizer="sgd"))
