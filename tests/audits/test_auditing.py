@@ -320,7 +320,7 @@ def test_the_config_tells_all_that_decides() -> None:
         "seed": 7,
         "versions": {name: version(name) for name in ("invmm-eval", "torch", "diffusers")},
     }
-    assert Recipe(**{**recipe, "guidance": tuple(recipe["guidance"])}) == plan.recipe
+    assert Recipe.from_record(recipe) == plan.recipe
     assert plan.recipe.max_steps == 10
 
 

@@ -158,7 +158,7 @@ def test_named_weights_of_sscd_are_taken(
 ERRORS: dict[str, tuple[list[str], str]] = {
     "model": (["--model", "./nowhere[/x]"], r"There is no folder \./nowhere\[/x\]\."),
     "images": (["--images", "nowhere[red]"], r"The file or folder 'nowhere\[red\]' cannot be opened: .*"),
-    "setting": (["--set", "speed=3"], "'speed=3' is not KEY=VALUE with KEY one of averaging, check_every, .*"),
+    "setting": (["--set", "speed=3"], "'speed=3' is not KEY=VALUE with KEY one of check_every, .*"),
     "value": (["--set", "draws=many"], "'many' is no value for the recipe's draws."),
     "option": (["--noise-option", "rank"], "'rank' is not KEY=VALUE."),
     "noise": (["--noise", "gauss"], "There is no noise family 'gauss'.*"),
