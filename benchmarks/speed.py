@@ -48,6 +48,8 @@ from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import repeat
 from invmm_eval.reference import MODEL, Picture, choose, pictures
 from invmm_eval.search.checks import Trial, check
+from invmm_eval.search.criteria import AllSamples
+from invmm_eval.search.memory import MicroBatch
 from invmm_eval.search.result import Status
 from invmm_eval.search.target import Target
 
@@ -280,8 +282,9 @@ def sizes(repeats: int, device: str | None) -> dict[str, float]:
     trial = Trial(torch.randn(8, 3, 32, 32, device=backbone.device), {}, {}, features)
     for steps in (5, 10, 20):
         recipe = plan.recipe.changed(sampler_steps=steps)
-        whole = partial(check, backbone, plan.similarity, [trial], recipe, threshold=0.9, micro_batch=32, complete=True)
-        first = partial(check, backbone, plan.similarity, [trial], recipe, threshold=0.9, micro_batch=32)
+        criterion, micro_batch = AllSamples(recipe, threshold=0.9), MicroBatch(32)
+        first = partial(check, backbone, plan.similarity, recipe, criterion, micro_batch, [trial])
+        whole = partial(first, complete=True)
         complete, failing, _ = clock.pairs(whole, first, repeats)
         figures[f"{steps} sampler steps: seconds of a complete check"] = complete
         figures[f"{steps} sampler steps: seconds of a failing one"] = failing

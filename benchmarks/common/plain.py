@@ -56,7 +56,7 @@ def plain(setup: Setup, target: Target) -> Outcome:
             weight.grow()
             continue
         window = losses[-recipe.window :]
-        weight.check(sum(window) / len(window))
+        weight.after_check(sum(window) / len(window))
         if replicated(setup, q, condition, features, checks, check_contexts):
             return Outcome(Status.REPLICATED, q.kl().item(), step)
     return Outcome(Status.EXHAUSTED, q.kl().item(), recipe.max_steps)
