@@ -103,7 +103,7 @@ def summarize(folder: Path, *, debug: bool) -> None:
         raise InvMMError(f"No image could be measured; the first error: {audit.rows[0]['error']}")
 
 
-@with_flags(OPTIONS.keys() - {"calibration"})
+@with_flags(OPTIONS.keys() - {"calibration", "workers"})
 def calibrate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     held_out: Annotated[

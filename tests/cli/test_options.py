@@ -1,9 +1,71 @@
 """Flags are derived from the options of an audit; KEY=VALUE texts are read."""
 
-import pytest
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from invmm_eval.cli.options import pairs, read_value
+import pytest
+import typer
+from typer.main import get_command
+
+from invmm_eval.audits.options import OPTIONS, Option
+from invmm_eval.cli import options
+from invmm_eval.cli.app import app
+from invmm_eval.cli.options import pairs, read_options, read_value, with_flags
 from invmm_eval.errors import InvMMError
+
+OFFERED = {
+    "run": OPTIONS.keys(),
+    "calibrate": OPTIONS.keys() - {"calibration", "workers"},
+    "demo": {"recipe", "settings", "seed", "device", "batch_size"},
+}
+
+
+def flags(program: typer.Typer, command: str) -> dict[str, Any]:
+    """The parameters of a command as the parser knows them."""
+    group: Any = get_command(program)
+    return {parameter.name: parameter for parameter in group.commands[command].params}
+
+
+@pytest.mark.parametrize(("command", "names"), OFFERED.items())
+def test_a_command_has_a_flag_for_each_option(command: str, names: Collection[str]) -> None:
+    found = flags(app, command)
+    assert found.keys() & OPTIONS.keys() == set(names)
+    for name in names:
+        option, flag = OPTIONS[name], found[name]
+        assert (flag.opts, flag.help, flag.multiple) == ([option.flag], option.help, option.repeatable)
+        if name != "recipe" or command != "demo":
+            assert flag.default == ([] if option.repeatable else option.default)
+
+
+def test_an_option_is_changed_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    changed: dict[str, Option] = {**OPTIONS, "seed": replace(OPTIONS["seed"], default=7, help="Another text.")}
+    monkeypatch.setattr(options, "OPTIONS", changed)
+    program = typer.Typer()
+
+    @program.callback()
+    def several_commands() -> None:
+        pass
+
+    @program.command()
+    @with_flags({"seed"})
+    def command(**options: Any) -> None:
+        pass
+
+    flag = flags(program, "command")["seed"]
+    assert (flag.default, flag.help) == (7, "Another text.")
+
+
+def test_flags_become_the_values_of_options(tmp_path: Path) -> None:
+    texts = {"settings": ["draws=4", "guidance=1,2"], "noise_options": ["rank=2"], "seed": 3}
+    assert read_options(texts) == {
+        "settings": {"draws": 4, "guidance": (1.0, 2.0)},
+        "noise_options": {"rank": 2},
+        "seed": 3,
+    }
+    with pytest.raises(InvMMError, match="is no calibration"):
+        read_options({"settings": [], "calibration": tmp_path / "gone.json"})
 
 
 def test_pairs() -> None:
