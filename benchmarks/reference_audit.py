@@ -1,103 +1,71 @@
-"""How well InvMM tells the reference model's repeated pictures from held-out ones, over several seeds.
+"""How well InvMM separates the reference model's repeated pictures from held-out ones, over several seeds.
 
     python benchmarks/reference_audit.py                      # the demo's recipe, 3 seeds, about 10 minutes
     python benchmarks/reference_audit.py --recipe paper --per-dose 1 --held-out 1 --seeds 1
 
-Prints a table and, with --json, writes it: for each seed the AUC of the most repeated pictures against held-out ones,
-and for each dose how many were replicated, their InvMM, and the steps taken.
+Prints, for each seed, the AUC of the most repeated pictures against held-out ones, and for each number of copies how
+many pictures were replicated, their InvMM, and the median of the steps taken.
 """
 
-import argparse
-import json
-import math
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
-from invmm_eval.audits.auditing import load_backbone, make_plan
-from invmm_eval.audits.images import Source
-from invmm_eval.cli.progress import Bar
+from benchmarks.common.script import parser, write
+from invmm_eval import audit
 from invmm_eval.recipe import Recipe
 from invmm_eval.reference import COPIES, MICRO_BATCH, MODEL, THRESHOLD, choose, pictures, plain_samples
-from invmm_eval.search.result import Result, Status
+from invmm_eval.search.result import Status
 from invmm_eval.statistics.ranking import auc
 
 
-def audit(options: argparse.Namespace, seed: int, console: Console) -> dict[str, Any]:
-    chosen = choose(pictures(), each=options.per_dose, held_out=options.held_out)
-    plan = make_plan(
-        load_backbone(MODEL),
-        MODEL,
-        similarity=options.similarity,
-        recipe=options.recipe,
-        settings={"threshold": THRESHOLD, **Recipe.parse(options.set)},
-        seed=seed,
-    )
-    started = time.perf_counter()
-    with Bar(len(chosen), console) as bar:
-        sources = [Source(picture.code, picture.image) for picture in chosen]
-        results = sorted(
-            bar.over(plan.run(sources, batch_size=options.batch_size, micro_batch=MICRO_BATCH, on_step=bar.on_step)),
-            key=lambda r: r.index,
-        )
-    doses = {}
-    for dose in (*COPIES, 0):
-        group = [r for r, p in zip(results, chosen, strict=True) if p.copies == dose]
-        doses[dose] = described(group) | {"drawn": sum(p.drawn for p in chosen if p.copies == dose)}
-    most, held_out = ([r for r, p in zip(results, chosen, strict=True) if p.copies == d] for d in (COPIES[0], 0))
-    return {
-        "seed": seed,
-        "recipe": plan.recipe.name,
-        "similarity": plan.similarity.name,
-        "threshold": plan.threshold,
-        "auc": auc([r.invmm for r in most], [r.invmm for r in held_out]),
-        "seconds": time.perf_counter() - started,
-        "seconds_checks": sum(result.seconds_checks for result in results),
-        "doses": doses,
-    }
-
-
-def described(group: list[Result]) -> dict[str, Any]:
-    return {
-        "images": len(group),
-        "replicated": sum(result.status is Status.REPLICATED for result in group),
-        "invmm": [result.invmm if math.isfinite(result.invmm) else None for result in group],
-        "kl": [result.kl for result in group],
-        "similarity": [result.similarity for result in group],
-        "steps": [result.steps for result in group],
-    }
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="demo")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--similarity", default="pixel-cosine")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--per-dose", type=int, default=3)
-    parser.add_argument("--held-out", type=int, default=6)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    console = Console(stderr=True)
+    arguments = parser(__doc__)
+    arguments.add_argument("--recipe", default="demo")
+    arguments.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    arguments.add_argument("--similarity", default="pixel-cosine")
+    arguments.add_argument("--seeds", type=int, default=3)
+    arguments.add_argument("--per-dose", type=int, default=3)
+    arguments.add_argument("--held-out", type=int, default=6)
+    arguments.add_argument("--batch-size", type=int, default=8)
+    options = arguments.parse_args()
+    chosen = choose(pictures(), each=options.per_dose, held_out=options.held_out)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; drawn: in {plain_samples()} plain samples")
-    runs = []
+    runs: list[dict[str, Any]] = []
     for seed in range(options.seeds):
-        run = audit(options, seed, console)
-        runs.append(run)
-        print(f"seed {seed}: AUC {run['auc']:.3f}, {run['seconds']:.0f} s, {run['seconds_checks']:.0f} s of it checks")
-        for dose, group in run["doses"].items():
-            values = ", ".join("-" if value is None else f"{value:.3f}" for value in group["invmm"])
+        started = time.perf_counter()
+        results = audit(
+            MODEL,
+            [picture.image for picture in chosen],
+            similarity=options.similarity,
+            recipe=options.recipe,
+            settings={"threshold": THRESHOLD, **Recipe.parse(options.set)},
+            seed=seed,
+            batch_size=options.batch_size,
+            micro_batch=MICRO_BATCH,
+        )
+        seconds, checks = time.perf_counter() - started, sum(result.seconds_checks for result in results)
+        by_copies = {
+            copies: [(result, p) for result, p in zip(results, chosen, strict=True) if p.copies == copies]
+            for copies in (*COPIES, 0)
+        }
+        most, held_out = ([result.invmm for result, _ in by_copies[copies]] for copies in (COPIES[0], 0))
+        area = auc(most, held_out)
+        print(f"seed {seed}: AUC {area:.3f}, {seconds:.0f} s, {checks:.0f} s of it checks")
+        for copies, group in by_copies.items():
+            passed = [result for result, _ in group if result.status is Status.REPLICATED]
+            values = ", ".join(f"{result.invmm:.3f}" for result in passed) or "-"
+            steps = statistics.median(result.steps for result, _ in group)
+            drawn = sum(picture.drawn for _, picture in group)
             print(
-                f"  {dose:3d} copies: {group['replicated']} of {group['images']} replicated, InvMM {values}; "
-                f"median steps {statistics.median(group['steps']):.0f}; drawn {group['drawn']}"
+                f"  {copies:3d} copies: {len(passed)} of {len(group)} replicated, InvMM {values}; "
+                f"median steps {steps:.0f}; drawn {drawn}"
             )
-        if options.json:
-            options.json.write_text(json.dumps(runs, indent=1) + "\n")
+        rows = [{"copies": p.copies, "drawn": p.drawn, **r.record()} for r, p in zip(results, chosen, strict=True)]
+        runs.append({"seed": seed, "auc": area, "seconds": seconds, "seconds_checks": checks, "results": rows})
+        write(options.json, runs)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import sensitivity
-from benchmarks.sensitivity import Audits, Change, Found, changes, elastic, elasticity, ratio
+from benchmarks.sensitivity import Audits, Change, Values, changes, elastic, elasticity, ratio
 from invmm_eval.audits.images import Source
 from invmm_eval.recipe import DEMO
 from tests.audits.test_auditing import SHORT
@@ -31,7 +31,7 @@ def test_an_elasticity_by_hand(invmm: tuple[float, ...], expected: float | None)
 
 
 def test_rows_by_hand() -> None:
-    runs = [Found(5, [1.0, 2.0, math.inf], [math.inf]), Found(10, [1.0, 4.0, 1.0], [0.3])]
+    runs = [Values(5, [1.0, 2.0, math.inf], [math.inf]), Values(10, [1.0, 4.0, 1.0], [0.3])]
     row = elastic("draws", runs)
     assert (row["elasticity"], row["least"], row["most"]) == pytest.approx((0.5, 0, 1))
     assert [(run["replicated"], run["false"]) for run in row["runs"]] == [(2, 0), (3, 1)]
