@@ -15,7 +15,7 @@ from invmm_eval.cli.console import err, out
 from invmm_eval.cli.progress import Bar
 from invmm_eval.recipe import DEMO
 from invmm_eval.reference import COPIES, MICRO_BATCH, MODEL, THRESHOLD, Picture, choose, pictures
-from invmm_eval.reports.terminal import results_table
+from invmm_eval.reports.terminal import ResultsTable
 from invmm_eval.search.result import Result, Status
 from invmm_eval.statistics.ranking import auc
 
@@ -69,7 +69,7 @@ def run_demo(
         )
         results = sorted(bar.over(measured), key=lambda result: result.index)
     copies = {picture.name: picture.copies for picture in chosen}
-    out.print(results_table(results, copies))
+    out.print(ResultsTable(results, copies))
     most, held_out = ([r.invmm for r in results if copies[r.name] == count] for count in (COPIES[0], 0))
     typer.echo(f"AUC of pictures with {COPIES[0]} copies against held-out ones: {auc(most, held_out):.2f}")
     draw(chosen, results).savefig(folder / "replicas.png", dpi=120)

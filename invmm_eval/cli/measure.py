@@ -85,12 +85,12 @@ def summarize(folder: Path, *, debug: bool) -> None:
     """
     from invmm_eval.audits.folder import read
     from invmm_eval.reports.findings import whole
-    from invmm_eval.reports.terminal import results_table
+    from invmm_eval.reports.terminal import ResultsTable
     from invmm_eval.search.result import rank
 
     audit = read(folder)
     progress = audit.progress
-    out.print(results_table(nsmallest(SHOWN, map(audit.result, audit.rows), key=rank)))
+    out.print(ResultsTable(nsmallest(SHOWN, map(audit.result, audit.rows), key=rank)))
     if len(audit.rows) > SHOWN:
         typer.echo(f"These are the {SHOWN} most memorized of {len(audit.rows):,} images.")
     typer.echo(f"{progress.replicated:,} of {progress.images:,} images were replicated; {progress.failed:,} failed.")

@@ -11,7 +11,9 @@ synchronises, the images are those of all processes, each once; every process me
 get the values of all.
 """
 
+import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -29,6 +31,8 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from invmm_eval.audits.auditing import Choices, load_backbone, make_plan
 from invmm_eval.audits.images import Source, find_images, prepare
 from invmm_eval.errors import InvMMError
+from invmm_eval.search.fields import columns
+from invmm_eval.search.result import Result, Status
 from invmm_eval.search.target import Target
 
 _log = logging.getLogger(__name__)
@@ -107,10 +111,12 @@ class InvMM(Metric):
         """Measure the model as it is now.
 
         Returns:
-            ``invmm`` ``(n,)``, infinite where an image was not replicated and NaN where its search failed;
-            ``similarity`` ``(n,)``, the least of the last samples of each; and ``replicated_fraction``, a scalar over
-            the images that did not fail. Images stand in the order they were added, those of process 0 first. Of one
-            image torchmetrics makes scalars.
+            For each numeric field of a result that metrics return (:mod:`invmm_eval.search.fields`) a tensor ``(n,)``,
+            NaN where it does not exist: ``invmm``, infinite where an image was not replicated; ``similarity``;
+            ``ed50``, ``ed90``, ``plain_share`` and ``rate`` with the ends of their intervals (``ed50_low``,
+            ``ed50_high``, ...); and the values of the recipe's estimators. ``replicated_fraction``, a scalar, is over
+            the images that did not fail. Images are in the order they were added, those of process 0 first. For one
+            image torchmetrics returns scalars.
 
         Raises:
             InvMMError: There are no images, or a choice does not exist.
@@ -126,22 +132,30 @@ class InvMM(Metric):
         if self._is_synced:
             first = torch.distributed.get_rank(self.process_group)
             processes = torch.distributed.get_world_size(self.process_group)
-        rows = []
-        for result in plan.run(sources[first::processes], **self._batches):
+        results = list(plan.run(sources[first::processes], **self._batches))
+        for result in results:
             if result.error:
                 _log.warning("The search of watched image %s failed: %s", result.name, result.error)
-            alike = float("nan") if result.similarity is None else result.similarity
-            rows.append([float(result.name), result.invmm, alike])
-        values = torch.tensor(rows, device=self.device).view(-1, 3)
         if self._is_synced:
-            values = torch.cat((self.dist_sync_fn or gather_all_tensors)(values, group=self.process_group))
-        _, invmm, similarity = values[values[:, 0].argsort()].unbind(dim=1)
-        measured = invmm[~invmm.isnan()]
-        return {
-            "invmm": invmm,
-            "similarity": similarity,
-            "replicated_fraction": measured.isfinite().float().mean(),
+            results = self._gathered(results)
+        results.sort(key=lambda result: int(result.name))
+        replicated = [result.status is Status.REPLICATED for result in results if result.status is not Status.FAILED]
+        found = {
+            column.name: torch.tensor(
+                [math.nan if (value := column.value(result)) is None else float(value) for result in results],
+                device=self.device,
+            )
+            for column in columns("torchmetrics", results)
+            if column.numeric
         }
+        return found | {"replicated_fraction": torch.tensor(replicated, dtype=torch.float32, device=self.device).mean()}
+
+    def _gathered(self, results: Sequence[Result]) -> list[Result]:
+        """The results of all processes, without their tensors."""
+        rows = json.dumps([result.record() for result in results]).encode()
+        data = torch.frombuffer(bytearray(rows), dtype=torch.uint8).to(self.device)
+        parts = (self.dist_sync_fn or gather_all_tensors)(data, group=self.process_group)
+        return [Result.from_record(row) for part in parts for row in json.loads(bytes(part.tolist()))]
 
     def plot(
         self, val: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]] | None = None, ax: Axes | None = None

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from invmm_eval.audits.auditing import Choices, load_backbone, make_plan, summarize
 from invmm_eval.audits.images import Source, find_images, prepare, with_captions
 from invmm_eval.models.backbone import Backbone
+from invmm_eval.search.fields import columns
 
 _CITATION = """\
 @inproceedings{ma2025inversion,
@@ -65,13 +66,7 @@ Args:
     calibration: sets the threshold; what invmm_eval.calibrate found. Defaults to none.
     seed (int): with an image's pixels it decides all its random numbers. Defaults to 0.
 Returns:
-    invmm: for each image the KL where it was replicated, inf where it was not, nan where it failed.
-    kl: for each image the KL where its search ended, None where it failed. Of an image that was not replicated it says
-        nothing.
-    status: for each image 'replicated', 'exhausted' or 'failed'.
-    similarity: for each image the least similarity of its last samples to it, None where it failed.
-    steps: for each image the steps that were taken.
-    error: for each image what went wrong, else None. A damaged file fails alone.
+{returns}
     images, replicated, failed: how many there were.
     replicated_fraction: of the images that did not fail.
     median_invmm, smallest_invmm: over the images that did not fail.
@@ -82,6 +77,12 @@ Examples:
     >>> print(results["status"], results["invmm"])
     ['replicated', 'exhausted'] [0.21, inf]
 """
+
+
+_INPUTS = _INPUTS.replace(
+    "{returns}",
+    "\n".join(f"    {column.name}: for each image, {column.description}." for column in columns("metric")),
+)
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS)
@@ -148,12 +149,7 @@ class InvMM(evaluate.Metric):  # type: ignore[misc]
         progress = evaluate.logging.tqdm(measured, total=len(sources), desc="InvMM", unit="image")
         results = sorted(progress, key=lambda result: result.index)
         return {
-            "invmm": [result.invmm for result in results],
-            "kl": [result.kl for result in results],
-            "status": [result.status.value for result in results],
-            "similarity": [result.similarity for result in results],
-            "steps": [result.steps for result in results],
-            "error": [result.error for result in results],
+            **{column.name: [column.value(result) for result in results] for column in columns("metric", results)},
             **summarize(results),
         }
 

@@ -20,7 +20,8 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.page import view
 from invmm_eval.page.watch import watch
 from invmm_eval.reference import MICRO_BATCH, MODEL, THRESHOLD, Picture, pictures
-from invmm_eval.reports.findings import LIMITS, WORDS, Findings, find
+from invmm_eval.reports.findings import LIMITS, Findings, find
+from invmm_eval.search.fields import STATUS_WORDS
 from invmm_eval.search.result import Result
 
 try:
@@ -216,7 +217,7 @@ def _history(picture: Picture) -> str:
 def _browse(findings: Findings) -> None:
     """Filter the images of an audit, and look at one."""
     gr.HTML(view.overview(findings))
-    counts = {word: sum(WORDS[r.status] == word for r in findings.results) for word in WORDS.values()}
+    counts = {word: sum(STATUS_WORDS[r.status] == word for r in findings.results) for word in STATUS_WORDS.values()}
     with gr.Row(elem_id="filter"):
         status = gr.Radio(
             [(f"all ({findings.images:,})", ALL)]
@@ -263,7 +264,7 @@ def matching(results: Sequence[Result], status: str, name: str) -> list[Result]:
     return [
         result
         for result in results
-        if status in (ALL, WORDS[result.status]) and name.casefold() in result.name.casefold()
+        if status in (ALL, STATUS_WORDS[result.status]) and name.casefold() in result.name.casefold()
     ]
 
 

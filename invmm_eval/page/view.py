@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from invmm_eval.audits.folder.sheet import cut
-from invmm_eval.reports.findings import WORDS, Findings, meaning
+from invmm_eval.reports.findings import Findings, meaning
+from invmm_eval.search.fields import STATUS_WORDS, present
 from invmm_eval.search.result import Check, Result, Status
 from invmm_eval.search.search import Search
 
@@ -33,7 +34,7 @@ def overview(findings: Findings) -> str:
 
 def caption(result: Result) -> str:
     """A few words beneath an image of an audit."""
-    value = f"{result.invmm:.3f}" if result.status is Status.REPLICATED else WORDS[result.status]
+    value = f"{result.invmm:.3f}" if result.status is Status.REPLICATED else STATUS_WORDS[result.status]
     return f"{value} · {result.name}" if result.name else value
 
 
@@ -79,23 +80,17 @@ def outcome(
         threshold: The similarity from which on a sample counts as a copy.
         heading: What it is called; None takes how it ended.
     """
-    facts = {}
-    if result.check:
-        facts = {
-            "InvMM, nats per dimension": f"{result.invmm:.4f}".replace("inf", "∞"),
-            "nats in all": "∞" if result.nats is None else f"{result.nats:,.3g}",
-            f"least similarity (copy: {threshold:g})": f"{result.check.score:.2f}",
-            "steps": f"{result.steps:,}",
-        }
+    shown = [field for field in present("html", [result]) if field.name not in ("name", "status")]
+    facts = {field.title: field.full(result) for field in shown} if result.check else {}
     return _panel(
         str(result.status),
-        heading or WORDS[result.status].capitalize(),
+        heading or STATUS_WORDS[result.status].capitalize(),
         target,
         words=meaning(result),
         facts=facts,
         rows=rows,
         threshold=threshold,
-        status=WORDS[result.status] if heading else None,
+        status=STATUS_WORDS[result.status] if heading else None,
         prompt=result.prompt,
     )
 

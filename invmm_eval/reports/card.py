@@ -23,6 +23,7 @@ from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports.figures import distribution
 from invmm_eval.reports.findings import LIMITS, Findings
+from invmm_eval.search.fields import present
 from invmm_eval.search.result import Result, Status
 
 START = "<!-- invmm-eval: the audit starts here; what is written by hand before its end is lost -->"
@@ -125,7 +126,12 @@ def addition(findings: Findings, *, pictures: bool = False, dataset: str | None 
     top = [result for result in findings.results if result.status is Status.REPLICATED][:ROWS]
     shown = {result.digest: f"{FOLDER}/{findings.picture(result).name}" for result in top} if pictures else {}
     section = TEMPLATES.get_template("card.md").render(
-        findings=findings, figure=f"{FOLDER}/distribution.png", limits=LIMITS, pictures=shown, top=top
+        columns=[field for field in present("card", top) if field.name != "status"],
+        findings=findings,
+        figure=f"{FOLDER}/distribution.png",
+        limits=LIMITS,
+        pictures=shown,
+        top=top,
     )
     files = {f"{FOLDER}/distribution.png": png(findings)}
     files |= {shown[result.digest]: sheet(findings, result) for result in top if pictures}

@@ -10,30 +10,10 @@ from huggingface_hub import DatasetCardData
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports.card import TEMPLATES, png, sheet
-from invmm_eval.reports.findings import LIMITS, TABLE, Findings
+from invmm_eval.reports.findings import LIMITS, Findings
+from invmm_eval.search.fields import columns
 
-COLUMNS = {
-    "name": "what the image is called; its digest where names are kept private",
-    "index": "its position among the images of the audit",
-    "digest": "SHA-256 of its pixels at the model's size",
-    "status": "replicated, exhausted (not replicated within the budget) or failed",
-    "invmm": "KL(q ‖ N(0, I)), in nats per dimension; null unless it was replicated",
-    "nats": "the same over all dimensions",
-    "ed50": "nats over all dimensions at which half of the samples replicate; null unless the search was by dose",
-    "ed90": "the same for nine in ten",
-    "plain_share": "share of replicas that the curve expects in plain sampling; null where it cannot tell",
-    "rate": "share of replicas among fresh samples from q; null unless the recipe asked for some",
-    "kl": "KL(q ‖ N(0, I)) where the search ended, in nats per dimension",
-    "dimensions": "of the noise",
-    "steps": "steps of the search",
-    "similarity": "the least similarity of the samples to the image, at the best guidance scale",
-    "guidance": "the best guidance scale",
-    "prompt": "the prompt that was found or given",
-    "seconds_steps": "seconds spent on steps",
-    "seconds_checks": "seconds spent on checks",
-    "error": "why it failed",
-}
-PICTURES = {"pictures": "the image itself, then its samples, one row a guidance scale"}
+PICTURES = {"pictures": "the image, then its samples, one row of samples per guidance scale"}
 _ROWS = 64
 """Rows written at once: pictures may be large."""
 
@@ -54,7 +34,8 @@ def write_dataset(findings: Findings, folder: Path, *, pictures: bool = False) -
     """
     if not findings.images:
         raise InvMMError("This audit holds no result yet, so there is nothing to publish.")
-    features = Features.from_arrow_schema(TABLE)
+    table = findings.table()
+    features = Features.from_arrow_schema(table.schema)
     if pictures:
         features |= {"pictures": Image()}
     metadata = DatasetCardData(
@@ -62,14 +43,14 @@ def write_dataset(findings: Findings, folder: Path, *, pictures: bool = False) -
         tags=["memorization", "invmm"],
         configs=[{"config_name": "default", "data_files": [{"split": "test", "path": "results.parquet"}]}],
     )
+    described = {column.name: column.description for column in columns("dataset", findings.results)}
     card = TEMPLATES.get_template("dataset.md").render(
-        columns=COLUMNS | (PICTURES if pictures else {}),
+        columns=described | (PICTURES if pictures else {}),
         figure="distribution.png",
         findings=findings,
         limits=LIMITS,
         metadata=metadata,
     )
-    table = findings.table()
     names = ("README.md", "results.parquet", "config.json", "distribution.png")
     files = {name: folder / name for name in names}
     try:

@@ -20,6 +20,7 @@ from invmm_eval.audits.auditing import summarize
 from invmm_eval.audits.folder import Record, read
 from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import DDPM, DEMO, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe, by_dose
+from invmm_eval.search.fields import columns as columns_of
 from invmm_eval.search.result import Result, Status, rank
 from invmm_eval.statistics.binomial import CONFIDENCE, most, percent
 from invmm_eval.statistics.bound import RATE, TELLING_NATS, least_share, least_share_moved
@@ -38,34 +39,6 @@ LIMITS = (
     "It is as good as the similarity and its threshold, which decide what counts as a copy.",
 )
 """What the measure cannot tell."""
-
-WORDS = {Status.REPLICATED: "replicated", Status.EXHAUSTED: "not replicated", Status.FAILED: "failed"}
-"""How a search ended, as it is told to people."""
-
-TABLE = pa.schema(
-    [
-        ("name", pa.string()),
-        ("index", pa.int64()),
-        ("digest", pa.string()),
-        ("status", pa.string()),
-        ("invmm", pa.float64()),
-        ("nats", pa.float64()),
-        ("ed50", pa.float64()),
-        ("ed90", pa.float64()),
-        ("plain_share", pa.float64()),
-        ("rate", pa.float64()),
-        ("kl", pa.float64()),
-        ("dimensions", pa.int64()),
-        ("steps", pa.int64()),
-        ("similarity", pa.float64()),
-        ("guidance", pa.float64()),
-        ("prompt", pa.string()),
-        ("seconds_steps", pa.float64()),
-        ("seconds_checks", pa.float64()),
-        ("error", pa.string()),
-    ]
-)
-"""The columns of :meth:`Findings.table`; ``invmm`` and ``nats`` are null unless the image was replicated."""
 
 _AT_REVISION = re.compile(r"((?:[\w.-]+/)?[\w.-]+)@(.+)")
 """A Hub id with a revision; a folder is named by its path as it is."""
@@ -290,18 +263,11 @@ class Findings:
         return ["--recipe", name, *_options("--set", changed)]
 
     def table(self) -> pa.Table:
-        """One row an image in the order of :attr:`results`, with the columns of :data:`TABLE`."""
-        rows = [
-            {
-                **(record := result.record()),
-                **{name: record[name] and record[name][0] for name in ("ed50", "ed90", "plain_share")},
-                "nats": result.nats,
-                "prompt": result.prompt or None,
-                "guidance": result.check.best_scale if result.check else None,
-            }
-            for result in self.results
-        ]
-        return pa.Table.from_pylist(rows, schema=TABLE)
+        """One row per image in the order of :attr:`results`, with the columns of the face ``dataset``."""
+        columns = columns_of("dataset", self.results)
+        return pa.table(
+            {column.name: pa.array(map(finite, map(column.value, self.results)), column.type) for column in columns}
+        )
 
 
 def find(folder: str | Path) -> Findings:
@@ -395,6 +361,11 @@ def one_in(share: float) -> str:
         if count >= size:
             return f"{count / size:.3g}{word}"
     return f"{count:.2g}" if count < 100 else f"{count:,.0f}"
+
+
+def finite(value: Any) -> Any:
+    """The value; None if it is infinite or not a number, as no file holds these."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _told(settings: Mapping[str, Any]) -> str:

@@ -2,57 +2,88 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console, ConsoleOptions
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from invmm_eval.reports.findings import WORDS, one_in
+from invmm_eval.search.fields import Field, present
 from invmm_eval.search.result import Result, Status, rank
-from invmm_eval.statistics.response import MOST, Response
 
 COLOURS = {Status.REPLICATED: "red", Status.EXHAUSTED: "green", Status.FAILED: "yellow"}
+LEAST_NAME = 12
+"""Least width of the names' column, in cells."""
+DASH = "\N{EN DASH}"
+_FIRST_HIDDEN = ("seconds", "steps", "similarity")
+_PLAIN = ("seconds", "steps")
+"""Columns that need no explanation."""
 
 
-def results_table(results: Sequence[Result], copies: Mapping[str, int] | None = None) -> Table:
-    """One line an image, the most memorized first; with the copies in training where they are known, by name.
+class ResultsTable:
+    """One row per image, the most memorized first.
 
-    Of images that were not replicated the KL says nothing: they stand in the order of their similarity. ED90 is in nats
-    over all dimensions; "one in" is how many plain samples the curve expects for one copy.
+    Where the console is too narrow for all columns, the least important ones are hidden and named below the table.
+
+    Args:
+        results: The results.
+        copies: How often each image was in the training set, by name, where that is known.
     """
-    table = Table(title="InvMM: KL to the standard normal, in nats per dimension; small means memorized")
-    table.add_column("image")
-    if copies is not None:
-        table.add_column("copies", justify="right", no_wrap=True)
-    by_dose, confirmed = any(result.response for result in results), any(result.confirmed for result in results)
-    more = [*(["ED90", "one in"] if by_dose else []), *(["rate"] if confirmed else [])]
-    for heading in ("status", "InvMM", *more, "similarity", "steps", "seconds"):
-        table.add_column(heading, justify="left" if heading == "status" else "right", no_wrap=True)
-    for result in sorted(results, key=rank):
-        cells: list[str | Text | _Name] = [_Name(result.name)]
-        if copies is not None:
-            cells.append(str(copies[result.name]))
-        cells += [
-            f"[{COLOURS[result.status]}]{WORDS[result.status]}[/]",
-            "-" if result.status is Status.FAILED else f"{result.invmm:.3f}".replace("inf", "∞"),
-            *(_doses(result.response) if by_dose else []),
-            *([f"{result.confirmed.rate:.2f}" if result.confirmed else "-"] if confirmed else []),
-            "-" if result.similarity is None else f"{result.similarity:.2f}",
-            str(result.steps),
-            f"{result.seconds_steps + result.seconds_checks:.1f}",
-        ]
-        table.add_row(*cells)
-    return table
 
+    def __init__(self, results: Sequence[Result], copies: Mapping[str, int] | None = None) -> None:
+        self._results = sorted(results, key=rank)
+        self._copies = copies
 
-def _doses(response: Response | None) -> list[str]:
-    share = response.plain() if response else None
-    return [f"{response.dose(MOST).nats:.1f}" if response else "-", one_in(share.rate) if share else "-"]
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        shown = list(present("terminal", self._results))
+        order = [field for name in _FIRST_HIDDEN for field in shown if field.name == name]
+        order += [field for field in reversed(shown) if field not in order]
+        hidden: list[Field] = []
+        while Measurement.get(console, options.update(width=10_000), self._table(shown)).minimum > options.max_width:
+            if len(shown) <= 3:
+                break
+            hidden.append(order[len(hidden)])
+            shown.remove(hidden[-1])
+        yield self._table(shown)
+        for field in shown:
+            if field.numeric and field.name not in _PLAIN:
+                yield Text(f"{field.title}: {field.description.partition(';')[0]}", style="dim")
+        if any(field.ends(result) for field in shown for result in self._results):
+            yield Text("Second lines: 95 % intervals", style="dim")
+        if hidden:
+            titles = ", ".join(field.title for field in reversed(hidden))
+            yield Text(f"Not shown at this width: {titles}", style="dim")
+
+    def _table(self, shown: Sequence[Field]) -> Table:
+        table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
+        for field in shown:
+            if field.name == "name":
+                longest = max((cell_len(result.name) for result in self._results), default=1)
+                table.add_column(field.title, min_width=min(max(longest, 5), LEAST_NAME))
+                if self._copies is not None:
+                    table.add_column("copies", justify="right", no_wrap=True)
+            else:
+                table.add_column(field.title, justify="right" if field.numeric else "left")
+        for result in self._results:
+            table.add_row(*self._cells(shown, result))
+        return table
+
+    def _cells(self, shown: Sequence[Field], result: Result) -> "Iterator[str | Text | _Name]":
+        for field in shown:
+            if field.name == "name":
+                yield _Name(result.name)
+                if self._copies is not None:
+                    yield str(self._copies[result.name])
+            elif field.name == "status":
+                yield Text(field.text(result), COLOURS[result.status])
+            else:
+                ends = field.ends(result)
+                yield Text(f"{field.text(result)}\n{ends.replace(' to ', DASH)}" if ends else field.text(result))
 
 
 class _Name:
-    """A name in one line: what is too long loses its middle, since paths differ at their ends."""
+    """A name on one line: one that is too long is shortened in the middle, as paths differ at their ends."""
 
     def __init__(self, name: str) -> None:
         self._name = name

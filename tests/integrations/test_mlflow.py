@@ -18,7 +18,8 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.plugins.hooks import BackboneEntry, hookimpl
 from invmm_eval.plugins.host import host
 from invmm_eval.reports.card import START
-from invmm_eval.reports.findings import TABLE, find
+from invmm_eval.reports.findings import find
+from invmm_eval.search.fields import columns
 from invmm_eval.testing.tiny import SIDE, tiny_stable_diffusion
 from tests.helpers.exact import Mixture, pictures
 
@@ -97,7 +98,7 @@ def test_a_run_tells_what_was_found_and_keeps_images_private(files: list[str], t
     assert run.info.status == "FINISHED"
 
     table = mlflow.load_table("invmm_table.json", run_ids=[found.run_id])
-    assert table.columns.tolist() == TABLE.names
+    assert table.columns.tolist() == [column.name for column in columns("dataset")]
     assert table["status"].tolist() == ["replicated", "replicated", "exhausted", "failed"]
     assert sorted(table["index"]) == [0, 1, 2, 3]
     least, most = table["invmm"][:2]

@@ -79,7 +79,7 @@ def test_the_page_tells_what_was_found(guided: Path, page: Path) -> None:
     blocks = dict(zip((a.get("id") for a in parts.attributes("script")), parts.code["script"], strict=True))
     rows = json.loads(blocks["rows"])["rows"]
     assert [row["name"] for row in rows] == [result.name for result in found.results]
-    assert [row["invmm"] for row in rows] == [0.02, 0.15, 0.4, 0.9, None, None, None]
+    assert [row["values"]["invmm"] for row in rows] == [0.02, 0.15, 0.4, 0.9, None, None, None]
     details = [json.loads(blocks[f"image-{row['id']}"]) for row in rows]
     for detail, result in zip(details, found.results, strict=True):
         record = result.record()
@@ -254,8 +254,8 @@ def test_the_page_opens_without_complaints_and_asks_for_nothing(opened: Page, pa
         "image.src = document.querySelector('tbody image').getAttribute('href');"
     )
     assert shown == 9 * audits.SIDE
-    values = [cell.text for cell in opened.all("tbody td.number:nth-of-type(3)")]
-    assert values == ["0.02", "0.15", "0.4", "0.9", "∞", "∞", "\N{EN DASH}"]
+    values = [cell.text for cell in opened.all("tbody td.invmm")]
+    assert values == ["0.02", "0.15", "0.4", "0.9", "∞", "∞", "-"]
 
 
 def test_sorting(opened: Page) -> None:

@@ -1,16 +1,17 @@
-"""The table of results, as it is read."""
+"""The table of results in a terminal."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import StringIO
+from typing import Any
 
 import pytest
 import torch
 from rich.cells import cell_len
 from rich.console import Console
 
-from invmm_eval.reports.findings import WORDS, one_in
-from invmm_eval.reports.terminal import results_table
+from invmm_eval.reports.terminal import DASH, ResultsTable
+from invmm_eval.search.fields import FIELDS, STATUS_WORDS, share
 from invmm_eval.search.result import Check, Result, Status
 from invmm_eval.statistics.response import Outcome, Response
 from tests.helpers import audits
@@ -29,84 +30,86 @@ RESULTS = [
     ),
     Result(4, "memorized", "", Status.REPLICATED, kl=0.0, steps=50, check=check(1.0), seconds_steps=0.04),
 ]
+RESPONSE = Response(tuple(Outcome(0.1 * place, place >= 10) for place in range(20)))
+BY_DOSE = [replace(result, estimates=audits.estimates(RESPONSE, (60, 64))) for result in RESULTS]
 
 
-def shown(results: Sequence[Result], copies: Mapping[str, int] | None = None, width: int = 200) -> str:
+def shown(results: Sequence[Result], copies: Mapping[str, int] | None = None, width: int = 200, **how: Any) -> str:
     file = StringIO()
-    Console(file=file, width=width, color_system=None).print(results_table(results, copies))
+    Console(file=file, width=width, **{"color_system": None, **how}).print(ResultsTable(results, copies))
     return file.getvalue()
 
 
-def cells(text: str) -> list[list[str]]:
-    """The rows, without headings and lines."""
-    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
+def rows(text: str) -> list[list[str]]:
+    """The words of each row, without the heading."""
+    return [line.split() for line in text.splitlines()[2:] if "∞" in line or "replicated" in line or "failed" in line]
 
 
-def test_the_most_memorized_come_first_and_failures_last() -> None:
-    assert cells(shown(RESULTS)) == [
-        ["memorized", "replicated", "0.000", "1.00", "50", "0.0"],
-        ["bent", "replicated", "1.235", "0.88", "300", "0.0"],
-        ["near", "not replicated", "∞", "0.20", "2000", "12.3"],
-        ["far", "not replicated", "∞", "0.10", "2000", "0.0"],
-        ["broken", "failed", "-", "-", "0", "0.0"],
+def test_the_most_memorized_images_come_first_and_failures_last() -> None:
+    assert rows(shown(RESULTS)) == [
+        ["memorized", "replicated", "0", "1.00", "50", "0.04"],
+        ["bent", "replicated", "1.23", "0.88", "300", "0"],
+        ["near", "not", "replicated", "∞", "0.20", "2,000", "12.3"],
+        ["far", "not", "replicated", "∞", "0.10", "2,000", "0"],
+        ["broken", "failed", "-", "-", "0", "0"],
     ]
-    assert cells(shown(RESULTS[::-1])) == cells(shown(RESULTS))
+    assert shown(RESULTS[::-1]) == shown(RESULTS)
+    assert shown(RESULTS).splitlines()[0].split() == ["image", "status", "InvMM", "similarity", "steps", "seconds"]
 
 
-def test_the_headings() -> None:
-    [headings] = [line for line in shown(RESULTS).splitlines() if line.startswith("┃")]
-    assert [cell.strip() for cell in headings.split("┃")[1:-1]] == [
-        "image",
-        "status",
-        "InvMM",
-        "similarity",
-        "steps",
-        "seconds",
-    ]
-
-
-def test_copies_in_training_are_told_by_name() -> None:
+def test_copies_in_training_follow_the_names() -> None:
     copies = {"broken": 0, "far": 1, "bent": 16, "near": 4, "memorized": 256}
     text = shown(RESULTS, copies)
-    assert "copies" in text
-    assert {row[0]: row[1] for row in cells(text)} == {name: str(count) for name, count in copies.items()}
-    assert "copies" not in shown(RESULTS)
+    assert "copies" in text.splitlines()[0]
+    assert {row[0]: row[1] for row in rows(text)} == {name: str(count) for name, count in copies.items()}
 
 
 @pytest.mark.parametrize("name", ["[red]x", "a[/]b", "[/red]", "train[:100]#3", ":smile:.png", "x\\", ""])
 def test_a_name_is_shown_as_it_is(name: str) -> None:
-    [row] = cells(shown([replace(RESULTS[0], name=name)]))
-    assert row[0] == name
+    assert shown([replace(RESULTS[0], name=name)]).splitlines()[2].startswith(f"{name} ")
 
 
+@pytest.mark.parametrize("results", [RESULTS, BY_DOSE], ids=["published", "by dose"])
 @pytest.mark.parametrize("name", ["/".join(map(str, range(40))), "名前" * 30 + ".png", "x" * 200])
-def test_a_long_name_has_one_line_and_keeps_its_ends(name: str) -> None:
-    text = shown([replace(RESULTS[2], name=name), *RESULTS], width=80)
+def test_a_long_name_is_shortened_in_the_middle_to_fit_80_columns(name: str, results: list[Result]) -> None:
+    text = shown([replace(results[2], name=name), *results], width=80)
     assert max(map(cell_len, text.splitlines())) <= 80
-    assert len(cells(text)) == 1 + len(RESULTS)
-    [told] = [row[0] for row in cells(text) if "…" in row[0]]
-    start, end = told.split("…")
+    [line] = [line for line in text.splitlines() if "…" in line]
+    start, _, rest = line.partition("…")
     assert name.startswith(start.strip())
-    assert name.endswith(end.strip())
-    assert min(map(cell_len, (start, end))) >= 5
+    assert name.endswith(rest.split()[0])
+    assert min(cell_len(start), cell_len(rest.split()[0])) >= 5
+
+
+def test_columns_that_do_not_fit_are_named_below() -> None:
+    text = shown(BY_DOSE, width=80)
+    assert text.splitlines()[0].split() == ["image", "status", "InvMM", "ED50", "ED90", "plain", "share", "rate"]
+    assert text.splitlines()[-1] == "Not shown at this width: similarity, steps, seconds"
+    assert "Not shown" not in shown(BY_DOSE)
+
+
+def test_headings_are_explained() -> None:
+    lines = shown(BY_DOSE).splitlines()
+    for field in FIELDS:
+        if field.name in ("invmm", "ed50", "ed90", "plain_share", "rate", "similarity"):
+            assert f"{field.title}: {field.description.partition(';')[0]}" in lines
 
 
 def test_no_result_is_an_empty_table() -> None:
-    assert cells(shown([])) == []
+    assert rows(shown([])) == []
 
 
 @pytest.mark.parametrize("result", RESULTS, ids=lambda result: result.name)
 def test_each_status_has_its_colour(result: Result) -> None:
-    file = StringIO()
-    Console(file=file, width=200, force_terminal=True, color_system="standard").print(results_table([result]))
     colour = {"replicated": 31, "exhausted": 32, "failed": 33}[result.status]
-    assert f"\x1b[{colour}m{WORDS[result.status]}\x1b[0m" in file.getvalue()
+    text = shown([result], force_terminal=True, color_system="standard")
+    assert f"\x1b[{colour}m{STATUS_WORDS[result.status]}" in text
 
 
-def test_doses_and_rates_have_columns_where_there_are_any() -> None:
-    response = Response(tuple(Outcome(0.1 * place, place >= 10) for place in range(20)))
-    rows = cells(shown([replace(RESULTS[4], estimates=audits.estimates(response, (60, 64))), RESULTS[1]]))
-    share = response.plain()
-    assert share
-    assert rows[0][3:6] == [f"{response.dose(0.9).nats:.1f}", one_in(share.rate), "0.94"]
-    assert rows[1][3:6] == ["-", "-", "-"]
+def test_estimates_have_columns_with_intervals_where_there_are_any() -> None:
+    first, second = shown([BY_DOSE[4], RESULTS[1]]).splitlines()[2:4]
+    ed50, ed90, plain = RESPONSE.dose(0.5), RESPONSE.dose(0.9), RESPONSE.plain()
+    assert plain
+    assert first.split()[3:7] == [f"{ed50.nats:.3g}", f"{ed90.nats:.3g}", f"{plain.rate:.0%}", "94%"]
+    assert second.split()[2:] == [f"{share(plain.low)}{DASH}{share(plain.high)}", f"85%{DASH}98%"]
+    assert rows(shown([BY_DOSE[4], RESULTS[1]]))[1][4:8] == ["-"] * 4

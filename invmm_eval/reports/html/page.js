@@ -8,6 +8,7 @@
   const table = document.querySelector("table");
   const body = table.tBodies[0];
   const headings = [...table.querySelectorAll("th[data-key]")];
+  const columns = headings.filter(({ dataset }) => dataset.key in rows[0].texts);
   const form = document.getElementById("filters");
   const field = (id) => document.getElementById(id);
   const opened = new Set();
@@ -30,11 +31,7 @@
     const block = document.getElementById(`image-${row.id}`);
     return block && JSON.parse(block.textContent);
   };
-  const value = (row) => {
-    if (row.status === "failed") return "–";
-    return row.invmm === null ? "∞" : told(row.invmm);
-  };
-  const told = (number) => (number === null ? "–" : Number(number.toPrecision(3)).toString());
+  const short = (number) => (number === null ? "–" : Number(number.toPrecision(3)).toString());
 
   // A part of the sheet in which an image and its samples lie side by side, one row a guidance scale.
   const part = (row, detail, x, y, count, side, label) => {
@@ -73,10 +70,7 @@
       html("th", { scope: "row", class: "name" }, button),
       html("td", { class: "samples" }, ...samples),
       html("td", { class: "status" }, html("span", { class: row.status }, words[row.status])),
-      html("td", { class: "number" }, value(row)),
-      html("td", { class: "number nats" }, told(row.nats)),
-      html("td", { class: "number" }, row.similarity === null ? "–" : row.similarity.toFixed(2)),
-      html("td", { class: "number steps" }, row.steps.toLocaleString("en")),
+      ...columns.map((column) => html("td", { class: column.className }, row.texts[column.dataset.key])),
     );
   };
 
@@ -110,7 +104,7 @@
     const most = Math.max(...points.map((point) => point[column])) || 1;
     const x = (point) => ((point[0] / last[0]) * (W - 3)).toFixed(1);
     const y = (point) => (H - bottom - (point[column] / most) * (H - bottom - top)).toFixed(1);
-    const said = `${title}: ${told(points[0][column])} at step ${points[0][0]}, ${told(last[column])} at step ${last[0]}`;
+    const said = `${title}: ${short(points[0][column])} at step ${points[0][0]}, ${short(last[column])} at step ${last[0]}`;
     return html(
       "figure",
       {},
@@ -121,18 +115,18 @@
         svg("line", { x1: 0, x2: W, y1: H - bottom, y2: H - bottom }),
         svg("polyline", { points: points.map((point) => `${x(point)},${y(point)}`).join(" ") }),
         svg("circle", { cx: x(last), cy: y(last), r: 2.5 }),
-        svg("text", { x: 0, y: 10 }, `most ${told(most)}, last ${told(last[column])}`),
+        svg("text", { x: 0, y: 10 }, `most ${short(most)}, last ${short(last[column])}`),
         svg("text", { x: 0, y: H - 4 }, "0"),
         svg("text", { x: W, y: H - 4, "text-anchor": "end" }, `step ${last[0].toLocaleString("en")}`),
       ),
     );
   };
 
-  const facts = (row, detail) => [
+  const facts = (detail) => [
+    ...detail.facts,
     ["Prompt", detail.prompt],
     ["Position", String(detail.index + 1)],
     ["Digest (SHA-256)", detail.digest],
-    ["Time", row.steps ? `${told(detail.seconds)} s` : null],
   ];
 
   const detailed = (row) => {
@@ -146,9 +140,11 @@
       const curves = [["Loss", 1], ["KL, nats per dimension", 2], ["Weight λ", 3]];
       inside.append(html("div", { class: "charts" }, ...curves.map(([title, column]) => chart(title, detail.trace, column))));
     }
-    const known = facts(row, detail).filter(([, fact]) => fact);
-    inside.append(html("dl", { class: "settings" }, ...known.map(([name, fact]) => html("div", {}, html("dt", {}, name), html("dd", {}, fact)))));
-    return html("tr", { class: "detail", id: `detail-${row.id}` }, html("td", { colspan: 7 }, inside));
+    const known = facts(detail).filter(([, fact]) => fact);
+    inside.append(
+      html("dl", { class: "settings" }, ...known.map(([name, fact, title = ""]) => html("div", { title }, html("dt", {}, name), html("dd", {}, fact)))),
+    );
+    return html("tr", { class: "detail", id: `detail-${row.id}` }, html("td", { colspan: 3 + columns.length }, inside));
   };
 
   const toggle = (row) => {
@@ -170,12 +166,12 @@
     return (row) =>
       row.name.toLowerCase().includes(name) &&
       statuses.has(row.status) &&
-      (!bounded || (row.invmm !== null && !(row.invmm < least) && !(row.invmm > most)));
+      (!bounded || (row.values.invmm !== null && !(row.values.invmm < least) && !(row.values.invmm > most)));
   };
 
   // What has no value comes last, whichever way one sorts.
   const compare = (a, b) => {
-    const [x, y] = [a[sorted.key], b[sorted.key]];
+    const [x, y] = [a, b].map((row) => (sorted.key in row.values ? row.values : row)[sorted.key]);
     if (x === null || y === null) return (x === null) - (y === null);
     return sorted.sign * (typeof x === "string" ? inOrder(x, y) : x - y);
   };

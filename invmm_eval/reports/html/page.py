@@ -22,7 +22,8 @@ from PIL import Image
 
 from invmm_eval.audits.folder.sheet import cut
 from invmm_eval.reports.figures import distribution
-from invmm_eval.reports.findings import LIMITS, WORDS, Findings, meaning
+from invmm_eval.reports.findings import LIMITS, Findings, finite, meaning
+from invmm_eval.search.fields import STATUS_WORDS, Field, fields, present
 from invmm_eval.search.result import Result
 
 PIXELS = 64_000_000
@@ -31,6 +32,11 @@ SIDES = (24, 128)
 """The least and the largest side of a picture that is kept."""
 INKS = {"light": "#3a3833", "dark": "#cfcabf"}
 """What the figure is drawn with on either ground."""
+
+_FIXED = ("name", "status")
+"""Fields that the page shows in its own way."""
+_NO_COLUMN = (*_FIXED, "seconds")
+"""Fields without a column: opened rows show the last."""
 
 
 def write_page(findings: Findings, path: Path, *, pictures: bool = True) -> None:
@@ -46,15 +52,17 @@ def write_page(findings: Findings, path: Path, *, pictures: bool = True) -> None
     """
     environment = Environment(loader=PackageLoader("invmm_eval.reports.html", ""), autoescape=True, trim_blocks=True)
     style, script = (Markup((Path(__file__).parent / f"page.{kind}").read_text("utf-8")) for kind in ("css", "js"))
+    columns = [field for field in present("html", findings.results) if field.name not in _NO_COLUMN]
     page = environment.get_template("page.html").generate(
         findings=findings,
+        columns=columns,
         style=style,
         script=script,
         policy=f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {_digest(script)}",
         figures={ground: _figure(findings, ink) for ground, ink in INKS.items()},
         limits=LIMITS,
-        words={str(status): word for status, word in WORDS.items()},
-        rows=[_row(position, result) for position, result in enumerate(findings.results)],
+        words={str(status): word for status, word in STATUS_WORDS.items()},
+        rows=[_row(position, result, columns) for position, result in enumerate(findings.results)],
         details=_details(findings, pictures),
         shape=findings.config["backbone"]["image_shape"],
     )
@@ -62,16 +70,14 @@ def write_page(findings: Findings, path: Path, *, pictures: bool = True) -> None
         file.writelines(page)
 
 
-def _row(position: int, result: Result) -> dict[str, Any]:
+def _row(position: int, result: Result, columns: Sequence[Field]) -> dict[str, Any]:
     """What the table shows of one image."""
     row = {
         "id": position,
         "name": result.name,
         "status": str(result.status),
-        "invmm": result.record()["invmm"],
-        "nats": result.nats,
-        "similarity": result.record()["similarity"],
-        "steps": result.steps,
+        "values": {field.name: finite(field.value(result)) for field in columns},
+        "texts": {field.name: field.text(result) for field in columns},
     }
     if result.check:
         scales = list(result.check.similarities)
@@ -105,7 +111,11 @@ def _detail(findings: Findings, side: int, result: Result) -> dict[str, Any]:
         **{key: record[key] for key in kept},
         "picture": picture,
         "meaning": meaning(result),
-        "seconds": result.seconds_steps + result.seconds_checks,
+        "facts": [
+            (field.title, field.full(result), field.description)
+            for field in fields("html", [result])
+            if field.name not in _FIXED and field.value(result) is not None
+        ],
     }
 
 

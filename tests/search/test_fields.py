@@ -1,0 +1,182 @@
+"""The one table of fields: an entry of it, and the value of an estimator, reach every face."""
+
+import csv
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pytest
+from diffusers import DDIMPipeline
+from rich.console import Console
+
+from invmm_eval.integrations.torchmetrics import InvMM as WatchedInvMM
+from invmm_eval.metric.invmm import InvMM
+from invmm_eval.reports import report
+from invmm_eval.reports.card import addition
+from invmm_eval.reports.dataset import write_dataset
+from invmm_eval.reports.findings import Findings, find
+from invmm_eval.reports.terminal import ResultsTable
+from invmm_eval.search import fields as module
+from invmm_eval.search.fields import FIELDS, Field, columns, fields, number, present, share
+from invmm_eval.search.result import Result, Status
+from invmm_eval.statistics.response import Count, Outcome, Response
+from tests.helpers import audits
+from tests.helpers.exact import pictures
+
+TINY = {"max_steps": 2, "check_every": 1, "draws": 2, "sampler_steps": 2, "check_images": 2}
+ADDED = Field("oddity", pa.float64(), "how odd the image is", lambda result: 12345.0 + result.index, heading="Oddity")
+RESPONSE = Response(tuple(Outcome(0.1 * place, place >= 10) for place in range(20)))
+ESTIMATES = ("ed50", "ed90", "plain_share", "rate")
+
+
+@pytest.fixture
+def added(monkeypatch: pytest.MonkeyPatch) -> Field:
+    monkeypatch.setattr(module, "FIELDS", (*FIELDS, ADDED))
+    return ADDED
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Findings:
+    """One replicated image by dose, with the value of an estimator."""
+    result, target = audits.result(0, Status.REPLICATED, 0.1)
+    result = replace(result, estimates=audits.estimates(RESPONSE, (60, 64)) | {"dice": {"odds": 54321.0}})
+    return find(audits.write(tmp_path / "audit", [(result, target)]))
+
+
+def terminal(found: Findings) -> str:
+    file = StringIO()
+    Console(file=file, width=300).print(ResultsTable(found.results))
+    return file.getvalue()
+
+
+def card(found: Findings) -> str:
+    return addition(found).section
+
+
+def html(found: Findings) -> str:
+    return report(found.record.folder).read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("added")
+@pytest.mark.parametrize("face", [terminal, card, html], ids=lambda face: face.__name__)
+def test_a_field_is_shown_to_people_with_its_value_and_description(
+    face: Callable[[Findings], str], found: Findings
+) -> None:
+    text = face(found)
+    for told in ("Oddity", "12,345", "how odd the image is", "dice odds", "54,321", "odds by the estimator dice"):
+        assert told in text
+    [result] = found.results
+    for field in FIELDS:
+        if field.name in ESTIMATES:
+            assert field.title in text
+            assert field.text(result) in text
+
+
+@pytest.mark.usefixtures("added")
+def test_a_field_is_in_the_opened_row_of_the_page(found: Findings) -> None:
+    block = re.search(r'id="image-0">(.*?)</script>', html(found))
+    assert block
+    facts = {title: (value, description) for title, value, description in json.loads(block[1])["facts"]}
+    assert facts["Oddity"] == ("12,345", "how odd the image is")
+    assert facts["dice odds"][0] == "54,321"
+    [result] = found.results
+    assert result.plain_share
+    assert facts["plain share"][0] == (
+        f"{share(result.plain_share.rate)} ({share(result.plain_share.low)} to {share(result.plain_share.high)})"
+    )
+
+
+@pytest.mark.usefixtures("added")
+def test_a_field_is_in_files(found: Findings, tmp_path: Path) -> None:
+    files = write_dataset(found, tmp_path / "dataset")
+    read = datasets.load_dataset(str(tmp_path / "dataset"), split="test", cache_dir=str(tmp_path / "cache"))
+    with report(found.record.folder, format="csv").open(encoding="utf-8", newline="") as file:
+        [row] = csv.DictReader(file)
+    for values in (read[0], {name: row[name] and float(row[name]) for name in ("oddity", "dice_odds", "ed50_low")}):
+        assert (values["oddity"], values["dice_odds"]) == (12345.0, 54321.0)
+        assert values["ed50_low"] == RESPONSE.dose(0.5).low
+    described = files["README.md"].read_text(encoding="utf-8")
+    for name in ("oddity", "dice\\_odds", *(f"{name}{end}" for name in ESTIMATES for end in ("", "_low", "_high"))):
+        assert f"| `{name.replace(chr(92), '')}` | " in described
+
+
+@pytest.mark.usefixtures("added")
+def test_a_field_is_in_the_table_of_mlflow(found: Findings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is an extra: pip install invmm-eval[mlflow]")
+    from invmm_eval.integrations import mlflow as integration
+
+    logged: dict[str, Any] = {}
+    monkeypatch.setattr(mlflow, "log_table", lambda table, name, _: logged.update({name: table}))
+    monkeypatch.setattr(mlflow, "log_artifacts", lambda *_: None)
+    monkeypatch.setattr(mlflow, "get_artifact_uri", lambda name: name)
+    monkeypatch.setattr(integration, "JsonEvaluationArtifact", lambda uri: uri)
+    monkeypatch.setattr(integration, "TextEvaluationArtifact", lambda uri: uri)
+    integration._log(found, tmp_path / "artifacts", "run", pictures=False)
+    [row] = logged["invmm_table.json"].to_dict("records")
+    assert (row["oddity"], row["dice_odds"], row["rate_high"]) == (12345.0, 54321.0, Count(60, 64).interval[1])
+
+
+def with_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every result of a run the value of an estimator, as the engine does for those of a recipe."""
+    made = Result.__init__
+    estimates = {"dice": {"odds": 54321.0}}
+    monkeypatch.setattr(
+        Result, "__init__", lambda self, *args, **how: made(self, *args, **how | {"estimates": estimates})
+    )
+
+
+@pytest.mark.usefixtures("added")
+def test_metrics_return_a_field(tiny_pipeline: DDIMPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    metric, watched = InvMM(), WatchedInvMM(tiny_pipeline, settings=TINY)
+    watched.update(pictures(2, (3, 8, 8)))
+    with_an_estimate(monkeypatch)
+    found: Mapping[str, Any] = metric.compute(references=pictures(2, (3, 8, 8)), model=tiny_pipeline, settings=TINY)
+    assert (found["oddity"], found["dice_odds"]) == ([12345.0, 12346.0], [54321.0] * 2)
+    tensors = watched.compute()
+    assert (tensors["oddity"].tolist(), tensors["dice_odds"].tolist()) == ([12345.0, 12346.0], [54321.0] * 2)
+    for name in ESTIMATES:
+        for end in ("", "_low", "_high"):
+            assert found[f"{name}{end}"] == [None, None], "not by dose"
+            assert tensors[f"{name}{end}"].isnan().all()
+
+
+def test_the_ends_of_intervals_are_columns(found: Findings) -> None:
+    [result] = found.results
+    values = {column.name: column.value(result) for column in columns("metric", found.results)}
+    assert [values[f"ed90{end}"] for end in ("", "_low", "_high")] == list(RESPONSE.dose(0.9))
+    assert [values[f"rate{end}"] for end in ("", "_low", "_high")] == [60 / 64, *Count(60, 64).interval]
+
+
+def test_only_fields_with_a_value_are_present() -> None:
+    plain, failed = audits.result(0, Status.EXHAUSTED)[0], audits.result(1, Status.FAILED)[0]
+    assert "similarity" in [field.name for field in present("terminal", [plain, failed])]
+    assert "similarity" not in [field.name for field in present("terminal", [failed])]
+    assert set(ESTIMATES).isdisjoint(field.name for field in present("html", [plain]))
+    assert set(ESTIMATES) <= {field.name for field in fields("html")}
+
+
+def test_descriptions_of_estimators_are_looked_up() -> None:
+    result = replace(audits.result(0, Status.EXHAUSTED)[0], estimates={"dice": {"odds": 2, "fair": True, "faces": [1]}})
+    *_, odds, fair, faces = fields("card", [result], {"dice": {"odds": "the odds"}}.get)  # type: ignore[arg-type]
+    assert (odds.description, fair.type, faces.value(result)) == ("the odds", pa.bool_(), "[1]")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0"), (0.012345, "0.0123"), (12345.6, "12,346"), (math.inf, "∞"), (math.nan, "-")]
+)
+def test_numbers_have_three_significant_digits(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0%"), (1.0, "100%"), (0.128, "13%"), (0.0123, "1.2%"), (1e-9, "<0.01%")]
+)
+def test_shares_are_in_per_cent(value: float, text: str) -> None:
+    assert share(value) == text
