@@ -23,7 +23,8 @@ import torch
 
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source, find_images, prepare
-from invmm_eval.audits.workers import Deal, actors, launched, ranks
+from invmm_eval.audits.options import Resources
+from invmm_eval.audits.workers import actors, ranks
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.identity import weights_identity
@@ -422,13 +423,10 @@ class Order:
             return
         order = self if workers == "ranks" else self._sendable()
         plan = partial(order.plan, captions=not _lack_captions(sources))
-        count, crews = (
-            (launched()[0], partial(ranks, plan)) if workers == "ranks" else (workers, partial(actors, plan, workers))
-        )
-        with crews(device=device, batch_size=batch_size, micro_batch=micro_batch) as crew:
-            if crew:
-                deal = Deal(crew, min(batch_size, math.ceil(len(sources) / count)))
-                yield from _kept(deal.measure, sources, deal.first.image_shape, deal.first.config, out)
+        resources = Resources(device=device, workers=workers, batch_size=batch_size, micro_batch=micro_batch)
+        with (ranks if workers == "ranks" else actors)(plan, resources, len(sources)) as team:
+            if team:
+                yield from _kept(team.measure, sources, team.first.image_shape, team.first.config, out)
 
     def _sendable(self) -> "Order":
         similarity = self.choices.get("similarity") or default_similarity()

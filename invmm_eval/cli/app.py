@@ -12,7 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
 from invmm_eval.cli import extend, measure, page, publish
-from invmm_eval.cli.console import err
+from invmm_eval.cli.console import err, print_error
 from invmm_eval.errors import InvMMError
 from invmm_eval.plugins.hooks import CommandEntry
 from invmm_eval.plugins.host import host
@@ -85,7 +85,7 @@ class Commands(TyperGroup):
         except InvMMError as error:
             if ctx.params["debug"]:
                 raise
-            err.print("[red]error[/]", Text(str(error)), soft_wrap=True)
+            print_error(error)
             raise typer.Exit(1) from error
         except KeyboardInterrupt as interruption:
             err.print("Stopped. Finished images are kept; run the same command again to resume.", soft_wrap=True)

@@ -1,9 +1,15 @@
 """The terminal: where tables and messages go."""
 
 from rich.console import Console
+from rich.text import Text
 
 out = Console()
 err = Console(stderr=True)
+
+
+def print_error(message: object) -> None:
+    """Print an error on stderr, in one line."""
+    err.print("[red]error[/]", Text(str(message)), soft_wrap=True)
 
 
 def hide_library_bars() -> None:

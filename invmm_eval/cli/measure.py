@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from invmm_eval.audits.options import OPTIONS
-from invmm_eval.cli.console import err, hide_library_bars, out
+from invmm_eval.cli.console import err, hide_library_bars, out, print_error
 from invmm_eval.cli.options import read_options, with_flags
 from invmm_eval.errors import InvMMError
 
@@ -81,9 +81,10 @@ def summarize(folder: Path, *, debug: bool) -> None:
         debug: Print the traceback of the first image that failed with an unexpected error.
 
     Raises:
-        InvMMError: All images failed.
+        typer.Exit: All images failed.
     """
     from invmm_eval.audits.folder import read
+    from invmm_eval.reports.failures import by_reason, in_one_sentence, listed
     from invmm_eval.reports.findings import whole
     from invmm_eval.reports.terminal import ResultsTable
     from invmm_eval.search.result import rank
@@ -94,13 +95,20 @@ def summarize(folder: Path, *, debug: bool) -> None:
     if len(audit.rows) > SHOWN:
         typer.echo(f"These are the {SHOWN} most memorized of {len(audit.rows):,} images.")
     typer.echo(f"{progress.replicated:,} of {progress.images:,} images were replicated; {progress.failed:,} failed.")
+    failures = by_reason(audit.rows)
     if progress.done:
-        typer.echo(whole(progress.replicated, progress.done))
+        for line in (*listed(failures), whole(progress.replicated, progress.done)):
+            typer.echo(line)
     typer.echo(f"Results are in {folder}. To write a report: invmm-eval report {folder}")
-    if debug and (unexpected := [row for row in audit.rows if row.get("traceback")]):
-        err.print(Text(f"{unexpected[0]['name']}:\n{unexpected[0]['traceback']}"), soft_wrap=True)
-    if progress.failed == progress.images:
-        raise InvMMError(f"No image could be measured; the first error: {audit.rows[0]['error']}")
+    tracebacks = [row["traceback"] for group in failures for row in group if row.get("traceback")]
+    if tracebacks and debug:
+        err.print(Text(tracebacks[0]), soft_wrap=True)
+    elif tracebacks:
+        hint = f"Tracebacks are in {folder / 'results.jsonl'}; with --debug the same command prints the first one."
+        err.print(Text(hint), soft_wrap=True)
+    if failures and not progress.done:
+        print_error(in_one_sentence(failures))
+        raise typer.Exit(1)
 
 
 @with_flags(OPTIONS.keys() - {"calibration", "workers"})

@@ -1,36 +1,39 @@
 """Many processes for one audit: the results are those of one, whatever dies."""
 
-import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
-from multiprocessing.connection import Pipe
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load, save
+from torch import distributed
+from torch.distributed.distributed_c10d import Store
 
-from invmm_eval.audits import workers as spread
 from invmm_eval.audits.auditing import Order, Plan, audit, make_plan
 from invmm_eval.audits.folder import read
 from invmm_eval.audits.images import Source, prepare
-from invmm_eval.audits.workers import TRIES, Deal, Numbered, Ready, Worker
+from invmm_eval.audits.options import Resources
+from invmm_eval.audits.workers import actors, on_ray, on_torchrun, ranks
+from invmm_eval.audits.workers.team import MakePlan, Ready, check_agreement
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import Condition
 from invmm_eval.plugins.host import host
 from invmm_eval.reference import MODEL, pictures
-from invmm_eval.search.result import Result, Status
+from invmm_eval.search.inversion import Search
+from invmm_eval.search.result import Result
 from invmm_eval.search.target import Target
 from tests.audits.test_folder import rows
 from tests.helpers.command import Invoke
@@ -49,261 +52,58 @@ def plan(device: str | None = None) -> Plan:
 
 
 def targets(*kinds: int) -> list[Target]:
-    return [Target(KNOWN[kind], str(kind)) for kind in kinds]
+    return [Target(KNOWN[kind], f"\udcff {kind}", caption="été") for kind in kinds]
 
 
-class Crew:
-    """Workers in this process; one that is given a deadly image dies, and another one takes its place."""
-
-    def __init__(self, count: int, deadly: Counter[str] | None = None, batch_size: int = 3) -> None:
-        self.deadly = deadly or Counter()
-        self.given: list[list[str]] = []
-        self._batch_size = batch_size
-        self._said: deque[tuple[Worker, Ready | Result | None]] = deque()
-        for _ in range(count):
-            self._start()
-
-    def _start(self) -> None:
-        worker = Worker(plan, "cpu", self._batch_size, None)
-        self._said.append((worker, worker.start()))
-
-    def send(self, worker: Worker, given: Sequence[Numbered]) -> None:
-        names = [target.name for _, target in given]
-        self.given.append(names)
-        if killing := next((name for name in names if self.deadly[name] > 0), None):
-            self.deadly[killing] -= 1
-            self._said.append((worker, None))
-            self._start()
-        else:
-            self._said.append((worker, worker.search(given)))
-
-    def receive(self) -> tuple[Worker, Ready | Result | None]:
-        return self._said.popleft()
+def comparable(results: Iterable[Result]) -> list[dict[str, Any]]:
+    """All but the times, by index, with the tensors' values."""
+    return [
+        {
+            **replace(result, seconds_steps=0.0, seconds_checks=0.0).record(),
+            "tensors": {name: tensor.tolist() for name, tensor in result.tensors().items()},
+        }
+        for result in sorted(results, key=lambda result: result.index)
+    ]
 
 
-def told(results: Iterator[Result] | Sequence[Result]) -> list[dict[str, Any]]:
-    """All but the times, by index."""
-    in_order = sorted(results, key=lambda result: result.index)
-    return [replace(result, seconds_steps=0.0, seconds_checks=0.0).record() for result in in_order]
+# What a worker of Ray and the driver do, in this process
 
 
-@pytest.mark.parametrize(("count", "places"), [(1, 1), (1, 3), (2, 2), (7, 2)])
-def test_any_number_of_workers_finds_the_same(count: int, places: int) -> None:
+@pytest.mark.parametrize(("batch_size", "calls"), [(1, 1), (1, 3), (3, 3), (2, 5)])
+def test_concurrent_calls_of_a_worker_give_the_results_of_one_process(batch_size: int, calls: int) -> None:
     images = targets(4, 0, 1, 2, 3)
-    alone = told(plan().measure(images, batch_size=1))
-    assert told(Deal(Crew(count), places).measure(iter(images))) == alone
-    assert told(Deal(Crew(count), places).measure(iter([]))) == []
+    worker = on_ray.Worker(plan, Resources(device="cpu", batch_size=batch_size))
+    assert worker.ready().image_shape == (1, 4, 4)
+    with ThreadPoolExecutor(calls) as pool:
+        found = [replace(result, index=index) for index, result in enumerate(pool.map(worker.measure, images))]
+    assert comparable(found) == comparable(plan().measure(images, batch_size=1))
 
 
-def test_a_worker_has_so_many_images_at_once_and_takes_the_next_when_one_is_done() -> None:
-    crew = Crew(1)
-    list(Deal(crew, 2).measure(iter(targets(4, 0, 1))))
-    assert crew.given == [["4", "0"], ["1"], []]
+def test_a_worker_takes_the_next_image_as_soon_as_its_batch_has_a_place() -> None:
+    together: list[list[str]] = []
+
+    def record(searches: Sequence[Search]) -> None:
+        while not together and worker._calls.qsize() < 2:
+            time.sleep(0.01)
+        together.append([search.target.name[-1] for search in searches])
+
+    def recorded(device: str | None) -> Any:
+        made = plan(device)
+        measure = partial(made.measure, on_step=record)
+        return SimpleNamespace(backbone=made.backbone, config=made.config, measure=measure)
+
+    worker = on_ray.Worker(recorded, Resources(device="cpu", batch_size=2))
+    worker.ready()
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(worker.measure, targets(4, 0, 0)))
+    assert together == [["4"]] * 5 + [["4", "0"]] * 5 + [["0", "0"]] * 5 + [["0"]] * 5
 
 
-@pytest.mark.parametrize("deaths", range(1, TRIES))
-@pytest.mark.parametrize("count", [1, 2])
-def test_the_images_of_a_worker_that_died_are_done_again(count: int, deaths: int) -> None:
-    images = targets(0, 1, 2, 3)
-    crew = Crew(count, Counter({"2": deaths}))
-    assert told(Deal(crew, 3).measure(iter(images))) == told(plan().measure(images))
-    assert crew.deadly["2"] == 0
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_an_image_that_kills_each_worker_fails_alone(count: int) -> None:
-    images = targets(0, 1, 2, 3)
-    crew = Crew(count, Counter({"1": 99}))
-    found = {result.name: result for result in Deal(crew, 3).measure(iter(images))}
-    assert {name for name, result in found.items() if result.status is not Status.FAILED} == {*"023"}
-    assert (found["1"].index, found["1"].digest) == (1, images[1].digest)
-    assert found["1"].error is not None
-    assert found["1"].error.startswith(f"Its worker died {TRIES} times")
-    assert crew.deadly["1"] == 99 - TRIES
-    assert crew.given.count(["1"]) >= TRIES - 1
-
-
-@pytest.mark.parametrize(
-    ("config", "sentence"),
-    [
-        ({"versions": {**CONFIG["versions"], "torch": "1.0"}}, "on b and the one on a differ in versions torch;"),
-        ({"versions": {**CONFIG["versions"], "invmm-sd3": "1"}}, "on b and the one on a differ in versions invmm-sd3;"),
-        ({"weights": "0" * 64}, "on b and the one on a differ in weights;"),
-        ({"versions": {**CONFIG["versions"], "invmm-eval": "9.9"}}, "on b has invmm-eval 9.9, not 0"),
-    ],
-)
-def test_workers_must_agree(config: dict[str, Any], sentence: str) -> None:
-    class Differing(Crew):
-        def _start(self) -> None:
-            worker, first = Worker(plan, "cpu", 1, None), not self._said
-            said = Ready((1, 4, 4), CONFIG if first else {**CONFIG, **config}, "a" if first else "b")
-            self._said.append((worker, said))
-
-        def send(self, worker: Worker, given: Sequence[Numbered]) -> None:
-            """It works, and is not done before the other one is there."""
-
-    deal = Deal(Differing(2), 1)
-    assert deal.first.machine == "a"
-    with pytest.raises(InvMMError, match=sentence):
-        list(deal.measure(iter(targets(0))))
-
-
-def test_a_worker_that_cannot_start_says_where_and_why() -> None:
-    worker = Worker(Order("/no/such/folder").plan, "cpu", 1, None)
-    with pytest.raises(InvMMError, match=r"A worker on \S+ cannot start: There is no folder /no/such/folder\."):
-        worker.start()
-
-
-def test_a_rank_serves_until_its_connection_is_closed() -> None:
-    """It speaks JSON and safetensors alone."""
-    for worker in (Worker(plan, "cpu", 2, None), Worker(Order("/no/such/folder").plan, "cpu", 2, None)):
-        here, there = Pipe()
-        thread = threading.Thread(target=spread._serve, args=(worker, there))
-        thread.start()
-        said = json.loads(here.recv_bytes())
-        assert load(here.recv_bytes()) == {}
-        if "ready" in said:
-            assert said["ready"][0] == [1, 4, 4]
-            here.send_bytes(json.dumps([[7, "a name", None]]).encode())
-            here.send_bytes(save({"7": KNOWN[0]}))
-            record = json.loads(here.recv_bytes())["result"]
-            assert (record["index"], record["name"], record["digest"]) == (7, "a name", targets(0)[0].digest)
-            assert load(here.recv_bytes())["noise.mu"].shape == (1, 4, 4)
-        else:
-            assert "no folder" in said["error"]
-        here.close()
-        thread.join(10)
-        assert not thread.is_alive()
-
-
-def test_ranks_find_the_same_and_all_of_it() -> None:
-    pipes = [Pipe() for _ in range(2)]
-    threads = [threading.Thread(target=spread._serve, args=(Worker(plan, "cpu", 2, None), there)) for _, there in pipes]
-    for thread in threads:
-        thread.start()
-    asked = [Target(KNOWN[kind], f"\udcff {kind}", caption="été") for kind in (4, 0, 1, 0)]
-    deal = Deal(spread._Ranks([here for here, _ in pipes]), 2)
-    found = sorted(deal.measure(iter(asked)), key=lambda result: result.index)
-    for here, _ in pipes:
-        here.close()
-    for thread in threads:
-        thread.join(10)
-    alone = sorted(plan().measure(asked), key=lambda result: result.index)
-    assert deal.first.image_shape == (1, 4, 4)
-    assert deal.first.config["seed"] == 0
-    assert told(found) == told(alone)
-    for mine, other in zip(found, alone, strict=True):
-        assert mine.tensors().keys() == other.tensors().keys()
-        assert all(torch.equal(mine.tensors()[name], tensor) for name, tensor in other.tensors().items())
-
-
-def test_a_rank_that_dies_ends_the_run() -> None:
-    (here, there), (other, _) = Pipe(), Pipe()
-    crew = spread._Ranks([other, here])
-    spread._tell(there, {"error": "It cannot start."}, {})
-    with pytest.raises(InvMMError, match=r"It cannot start\."):
-        crew.receive()
-    there.close()
-    with pytest.raises(InvMMError, match="Rank 1 died; what was finished is kept"):
-        crew.receive()
-
-
-class EndedError(Exception):
-    """As Ray's errors of actors that died."""
-
-
-class NoRay:
-    """As much of Ray as a crew asks of it; its actors die when they start, after the first ``alive``."""
-
-    exceptions = SimpleNamespace(RayTaskError=type("RayTaskError", (Exception,), {}), RayError=EndedError)
-
-    def __init__(self, alive: int, resources: dict[str, float]) -> None:
-        self.alive = alive
-        self.resources = resources
-        self.options: list[dict[str, Any]] = []
-        self.threads: list[int | None] = []
-        self.killed: list[object] = []
-
-    def cluster_resources(self) -> dict[str, float]:
-        return self.resources
-
-    def remote(self, _: type) -> Any:
-        def options(**chosen: Any) -> Any:
-            self.options.append(chosen)
-            return SimpleNamespace(remote=self.make)
-
-        return SimpleNamespace(options=options)
-
-    def make(self, *given: Any) -> Any:
-        self.threads.append(given[-1])
-        self.alive -= 1
-        said = (
-            Ready((1, 4, 4), CONFIG, "a") if self.alive >= 0 else EndedError("It died.\nNo module named 'invmm_eval'")
-        )
-        return Actor(SimpleNamespace(remote=lambda: Answer(said)))
-
-    def wait(self, answers: list["Answer"]) -> tuple[list["Answer"], list["Answer"]]:
-        return answers[:1], answers[1:]
-
-    def get(self, answer: "Answer") -> object:
-        if isinstance(answer.said, Exception):
-            raise answer.said
-        return answer.said
-
-    def kill(self, actor: object) -> None:
-        self.killed.append(actor)
-
-
-@dataclass(eq=False)
-class Actor:
-    start: Any
-
-
-@dataclass(eq=False)
-class Answer:
-    said: object
-
-
-def test_workers_that_die_while_they_start_are_replaced_and_end_the_run_after_three() -> None:
-    ray = NoRay(1, {"CPU": 2.0})
-    crew = spread._Actors(ray, plan, 2, "cpu", 1, None)
-    assert isinstance(crew.receive()[1], Ready)
-    assert [crew.receive()[1] for _ in range(TRIES - 1)] == [None] * (TRIES - 1)
-    with pytest.raises(InvMMError, match=r"3 workers died one after the other .* No module named 'invmm_eval'"):
-        crew.receive()
-    assert len(ray.killed) == TRIES
-    crew.dismiss()
-    assert len(ray.killed) == TRIES + 1
-
-
-@pytest.mark.parametrize(
-    ("resources", "device", "count", "asked", "threads"),
-    [
-        ({"CPU": 8.0}, None, 2, {"num_cpus": 4, "num_gpus": 0}, 4),
-        ({"CPU": 2.0}, None, 3, {"num_cpus": 0.66, "num_gpus": 0}, 1),
-        ({"CPU": 64.0, "GPU": 8.0}, None, 8, {"num_cpus": 8, "num_gpus": 1}, 8),
-        ({"CPU": 64.0, "GPU": 8.0}, "cpu", 8, {"num_cpus": 8, "num_gpus": 0}, 8),
-    ],
-)
-def test_each_worker_has_its_share_of_cores_or_a_gpu(
-    resources: dict[str, float],
-    device: str | None,
-    count: int,
-    asked: dict[str, float],
-    threads: int,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ray = NoRay(count, resources)
-    spread._Actors(ray, plan, count, device, 1, None)
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    spread._Actors(ray, plan, count, device, 1, None)
-    assert ray.options == [{**asked, "runtime_env": None}] * 2
-    assert ray.threads == [None] * count + [threads] * count
-
-
-def test_gpus_that_lack_are_told(caplog: pytest.LogCaptureFixture) -> None:
-    spread._Actors(NoRay(2, {"CPU": 4.0, "GPU": 1.0}), plan, 2, "cuda", 1, None)
-    assert "There are 1 GPUs for 2 workers" in caplog.text
+def test_a_worker_that_cannot_start_says_where_and_why_at_each_call() -> None:
+    worker = on_ray.Worker(Order("/no/such/folder").plan, Resources(device="cpu"))
+    for call in (worker.ready, partial(worker.measure, targets(0)[0])):
+        with pytest.raises(InvMMError, match=r"A worker on \S+ cannot start: There is no folder /no/such/folder"):
+            call()
 
 
 def test_a_model_that_needs_captions_is_refused_by_workers_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,9 +115,52 @@ def test_a_model_that_needs_captions_is_refused_by_workers_too(monkeypatch: pyte
 
     monkeypatch.setattr("invmm_eval.audits.auditing.load_backbone", lambda *_, **__: Captioned(KNOWN))
     order = Order("exact", choices={"similarity": "pixel-cosine"})
-    assert Worker(order.plan, "cpu", 1, None).start().image_shape == (1, 4, 4)
+    assert on_ray.Worker(order.plan, Resources(device="cpu")).ready().image_shape == (1, 4, 4)
     with pytest.raises(InvMMError, match=r"cannot start: It needs captions\."):
-        Worker(partial(order.plan, captions=False), "cpu", 1, None).start()
+        on_ray.Worker(partial(order.plan, captions=False), Resources(device="cpu")).ready()
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"versions": {**CONFIG["versions"], "torch": "1.0"}}, "on b and the one on a differ in versions torch;"),
+        ({"versions": {**CONFIG["versions"], "invmm-sd3": "1"}}, "on b and the one on a differ in versions invmm-sd3;"),
+        ({"weights": "0" * 64}, "on b and the one on a differ in weights;"),
+        ({"versions": {**CONFIG["versions"], "invmm-eval": "9.9"}}, "on b has invmm-eval 9.9; install 0"),
+    ],
+)
+def test_workers_must_agree(config: dict[str, Any], sentence: str) -> None:
+    first = Ready((1, 4, 4), CONFIG, "a")
+    check_agreement(replace(first, machine="b"), first)
+    with pytest.raises(InvMMError, match=sentence):
+        check_agreement(Ready((1, 4, 4), {**CONFIG, **config}, "b"), first)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "device", "workers", "cpus", "gpus"),
+    [
+        ({"CPU": 8.0}, None, 2, 4, 0),
+        ({"CPU": 2.0}, None, 3, 0.66, 0),
+        ({"CPU": 64.0, "GPU": 8.0}, None, 8, 8, 1),
+        ({"CPU": 64.0, "GPU": 8.0}, "cpu", 8, 8, 0),
+        ({"CPU": 4.0, "GPU": 1.0}, "cuda", 2, 2, 1),
+    ],
+)
+def test_each_actor_has_its_share_of_cores_or_a_gpu_and_the_environment(
+    cluster: dict[str, float],
+    device: str | None,
+    workers: int,
+    cpus: float,
+    gpus: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    expected = {"num_cpus": cpus, "num_gpus": gpus}
+    assert on_ray.actor_options(cluster, workers, device) == {**expected, "runtime_env": None}
+    monkeypatch.setenv("INVMM_SSCD_WEIGHTS", "/sscd.onnx")
+    environment = {"env_vars": {"INVMM_SSCD_WEIGHTS": "/sscd.onnx"}}
+    assert on_ray.actor_options(cluster, workers, device) == {**expected, "runtime_env": environment}
+    assert ("has 1 GPUs for 2 workers" in caplog.text) == (device == "cuda")
 
 
 def test_without_ray_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,6 +174,69 @@ def test_what_lives_in_this_process_alone_is_not_sent() -> None:
         audit(Mixture(KNOWN), [KNOWN[0]], workers=2)
     with pytest.raises(InvMMError, match="load the similarity themselves, so a PixelCosine cannot be sent"):
         audit(MODEL, [KNOWN[0]], workers=2, similarity=plan().similarity)
+
+
+# Ranks, in threads
+
+
+def memory() -> Store:
+    """A store within this process."""
+    store: Store = distributed.HashStore()  # type: ignore[attr-defined]
+    return store
+
+
+def started(pool: ThreadPoolExecutor, store: Store, make_plan: MakePlan) -> Iterator[on_torchrun.Message]:
+    """The messages of a rank."""
+    worker = pool.submit(on_torchrun._work, store, make_plan, Resources(device="cpu"))
+    return on_torchrun._messages(store, worker)
+
+
+def test_ranks_find_the_same_and_exchange_it_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_torchrun, "PART", 100)
+    store, images = memory(), targets(4, 0, 1, 0)
+    store.set("places", "2")
+    with ThreadPoolExecutor(2) as pool:
+        messages, _ = (started(pool, store, plan) for _ in range(2))
+        first = on_torchrun._ready(next(messages)[0])
+        found = list(on_torchrun._measure(store, messages, first, 2, 4, iter(images)))
+    assert first.image_shape == (1, 4, 4)
+    assert first.config["seed"] == 0
+    assert comparable(found) == comparable(plan().measure(images))
+
+
+def test_a_rank_that_cannot_start_ends_the_run_with_its_reason() -> None:
+    store = memory()
+    with ThreadPoolExecutor(1) as pool:
+        messages = started(pool, store, Order("/no/such/folder").plan)
+        with pytest.raises(InvMMError, match=r"A worker on \S+ cannot start: There is no folder"):
+            next(messages)
+        store.set("stopped", "")
+
+
+def test_an_unexpected_error_of_the_thread_of_rank_0_ends_the_run() -> None:
+    def broken(_: str | None) -> Plan:
+        raise ZeroDivisionError
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ZeroDivisionError):
+        next(started(pool, memory(), broken))
+
+
+def test_a_run_of_ranks_can_be_stopped_and_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": 0, "WORLD_SIZE": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    images, before = targets(4, 0, 1), threading.active_count()
+    with ExitStack() as stack:
+        stack.enter_context(pytest.raises(KeyboardInterrupt))
+        team = stack.enter_context(ranks(plan, Resources(device="cpu", batch_size=1), 3))
+        assert team
+        next(team.measure(images))
+        raise KeyboardInterrupt
+    assert threading.active_count() == before
+    with ranks(plan, Resources(device="cpu"), 3) as team:
+        assert team
+        assert comparable(team.measure(images)) == comparable(plan().measure(images))
 
 
 # Real processes: the reference model, of which a plugin makes some images deadly
@@ -418,14 +324,14 @@ def test_workers_of_ray_find_the_same_though_one_is_killed_and_one_image_kills(
     monkeypatch.setenv("DEADLY_ALWAYS", digest(asked[1]))
     monkeypatch.setenv("DEADLY_ONCE", digest(asked[4]))
     monkeypatch.setenv("DEADLY_MARK", str(tmp_path / "killed"))
-    monkeypatch.setattr(spread, "TRIES", 2)
+    monkeypatch.setattr(on_ray, "TRIES", 2)
     handler = signal.getsignal(signal.SIGTERM)
     found = list(order.run(asked, workers=2, device="cpu", out=tmp_path / "out", batch_size=2))
     assert sorted(result.index for result in found) == [*range(6)]
     assert (tmp_path / "killed").exists()
     here, there = rows(tmp_path / "out"), rows(undisturbed)
     assert here[1]["status"] == "failed"
-    assert here[1]["error"].startswith("Its worker died 2 times")
+    assert here[1]["error"].startswith("The process that measured it died 2 times")
     assert [*here[:1], *here[2:]] == [*there[:1], *there[2:]]
     tensors = sorted((tmp_path / "out").rglob("*.safetensors"))
     assert len(tensors) == 4
@@ -438,6 +344,25 @@ def test_workers_of_ray_find_the_same_though_one_is_killed_and_one_image_kills(
     assert (tmp_path / "out" / "config.json").read_bytes() == (undisturbed / "config.json").read_bytes()
     assert signal.getsignal(signal.SIGTERM) is handler
     assert not ray.is_initialized()
+
+
+@ray_is_there
+@pytest.mark.parametrize(
+    ("make_plan", "sentence"),
+    [
+        (Order("/no/such/folder").plan, r"A worker on \S+ cannot start: There is no folder /no/such/folder"),
+        (
+            lambda _: os.kill(os.getpid(), signal.SIGKILL),
+            "cannot be started, or died 2 times while it loaded the model",
+        ),
+    ],
+)
+def test_a_worker_of_ray_that_cannot_start_ends_the_run(
+    make_plan: MakePlan, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_ray, "TRIES", 2)
+    with pytest.raises(InvMMError, match=sentence), actors(make_plan, Resources(device="cpu", workers=1), 1):
+        raise AssertionError
 
 
 def command(folder: Path, out: Path, *more: str) -> list[str]:
@@ -484,13 +409,6 @@ def alive(process: int) -> bool:
         return False
 
 
-def wait_until(true: Any, seconds: float = 60) -> bool:
-    end = time.monotonic() + seconds
-    while not (done := true()) and time.monotonic() < end:
-        time.sleep(0.05)
-    return bool(done)
-
-
 @ray_is_there
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="There is no /proc, which tells what processes are left")
 def test_an_interruption_leaves_no_process_and_one_process_goes_on(
@@ -503,14 +421,16 @@ def test_an_interruption_leaves_no_process_and_one_process_goes_on(
         text=True,
     )
     results = tmp_path / "out" / "results.jsonl"
-    wait_until(lambda: run.poll() is not None or (results.exists() and b"replicated" in results.read_bytes()), 300)
+    while run.poll() is None and not (results.exists() and b"replicated" in results.read_bytes()):
+        time.sleep(0.05)
     started = children(run.pid)
     run.send_signal(signal.SIGTERM)
     out, err = run.communicate()
     assert (run.returncode, out) == (143, ""), err
     assert err.splitlines() == ["Stopped. Finished images are kept; run the same command again to resume."]
     assert started
-    assert wait_until(lambda: not any(map(alive, started)))
+    while any(map(alive, started)):
+        time.sleep(0.05)
     assert 0 < read(tmp_path / "out").progress.waiting < 6
     list(order.run([Source(path.name, path) for path in sorted(images.iterdir())], device="cpu", out=tmp_path / "out"))
     assert found_in(tmp_path / "out") == found_in(undisturbed)

@@ -350,7 +350,9 @@ def test_a_mistake_has_its_sentence(
     del extra
     *_, last = err.splitlines()
     assert code == 1, err
-    assert re.fullmatch(rf"error (No image could be measured; the first error: )?{told}", last), last
+    assert re.fullmatch(
+        rf"error ((The image could not be measured|All 2 images failed for the same reason): )?{told}", last
+    ), last
     assert "Traceback" not in err
 
 

@@ -204,17 +204,40 @@ def test_a_run_where_all_images_fail_is_an_error(invoke: Invoke, tiny_folder: Pa
     assert "[/].png" in out
     assert out.splitlines()[-2] == "0 of 2 images were replicated; 2 failed."
     assert out.splitlines()[-1].startswith(f"Results are in {out_folder}.")
-    assert err.splitlines()[-1].startswith("error No image could be measured; the first error: The image '")
-    assert str(folder) in err
+    assert err.splitlines()[-1].startswith(f"error All 2 images failed for the same reason: The image '{folder}")
     assert [row["status"] for row in lines(out_folder)] == ["failed", "failed"]
 
 
-def test_a_run_where_one_image_fails_is_none(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:
+def test_a_run_where_one_image_fails_is_no_error(
+    invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path
+) -> None:
     (images / "c.png").write_bytes(b"no image")
     code, out, _ = invoke("run", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", *SET)
     assert code == 0
-    assert "0 of 3 images were replicated; 1 failed." in out
-    assert whole(0, 2) in out
+    counts, failed, rate, _ = out.splitlines()[-4:]
+    assert counts == "0 of 3 images were replicated; 1 failed."
+    assert failed.startswith(f"1 failed: The image '{images / 'c.png'}' cannot be used: ")
+    assert rate == whole(0, 2)
+
+
+def test_the_traceback_of_an_unexpected_error_is_shown_on_request(
+    invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_comparison(*_: object) -> None:
+        raise KeyError("hiden_states")
+
+    monkeypatch.setattr("invmm_eval.similarity.pixel_cosine.PixelCosine.compare", broken_comparison)
+    command = ["run", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", *SET]
+    code, _, err = invoke(*command)
+    assert code == 1
+    *_, hint, last = err.splitlines()
+    assert hint.startswith(f"Tracebacks are in {tmp_path / 'out' / 'results.jsonl'}; with --debug ")
+    assert last == "error All 2 images failed for the same reason: KeyError: 'hiden_states'"
+    for before, after in (["--debug"], []), ([], ["--debug"]):
+        code, _, err = invoke(*before, *command, *after)
+        assert code == 1
+        assert 'raise KeyError("hiden_states")' in err
+        assert err.count("in broken_comparison") == 1
 
 
 def test_another_audit_in_the_folder_is_refused(

@@ -1,0 +1,185 @@
+"""Ranks: the processes that torchrun started.
+
+They exchange JSON and safetensors through torchrun's key-value store; nothing is unpickled. Rank 0 writes the next
+images to it, numbered from 1, and a rank with a free place takes the next number: as images differ in steps, equal
+shares would not take equal time. Every rank (rank 0 in a thread) writes messages: one when it is ready, and one per
+result. A rank that dies is detected by the launcher, which ends the others.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from invmm_eval.audits.options import Resources
+from invmm_eval.audits.workers.team import MakePlan, Ready, Team, check_agreement, share, start
+from invmm_eval.errors import InvMMError
+from invmm_eval.search.result import Result
+from invmm_eval.search.target import Target
+
+POLL = 0.05
+"""Seconds between two looks at the store. Signals do not interrupt its own way to wait."""
+
+PART = 4 << 20
+"""Bytes per write to the store, which refuses more than 8 MiB."""
+
+Message = tuple[Any, dict[str, Tensor]]
+
+_audits = count()
+
+
+def launched() -> tuple[int, bool]:
+    """The number of processes that torchrun, or a launcher like it, started, and whether this is rank 0."""
+    return int(os.environ.get("WORLD_SIZE", "1")), os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def ranks(make_plan: MakePlan, resources: Resources, images: int) -> Iterator[Team | None]:
+    """Measure images in the processes that torchrun started, each of which must make this call.
+
+    Rank 0 has the team. The other ranks have None when all images are measured.
+
+    Args:
+        make_plan: Makes the plan, in each rank.
+        resources: The device (None and ``cuda`` take the rank's own GPU if there is one) and the sizes of batches.
+        images: Number of images; only rank 0's is used.
+    """
+    audit = f"invmm-eval {next(_audits)}"
+    [(store, rank, size), (own, _, _)] = [next(rendezvous("env://")) for _ in range(2)]
+    store, own = PrefixStore(audit, store), PrefixStore(audit, own)
+    work = partial(_work, own, make_plan, replace(resources, device=_device_of_rank(resources.device, rank)))
+    if rank > 0:
+        work()
+        store.add("finished", 1)
+        yield None
+        return
+    with ThreadPoolExecutor(1) as thread:
+        places = share(images, size, resources.batch_size)
+        store.set("places", str(places))
+        messages = _messages(store, thread.submit(work))
+        try:
+            first = _ready(next(messages)[0])
+            yield Team(first, partial(_measure, store, messages, first, size, size * (places + 1)))
+        except BaseException:
+            store.set("stopped", "")
+            raise
+        while store.add("finished", 0) < size - 1:  # the store may end with this process
+            time.sleep(POLL)
+
+
+def _device_of_rank(device: str | None, rank: int) -> str | None:
+    if device in (None, "cuda") and torch.cuda.is_available():
+        return f"cuda:{int(os.environ.get('LOCAL_RANK', rank)) % torch.cuda.device_count()}"
+    return device
+
+
+def _put(store: Any, key: str, plain: object, tensors: Mapping[str, Tensor] | None = None) -> None:
+    """Write JSON and tensors. The key itself is written last."""
+    data = json.dumps(plain).encode() + b"\n" + save(dict(tensors or {}))
+    for begin in range(0, len(data), PART):
+        store.append(f"{key} data", data[begin : begin + PART])
+    store.set(key, "")
+
+
+def _take(store: Store, key: str) -> Message:
+    """Read and delete what :func:`_put` wrote."""
+    plain, _, tensors = store.get(f"{key} data").partition(b"\n")
+    store.delete_key(f"{key} data")
+    store.delete_key(key)
+    return json.loads(plain), load(tensors)
+
+
+def _work(store: Store, make_plan: MakePlan, resources: Resources) -> None:
+    """Measure images until there are no more, or rank 0 has stopped."""
+    indices: dict[int, int] = {}
+
+    def check(_: object = None) -> None:
+        if store.check(["stopped"]):
+            raise SystemExit
+
+    def wait(key: str) -> None:
+        while not store.check([key]):
+            check()
+            time.sleep(POLL)
+
+    def say(plain: object, tensors: Mapping[str, Tensor] | None = None) -> None:
+        _put(store, f"message {store.add('messages', 1)}", plain, tensors)
+
+    def targets() -> Iterator[Target]:
+        for taken in count():
+            key = f"image {store.add('images', 1)}"
+            wait(key)
+            words, tensors = _take(store, key)
+            if not words:
+                return
+            indices[taken], *name_and_caption = words
+            yield Target(tensors["image"], *name_and_caption)
+
+    with suppress(SystemExit):
+        try:
+            plan, ready = start(make_plan, resources.device)
+        except InvMMError as error:
+            say({"error": str(error)})
+            wait("stopped")
+        say({"ready": [ready.image_shape, ready.config, ready.machine]})
+        wait("places")
+        places, micro_batch = int(store.get("places")), resources.micro_batch
+        for result in plan.measure(targets(), batch_size=places, micro_batch=micro_batch, on_step=check):
+            say({"result": replace(result, index=indices.pop(result.index)).record()}, result.tensors())
+
+
+def _messages(store: Store, worker: "Future[None]") -> Iterator[Message]:
+    """The messages of all workers, of which rank 0's own is given."""
+    for number in count(1):
+        while not store.check([f"message {number}"]):
+            if worker.done():
+                worker.result()  # raises what ended it, if it did not end by itself
+            time.sleep(POLL)
+        said, tensors = _take(store, f"message {number}")
+        if "error" in said:
+            raise InvMMError(said["error"])
+        yield said, tensors
+
+
+def _ready(said: Mapping[str, Any]) -> Ready:
+    shape, config, machine = said["ready"]
+    return Ready(tuple(shape), config, machine)
+
+
+def _measure(
+    store: Store, messages: Iterator[Message], first: Ready, size: int, ahead: int, targets: Iterable[Target]
+) -> Iterator[Result]:
+    """Keep ``ahead`` images in the store or at ranks, until there are no more; then tell each of ``size`` ranks."""
+    images = enumerate(targets)
+    put = measured = 0
+    ended = False
+    while True:
+        while not ended and put - measured < ahead:
+            if image := next(images, None):
+                put += 1
+                words = image[0], image[1].name, image[1].caption
+                _put(store, f"image {put}", words, {"image": image[1].image.contiguous()})
+            else:
+                ended = True
+                for number in range(put, put + size):
+                    _put(store, f"image {number + 1}", None)
+        if ended and measured == put:
+            return
+        said, tensors = next(messages)
+        if "ready" in said:
+            check_agreement(_ready(said), first)
+        else:
+            measured += 1
+            yield Result.from_record(said["result"], tensors)

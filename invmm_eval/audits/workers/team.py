@@ -1,0 +1,89 @@
+"""What actors of Ray and ranks of torchrun have in common."""
+
+import math
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.search.result import Result
+from invmm_eval.search.target import Target
+
+if TYPE_CHECKING:
+    from invmm_eval.audits.auditing import Plan
+
+MakePlan = Callable[[str | None], "Plan"]
+"""Makes the plan for a device by name; None lets the plan choose. Ray pickles it."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a worker reports when it has made its plan.
+
+    Attributes:
+        image_shape: ``(C, H, W)`` of the model's images.
+        config: Everything that determines results.
+        machine: Host name.
+    """
+
+    image_shape: tuple[int, int, int]
+    config: Mapping[str, Any]
+    machine: str
+
+
+@dataclass(frozen=True)
+class Team:
+    """Workers that are started.
+
+    Attributes:
+        first: The report of the first one that was ready. All others must agree with it.
+        measure: Takes images one by one as workers become free, and yields each result as it is ready, with the number
+            of its image as index. Raises InvMMError if workers cannot start or continue, or disagree.
+    """
+
+    first: Ready
+    measure: Callable[[Iterable[Target]], Iterator[Result]]
+
+
+def start(make_plan: MakePlan, device: str | None) -> tuple["Plan", Ready]:
+    """Make a worker's plan.
+
+    Raises:
+        InvMMError: A requested part is unknown or incompatible on this machine.
+    """
+    try:
+        plan = make_plan(device)
+    except InvMMError as error:
+        raise InvMMError(f"A worker on {platform.node()} cannot start: {error}") from error
+    return plan, Ready(plan.backbone.image_shape, plan.config, platform.node())
+
+
+def share(images: int, workers: int, batch_size: int) -> int:
+    """Number of images searched together by each worker, so that few images are spread over all workers."""
+    return max(1, min(batch_size, math.ceil(images / workers)))
+
+
+def check_agreement(ready: Ready, first: Ready) -> None:
+    """Check that two workers give the same results.
+
+    Raises:
+        InvMMError: Their packages, plugins or weights differ.
+    """
+    expected, found = version("invmm-eval"), ready.config["versions"]["invmm-eval"]
+    if expected != found:
+        raise InvMMError(f"The worker on {ready.machine} has invmm-eval {found}; install {expected} there.")
+    one, other = (
+        {f"{part} {key}": value for part, values in config.items() for key, value in _items(values)}
+        for config in (first.config, ready.config)
+    )
+    if differing := sorted(name.strip() for name in one.keys() | other.keys() if one.get(name) != other.get(name)):
+        raise InvMMError(
+            f"The worker on {ready.machine} and the one on {first.machine} differ in {', '.join(differing)}; install "
+            "the same packages, and put the same model, on all machines."
+        )
+
+
+def _items(values: object) -> list[tuple[str, object]]:
+    return list(values.items()) if isinstance(values, Mapping) else [("", values)]

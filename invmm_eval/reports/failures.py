@@ -1,0 +1,36 @@
+"""Why images failed: each reason once, however many images it stopped."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Row = Mapping[str, Any]
+SHOWN = 3
+"""Maximum number of reasons that are listed."""
+
+
+def by_reason(rows: Iterable[Row]) -> list[list[Row]]:
+    """Group the rows of failed images whose errors differ only in the image's name, the largest group first."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["status"] == "failed":
+            reason = re.sub(rf"image '[^']*{re.escape(row['name'])}'", "image", row["error"])
+            groups.setdefault(reason, []).append(row)
+    return sorted(groups.values(), key=len, reverse=True)
+
+
+def listed(groups: list[list[Row]]) -> list[str]:
+    """One line per reason, with the number of images and the error of the first of them."""
+    lines = [f"{len(group):,} failed: {group[0]['error']}" for group in groups[:SHOWN]]
+    rest = sum(map(len, groups[SHOWN:]))
+    return [*lines, f"{rest:,} failed for other reasons."] if rest else lines
+
+
+def in_one_sentence(groups: list[list[Row]]) -> str:
+    """The sentence for an audit in which every image failed."""
+    count, error = sum(map(len, groups)), groups[0][0]["error"]
+    if count == 1:
+        return f"The image could not be measured: {error}"
+    if len(groups) == 1:
+        return f"All {count:,} images failed for the same reason: {error}"
+    return f"All {count:,} images failed for {len(groups):,} different reasons, most often: {error}"
