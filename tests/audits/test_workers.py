@@ -446,7 +446,7 @@ def test_ranks_of_torchrun_find_the_same_and_one_speaks(images: Path, undisturbe
     assert (tmp_path / "results.jsonl").read_text().count("\n") == 6
 
 
-def test_a_launcher_and_workers_are_not_asked_for_together(
+def test_a_launcher_and_workers_exclude_each_other(
     invoke: Invoke,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -455,4 +455,4 @@ def test_a_launcher_and_workers_are_not_asked_for_together(
     monkeypatch.setenv("RANK", "0")
     code, _, err = invoke("run", "--model", "m", "--images", "i", "--out", str(tmp_path), "--workers", "2")
     assert code == 1
-    assert "started this command as 2 processes already; leave --workers out" in err
+    assert "already runs as 2 processes of a launcher; leave --workers out" in err
