@@ -32,8 +32,8 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import Condition
 from invmm_eval.plugins.host import host
 from invmm_eval.reference import MODEL, pictures
-from invmm_eval.search.inversion import Search
 from invmm_eval.search.result import Result
+from invmm_eval.search.search import Search
 from invmm_eval.search.target import Target
 from tests.audits.test_folder import rows
 from tests.helpers.command import Invoke
