@@ -129,16 +129,15 @@ class Recipe:
     def from_record(cls, record: Mapping[str, Any]) -> "Recipe":
         """The recipe that a ``config.json`` holds, of this version of the package or an earlier one.
 
+        The setting ``averaging`` of version 0.1 no longer exists and is left out; the recipe's name still has it.
+
         Raises:
-            InvMMError: A setting is unknown, no longer supported, or out of range.
+            InvMMError: A setting is unknown or out of range.
         """
         values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in record.items()
         }
-        if values.pop("averaging", 0):
-            raise InvMMError(
-                f"The recipe {values.get('name')!r} averages steps, which invmm-eval no longer does; use version 0.1."
-            )
+        values.pop("averaging", None)
         if values.get("first_dose"):
             values.setdefault("optimizer", "dose")
         if unknown := sorted(values.keys() - {field.name for field in fields(cls)}):

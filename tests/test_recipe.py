@@ -135,9 +135,7 @@ def test_a_recipe_is_read_back_from_json(recipe: Recipe) -> None:
 def test_a_recipe_of_format_1_is_read(recipe: Recipe) -> None:
     new = ("optimizer", "criterion", "estimators")
     record = {key: value for key, value in asdict(recipe).items() if key not in new}
-    assert Recipe.from_record({**record, "averaging": 0.0}) == recipe
-    with pytest.raises(InvMMError, match="averages steps, which invmm-eval no longer does"):
-        Recipe.from_record({**record, "averaging": 0.9})
+    assert Recipe.from_record({**record, "averaging": 0.9}) == recipe
 
 
 def test_a_setting_of_a_newer_version_is_an_error() -> None:

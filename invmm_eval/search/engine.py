@@ -58,7 +58,7 @@ def invert(
         similarity: Decides whether a sample is a replica.
         noise: The family that q is from.
         recipe: Settings; None takes the backbone's published ones.
-        estimators: Further values to compute after each search, besides those that the recipe's settings switch on.
+        estimators: Further values to compute after each search, all that the recipe names among them.
         seed: Together with an image's pixels it determines all random numbers for that image.
         batch_size: Number of images searched together.
         micro_batch: Maximum number of rows of a network call. None takes the draws of one image, with which an image's
@@ -67,12 +67,14 @@ def invert(
         on_step: Called after each step with the running searches, which it must not change.
 
     Raises:
-        InvMMError: The recipe names an unknown optimizer or criterion.
+        InvMMError: The recipe names an unknown optimizer or criterion, or an estimator that is not passed.
     """
     recipe = recipe or backbone.recipe
     find_optimizer(recipe)
     threshold = similarity.threshold if recipe.threshold is None else recipe.threshold
     criterion = find_criterion(recipe)(recipe, threshold)
+    if missing := sorted(set(recipe.estimators) - {estimator.name for estimator in estimators}):
+        raise InvMMError(f"The recipe's estimator {missing[0]!r} is not among the estimators passed to the search.")
     every = (*built_in_estimators(recipe), *estimators)
     setup = Setup(backbone, similarity, noise, recipe, threshold, criterion, every, seed)
     return _Engine(setup, micro_batch).run(targets, batch_size, on_step)

@@ -230,6 +230,7 @@ class Result:
             record: Keys that earlier versions did not write take their defaults.
             tensors: Those of :meth:`tensors`, looked up when they are used; None leaves out q, condition and samples.
         """
+        record = upgraded_record(record)
         tensors = {} if tensors is None else tensors
         check = None
         if record["passed"] is not None:
@@ -242,26 +243,26 @@ class Result:
             noise=_Part("noise.", tensors, str),
             condition=_Part("condition.", tensors, str),
             trace=tuple(Point(int(step), *_floats(values)) for step, *values in record["trace"]),
-            traceback=record.get("traceback"),
-            estimates=record["estimates"] if "estimates" in record else _estimates_of_format_1(record),
         )
 
 
 _UNCHANGED = (
     *("index", "name", "digest", "caption", "kl", "dimensions", "steps", "prompt"),
-    *("seconds_steps", "seconds_checks", "error"),
+    *("seconds_steps", "seconds_checks", "error", "traceback", "estimates"),
 )
 """The keys whose values a record holds unchanged."""
 
 
-def _estimates_of_format_1(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    estimates: dict[str, Mapping[str, Any]] = {}
-    if record["outcomes"]:
-        estimates[DOSE_RESPONSE] = {"outcomes": record["outcomes"]}
-    if record["confirmed"]:
-        hits, drawn = record["confirmed"]
-        estimates[CONFIRMATION] = {"hits": hits, "drawn": drawn}
-    return estimates
+def upgraded_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A :meth:`Result.record` of this version of the package or an earlier one, with the keys of this version."""
+    upgraded = {"caption": None, "traceback": None, **record}
+    if "estimates" not in record:
+        upgraded["estimates"] = {}
+        if outcomes := record.get("outcomes"):
+            upgraded["estimates"][DOSE_RESPONSE] = {"outcomes": outcomes}
+        if confirmed := record.get("confirmed"):
+            upgraded["estimates"][CONFIRMATION] = dict(zip(("hits", "drawn"), confirmed, strict=True))
+    return upgraded
 
 
 def rank(result: Result) -> tuple[int, bool, float]:

@@ -75,6 +75,16 @@ def test_an_older_audit_is_read(old: Path) -> None:
         assert first.ed50.nats == lines(old)[1]["ed50"][0]
 
 
+def test_an_audit_with_a_setting_that_no_longer_exists_is_read_and_not_resumed(old: Path) -> None:
+    config = json.loads((old / "config.json").read_text())
+    change(old, recipe={**config["recipe"], "averaging": 0.9})
+    record = read(old)
+    assert find(old).recipe.max_steps == config["recipe"]["max_steps"]
+    requested = {**record.config, "recipe": {**record.config["recipe"]}}
+    del requested["recipe"]["averaging"]
+    assert differences(record.config, requested) == ["recipe.averaging is 0.9 there and not set here"]
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_an_older_audit_is_reported_on(form: str, old: Path, tmp_path: Path) -> None:
     assert report(old, tmp_path / f"report.{form}", form).stat().st_size > 500

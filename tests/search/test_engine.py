@@ -499,8 +499,9 @@ def test_few_frames_lie_between_the_caller_and_the_model(cosine: PixelCosine) ->
 
 
 def test_unknown_parts_of_a_recipe_are_refused_before_any_image(cosine: PixelCosine) -> None:
-    for recipe in (replace(QUICK, optimizer="sgd"), replace(QUICK, criterion="most")):
-        with pytest.raises(InvMMError, match="choose one of"):
+    for changes in ({"optimizer": "sgd"}, {"criterion": "most"}, {"estimators": ("share",)}):
+        recipe = QUICK.changed(**changes)
+        with pytest.raises(InvMMError, match=r"choose one of|estimator 'share' is not among"):
             invert(Mixture(MEMORIZED), targets(MEMORIZED), cosine, diagonal(), recipe=recipe)
 
 

@@ -70,8 +70,7 @@ def test_a_record_of_format_1_is_read() -> None:
     record.pop("traceback")
     old = Result.from_record({**record, "outcomes": outcomes})
     assert (old.response, old.confirmed, old.traceback) == (BY_DOSE.response, Count(58, 64), None)
-    neither = Result.from_record({**record, "outcomes": [], "confirmed": None})
-    assert neither.estimates == {}
+    assert Result.from_record({**record, "outcomes": [], "confirmed": None}).estimates == {}
 
 
 def test_a_record_has_the_doses_and_the_rate() -> None:

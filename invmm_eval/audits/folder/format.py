@@ -9,14 +9,12 @@ from typing import Any
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import Recipe
+from invmm_eval.search.result import upgraded_record
 
 FORMAT = 2
 """Written to config.json and to each row. Format 1 had no number."""
 SAME_VALUES_SINCE = "0.1.0"
 """The first version of invmm-eval that gives the same values as this one, at equal config and seed."""
-
-_ROW: Mapping[str, Any] = {"caption": None, "outcomes": [], "confirmed": None, "estimates": {}, "traceback": None}
-"""Values of keys that rows of format 1 may lack."""
 
 
 def upgraded_config(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -29,7 +27,9 @@ def upgraded_config(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     upgraded = {**config, "format": FORMAT}
     if "recipe" in config:
         recipe = config["recipe"]
-        upgraded["recipe"] = as_json({**asdict(Recipe()), **recipe})
+        upgraded["recipe"] = as_json(asdict(Recipe.from_record(recipe)))
+        if recipe.get("averaging"):  # no longer a setting: such an audit is reported on, and not resumed
+            upgraded["recipe"]["averaging"] = recipe["averaging"]
     return upgraded
 
 
@@ -40,7 +40,7 @@ def upgraded_row(row: Mapping[str, Any], path: Path) -> dict[str, Any]:
         InvMMError: The format is newer than this version of invmm-eval reads.
     """
     _check_format(row, path, None)
-    return {**_ROW, **row}
+    return upgraded_record(row)
 
 
 def _check_format(record: Mapping[str, Any], path: Path, written_by: str | None) -> None:
