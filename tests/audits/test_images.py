@@ -401,11 +401,24 @@ MIDDLE = len(PHOTO) // 2
         (b"not an image", "it is damaged, or of no image format"),
         (PHOTO[:12], "it is damaged, or of no image format"),
         (PHOTO[:MIDDLE], "runcated"),
+        *((encoded(Image.fromarray(noise(64, 64, 3)), kind)[:-700], "") for kind in ("GIF", "WEBP", "TIFF", "BMP")),
         (encoded(Image.fromarray(noise(32, 32, 3)), "JPEG")[:700], "truncated"),
         (PHOTO[:MIDDLE] + bytes(20) + PHOTO[MIDDLE + 20 :], "broken"),
         (encoded(Image.new("RGB", (8, 8)), "EPS"), "PostScript"),
     ],
-    ids=["empty", "text", "head only", "truncated PNG", "truncated JPEG", "overwritten", "PostScript"],
+    ids=[
+        "empty",
+        "text",
+        "head only",
+        "truncated PNG",
+        "GIF",
+        "WebP",
+        "TIFF",
+        "BMP",
+        "truncated JPEG",
+        "overwritten",
+        "PostScript",
+    ],
 )
 def test_a_damaged_file_is_named(contents: bytes, told: str, tmp_path: Path) -> None:
     path = tmp_path / "my\nphoto.png"

@@ -134,17 +134,6 @@ def test_every_option_of_a_run_arrives(invoke: Invoke, tiny_folder: Path, images
     assert [row["kl"] for row in lines(tmp_path / "out")] == [found.kl for found in expected]
 
 
-def test_an_option_of_the_similarity_arrives(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:
-    weights = tmp_path / "no-sscd.onnx"
-    weights.write_bytes(b"")
-    code, _, err = invoke(
-        *("run", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", "--similarity", "sscd"),
-        *("--similarity-option", f"weights={weights}", "--similarity-option", "sha256=abc"),
-    )
-    assert code == 1
-    assert f"{weights} has the SHA-256" in err
-
-
 def test_named_weights_of_sscd_are_taken(
     invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,43 +142,6 @@ def test_named_weights_of_sscd_are_taken(
     assert code == 1
     assert err.splitlines()[-1].startswith(f"error SSCD's weights {tmp_path / 'gone.onnx'} cannot be read")
     assert "pixel-cosine" not in err
-
-
-ERRORS: dict[str, tuple[list[str], str]] = {
-    "model": (["--model", "./nowhere[/x]"], r"There is no folder \./nowhere\[/x\]\."),
-    "images": (["--images", "nowhere[red]"], r"The file or folder 'nowhere\[red\]' cannot be opened: .*"),
-    "setting": (["--set", "speed=3"], "'speed=3' is not KEY=VALUE with KEY one of check_every, .*"),
-    "value": (["--set", "draws=many"], "'many' is no value for the recipe's draws."),
-    "option": (["--noise-option", "rank"], "'rank' is not KEY=VALUE."),
-    "noise": (["--noise", "gauss"], "There is no noise family 'gauss'.*"),
-    "similarity": (["--similarity", "sim"], r"There is no similarity 'sim'.*"),
-    "backbone": (["--backbone", "dpm"], r"There is no backbone 'dpm' \(did you mean 'ddpm'\?\).*"),
-    "recipe": (["--recipe", "own"], "There is no recipe 'own'; take one of paper, dose, demo."),
-    "device": (["--device", "gpu"], "The device 'gpu' cannot be used here.*"),
-    "dtype": (["--dtype", "int8"], "There is no precision 'int8'.*"),
-    "out": (["--out", "file"], r"The folder file cannot be used: .*"),
-}
-
-
-@pytest.mark.parametrize("mistake", ERRORS)
-def test_a_mistake_is_told_in_one_sentence(
-    mistake: str, invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("file").touch()
-    arguments, told = ERRORS[mistake]
-    given = {"--model": tiny_folder, "--images": images, "--out": "out"}
-    rest = [part for key, value in given.items() if key not in arguments for part in (key, value)]
-    code, out, err = invoke("run", *rest, *arguments)
-    assert (code, out) == (1, "")
-    *_, last = err.splitlines()
-    assert re.fullmatch(f"error {told}", last)
-    assert "Traceback" not in err
-
-
-def test_settings_are_read_before_anything_is_loaded(invoke: Invoke, images: Path, tmp_path: Path) -> None:
-    _, _, err = invoke("run", "--model", "./gone", "--images", images, "--out", tmp_path, "--set", "speed=3")
-    assert "speed=3" in err
 
 
 def test_a_run_where_all_images_fail_is_an_error(invoke: Invoke, tiny_folder: Path, tmp_path: Path) -> None:
