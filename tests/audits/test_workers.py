@@ -81,10 +81,11 @@ def test_concurrent_calls_of_a_worker_give_the_results_of_one_process(batch_size
 
 def test_a_worker_takes_the_next_image_as_soon_as_its_batch_has_a_place() -> None:
     together: list[list[str]] = []
+    searching, all_arrived = threading.Event(), threading.Event()
 
     def record(searches: Sequence[Search]) -> None:
-        while not together and worker._calls.qsize() < 2:
-            time.sleep(0.01)
+        searching.set()
+        all_arrived.wait()
         together.append([search.target.name[-1] for search in searches])
 
     def recorded(device: str | None) -> Any:
@@ -95,7 +96,12 @@ def test_a_worker_takes_the_next_image_as_soon_as_its_batch_has_a_place() -> Non
     worker = on_ray.Worker(recorded, Resources(device="cpu", batch_size=2))
     worker.ready()
     with ThreadPoolExecutor(3) as pool:
-        list(pool.map(worker.measure, targets(4, 0, 0)))
+        pool.submit(worker.measure, targets(4)[0])
+        searching.wait()
+        pool.map(worker.measure, targets(0, 0))
+        while worker._calls.qsize() < 2:
+            time.sleep(0.01)
+        all_arrived.set()
     assert together == [["4"]] * 5 + [["4", "0"]] * 5 + [["0", "0"]] * 5 + [["0"]] * 5
 
 
@@ -198,7 +204,7 @@ def test_ranks_find_the_same_and_exchange_it_in_parts(monkeypatch: pytest.Monkey
     with ThreadPoolExecutor(2) as pool:
         messages, _ = (started(pool, store, plan) for _ in range(2))
         first = on_torchrun._ready(next(messages)[0])
-        found = list(on_torchrun._measure(store, messages, first, 2, 4, iter(images)))
+        found = list(on_torchrun._measure(store, on_torchrun._results(messages, first), 2, 3, images))
     assert first.image_shape == (1, 4, 4)
     assert first.config["seed"] == 0
     assert comparable(found) == comparable(plan().measure(images))

@@ -203,12 +203,12 @@ class _Actors:
         lost: list[Numbered] = []
         calls: dict[Any, tuple[Any, Numbered]] = {}
         free = deque(worker for _ in range(places) for worker in self._ready)
-        while True:
-            while free and (image := next(images, None)):
+        image = next(images, None)
+        while image or calls:
+            while image and free:
                 worker = free.popleft()
                 calls[worker.measure.remote(image[1])] = worker, image
-            if free and not calls:
-                return lost
+                image = next(images, None)
             reference = self._wait({**calls, **self._starting})
             if reference in self._starting:
                 free.extend([self._receive_ready(reference)] * places)
@@ -218,7 +218,7 @@ class _Actors:
                 result = self._get(reference)
             except self._ray.exceptions.RayError:
                 _log.warning("A worker died and is replaced; its images are measured again, one at a time.")
-                lost += [image for at, image in calls.values() if at is worker]
+                lost += [its for at, its in calls.values() if at is worker]
                 calls = {call: at for call, at in calls.items() if at[0] is not worker}
                 free = deque(place for place in free if place is not worker)
                 self._ready.remove(worker)
@@ -228,6 +228,7 @@ class _Actors:
                 del calls[reference]
                 free.append(worker)
                 yield replace(result, index=number)
+        return lost
 
     def _wait(self, references: dict[Any, Any]) -> Any:
         [reference], _ = self._ray.wait(list(references))

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from itertools import count
+from itertools import chain, count, islice, repeat
 from typing import Any
 
 import torch
@@ -71,7 +71,7 @@ def ranks(make_plan: MakePlan, resources: Resources, images: int) -> Iterator[Te
         messages = _messages(store, thread.submit(work))
         try:
             first = _ready(next(messages)[0])
-            yield Team(first, partial(_measure, store, messages, first, size, size * (places + 1)))
+            yield Team(first, partial(_measure, store, _results(messages, first), size, size * (places + 1)))
         except BaseException:
             store.set("stopped", "")
             raise
@@ -158,28 +158,29 @@ def _ready(said: Mapping[str, Any]) -> Ready:
     return Ready(tuple(shape), config, machine)
 
 
-def _measure(
-    store: Store, messages: Iterator[Message], first: Ready, size: int, ahead: int, targets: Iterable[Target]
-) -> Iterator[Result]:
-    """Keep ``ahead`` images in the store or at ranks, until there are no more; then tell each of ``size`` ranks."""
-    images = enumerate(targets)
-    put = measured = 0
-    ended = False
-    while True:
-        while not ended and put - measured < ahead:
-            if image := next(images, None):
-                put += 1
-                words = image[0], image[1].name, image[1].caption
-                _put(store, f"image {put}", words, {"image": image[1].image.contiguous()})
-            else:
-                ended = True
-                for number in range(put, put + size):
-                    _put(store, f"image {number + 1}", None)
-        if ended and measured == put:
-            return
-        said, tensors = next(messages)
+def _results(messages: Iterator[Message], first: Ready) -> Iterator[Result]:
+    """The results among messages; other workers that are ready must agree with the first."""
+    for said, tensors in messages:
         if "ready" in said:
             check_agreement(_ready(said), first)
         else:
-            measured += 1
             yield Result.from_record(said["result"], tensors)
+
+
+def _measure(
+    store: Store, results: Iterator[Result], size: int, ahead: int, targets: Iterable[Target]
+) -> Iterator[Result]:
+    """Write images, at most ``ahead`` of them before their results arrive, then an end for each of ``size`` ranks."""
+    under_way = 0
+    for number, image in enumerate(chain(enumerate(targets), repeat(None, size)), 1):
+        if not image:
+            _put(store, f"image {number}", None)
+            continue
+        if under_way == ahead:
+            yield next(results)
+            under_way -= 1
+        index, target = image
+        words = index, target.name, target.caption
+        _put(store, f"image {number}", words, {"image": target.image.contiguous()})
+        under_way += 1
+    yield from islice(results, under_way)
