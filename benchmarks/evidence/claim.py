@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
@@ -74,6 +75,12 @@ def told(value: float) -> str:
 def scale(values: ArrayLike) -> str:
     """Logarithmic for an axis of such values, if there is any that it can show."""
     return "log" if (np.nan_to_num(np.asarray(values, float)) > 0).any() else "linear"
+
+
+def plot(width: float = 5, height: float = 3.4) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
 
 
 def save(figure: Figure, pictures: Path, name: str) -> str:

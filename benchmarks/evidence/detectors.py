@@ -1,6 +1,6 @@
 """The other detectors on a set's images, with what they spend, kept."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -29,14 +29,14 @@ MEMBERSHIP = (*LOSSES, STEP_ERROR, PROXIMAL)
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of the images that were asked for, the larger the more memorized, and network evaluations an image."""
+    """Scores of images, the larger the more memorized, and network evaluations per image."""
 
     scores: NDArray[np.float64]
     evaluations: float
 
 
 def scored(case: Case, images: list[int]) -> dict[str, Scored]:
-    """What each other detector says of a set's images."""
+    """The scores of each other detector."""
     pixels = case.pixels(images)
 
     def near(backbone: Backbone) -> Tensor:
@@ -63,8 +63,12 @@ def scored(case: Case, images: list[int]) -> dict[str, Scored]:
     return {name: Scored(np.array(one["scores"]), one["evaluations"]) for name, one in found.items()}
 
 
-def ours(case: Case, procedure: Procedure) -> tuple[list[int], Scored]:
-    """The images that were audited once, and what a procedure says of them."""
-    rows = case.once(procedure)
-    spent = case.audit(procedure, case.steady, fresh=case.budget.fresh).evaluations
-    return [row.image for row in rows], Scored(-np.array([row.value for row in rows]), spent)
+def judged(case: Case, procedures: Sequence[Procedure]) -> tuple[list[int], dict[str, Scored]]:
+    """The images that are audited once, and the scores of the procedures and of all other detectors."""
+    found = {}
+    for procedure in procedures:
+        rows = case.once(procedure)
+        spent = case.audit(procedure, case.steady, fresh=case.budget.fresh).evaluations
+        found[procedure.name] = Scored(-np.array([row.value for row in rows]), spent)
+    images = [row.image for row in rows]
+    return images, found | scored(case, images)

@@ -1,4 +1,4 @@
-"""The page: rendered from what was found, and from nothing else."""
+"""The page, rendered from the facts in ``evidence.json`` and from nothing else."""
 
 import json
 from collections.abc import Mapping

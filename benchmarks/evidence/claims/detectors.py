@@ -15,7 +15,7 @@ from benchmarks.common.procedure import Procedure
 from benchmarks.evidence.audits import BATCH
 from benchmarks.evidence.case import Case
 from benchmarks.evidence.claim import Claim, Finding, Table, no_worse
-from benchmarks.evidence.detectors import MEMBERSHIP, NEAREST, Scored, ours, scored
+from benchmarks.evidence.detectors import MEMBERSHIP, NEAREST, Scored, judged
 from benchmarks.evidence.keep import kept
 from invmm_eval.audits.auditing import load_backbone
 from invmm_eval.similarity.pixel_cosine import PixelCosine
@@ -47,11 +47,8 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
     """AUC, TPR at 1 % FPR and network evaluations, averaged over the sets; and on a text-guided model."""
     told: dict[str, list[Told]] = {}
     for case in cases:
-        images: list[int] = []
-        found = {}
-        for procedure in procedures:
-            images, found[procedure.name] = ours(case, procedure)
-        for name, one in {**found, **scored(case, images)}.items():
+        images, found = judged(case, procedures)
+        for name, one in found.items():
             told.setdefault(name, []).append(_told(one, case.memorized(images).tolist()))
     means = {name: Told(*np.mean([astuple(one) for one in ones], axis=0).tolist()) for name, ones in told.items()}
     guided, untold = _guided(cases[0], procedures) if cases[0].budget.guided else ({}, 0)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from benchmarks.common.measures import mean, quantiles
 from benchmarks.common.procedure import Procedure
 from benchmarks.evidence.case import Case
-from benchmarks.evidence.claim import COLOURS, Claim, Finding, at_least, save
+from benchmarks.evidence.claim import COLOURS, Claim, Finding, at_least, plot, save
 
 Interval = tuple[float, float]
 
@@ -71,8 +71,7 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
 
 
 def _drawn(found: dict[str, list[Pair]], samples: int) -> Figure:
-    figure = Figure(figsize=(5, 3.8), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = plot(height=3.8)
     edge = 0.5 / samples
     for (name, group), colour in zip(found.items(), COLOURS, strict=False):
         counted = np.array([max(pair.counted, edge) for pair in group])

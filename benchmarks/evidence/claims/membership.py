@@ -10,7 +10,7 @@ from benchmarks.common.measures import auc, mean, resampled
 from benchmarks.common.procedure import Procedure
 from benchmarks.evidence.case import Case
 from benchmarks.evidence.claim import Claim, Finding, Table
-from benchmarks.evidence.detectors import MEMBERSHIP, Scored, ours, scored
+from benchmarks.evidence.detectors import MEMBERSHIP, Scored, judged
 
 
 def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path) -> Claim:  # noqa: ARG001
@@ -19,13 +19,9 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
     detectors: dict[str, list[Scored]] = {name: [] for name in (*names, *MEMBERSHIP)}
     members, memorized = [], []
     for case in cases:
-        images: list[int] = []
-        for procedure in procedures:
-            images, found = ours(case, procedure)
-            detectors[procedure.name].append(found)
-        others = scored(case, images)
-        for name in MEMBERSHIP:
-            detectors[name].append(others[name])
+        images, found = judged(case, procedures)
+        for name, scores in detectors.items():
+            scores.append(found[name])
         members.append(_groups(case, images))
         seen = case.memorized(images)
         once = case.data.copies[images] <= 1

@@ -12,7 +12,7 @@ from benchmarks.common.measures import auc, mean, middle, rank_correlation, spre
 from benchmarks.common.procedure import Procedure
 from benchmarks.evidence.audits import grouped
 from benchmarks.evidence.case import Case
-from benchmarks.evidence.claim import COLOURS, Claim, Finding, Table, at_least, at_most, save, scale
+from benchmarks.evidence.claim import COLOURS, Claim, Finding, Table, at_least, at_most, plot, save, scale
 
 CONFIRMED = 0.9
 """Share of fresh samples that are copies from which on the noise that was found is taken to replicate."""
@@ -131,8 +131,7 @@ def _cells(one: Steadiness) -> tuple[str, ...]:
 
 
 def _drawn(cases: Sequence[Case], procedures: Sequence[Procedure]) -> Figure:
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = plot(width=8)
     heights: list[float] = []
     for procedure, colour in zip(procedures, COLOURS, strict=False):
         groups = [

@@ -12,7 +12,7 @@ from benchmarks.common.procedure import Procedure
 from benchmarks.evidence import truth
 from benchmarks.evidence.audits import SHORT
 from benchmarks.evidence.case import SOME_DOSES, Case
-from benchmarks.evidence.claim import COLOURS, Claim, Finding, Table, listed, save, scale, told
+from benchmarks.evidence.claim import COLOURS, Claim, Finding, Table, listed, plot, save, scale, told
 from benchmarks.evidence.models import MOMENTS
 from benchmarks.evidence.truth import Truth
 
@@ -70,8 +70,7 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
 
 
 def _drawn(lines: dict[str, list[float]]) -> Figure:
-    figure = Figure(figsize=(5, 3.4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = plot()
     shown = [[value if value < math.inf else math.nan for value in values] for values in lines.values()]
     for name, values, colour in zip(lines, shown, COLOURS, strict=False):
         axes.plot(MOMENTS, values, "o-", color=colour, label=name)

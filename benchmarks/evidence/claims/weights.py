@@ -11,7 +11,7 @@ from benchmarks.common.measures import mean, middle
 from benchmarks.common.procedure import Procedure
 from benchmarks.evidence.audits import Audit
 from benchmarks.evidence.case import SOME_DOSES, Case
-from benchmarks.evidence.claim import BLUE, RED, Claim, Finding, Table, listed, save, scale
+from benchmarks.evidence.claim import BLUE, RED, Claim, Finding, Table, listed, plot, save, scale
 from invmm_eval.recipe import Recipe
 
 FIXED = (0.01, 0.1, 1.0, 10.0)
@@ -100,8 +100,7 @@ def _outcome(cases: Sequence[Case], audits: Sequence[Audit], beside: Sequence[Au
 
 
 def _drawn(outcomes: dict[str, Outcome], adaptive: str) -> Figure:
-    figure = Figure(figsize=(5, 3.4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = plot()
     for name, outcome in outcomes.items():
         axes.scatter(outcome.success, outcome.nats, s=22, color=RED if name == adaptive else BLUE)
         axes.annotate(name, (outcome.success, outcome.nats), (4, 3), textcoords="offset points", fontsize=8)
