@@ -1,13 +1,25 @@
-"""All that plugin authors need: the hooks' marker, the protocols, and helpers for new backbones.
+"""Everything that plugin authors need: the hooks, the protocols of parts, and helpers for new parts and commands.
 
-Names are imported when they are first used, so that registering a plugin imports no torch.
+Plugins import from this module alone. Names are imported on first use, so that registering a plugin imports no torch.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from invmm_eval import reference as reference
+    from invmm_eval.audits.auditing import Plan as Plan
+    from invmm_eval.audits.auditing import load_backbone as load_backbone
+    from invmm_eval.audits.auditing import make_plan as make_plan
+    from invmm_eval.audits.folder.files import picture_of as picture_of
+    from invmm_eval.audits.folder.sheet import cut as cut
+    from invmm_eval.audits.images import ImageLike as ImageLike
+    from invmm_eval.audits.images import Source as Source
+    from invmm_eval.audits.images import prepare as prepare
+    from invmm_eval.cli.console import hide_library_bars as hide_library_bars
+    from invmm_eval.cli.publish import create_or_update as create_or_update
     from invmm_eval.errors import InvMMError as InvMMError
+    from invmm_eval.metric import MODULE as MODULE
     from invmm_eval.models.autoencoder import Autoencoder as Autoencoder
     from invmm_eval.models.backbone import Backbone as Backbone
     from invmm_eval.models.condition import Condition as Condition
@@ -31,6 +43,8 @@ if TYPE_CHECKING:
     from invmm_eval.noise import NoiseFamily as NoiseFamily
     from invmm_eval.plugins.hooks import BackboneEntry as BackboneEntry
     from invmm_eval.plugins.hooks import CommandEntry as CommandEntry
+    from invmm_eval.plugins.hooks import DetectorMaker as DetectorMaker
+    from invmm_eval.plugins.hooks import EstimatorMaker as EstimatorMaker
     from invmm_eval.plugins.hooks import NoiseFamilyMaker as NoiseFamilyMaker
     from invmm_eval.plugins.hooks import SimilarityMaker as SimilarityMaker
     from invmm_eval.plugins.hooks import hookimpl as hookimpl
@@ -40,27 +54,74 @@ if TYPE_CHECKING:
     from invmm_eval.recipe import STABLE_DIFFUSION as STABLE_DIFFUSION
     from invmm_eval.recipe import STABLE_DIFFUSION_3 as STABLE_DIFFUSION_3
     from invmm_eval.recipe import Recipe as Recipe
+    from invmm_eval.reports.card import TEMPLATES as TEMPLATES
+    from invmm_eval.reports.findings import LIMITS as LIMITS
+    from invmm_eval.reports.findings import Findings as Findings
+    from invmm_eval.reports.findings import find as find
+    from invmm_eval.reports.findings import meaning as meaning
+    from invmm_eval.reports.hub import Repository as Repository
+    from invmm_eval.search.detectors import Detector as Detector
+    from invmm_eval.search.estimators import Estimator as Estimator
+    from invmm_eval.search.estimators import Found as Found
+    from invmm_eval.search.estimators import Samples as Samples
+    from invmm_eval.search.fields import STATUS_WORDS as STATUS_WORDS
+    from invmm_eval.search.fields import present as present
+    from invmm_eval.search.ray import Ray as Ray
+    from invmm_eval.search.result import Check as Check
+    from invmm_eval.search.result import Result as Result
+    from invmm_eval.search.result import Status as Status
+    from invmm_eval.search.search import Search as Search
+    from invmm_eval.search.target import Target as Target
+    from invmm_eval.search.target import generator as generator
     from invmm_eval.similarity import Similarity as Similarity
 
 _HOMES = {
+    # Registration
+    "plugins.hooks": (
+        *("BackboneEntry", "SimilarityMaker", "NoiseFamilyMaker", "EstimatorMaker", "DetectorMaker", "CommandEntry"),
+        *("hookimpl", "lazy"),
+    ),
     "errors": ("InvMMError",),
-    "models.autoencoder": ("Autoencoder",),
+    # Backbones
     "models.backbone": ("Backbone",),
-    "models.condition": ("Condition", "Context", "FixedPrompt", "SoftPrompt", "Unconditional", "repeat"),
-    "models.pipelines": ("discrete", "frozen", "load_pipeline", "rectified_flow"),
     "models.schedule": ("RectifiedFlow", "Schedule", "VariancePreserving", "broadcast"),
+    "models.condition": ("Condition", "Context", "FixedPrompt", "SoftPrompt", "Unconditional", "repeat"),
     "models.text": ("SoftTextEncoder", "check_prompt_mode", "fixed_text"),
-    "noise": ("Noise", "NoiseFamily"),
-    "plugins.hooks": ("BackboneEntry", "CommandEntry", "NoiseFamilyMaker", "SimilarityMaker", "hookimpl", "lazy"),
+    "models.autoencoder": ("Autoencoder",),
+    "models.pipelines": ("discrete", "frozen", "load_pipeline", "rectified_flow"),
     "recipe": ("DDPM", "LDM", "Recipe", "STABLE_DIFFUSION", "STABLE_DIFFUSION_3"),
+    # Similarities, noise families, estimators and detectors
     "similarity": ("Similarity",),
+    "noise": ("Noise", "NoiseFamily"),
+    "search.estimators": ("Estimator", "Found", "Samples"),
+    "search.ray": ("Ray",),
+    "search.detectors": ("Detector",),
+    "search.target": ("Target", "generator"),
+    # Commands: searches
+    "audits.auditing": ("Plan", "load_backbone", "make_plan"),
+    "audits.images": ("ImageLike", "Source", "prepare"),
+    "search.search": ("Search",),
+    "search.result": ("Check", "Result", "Status"),
+    "search.fields": ("STATUS_WORDS", "present"),
+    # Commands: terminal and reports
+    "cli.console": ("hide_library_bars",),
+    "cli.publish": ("create_or_update",),
+    "audits.folder.files": ("picture_of",),
+    "audits.folder.sheet": ("cut",),
+    "reports.findings": ("Findings", "LIMITS", "find", "meaning"),
+    "reports.card": ("TEMPLATES",),
+    "reports.hub": ("Repository",),
+    "metric": ("MODULE",),
 }
+_MODULES = ("reference",)
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME_OF)
+__all__ = sorted([*_MODULES, *_HOME_OF])
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"invmm_eval.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"invmm_eval.{_HOME_OF[name]}"), name)

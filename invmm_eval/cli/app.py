@@ -9,13 +9,15 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
-from typer.main import get_group
 
-from invmm_eval.cli import extend, measure, page, publish
+from invmm_eval.cli import extend, measure, publish
 from invmm_eval.cli.console import err, print_error
 from invmm_eval.errors import InvMMError
 from invmm_eval.plugins.hooks import CommandEntry
 from invmm_eval.plugins.host import host
+
+SEPARATE = {"ui": "invmm-ui", "space": "invmm-ui"}
+"""Commands of packages that are developed together with this one."""
 
 
 class PluginCommand(TyperCommand):
@@ -43,12 +45,7 @@ class PluginCommand(TyperCommand):
                 f"The command {info_name!r} of a plugin cannot be loaded ({type(error).__name__}: {error}); reinstall "
                 "or update the plugin."
             ) from error
-        group = typer.Typer()
-        if isinstance(command, typer.Typer):
-            group.add_typer(command, name=self.name)
-        else:
-            group.command(self.name)(command)
-        return get_group(group).commands[str(self.name)].make_context(info_name, args, parent, **extra)
+        return command.make_context(info_name, args, parent, **extra)
 
 
 class Commands(TyperGroup):
@@ -65,10 +62,13 @@ class Commands(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Find a built-in command, or else one of a plugin."""
-        builtin = super().get_command(ctx, cmd_name)
-        if builtin or cmd_name not in host().commands:
+        if builtin := super().get_command(ctx, cmd_name):
             return builtin
-        return PluginCommand(cmd_name, host().commands[cmd_name])
+        if entry := host().commands.get(cmd_name):
+            return PluginCommand(cmd_name, entry)
+        if package := SEPARATE.get(cmd_name):
+            raise InvMMError(f"The command {cmd_name!r} is in a separate package: pip install {package}.")
+        return None
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the options before the command. ``--debug`` may also follow the command."""
@@ -136,7 +136,6 @@ for command in (
     *(measure.run, measure.calibrate, measure.status, measure.demo),
     *(publish.report, publish.card, publish.push),
     *(extend.plugins, extend.new_plugin, extend.register),
-    *(page.ui, page.space),
 ):
     app.command(command.__name__.replace("_", "-"))(command)
 

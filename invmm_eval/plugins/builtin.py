@@ -2,7 +2,14 @@
 
 from collections.abc import Mapping
 
-from invmm_eval.plugins.hooks import BackboneEntry, NoiseFamilyMaker, SimilarityMaker, hookimpl, lazy
+from invmm_eval.plugins.hooks import (
+    BackboneEntry,
+    EstimatorMaker,
+    NoiseFamilyMaker,
+    SimilarityMaker,
+    hookimpl,
+    lazy,
+)
 
 COMMANDS = (
     "run",
@@ -48,4 +55,13 @@ def register_noise_families() -> Mapping[str, NoiseFamilyMaker]:
         "diagonal-gaussian": lazy("invmm_eval.noise.gaussian:diagonal"),
         "isotropic-gaussian": lazy("invmm_eval.noise.gaussian:isotropic"),
         "low-rank-gaussian": lazy("invmm_eval.noise.low_rank:low_rank"),
+    }
+
+
+@hookimpl
+def register_estimators() -> Mapping[str, EstimatorMaker]:
+    """The estimators that the settings ``responses`` and ``confirm`` of a recipe use."""
+    return {
+        "dose-response": lazy("invmm_eval.search.estimators:DoseResponse"),
+        "confirmation": lazy("invmm_eval.search.estimators:Confirmation"),
     }

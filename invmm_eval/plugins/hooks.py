@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from invmm_eval.models.backbone import Backbone
     from invmm_eval.noise import NoiseFamily
+    from invmm_eval.search.detectors import Detector
+    from invmm_eval.search.estimators import Estimator
     from invmm_eval.similarity import Similarity
 
 API_VERSION = 1
@@ -47,6 +49,12 @@ SimilarityMaker = Callable[..., "Similarity"]
 NoiseFamilyMaker = Callable[..., "NoiseFamily"]
 """``make(**options)`` returns a noise family."""
 
+EstimatorMaker = Callable[[], "Estimator"]
+"""``make()`` returns an estimator; a recipe names it in ``estimators``."""
+
+DetectorMaker = Callable[..., "Detector"]
+"""``make(**options)`` returns a detector."""
+
 
 @dataclass(frozen=True)
 class BackboneEntry:
@@ -70,8 +78,7 @@ class CommandEntry:
     """A command of ``invmm-eval`` in the registry. Its module is imported only when the command runs.
 
     Args:
-        target: ``"package.module:name"`` of a function with typer's annotations, or of a ``typer.Typer`` with
-            subcommands.
+        target: ``"package.module:name"`` of a function with typer's annotations, or of a ``typer.Typer``.
         help: One line for the list of commands that ``invmm-eval --help`` prints.
     """
 
@@ -84,8 +91,16 @@ class CommandEntry:
             raise InvMMError(f"A command's target is 'package.module:name', not {self.target!r}.")
 
     def load(self) -> Any:
-        """Import the function or the ``typer.Typer``."""
-        return resolve_name(self.target)
+        """Import the target and build typer's command from it."""
+        import typer
+
+        target = resolve_name(self.target)
+        app = typer.Typer()
+        if isinstance(target, typer.Typer):
+            app.add_typer(target, name="command")
+        else:
+            app.command("command")(target)
+        return typer.main.get_group(app).commands["command"]
 
 
 def lazy(target: str) -> Callable[..., Any]:
@@ -118,6 +133,16 @@ def register_similarities() -> Mapping[str, SimilarityMaker]:  # type: ignore[em
 @hookspec
 def register_noise_families() -> Mapping[str, NoiseFamilyMaker]:  # type: ignore[empty-body]
     """Noise families by name: the distributions that the search optimizes."""
+
+
+@hookspec
+def register_estimators() -> Mapping[str, EstimatorMaker]:  # type: ignore[empty-body]
+    """Estimators by name: they compute values from what a search found."""
+
+
+@hookspec
+def register_detectors() -> Mapping[str, DetectorMaker]:  # type: ignore[empty-body]
+    """Detectors by name: cheap scores that rank images before a search."""
 
 
 @hookspec

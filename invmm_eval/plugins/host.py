@@ -21,7 +21,15 @@ import pluggy
 from invmm_eval.errors import InvMMError
 from invmm_eval.plugins import builtin
 from invmm_eval.plugins import hooks as hookspecs
-from invmm_eval.plugins.hooks import API_VERSION, BackboneEntry, CommandEntry, NoiseFamilyMaker, SimilarityMaker
+from invmm_eval.plugins.hooks import (
+    API_VERSION,
+    BackboneEntry,
+    CommandEntry,
+    DetectorMaker,
+    EstimatorMaker,
+    NoiseFamilyMaker,
+    SimilarityMaker,
+)
 
 T = TypeVar("T")
 
@@ -29,6 +37,8 @@ _KINDS = {
     "register_backbones": "backbone",
     "register_similarities": "similarity",
     "register_noise_families": "noise family",
+    "register_estimators": "estimator",
+    "register_detectors": "detector",
     "register_commands": "command",
 }
 _ENTRIES: Mapping[str, type] = {"register_backbones": BackboneEntry, "register_commands": CommandEntry}
@@ -53,7 +63,8 @@ class Plugin(_Source):
 
     Attributes:
         hooks: The hooks it implements.
-        gives: The names it registers, by kind: ``backbones``, ``similarities``, ``noise_families``, ``commands``.
+        gives: The names it registers, by kind: ``backbones``, ``similarities``, ``noise_families``, ``estimators``,
+            ``detectors`` and ``commands``.
     """
 
     hooks: tuple[str, ...]
@@ -90,6 +101,8 @@ class Host:
         backbones: Backbones by name.
         similarities: Makers of similarities by name.
         noise_families: Makers of noise families by name.
+        estimators: Makers of estimators by name.
+        detectors: Makers of detectors by name.
         commands: Commands of plugins by name.
 
     Raises:
@@ -111,6 +124,8 @@ class Host:
         self.backbones: Mapping[str, BackboneEntry] = MappingProxyType(self._parts["register_backbones"])
         self.similarities: Mapping[str, SimilarityMaker] = MappingProxyType(self._parts["register_similarities"])
         self.noise_families: Mapping[str, NoiseFamilyMaker] = MappingProxyType(self._parts["register_noise_families"])
+        self.estimators: Mapping[str, EstimatorMaker] = MappingProxyType(self._parts["register_estimators"])
+        self.detectors: Mapping[str, DetectorMaker] = MappingProxyType(self._parts["register_detectors"])
         self.commands: Mapping[str, CommandEntry] = MappingProxyType(self._parts["register_commands"])
         core = _Source("builtin", "invmm-eval", metadata.version("invmm-eval"))
         self._owners = {f"command {name!r}": core for name in builtin.COMMANDS}
@@ -154,6 +169,14 @@ class Host:
         """Return the noise family of this name; an :class:`InvMMError` lists the known names."""
         return _find("noise family", name, self.noise_families)
 
+    def estimator(self, name: str) -> EstimatorMaker:
+        """Return the estimator of this name; an :class:`InvMMError` lists the known names."""
+        return _find("estimator", name, self.estimators)
+
+    def detector(self, name: str) -> DetectorMaker:
+        """Return the detector of this name; an :class:`InvMMError` lists the known names."""
+        return _find("detector", name, self.detectors)
+
     def backbone_for(self, pipeline_class: str) -> BackboneEntry:
         """Return the backbone that loads the diffusers pipelines of this ``_class_name``.
 
@@ -168,13 +191,16 @@ class Host:
             )
         return entries[pipeline_class]
 
-    def versions(self, backbone: object, similarity: str, noise: str) -> dict[str, str]:
+    def versions(
+        self, backbone: object, similarity: str, noise: str, estimators: Collection[str] = ()
+    ) -> dict[str, str]:
         """Return the versions of the distributions that provide these parts, by distribution.
 
         Args:
             backbone: The backbone; the package of its class tells which plugin it belongs to.
             similarity: Registered name of the similarity.
             noise: Registered name of the noise family.
+            estimators: Registered names of the estimators.
         """
         package = _package(type(backbone).__module__)
         return {
@@ -184,6 +210,7 @@ class Host:
             if package == self._packages.get(plugin.name)
             or similarity in plugin.gives["similarities"]
             or noise in plugin.gives["noise_families"]
+            or not set(estimators).isdisjoint(plugin.gives["estimators"])
         }
 
     def _add(self, source: _Source, load: Callable[[], object], *, strict: bool) -> None:

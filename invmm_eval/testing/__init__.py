@@ -1,6 +1,6 @@
-"""The kit for those who write plugins: checks of every promise, and small real models to try a backbone on.
+"""Checks for plugin authors: every promise of every kind of part, and small real models to test a backbone on.
 
-Names are imported when they are first used, so that the fixtures cost nothing where no test takes them.
+Names are imported on first use, so that the fixtures cost nothing if no test uses them.
 """
 
 from importlib import import_module
@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from invmm_eval.testing.backbone import check_backbone as check_backbone
+    from invmm_eval.testing.command import check_command as check_command
+    from invmm_eval.testing.detector import check_detector as check_detector
+    from invmm_eval.testing.estimator import check_estimator as check_estimator
     from invmm_eval.testing.noise import check_noise_family as check_noise_family
     from invmm_eval.testing.promises import BrokenPromise as BrokenPromise
     from invmm_eval.testing.similarity import check_similarity as check_similarity
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
 _HOME_OF = {
     "BrokenPromise": "promises",
     "check_backbone": "backbone",
+    "check_command": "command",
+    "check_detector": "detector",
+    "check_estimator": "estimator",
     "check_noise_family": "noise",
     "check_similarity": "similarity",
 }

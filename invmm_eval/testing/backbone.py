@@ -1,7 +1,7 @@
-"""Does a backbone keep the promises of :class:`~invmm_eval.Backbone`, its schedule and its conditions?"""
+"""Checks that a backbone, its schedule and its conditions keep the promises of their protocols."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -24,37 +24,45 @@ from invmm_eval.testing.promises import (
 
 ROWS = 3
 MANY_STEPS = 2000
-"""More than discrete models have times."""
+"""More steps than discrete models have times."""
 
 LARGEST_SIGNAL = 0.1
 """alpha at the noisiest time; Stable Diffusion has 0.07."""
 
 NOISE_ERROR = 0.05
-"""How far sigma may be from 1 there."""
+"""Largest distance of sigma from 1 there."""
 
 
-def check_backbone(backbone: Backbone) -> None:
-    """Try every promise on a few random images, in seconds where the model is small.
+def check_backbone(
+    backbone: Backbone, *, captions: Sequence[str | None] = (None, "a picture"), images: Tensor | None = None
+) -> None:
+    """Check a backbone on a few images, in seconds if the model is small.
 
-    Random weights will do, but for a network that predicts x_0 itself: it must be trained a little. Half precision will
-    do where the network is small; a large one rounds more than is allowed here. What only a trained model can show is
-    not tried: that an autoencoder gives the image back, that samples look right.
+    Random weights are enough, except for a network that predicts x_0 itself, which must be trained a little. Half
+    precision is enough for a small network; a large one rounds more than is allowed here. What only a trained model can
+    show is not checked: that an autoencoder returns the image, that samples look right.
+
+    Args:
+        backbone: The backbone.
+        captions: Captions to make conditions for, at least one. Leave None out if the model needs a caption.
+        images: Images ``(3, C, H, W)`` in [0, 1], on any device; random ones by default.
 
     Raises:
-        BrokenPromise: Which promise is broken, and how to mend it, in one sentence.
+        BrokenPromise: Which promise is broken, and how to fix it, in one sentence.
     """
     hold_members(backbone, Backbone, "The backbone")
-    _hold_words(backbone)
+    _hold_attributes(backbone)
     _hold_schedule(backbone.schedule, backbone.device)
-    x_0 = _hold_autoencoder(backbone)
-    for caption in (None, "a picture"):
+    if images is None:
+        images = torch.rand((ROWS, *backbone.image_shape), generator=seeded())
+    x_0 = _hold_autoencoder(backbone, images.to(backbone.device))
+    for caption in captions:
         _hold_condition(backbone, caption)
-    _hold_estimates(backbone, x_0)
-    _hold_samples(backbone, x_0)
+    _hold_estimates(backbone, x_0, captions[0])
+    _hold_samples(backbone, x_0, captions[0])
 
 
-def _hold_words(backbone: Backbone) -> None:
-    """What is not computed."""
+def _hold_attributes(backbone: Backbone) -> None:
     promise(
         isinstance(backbone.device, torch.device),
         f"The backbone's device is a {type(backbone.device).__name__}; make it a torch.device.",
@@ -69,7 +77,7 @@ def _hold_words(backbone: Backbone) -> None:
     )
     promise(
         isinstance(backbone.recipe, Recipe),
-        f"The backbone's recipe is a {type(backbone.recipe).__name__}; make it an invmm_eval.Recipe.",
+        f"The backbone's recipe is a {type(backbone.recipe).__name__}; make it an invmm_eval.plugin.Recipe.",
     )
     hold_settings(backbone.settings, "The backbone")
     promise(
@@ -83,16 +91,16 @@ def _hold_schedule(schedule: Schedule, device: torch.device) -> None:
     times, again = (schedule.draw(64, seeded()) for _ in range(2))
     promise(
         times.shape == (64,) and times.device.type == "cpu",
-        f"The schedule's draw(64) gives the shape {tuple(times.shape)} on {times.device}; give (64,) on the "
+        f"The schedule's draw(64) returns the shape {tuple(times.shape)} on {times.device}; give (64,) on the "
         "generator's device.",
     )
     promise(
         torch.equal(times, again),
-        "The schedule's draw gives other times for the same generator; draw from the generator alone.",
+        "The schedule's draw returns other times for the same generator; draw from the generator alone.",
     )
     promise(
         not torch.equal(times, schedule.draw(64, seeded(seed=1))),
-        "The schedule's draw gives the same times whatever the generator; draw from the generator.",
+        "The schedule's draw returns the same times whatever the generator; draw from the generator.",
     )
     times = times.to(device)
     for t in (times, times[0]):
@@ -110,7 +118,7 @@ def _hold_schedule(schedule: Schedule, device: torch.device) -> None:
     promise(grid.device.type == device.type, f"The schedule's grid is on {grid.device}; move it to {device}.")
     promise(
         len(set(grid.tolist())) == len(grid),
-        f"The schedule's grid({MANY_STEPS}) has a time twice; give each once, and fewer than asked for where there are "
+        f"The schedule's grid({MANY_STEPS}) has a time twice; return each time once, and fewer times if there are "
         "no more.",
     )
     alpha, sigma = schedule(grid)
@@ -139,20 +147,22 @@ def _hold_schedule(schedule: Schedule, device: torch.device) -> None:
     )
 
 
-def _hold_autoencoder(backbone: Backbone) -> Tensor:
-    """Gives x_0 of random images."""
+def _hold_autoencoder(backbone: Backbone, images: Tensor) -> Tensor:
+    """Check encode and decode, and return x_0 of the images."""
     device = backbone.device
-    images = torch.rand((ROWS, *backbone.image_shape), generator=seeded()).to(device)
     x_0 = backbone.encode(images)
-    hold_tensor(x_0, "What encode gives", device=device)
+    hold_tensor(x_0, "The output of encode", device=device)
     promise(
-        x_0.ndim > 1 and len(x_0) == ROWS,
-        f"encode gives the shape {tuple(x_0.shape)} for {ROWS} images; its first dimension counts images.",
+        x_0.ndim > 1 and len(x_0) == len(images),
+        f"encode returns the shape {tuple(x_0.shape)} for {len(images)} images; its first dimension counts images.",
     )
-    promise(not x_0.requires_grad, "What encode gives requires a gradient; encode under torch.no_grad.")
+    promise(not x_0.requires_grad, "The output of encode requires a gradient; encode under torch.no_grad.")
     hold_rows(backbone.encode, "encode", images)
     back = backbone.decode(x_0)
-    for decoded, what in ((back, "What decode gives"), (backbone.decode(100 * x_0), "What decode gives far out")):
+    for decoded, what in (
+        (back, "The output of decode"),
+        (backbone.decode(100 * x_0), "The output of decode for a large x_0"),
+    ):
         hold_tensor(decoded, what, shape=tuple(images.shape), device=device)
         promise(
             bool(decoded.min() >= 0 and decoded.max() <= 1),
@@ -161,8 +171,8 @@ def _hold_autoencoder(backbone: Backbone) -> Tensor:
     hold_rows(backbone.decode, "decode", x_0)
     promise(
         x_0.shape != images.shape or bool((back - images).abs().max() <= 1 / 255),
-        f"decode(encode(images)) is {(back - images).abs().max():.3f} away from the images; undo in decode what encode "
-        "does.",
+        f"decode(encode(images)) is {(back - images).abs().max():.3f} away from the images; make decode the inverse of "
+        "encode.",
     )
     return x_0
 
@@ -183,12 +193,12 @@ def _hold_condition(backbone: Backbone, caption: str | None) -> None:
     for what, (context, n) in contexts.items():
         promise(
             isinstance(context, Mapping) and all(isinstance(tensor, Tensor) for tensor in context.values()),
-            f"The condition's {what} is a {type(context).__name__}; give a mapping of tensors.",
+            f"The condition's {what} is a {type(context).__name__}; return a mapping of tensors.",
         )
         promise(
             all(tensor.ndim and len(tensor) == n for tensor in context.values()),
-            f"The condition's {what} has the shapes {[tuple(tensor.shape) for tensor in context.values()]}; give every "
-            f"tensor {n} rows.",
+            f"The condition's {what} has the shapes {[tuple(tensor.shape) for tensor in context.values()]}; every "
+            f"tensor must have {n} rows.",
         )
         kinds, expected = (
             {name: (tuple(tensor.shape[1:]), tensor.dtype, tensor.device.type) for name, tensor in each.items()}
@@ -205,7 +215,7 @@ def _hold_condition(backbone: Backbone, caption: str | None) -> None:
     )
     promise(
         all(torch.equal(tensor, reference[name]) for name, tensor in condition.rsample(ROWS, seeded(device)).items()),
-        "The condition's rsample gives something else for the same generator; draw from the generator alone.",
+        "The condition's rsample returns something else for the same generator; draw from the generator alone.",
     )
     promise(
         bool(parameters) or not any(tensor.requires_grad for tensor in reference.values()),
@@ -218,21 +228,21 @@ def _hold_condition(backbone: Backbone, caption: str | None) -> None:
     )
     promise(
         isinstance(condition.prompt(), str | None),
-        f"The condition's prompt() is a {type(condition.prompt()).__name__}; give a text, or None.",
+        f"The condition's prompt() is a {type(condition.prompt()).__name__}; return a text, or None.",
     )
 
 
-def _hold_estimates(backbone: Backbone, x_0: Tensor) -> None:
+def _hold_estimates(backbone: Backbone, x_0: Tensor, caption: str | None) -> None:
     device = backbone.device
     noise = torch.randn(x_0.shape, generator=seeded(seed=1)).to(device)
-    condition = backbone.condition()
+    condition = backbone.condition(caption)
     context = condition.rsample(ROWS, seeded(device))
     grid = backbone.schedule.grid(MANY_STEPS)
 
     def estimate_at(t: Tensor) -> Tensor:
         alpha_t, sigma_t = (broadcast(level, x_0) for level in backbone.schedule(t))
         estimate = backbone.predict_x0(alpha_t * x_0 + sigma_t * noise, t, context)
-        hold_tensor(estimate, "What predict_x0 gives", shape=tuple(x_0.shape), device=device)
+        hold_tensor(estimate, "The output of predict_x0", shape=tuple(x_0.shape), device=device)
         return estimate
 
     with torch.no_grad():
@@ -246,24 +256,24 @@ def _hold_estimates(backbone: Backbone, x_0: Tensor) -> None:
     x_t = alpha_t * x_0 + sigma_t * noise
     names = list(context)
 
-    def predict(x_t: Tensor, t: Tensor, *told: Tensor) -> Tensor:
-        return backbone.predict_x0(x_t, t, dict(zip(names, told, strict=True)))
+    def predict(x_t: Tensor, t: Tensor, *tensors: Tensor) -> Tensor:
+        return backbone.predict_x0(x_t, t, dict(zip(names, tensors, strict=True)))
 
-    told = [tensor.detach() for tensor in context.values()]
-    hold_rows(predict, "predict_x0", x_t, t, *told)
+    tensors = [tensor.detach() for tensor in context.values()]
+    hold_rows(predict, "predict_x0", x_t, t, *tensors)
     alpha, sigma = backbone.schedule(grid[-2])
     promise(
         bool(error <= 5 * sigma / alpha + 1e-3),
-        f"At the least noisy time (sigma {sigma:.4f}) predict_x0 is {error:.4f} away from x_0; hold its scale, its "
-        "times and the conversion of the network's output against the schedule.",
+        f"At the least noisy time (sigma {sigma:.4f}) predict_x0 is {error:.4f} away from x_0; compare its scale, its "
+        "times and the conversion of the network's output with the schedule.",
     )
     with torch.no_grad():
-        before = predict(x_t, t, *told)
+        before = predict(x_t, t, *tensors)
     _hold_gradients(backbone, x_t, t, condition, context)
     with torch.no_grad():
         promise(
-            near(predict(x_t, t, *told), before),
-            "predict_x0 gives something else after a gradient was taken; leave the weights and buffers as they are.",
+            near(predict(x_t, t, *tensors), before),
+            "predict_x0 returns something else after a gradient was computed; do not change weights or buffers.",
         )
 
 
@@ -275,7 +285,7 @@ def _hold_gradients(backbone: Backbone, x_t: Tensor, t: Tensor, condition: Condi
     weights = [leaf for leaf in _leaves(estimate) if not any(leaf is known for known in inputs.values())]
     promise(
         not weights,
-        f"{len(weights)} weights take a gradient; give the backbone frozen networks (invmm_eval.frozen).",
+        f"{len(weights)} weights require a gradient; freeze the networks (invmm_eval.plugin.frozen).",
     )
     gradients: tuple[Tensor | None, ...] = (None,) * len(inputs)
     if estimate.requires_grad:
@@ -283,12 +293,12 @@ def _hold_gradients(backbone: Backbone, x_t: Tensor, t: Tensor, condition: Condi
     for name, gradient in zip(inputs, gradients, strict=True):
         promise(
             gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any()),
-            f"From predict_x0 no usable gradient reaches {name}; remove no_grad, detach and rounding on the way.",
+            f"No usable gradient reaches {name} from predict_x0; remove no_grad, detach and rounding between them.",
         )
 
 
 def _leaves(tensor: Tensor) -> list[Tensor]:
-    """Leaf tensors that a gradient of ``tensor`` would be added to."""
+    """Leaf tensors that ``tensor`` depends on."""
     found, seen, waiting = [], set(), [tensor.grad_fn]
     while waiting:
         node = waiting.pop()
@@ -301,9 +311,8 @@ def _leaves(tensor: Tensor) -> list[Tensor]:
     return found
 
 
-def _hold_samples(backbone: Backbone, x_0: Tensor) -> None:
-    """The sampler can use it all together."""
-    condition = backbone.condition()
+def _hold_samples(backbone: Backbone, x_0: Tensor, caption: str | None) -> None:
+    condition = backbone.condition(caption)
     images = sample(
         backbone,
         torch.randn(x_0.shape, generator=seeded(seed=2)).to(backbone.device),
@@ -313,4 +322,4 @@ def _hold_samples(backbone: Backbone, x_0: Tensor) -> None:
         steps=2,
         micro_batch=2,
     )
-    hold_tensor(images, "What is sampled", shape=(ROWS, *backbone.image_shape), device=backbone.device)
+    hold_tensor(images, "The output of the sampler", shape=(ROWS, *backbone.image_shape), device=backbone.device)

@@ -1,4 +1,4 @@
-"""Does a noise family keep the promises of :class:`~invmm_eval.NoiseFamily`, and is its KL the true one?"""
+"""Checks that a noise family keeps the promises of :class:`~invmm_eval.plugin.NoiseFamily` and has the right KL."""
 
 from collections.abc import Mapping
 
@@ -10,29 +10,29 @@ from invmm_eval.testing.promises import hold_leaves, hold_members, hold_tensor, 
 
 DRAWS = 20_000
 SHAPES = ((1, 2, 3), (4, 2))
-"""An image's, and one as of packed latents."""
+"""The shape of an image, and one like that of packed latents."""
 
 START = 0.01
-"""The start's KL may be so large, in nats per dimension."""
+"""Largest KL at the start, in nats per dimension."""
 
 MOMENTS = 0.1
-"""At the start the mean and variance of a dimension may be so far from 0 and 1: seven standard errors of the draws."""
+"""Largest distance of mean and variance from 0 and 1 at the start: seven standard errors of the draws."""
 
 STEP = 0.3
-"""Standard deviation of what the parameters are moved by."""
+"""Standard deviation of the random move of the parameters."""
 
 KL_ERROR = 0.05
-"""The share of the KL by which it may differ from the one of the draws."""
+"""Largest relative difference between the KL and that of the draws."""
 
 
 def check_noise_family(family: NoiseFamily) -> None:
-    """Try every promise in a few dimensions, at the start and after a random move of the parameters.
+    """Check a noise family in a few dimensions, at the start and after a random move of the parameters.
 
-    The KL is held against the draws: of all distributions with their mean and covariance the Gaussian is nearest to
-    the standard normal, so that its KL is a lower bound, and the very value where the draws are Gaussian.
+    The KL is compared with the draws: of all distributions with their mean and covariance the Gaussian has the smallest
+    KL from the standard normal, so that its KL is a lower bound, and the exact value if the draws are Gaussian.
 
     Raises:
-        BrokenPromise: Which promise is broken, and how to mend it, in one sentence.
+        BrokenPromise: Which promise is broken, and how to fix it, in one sentence.
     """
     for shape in SHAPES:
         like = torch.zeros(shape)
@@ -45,7 +45,7 @@ def _hold_start(family: NoiseFamily, like: Tensor) -> None:
     hold_members(q, Noise, "The distribution")
     parameters, others = q.parameters(), other.parameters()
     hold_leaves(parameters, "The distribution's parameters", like.device)
-    promise(bool(parameters), "The distribution has no parameters; there is nothing to search.")
+    promise(bool(parameters), "The distribution has no parameters; there is nothing to optimize.")
     promise(
         not like.requires_grad and not any(mine is its for mine in parameters.values() for its in others.values()),
         "Two distributions share a parameter, or take the tensor they are made like; make new ones for each image.",
@@ -57,17 +57,17 @@ def _hold_start(family: NoiseFamily, like: Tensor) -> None:
     )
     promise(
         all(tensor is parameters[name] for name, tensor in q.parameters().items()),
-        "The distribution's parameters() gives other tensors at every call; give the ones it computes with.",
+        "The distribution's parameters() returns other tensors at every call; return the ones it computes with.",
     )
     n = q.rsample(DRAWS, seeded())
-    hold_tensor(n, f"What rsample({DRAWS}) gives", shape=(DRAWS, *like.shape), device=like.device)
+    hold_tensor(n, f"The output of rsample({DRAWS})", shape=(DRAWS, *like.shape), device=like.device)
     promise(
         torch.equal(n, q.rsample(DRAWS, seeded())),
-        "The distribution's rsample gives something else for the same generator; draw from the generator alone.",
+        "The distribution's rsample returns something else for the same generator; draw from the generator alone.",
     )
     promise(
         not torch.equal(n, q.rsample(DRAWS, seeded(seed=1))),
-        "The distribution's rsample gives the same whatever the generator; draw from the generator.",
+        "The distribution's rsample returns the same whatever the generator; draw from the generator.",
     )
     n = n.detach().flatten(1)
     mean, variance = n.mean(dim=0).abs().max(), n.var(dim=0)
@@ -97,7 +97,7 @@ def _hold_moved(family: NoiseFamily, like: Tensor) -> None:
     _hold_kl(kl)
     promise(
         near(restored.rsample(DRAWS, seeded()), n) and near(restored.kl(), kl),
-        "A distribution that was given another's parameters is not the same; keep all of it in its parameters.",
+        "Two distributions with equal parameters are not equal; keep all state in the parameters.",
     )
     _hold_reached(n, q.parameters(), "from rsample")
     _hold_reached(kl, q.parameters(), "from kl()")
@@ -106,13 +106,13 @@ def _hold_moved(family: NoiseFamily, like: Tensor) -> None:
     fitted = (covariance.trace() + mean @ mean - covariance.logdet() - len(mean)) / 2 / len(mean)
     promise(
         bool(kl >= (1 - KL_ERROR) * fitted),
-        f"kl() gives {kl:.4f}, but draws with their mean and covariance are at least {fitted:.4f} nats per dimension "
-        "away from the standard normal; let rsample and kl() be of one distribution.",
+        f"kl() is {kl:.4f}, but draws with their mean and covariance are at least {fitted:.4f} nats per dimension "
+        "away from the standard normal; rsample and kl() must describe one distribution.",
     )
     promise(
         bool(kl <= (1 + KL_ERROR) * fitted) or not _gaussian(draws - mean, covariance),
-        f"kl() gives {kl:.4f}, but the Gaussian that is drawn from is {fitted:.4f} nats per dimension away from the "
-        "standard normal; take the mean over dimensions, and let rsample and kl() be of one distribution.",
+        f"kl() is {kl:.4f}, but the Gaussian that is drawn from is {fitted:.4f} nats per dimension away from the "
+        "standard normal; take the mean over dimensions, and rsample and kl() must describe one distribution.",
     )
 
 
@@ -124,8 +124,8 @@ def _gaussian(centred: Tensor, covariance: Tensor) -> bool:
 
 
 def _hold_kl(kl: Tensor) -> None:
-    hold_tensor(kl, "What kl() gives", shape=(), device=kl.device)
-    promise(bool(kl >= -1e-6), f"kl() gives {kl:.4f}; a KL is never below 0.")
+    hold_tensor(kl, "The output of kl()", shape=(), device=kl.device)
+    promise(bool(kl >= -1e-6), f"kl() is {kl:.4f}; a KL is never below 0.")
 
 
 def _hold_reached(value: Tensor, parameters: Mapping[str, Tensor], whence: str) -> None:

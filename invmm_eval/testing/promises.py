@@ -1,4 +1,4 @@
-"""What the checks of all parts have in common: how a broken promise is told, and how tensors are held to theirs."""
+"""What the checks of all parts have in common: how a broken promise is reported, and what holds for every tensor."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -7,27 +7,37 @@ import torch
 from torch import Generator, Tensor
 
 TOLERANCE = 0.01
-"""Two results are the same that differ by no more than this part of their length: room for half precision."""
+"""Relative difference up to which two results count as equal, which allows for half precision."""
 
 
 class BrokenPromise(AssertionError):  # noqa: N818
-    """A part does not do what its protocol says, told in one sentence: what it does, and how to mend it."""
+    """A part does not do what its protocol says. The message is one sentence: what it does, and how to fix it."""
 
 
 def promise(kept: bool, broken: str) -> None:
-    """Raise :class:`BrokenPromise` with the sentence ``broken`` unless the promise is kept."""
+    """Raise :class:`BrokenPromise` with the sentence ``broken`` unless ``kept``."""
     if not kept:
         raise BrokenPromise(broken)
 
 
 def hold_members(part: object, protocol: type, what: str) -> None:
-    """A part has all that its protocol names."""
+    """A part has all members of its protocol."""
     for name in vars(protocol):
-        promise(name.startswith("_") or hasattr(part, name), f"{what} has no {name}; add it as {protocol} says.")
+        promise(
+            name.startswith("_") or hasattr(part, name),
+            f"{what} has no {name}; add it as described in {protocol.__module__}.{protocol.__name__}.",
+        )
+
+
+def hold_name(name: object, what: str) -> None:
+    """A part has the name that it is registered under."""
+    promise(
+        isinstance(name, str) and bool(name), f"{what}'s name is {name!r}; make it the name it is registered under."
+    )
 
 
 def hold_settings(settings: object, what: str) -> None:
-    """Settings can be kept in a record and compared with it."""
+    """Settings can be stored as JSON and compared with what was stored."""
     promise(isinstance(settings, Mapping), f"{what}'s settings are a {type(settings).__name__}; make them a mapping.")
     assert isinstance(settings, Mapping)
     for key, value in settings.items():
@@ -56,19 +66,19 @@ def hold_tensor(tensor: object, what: str, *, shape: tuple[int, ...] | None = No
 
 
 def hold_leaves(parameters: object, what: str, device: torch.device) -> None:
-    """Parameters are what an optimizer can move."""
+    """Parameters can be optimized."""
     promise(isinstance(parameters, Mapping), f"{what} are a {type(parameters).__name__}; map names to tensors.")
     assert isinstance(parameters, Mapping)
     for name, tensor in parameters.items():
         hold_tensor(tensor, f"{what}, {name!r},", device=device)
         promise(
             tensor.is_leaf and tensor.requires_grad,
-            f"{what}, {name!r}, cannot be optimised; make it a leaf tensor by requires_grad_().",
+            f"{what}, {name!r}, cannot be optimized; make it a leaf tensor by requires_grad_().",
         )
 
 
 def hold_rows(function: Callable[..., Tensor], what: str, *inputs: Tensor) -> None:
-    """A function leaves its inputs alone, draws no random numbers, and treats each row as if it were alone."""
+    """A function does not change its inputs, draws no random numbers, and treats each row as if it were alone."""
     before = [tensor.clone() for tensor in inputs]
     with torch.no_grad():
         together = function(*inputs)
@@ -78,20 +88,20 @@ def hold_rows(function: Callable[..., Tensor], what: str, *inputs: Tensor) -> No
     promise(unchanged, f"{what} changes its input in place; compute on a copy.")
     promise(
         near(again, together),
-        f"{what} gives something else when it is asked again; use evaluation mode (invmm_eval.frozen), and draw no "
-        "random numbers.",
+        f"{what} returns something else when it is called again; use evaluation mode (invmm_eval.plugin.frozen), and "
+        "draw no random numbers.",
     )
     promise(
         near(alone, together),
-        f"{what} gives a row something else when it is alone; use no statistics of the batch, and each row's own time.",
+        f"{what} returns something else for a row alone; use no statistics of the batch, and each row's own time.",
     )
 
 
 def near(found: Tensor, expected: Tensor) -> bool:
-    """Whether two tensors are the same up to :data:`TOLERANCE`."""
+    """Whether two tensors are equal up to :data:`TOLERANCE`."""
     return found.shape == expected.shape and bool((found - expected).norm() <= TOLERANCE * expected.norm())
 
 
 def seeded(device: torch.device | str = "cpu", seed: int = 0) -> Generator:
-    """Random numbers that are the same at every call."""
+    """A generator with the same random numbers at every call."""
     return Generator(device).manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Does a similarity keep the promises of :class:`~invmm_eval.Similarity`?"""
+"""Checks that a similarity keeps the promises of :class:`~invmm_eval.plugin.Similarity`."""
 
 import math
 
@@ -9,23 +9,29 @@ from torch.nn.functional import interpolate
 
 from invmm_eval.reference import pictures
 from invmm_eval.similarity import Similarity
-from invmm_eval.testing.promises import hold_members, hold_rows, hold_settings, hold_tensor, near, promise, seeded
+from invmm_eval.testing.promises import (
+    hold_members,
+    hold_name,
+    hold_rows,
+    hold_settings,
+    hold_tensor,
+    near,
+    promise,
+    seeded,
+)
 
 PICTURES = 5
 SIZES = ((32, 32), (48, 24))
 
 
 def check_similarity(similarity: Similarity) -> None:
-    """Try every promise on pictures of the reference set: square, oblong, and grey ones.
+    """Compare pictures of the reference set: square, oblong and grey ones.
 
     Raises:
-        BrokenPromise: Which promise is broken, and how to mend it, in one sentence.
+        BrokenPromise: Which promise is broken, and how to fix it, in one sentence.
     """
     hold_members(similarity, Similarity, "The similarity")
-    promise(
-        isinstance(similarity.name, str) and bool(similarity.name),
-        f"The similarity's name is {similarity.name!r}; make it the name it is registered under.",
-    )
+    hold_name(similarity.name, "The similarity")
     promise(
         isinstance(similarity.threshold, float | int) and math.isfinite(similarity.threshold),
         f"The similarity's threshold is {similarity.threshold!r}; make it a finite number.",
@@ -48,17 +54,17 @@ def _pictures() -> Tensor:
 def _hold_values(similarity: Similarity, images: Tensor, kind: str) -> None:
     n = len(images)
     features = similarity.embed(images)
-    hold_tensor(features, f"What embed gives for {kind}", device=features.device)
+    hold_tensor(features, f"The output of embed for {kind}", device=features.device)
     promise(
         features.ndim > 1 and len(features) == n,
-        f"embed gives the shape {tuple(features.shape)} for {n} {kind}; its first dimension counts images.",
+        f"embed returns the shape {tuple(features.shape)} for {n} {kind}; its first dimension counts images.",
     )
     hold_rows(similarity.embed, f"embed of {kind}", images)
     values = similarity.compare(features, features)
-    hold_tensor(values, f"What compare gives for {kind}", shape=(n, n), device=features.device)
+    hold_tensor(values, f"The output of compare for {kind}", shape=(n, n), device=features.device)
     hold_tensor(
         similarity.compare(features[:2], features),
-        f"What compare gives for 2 and {n} {kind}",
+        f"The output of compare for 2 and {n} {kind}",
         shape=(2, n),
         device=features.device,
     )
@@ -84,7 +90,7 @@ def _hold_meaning(similarity: Similarity, images: Tensor) -> None:
     others = similarity.compare(features, features)[~torch.eye(len(images), dtype=torch.bool)]
     promise(
         bool((others < similarity.threshold).any()),
-        f"All different pictures reach the threshold {similarity.threshold}; choose one that tells copies from them.",
+        f"All different pictures reach the threshold {similarity.threshold}; choose one that only copies reach.",
     )
     noise = 0.02 * torch.randn(images.shape, generator=seeded())
     copies = similarity.compare(similarity.embed((images + noise).clamp(0, 1)), features).diagonal()

@@ -154,6 +154,12 @@ def test_the_help_of_a_plugin_command_is_its_own(greeting: list[str]) -> None:
     assert "completion" not in out
 
 
+@pytest.mark.parametrize("name", ["ui", "space"])
+def test_a_command_of_a_package_that_is_not_installed_names_the_package(name: str) -> None:
+    error = f"error The command '{name}' is in a separate package: pip install invmm-ui.\n"
+    assert python(MAIN, name, INVMM_EVAL_PLUGINS="no:ui") == (1, "", error)
+
+
 def test_a_broken_plugin_does_not_break_other_commands(broken: list[str]) -> None:
     code, out, err = python(MAIN, "--help", path=broken, INVMM_EVAL_STRICT="1")
     assert code == 0

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import invmm_ui
 import pytest
 import torch
 import typer
@@ -154,8 +155,10 @@ def commands(document: Path) -> list[list[str]]:
 def test_commands_in_the_documents_are_those_of_the_program(document: Path) -> None:
     program = typer.main.get_command(app)
     assert isinstance(program, typer.core.TyperGroup)
+    in_package = invmm_ui.register_commands()
     for name, *arguments in commands(document):
-        program.commands[name].make_context(name, arguments)
+        command = in_package[name].load() if name in in_package else program.commands[name]
+        command.make_context(name, arguments)
 
 
 def test_make_has_the_targets_of_the_readme() -> None:

@@ -45,6 +45,9 @@ def gives(hook: str, mapping: str, before: str = "") -> str:
     """
 
 
+NOTHING: dict[str, tuple[str, ...]] = {"detectors": (), "commands": ()}
+"""Kinds of which there is no built-in part."""
+
 BROKEN = {
     "import": ("import a_library_that_is_not_there", "ModuleNotFoundError: .*a_library_that_is_not_there"),
     "syntax": ("def :", "SyntaxError"),
@@ -120,12 +123,13 @@ def test_built_in_parts_are_a_plugin() -> None:
     assert "ddpm" in builtin.gives["backbones"]
     assert "sscd" in builtin.gives["similarities"]
     assert "diagonal-gaussian" in builtin.gives["noise_families"]
+    assert "dose-response" in builtin.gives["estimators"]
 
 
 def test_every_hook_is_implemented_by_a_built_in_plugin() -> None:
     assert hooks_of(hookspecs)
     [builtin] = Host(entry_points=False).plugins
-    assert set(builtin.hooks) == hooks_of(hookspecs) - {"register_commands"}
+    assert set(builtin.hooks) == hooks_of(hookspecs) - {f"register_{kind}" for kind in NOTHING}
 
 
 def test_an_installed_plugin_is_found_and_described(install: Install) -> None:
@@ -138,11 +142,18 @@ def test_an_installed_plugin_is_found_and_described(install: Install) -> None:
         "backbones": ("toy",),
         "similarities": ("colour", "shape"),
         "noise_families": (),
-        "commands": (),
+        "estimators": (),
+        **NOTHING,
     }
     assert found.backbone("toy") is found.backbone_for("ToyPipeline") is found.backbones["toy"]
     assert found.similarity("shape") is found.similarities["shape"]
     assert found.backbone_for("DDPMPipeline") is found.backbone("ddpm")
+
+
+def test_a_plugin_written_for_version_0_1_still_loads(install: Install) -> None:
+    install("toy-models", GOOD.replace("invmm_eval.plugin", "invmm_eval"))
+    with pytest.warns(DeprecationWarning, match=r"Import hookimpl from invmm_eval\.plugin"):
+        assert "toy" in Host(strict=True).backbones
 
 
 @pytest.mark.parametrize("fault", BROKEN)
@@ -185,6 +196,8 @@ def test_the_stated_version_of_the_hooks_is_accepted(install: Install) -> None:
     [
         ("register_noise_families", "{'student': dict}", "{'student': list}", "noise family 'student'"),
         ("register_similarities", "{'colour': dict}", "{'colour': list}", "similarity 'colour'"),
+        ("register_estimators", "{'toy': dict}", "{'toy': list}", "estimator 'toy'"),
+        ("register_detectors", "{'toy': dict}", "{'toy': list}", "detector 'toy'"),
         ("register_commands", "{'toy': CommandEntry('a:b', '')}", "{'toy': CommandEntry('c:d', '')}", "command 'toy'"),
         (
             "register_backbones",
@@ -232,7 +245,7 @@ def test_a_built_in_name_cannot_be_taken(hook: str, mapping: str, name: str, ins
 
 def test_the_names_of_all_built_in_commands_are_kept() -> None:
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    assert names - {"ui", "space"} == set(COMMANDS)
+    assert names == set(COMMANDS)
 
 
 def test_allowed_and_blocked_plugins(install: Install) -> None:
@@ -318,7 +331,10 @@ def test_a_pipeline_class_that_no_backbone_loads_is_an_error() -> None:
 
 def test_parts_cannot_be_added_behind_the_plugins() -> None:
     found = Host(entry_points=False)
-    for parts in (found.backbones, found.similarities, found.noise_families, found.commands):
+    for parts in (
+        *(found.backbones, found.similarities, found.noise_families),
+        *(found.estimators, found.detectors, found.commands),
+    ):
         with pytest.raises(TypeError):
             parts["mine"] = lazy("builtins:dict")  # type: ignore[index]
 
@@ -414,6 +430,7 @@ def test_the_versions_of_the_plugins_that_provide_parts(install: Install) -> Non
     """
     install("far-away", backbone)
     install("near-by", GOOD)
+    install("sums", gives("register_estimators", "{'half': dict, 'third': dict}"))
     found = Host()
     network = found.backbone("network").make("model", revision=None, device=None, dtype=None)  # type: ignore[arg-type]
     assert found.versions(network, "sscd", "diagonal-gaussian") == {
@@ -421,4 +438,14 @@ def test_the_versions_of_the_plugins_that_provide_parts(install: Install) -> Non
         "far-away": "1.5",
     }
     assert "near-by" in found.versions(object(), "colour", "diagonal-gaussian")
+    assert "sums" in found.versions(object(), "sscd", "diagonal-gaussian", ["third"])
     assert "far-away" not in found.versions(object(), "colour", "diagonal-gaussian")
+
+
+@pytest.mark.parametrize("kind", ["estimator", "detector"])
+def test_estimators_and_detectors_are_found_by_name(kind: str, install: Install) -> None:
+    install("scores", gives(f"register_{kind}s", "{'half': dict}"))
+    found = Host()
+    assert getattr(found, kind)("half") is dict
+    with pytest.raises(InvMMError, match=f"no {kind} 'hlaf' .did you mean 'half'"):
+        getattr(found, kind)("hlaf")

@@ -1,4 +1,4 @@
-"""Each promise of a noise family is seen to be broken by a fake that breaks this one alone."""
+"""Each promise of a noise family is broken by a fake that breaks no other."""
 
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -87,21 +87,21 @@ BREACHES: list[tuple[str, NoiseFamily]] = [
     (r"parameters are a list", broken(sets(parameters=list))),
     (r"has no parameters", broken(sets(parameters=dict))),
     (r"'mu', is torch.float64", broken(within("mu", Tensor.double))),
-    (r"'mu', cannot be optimised", broken(within("mu", Tensor.clone))),
+    (r"'mu', cannot be optimized", broken(within("mu", Tensor.clone))),
     (r"take the tensor they are made like", own),
     (r"share a parameter", memory()),
     (r"Two starts of the family differ", guess),
-    (r"parameters\(\) gives other tensors", broken(after("parameters", copies))),
-    (r"rsample\(20000\) gives has the shape", broken(after("rsample", lambda n: n.flatten(1)[:, :2]))),
-    (r"rsample gives something else", broken(before("rsample", lambda n, _: (n, torch.default_generator)))),
-    (r"rsample gives the same", broken(before("rsample", lambda n, _: (n, Generator())))),
+    (r"parameters\(\) returns other tensors", broken(after("parameters", copies))),
+    (r"output of rsample\(20000\) has the shape", broken(after("rsample", lambda n: n.flatten(1)[:, :2]))),
+    (r"rsample returns something else", broken(before("rsample", lambda n, _: (n, torch.default_generator)))),
+    (r"rsample returns the same", broken(before("rsample", lambda n, _: (n, Generator())))),
     (r"variances from 3.9", broken(after("rsample", lambda n: 2 * n))),
     (r"mean of up to 0.5", broken(after("rsample", lambda n: n + 0.5))),
-    (r"kl\(\) gives has the shape \(1,\)", broken(after("kl", lambda kl: kl[None]))),
-    (r"kl\(\) gives -0.5", broken(after("kl", lambda kl: kl - 0.5))),
+    (r"output of kl\(\) has the shape \(1,\)", broken(after("kl", lambda kl: kl[None]))),
+    (r"kl\(\) is -0.5", broken(after("kl", lambda kl: kl - 0.5))),
     (r"kl\(\) is 0.5", broken(after("kl", lambda kl: kl + 0.5))),
     (r"the parameter 'mu' at its start, from rsample", broken(after("rsample", Tensor.detach))),
-    (r"given another's parameters is not the same", Hidden),
+    (r"Two distributions with equal parameters are not", Hidden),
     (r"the parameter 'mu' from kl", broken(after("kl", Tensor.detach))),
     (r"at least", broken(after("kl", lambda kl: kl / 2))),
     (r"take the mean over dimensions", broken(after("kl", lambda kl: 6 * kl))),

@@ -1,4 +1,4 @@
-"""Each promise of a similarity is seen to be broken by a fake that breaks this one alone."""
+"""Each promise of a similarity is broken by a fake that breaks no other."""
 
 from pathlib import Path
 
@@ -18,15 +18,15 @@ BREACHES: list[tuple[str, Breach]] = [
     (r"name is ''", sets(name="")),
     (r"threshold is None", sets(threshold=None)),
     (r"settings have 'side': \(1, 2\)", sets(settings={"side": (1, 2)})),
-    (r"embed gives for colour images of 32x32 is torch.float64", after("embed", Tensor.double)),
-    (r"embed gives for grey images is not finite", after("embed", lambda x: x / (x.shape[1] != 1))),
-    (r"embed gives the shape \(3072,\) for 5", after("embed", lambda x: x.sum(dim=0).flatten())),
+    (r"output of embed for colour images of 32x32 is torch.float64", after("embed", Tensor.double)),
+    (r"output of embed for grey images is not finite", after("embed", lambda x: x / (x.shape[1] != 1))),
+    (r"embed returns the shape \(3072,\) for 5", after("embed", lambda x: x.sum(dim=0).flatten())),
     (r"embed of colour images of 48x24 changes", before("embed", lambda x: (x.mul_(0.9) if x.shape[2] == 48 else x,))),
-    (r"embed of .* gives something else", after("embed", lambda x: x + 0.1 * torch.randn(x.shape))),
-    (r"embed of .* gives a row something else", before("embed", lambda x: (x - x.mean(dim=0),))),
-    (r"compare gives for .* has the shape \(5,\)", after("compare", Tensor.diagonal)),
-    (r"compare gives for 2 and 5 .* has the shape \(5, 2\)", after("compare", lambda values: values.T)),
-    (r"compare of .* gives a row something else", after("compare", lambda values: values / len(values))),
+    (r"embed of .* returns something else", after("embed", lambda x: x + 0.1 * torch.randn(x.shape))),
+    (r"embed of .* returns something else for a row", before("embed", lambda x: (x - x.mean(dim=0),))),
+    (r"output of compare for .* has the shape \(5,\)", after("compare", Tensor.diagonal)),
+    (r"output of compare for 2 and 5 .* has the shape \(5, 2\)", after("compare", lambda values: values.T)),
+    (r"compare of .* returns something else for a row", after("compare", lambda values: values / len(values))),
     (r"compare of .* depends on which", after("compare", lambda values: values * torch.linspace(1, 0.9, 5))),
     (r"more like another one than like itself", after("compare", Tensor.neg)),
     (r"reaches 1.000, below the threshold 1.5", sets(threshold=1.5)),

@@ -1,6 +1,6 @@
-"""The page itself, in gradio: an audit to browse, and the reference model to try on a picture of one's own.
+"""The page, written with gradio: browse an audit, and try the reference model on your own pictures.
 
-Nothing is fetched from anywhere else. What gradio writes, uploads above all, goes to a temporary folder that is
+The page loads nothing from other servers. Files that gradio writes, such as uploads, go to a temporary folder that is
 removed at the end.
 """
 
@@ -12,61 +12,67 @@ from tempfile import TemporaryDirectory
 from threading import Event
 from typing import Any
 
+import gradio as gr
 from PIL import Image
 
-from invmm_eval.audits.auditing import Plan, load_backbone, make_plan
-from invmm_eval.audits.images import ImageLike, Source, prepare
-from invmm_eval.errors import InvMMError
-from invmm_eval.page import view
-from invmm_eval.page.watch import watch
-from invmm_eval.reference import MICRO_BATCH, MODEL, THRESHOLD, Picture, pictures
-from invmm_eval.reports.findings import LIMITS, Findings, find
-from invmm_eval.search.fields import STATUS_WORDS
-from invmm_eval.search.result import Result
-
-try:
-    import gradio as gr
-except ImportError as error:
-    raise InvMMError('The page needs gradio: pip install "invmm-eval[page]".') from error
+from invmm_eval.plugin import (
+    LIMITS,
+    STATUS_WORDS,
+    Findings,
+    ImageLike,
+    InvMMError,
+    Plan,
+    Result,
+    Source,
+    find,
+    load_backbone,
+    make_plan,
+    prepare,
+    reference,
+)
+from invmm_ui import view
+from invmm_ui.watch import watch
 
 LARGEST_UPLOAD = "5 MB"
 KEPT_SECONDS = 900
-"""How long an upload lies in the temporary folder."""
+"""Time that an upload is kept in the temporary folder."""
 WAITING = 16
-"""So many people wait at most: one image is searched at a time."""
+"""Maximum number of waiting visitors: one image is searched at a time."""
 PER_PAGE = 24
-"""Images of an audit that are shown together."""
+"""Number of images of an audit on one page."""
 ALL = "all"
 TITLE = """\
 # InvMM
-Has this diffusion model memorized this image? InvMM measures how far noise must be bent before the model makes the
-image every time, in nats per dimension: small means memorized.
+Has this diffusion model memorized this image? InvMM measures how far the model's input noise must move from the
+standard normal until every sample is a copy of the image, in nats per dimension: small means memorized.
 """
 INVITATION = """\
-The model here is small and makes pictures of 32x32 pixels. It was trained on emoji, some of them repeated: those it
-memorized. A search takes at most {steps} steps, about half a minute.
+This small model makes pictures of 32x32 pixels. It was trained on emoji, and memorized those that its training set
+repeats. A search takes at most {steps} steps, about half a minute.
 """
 OFFERED = {256: 2, 16: 1, 0: 3}
-"""How many pictures are offered to try that were so many times in the training set."""
+"""Number of pictures to try, by how often the training set has them."""
 
 
 @contextmanager
 def served(audit: str | Path | None = None, **settings: Any) -> Iterator[str]:
-    """The page at an address, as long as the context lasts.
+    """Serve the page in this context, which yields its address.
 
-    That is the first free port of loopback from 7860 on, unless gradio's own ``GRADIO_SERVER_NAME`` and
-    ``GRADIO_SERVER_PORT`` say another, as in a Space.
+    The address is the first free port of 127.0.0.1 from 7860 on, unless gradio's variables ``GRADIO_SERVER_NAME`` and
+    ``GRADIO_SERVER_PORT`` are set, as in a Space.
 
     Args:
-        audit: The folder of an audit to browse; None leaves that part out.
-        **settings: Changes to the recipe that pictures are tried with.
+        audit: Output folder of an audit to browse; None omits that part.
+        **settings: Changes to the recipe of the searches.
 
     Raises:
-        InvMMError: There is no audit in the folder, or the address cannot be served at.
+        InvMMError: There is no audit in the folder, or the page cannot be served at the address.
     """
     findings = find(audit) if audit else None
-    settings = {"threshold": THRESHOLD, **settings}
-    plan = make_plan(load_backbone(MODEL), MODEL, similarity="pixel-cosine", recipe="demo", settings=settings)
+    settings = {"threshold": reference.THRESHOLD, **settings}
+    plan = make_plan(
+        load_backbone(reference.MODEL), reference.MODEL, similarity="pixel-cosine", recipe="demo", settings=settings
+    )
     with TemporaryDirectory(prefix="invmm-page-", ignore_cleanup_errors=True) as folder, _written_to(folder):
         page = build(plan, findings)
         try:
@@ -91,7 +97,7 @@ def served(audit: str | Path | None = None, **settings: Any) -> Iterator[str]:
 
 
 def _theme() -> gr.themes.Base:
-    """Paper and ink, by day and by night; no font is loaded, each device takes its own."""
+    """Paper and ink, in a light and a dark form. No font is loaded: each device uses its own."""
     return gr.themes.Base(
         font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"), neutral_hue="stone"
     ).set(
@@ -116,7 +122,7 @@ def _theme() -> gr.themes.Base:
 
 @contextmanager
 def _written_to(folder: str) -> Iterator[None]:
-    """Where gradio writes is known to it by the environment alone."""
+    """Set the folder that gradio writes to, which it reads from the environment alone."""
     before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = folder
     try:
@@ -128,11 +134,11 @@ def _written_to(folder: str) -> Iterator[None]:
 
 
 def build(plan: Plan, findings: Findings | None = None) -> gr.Blocks:
-    """The page, not served yet.
+    """Build the page without serving it.
 
     Args:
-        plan: How a picture is tried.
-        findings: An audit to browse; None leaves that part out.
+        plan: The parts and settings of a search.
+        findings: An audit to browse; None omits that part.
     """
     with gr.Blocks(
         title="InvMM", analytics_enabled=False, delete_cache=(KEPT_SECONDS // 3, KEPT_SECONDS), fill_width=False
@@ -143,17 +149,17 @@ def build(plan: Plan, findings: Findings | None = None) -> gr.Blocks:
                 _browse(findings)
         with gr.Tab("Try a picture"):
             _try(plan)
-        with gr.Accordion("What this cannot tell", open=False):
+        with gr.Accordion("Limits of this measure", open=False):
             gr.Markdown("\n".join(f"- {limit}" for limit in LIMITS))
     page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
     return page
 
 
 def _try(plan: Plan) -> None:
-    """Upload or choose a picture, then search."""
-    offered = offers(pictures())
+    """Upload or choose a picture, then search for it."""
+    offered = offers(reference.pictures())
 
-    def take(source: ImageLike) -> tuple[Any, str, Any]:
+    def prepare_target(source: ImageLike) -> tuple[Any, str, Any]:
         try:
             target = prepare(source, plan.backbone.image_shape)
         except InvMMError as error:
@@ -161,27 +167,27 @@ def _try(plan: Plan) -> None:
         return target, view.ready(target), gr.Button(interactive=True)
 
     def choose(event: gr.SelectData) -> tuple[Any, str, Any]:
-        return take(offered[event.index].image)
+        return prepare_target(offered[event.index].image)
 
     def measure(target: Any) -> Iterator[str]:
-        for told in watch(plan, Source("the picture", target), micro_batch=MICRO_BATCH):
-            if isinstance(told, Result):
-                yield view.measured(told, target, plan.threshold)
+        for seen in watch(plan, Source("the picture", target), micro_batch=reference.MICRO_BATCH):
+            if isinstance(seen, Result):
+                yield view.measured(seen, target, plan.threshold)
             else:
-                yield view.under_way(told, plan.recipe.max_steps, plan.threshold)
+                yield view.running(seen, plan.recipe.max_steps, plan.threshold)
 
     chosen = gr.State()
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             gr.Markdown(INVITATION.format(steps=plan.recipe.max_steps))
             upload = gr.File(
-                label=f"A picture of yours, of at most {LARGEST_UPLOAD}",
+                label=f"Your picture, up to {LARGEST_UPLOAD}",
                 file_types=["image"],
                 type="binary",
                 height=140,
                 elem_id="upload",
             )
-            gr.Markdown("Or take one whose history is known:")
+            gr.Markdown("Or choose one with a known history:")
             known = gr.Gallery(
                 [(picture.image, _history(picture)) for picture in offered],
                 show_label=False,
@@ -198,24 +204,24 @@ def _try(plan: Plan) -> None:
         with gr.Column(scale=3, min_width=320):
             panel = gr.HTML(elem_id="panel")
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    upload.upload(take, upload, [chosen, panel, button], queue=False, **quiet)
+    upload.upload(prepare_target, upload, [chosen, panel, button], queue=False, **quiet)
     known.select(choose, None, [chosen, panel, button], queue=False, **quiet)
     button.click(measure, chosen, panel, api_visibility="private", show_progress="minimal")
 
 
-def offers(known: Sequence[Picture]) -> list[Picture]:
-    """The pictures that are offered to try, the most repeated first."""
+def offers(known: Sequence[reference.Picture]) -> list[reference.Picture]:
+    """The pictures to try, the most repeated first."""
     return [
         picture for copies, count in OFFERED.items() for picture in [p for p in known if p.copies == copies][:count]
     ]
 
 
-def _history(picture: Picture) -> str:
+def _history(picture: reference.Picture) -> str:
     return f"{picture.copies} copies in training" if picture.copies else "never in training"
 
 
 def _browse(findings: Findings) -> None:
-    """Filter the images of an audit, and look at one."""
+    """Filter the images of an audit, and show one."""
     gr.HTML(view.overview(findings))
     counts = {word: sum(STATUS_WORDS[r.status] == word for r in findings.results) for word in STATUS_WORDS.values()}
     with gr.Row(elem_id="filter"):
@@ -225,7 +231,7 @@ def _browse(findings: Findings) -> None:
             value=ALL,
             label="Show",
         )
-        name = gr.Textbox(label="whose name contains", max_lines=1)
+        name = gr.Textbox(label="Name contains", max_lines=1)
         number = gr.Dropdown(**_pages(findings.results), label="Page")
     gallery = gr.Gallery(
         tiles(findings, findings.results, 1),
@@ -260,7 +266,7 @@ def _browse(findings: Findings) -> None:
 
 
 def matching(results: Sequence[Result], status: str, name: str) -> list[Result]:
-    """The results of that status, in words, whose name contains that text, in whatever case."""
+    """The results with this status, in words, whose name contains the text (case-insensitive)."""
     return [
         result
         for result in results
@@ -269,20 +275,20 @@ def matching(results: Sequence[Result], status: str, name: str) -> list[Result]:
 
 
 def tiles(findings: Findings, found: Sequence[Result], number: int) -> list[tuple[Image.Image, str]]:
-    """A page of images, counted from 1, with what is written beneath them."""
+    """The images on a page, counted from 1, with their captions."""
     page = found[(number - 1) * PER_PAGE : number * PER_PAGE]
     return [(view.cover(findings, result), view.caption(result)) for result in page]
 
 
 def _pages(found: Sequence[Result]) -> dict[str, Any]:
-    """The choice among pages, hidden where there is none."""
+    """The choice of a page, hidden if there is only one."""
     count = max(1, -(-len(found) // PER_PAGE))
     return {"choices": list(range(1, count + 1)), "value": 1, "visible": count > 1}
 
 
 def serve(audit: str | Path | None = None) -> None:
-    """Serve the page, with an audit to browse where one is named, until it is interrupted."""
+    """Serve the page until interrupted, with the audit in the folder ``audit`` if it is not None."""
     with served(audit) as address:
-        print(f"The page is at {address}", flush=True)
+        print(f"The page is at {address} (Ctrl-C stops it)", flush=True)
         with suppress(KeyboardInterrupt):
             Event().wait()

@@ -1,4 +1,4 @@
-"""The Space: what is in it, what is not without being asked for, and that it works as evaluate and gradio take it."""
+"""The Space: its files, what it publishes, and that evaluate and gradio can use it."""
 
 import json
 import os
@@ -9,36 +9,38 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import invmm_ui
 import pytest
 from huggingface_hub import RepoCard
+from invmm_ui import __version__, app
+from invmm_ui.space import check_name, write_space
 from PIL import Image
 
-from invmm_eval.errors import InvMMError
-from invmm_eval.page.space import check_name, write_space
-from invmm_eval.reports.findings import find
+from invmm_eval.plugin import InvMMError, find
+from invmm_eval.plugins.host import host
 from tests.helpers import audits
-from tests.helpers.command import Invoke
+from tests.helpers.command import Invoke, invoke, plain  # noqa: F401
 from tests.helpers.hub import Hub
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 FILES = {"README.md", "app.py", "invmm.py", "requirements.txt"}
 
 
-def test_what_is_in_it(tmp_path: Path) -> None:
+def test_its_files(tmp_path: Path) -> None:
     files = write_space(tmp_path / "invmm")
     assert set(files) == FILES
     assert all(path == tmp_path / "invmm" / name for name, path in files.items())
-    assert files["requirements.txt"].read_text() == f"invmm-eval[page]=={version('invmm-eval')}\n"
+    assert files["requirements.txt"].read_text() == f"invmm-eval=={version('invmm-eval')}\ninvmm-ui=={__version__}\n"
     metadata = RepoCard(files["README.md"].read_text(), ignore_metadata_errors=False).data.to_dict()  # type: ignore[no-untyped-call]
     assert (metadata["sdk"], metadata["sdk_version"]) == ("gradio", version("gradio"))
-    assert metadata["python_version"] == f"{sys.version_info.major}.{sys.version_info.minor}", "a text, not a fraction"
+    assert metadata["python_version"] == f"{sys.version_info.major}.{sys.version_info.minor}", "a string, not a number"
     assert {"evaluate", "metric"} <= set(metadata["tags"])
     assert len(metadata["short_description"]) <= 60
 
 
-def test_evaluate_loads_it_in_a_fresh_process_as_the_documents_show(tmp_path: Path, tiny_folder: Path) -> None:
+def test_evaluate_loads_it_in_a_fresh_process_as_the_documents_show(tmp_path: Path, tiny_ddpm_folder: Path) -> None:
     write_space(tmp_path / "invmm")
-    (tmp_path / "my-model").symlink_to(tiny_folder)
+    (tmp_path / "my-model").symlink_to(tiny_ddpm_folder)
     (tmp_path / "pictures").mkdir()
     Image.new("RGB", (8, 8), "teal").save(tmp_path / "pictures" / "one.png")
     [code] = re.findall(r"^```python\n(.*?)^```", (DOCS / "page.md").read_text("utf-8"), re.M | re.S)
@@ -53,29 +55,29 @@ def test_evaluate_loads_it_in_a_fresh_process_as_the_documents_show(tmp_path: Pa
     assert done.stdout.splitlines()[-2:] == ["[inf]", "invmm_eval.metric.invmm"], done.stderr
 
 
-def test_an_audit_goes_along_without_names_and_pictures_unless_they_are_asked_for(tmp_path: Path) -> None:
+def test_names_and_pictures_of_an_audit_are_published_on_request_only(tmp_path: Path) -> None:
     found = find(audits.guided(tmp_path / "audit"))
     files = write_space(tmp_path / "invmm", found.public())
     assert set(files) == FILES | {"audit/config.json", "audit/results.jsonl"}
-    told = "".join(path.read_text() for path in files.values())
-    assert not any(name in told for name in audits.NAMES)
-    assert "balloon" not in told
+    text = "".join(path.read_text() for path in files.values())
+    assert not any(name in text for name in audits.NAMES)
+    assert "balloon" not in text
     shown = find(tmp_path / "invmm" / "audit")
     assert [result.invmm for result in shown.results[:4]] == [result.invmm for result in found.results[:4]]
     assert shown.headline in files["README.md"].read_text()
 
     files = write_space(tmp_path / "invmm", found.public(names=True), pictures=True)
-    assert sum(name.startswith("audit/samples/") for name in files) == 6, "of all but the one that failed"
+    assert sum(name.startswith("audit/samples/") for name in files) == 6, "of all images except the one that failed"
     shown = find(tmp_path / "invmm" / "audit")
     assert [result.name for result in shown.results] == [result.name for result in found.results]
     assert shown.picture(shown.results[0]).read_bytes() == found.picture(found.results[0]).read_bytes()
 
-    assert set(write_space(tmp_path / "invmm")) == FILES, "an earlier Space's audit does not stay"
+    assert set(write_space(tmp_path / "invmm")) == FILES, "the audit of an earlier Space is removed"
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     kept = audits.guided(tmp_path / "audit") / "config.json"
-    with pytest.raises(InvMMError, match="holds something else than a Space"):
+    with pytest.raises(InvMMError, match="holds no Space of InvMM"):
         write_space(tmp_path, find(tmp_path / "audit"))
     assert kept.exists()
     (tmp_path / "file").touch()
@@ -85,8 +87,6 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("with_audit", [True, False])
 def test_its_app_serves_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_audit: bool) -> None:
-    from invmm_eval.page import app
-
     found = find(audits.guided(tmp_path / "audit")) if with_audit else None
     files = write_space(tmp_path / "invmm", found)
     served: list[Path | None] = []
@@ -96,10 +96,11 @@ def test_its_app_serves_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_command_shows_what_it_would_send_and_sends_it(
-    invoke: Invoke,
+    invoke: Invoke,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    host().register(invmm_ui)
     out = tmp_path / "invmm"
     command = ["space", audits.guided(tmp_path / "audit"), "--out", out]
     assert invoke(*command)[:2] == (0, f"Wrote the Space to {out}.\n")
@@ -107,13 +108,13 @@ def test_the_command_shows_what_it_would_send_and_sends_it(
     assert (code, "org/invmm" in err) == (1, True)
     with Hub() as hub:
         hub.redirect(monkeypatch, tmp_path / "home")
-        code, told, _ = invoke(*command, "--push", "org/invmm")
+        code, printed, _ = invoke(*command, "--push", "org/invmm")
         assert code == 0
-        assert "org/invmm will be private." in told
-        assert "+sdk: gradio" in told
-        assert told.endswith("Nothing was sent. Add --yes to send it.\n")
+        assert "org/invmm will be private." in printed
+        assert "+sdk: gradio" in printed
+        assert printed.endswith("Nothing was sent. Add --yes to send it.\n")
         assert not hub.repositories
-        code, told, err = invoke(*command, "--push", "org/invmm", "--yes")
+        code, printed, err = invoke(*command, "--push", "org/invmm", "--yes")
         assert code == 0, err
         sent = hub.repositories["spaces/org/invmm"].files
         assert sent["app.py"] == (out / "app.py").read_bytes()
@@ -125,6 +126,6 @@ def test_the_command_shows_what_it_would_send_and_sends_it(
 
 
 @pytest.mark.parametrize("name", ["invmm", "org/other", "org/invmm/more", ""])
-def test_names_that_evaluate_would_not_find_are_refused(name: str) -> None:
+def test_a_name_under_which_evaluate_would_not_find_the_metric_is_an_error(name: str) -> None:
     with pytest.raises(InvMMError, match="org/invmm"):
         check_name(name)

@@ -1,9 +1,7 @@
-"""The page: its parts alone, a search that is looked at, and all of it in a browser."""
+"""The page: its parts alone, a search that is watched, and the whole page in a browser."""
 
-import sys
 import threading
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +9,33 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from invmm_ui import view
+from invmm_ui.app import ALL, PER_PAGE, matching, offers, served, tiles
+from invmm_ui.watch import watch
 from PIL import Image
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from invmm_eval.audits.auditing import load_backbone, make_plan
-from invmm_eval.audits.images import Source, prepare
-from invmm_eval.cli.app import main
-from invmm_eval.errors import InvMMError
-from invmm_eval.page import view
-from invmm_eval.page.app import ALL, PER_PAGE, matching, offers, served, tiles
-from invmm_eval.page.watch import watch
-from invmm_eval.reference import MICRO_BATCH, MODEL, pictures
-from invmm_eval.reports.findings import find
-from invmm_eval.search.result import Result, Status
-from invmm_eval.search.search import Search
+from invmm_eval.plugin import (
+    InvMMError,
+    Result,
+    Search,
+    Source,
+    Status,
+    find,
+    load_backbone,
+    make_plan,
+    prepare,
+    reference,
+)
 from tests.helpers import audits
 from tests.helpers.browser import browser, problems, requests  # noqa: F401
 
 SHORT = {"max_steps": 40, "check_every": 20, "draws": 1, "sampler_steps": 2, "check_images": 2, "threshold": 1.0}
 PATIENCE = 90
-"""Seconds, on a busy machine."""
+"""Seconds to wait for a change of the page."""
 TINY = {**SHORT, "max_steps": 4, "check_every": 2}
 
 
@@ -41,37 +43,39 @@ def noise(seed: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 60, 3), dtype=np.uint8))
 
 
-def test_a_search_is_looked_at_and_ends_as_it_would_alone(tiny_folder: Path) -> None:
-    plan = make_plan(load_backbone(tiny_folder), tiny_folder, recipe="demo", settings=TINY)
+def test_watching_a_search_does_not_change_its_result(tiny_ddpm_folder: Path) -> None:
+    plan = make_plan(load_backbone(tiny_ddpm_folder), tiny_ddpm_folder, recipe="demo", settings=TINY)
     source = Source("one", noise(0))
-    *looks, result = watch(plan, source, every=0.001)
-    assert looks
-    assert all(isinstance(look, Search) and look.target.name == "one" for look in looks)
+    *seen, result = watch(plan, source, every=0.001)
+    assert seen
+    assert all(isinstance(look, Search) and look.target.name == "one" for look in seen)
     [alone] = plan.run([source])
     assert isinstance(result, Result)
     assert (result.status, result.kl, result.digest) == (Status.EXHAUSTED, alone.kl, alone.digest)
 
 
-def test_a_search_that_nobody_looks_at_any_more_ends(tiny_folder: Path) -> None:
-    plan = make_plan(load_backbone(tiny_folder), tiny_folder, recipe="demo", settings={**TINY, "max_steps": 10**6})
-    looking = watch(plan, Source("one", noise(0)), every=0.001)
-    search = next(looking)
+def test_closing_the_iterator_stops_the_search(tiny_ddpm_folder: Path) -> None:
+    plan = make_plan(
+        load_backbone(tiny_ddpm_folder), tiny_ddpm_folder, recipe="demo", settings={**TINY, "max_steps": 10**6}
+    )
+    watching = watch(plan, Source("one", noise(0)), every=0.001)
+    search = next(watching)
     [thread] = [thread for thread in threading.enumerate() if thread.name.startswith("search")]
-    looking.close()
+    watching.close()
     thread.join(10)
     assert not thread.is_alive()
     assert isinstance(search, Search)
     assert search.step < 10**6
 
 
-def test_an_image_that_cannot_be_read_is_a_failed_result(tiny_folder: Path) -> None:
-    plan = make_plan(load_backbone(tiny_folder), tiny_folder, recipe="demo", settings=TINY)
+def test_an_image_that_cannot_be_read_is_a_failed_result(tiny_ddpm_folder: Path) -> None:
+    plan = make_plan(load_backbone(tiny_ddpm_folder), tiny_ddpm_folder, recipe="demo", settings=TINY)
     [result] = watch(plan, Source("broken", b"no image"))
     assert isinstance(result, Result)
     assert result.status is Status.FAILED
 
 
-def test_the_pictures_of_an_audit_are_cut_out_as_they_were_put_together(tmp_path: Path) -> None:
+def test_the_pictures_of_an_audit_are_those_of_its_checks(tmp_path: Path) -> None:
     found, target = audits.result(0, Status.REPLICATED, 0.1)
     findings = find(audits.write(tmp_path, [(found, target)]))
     image, rows = view.pictures(findings, findings.results[0])
@@ -86,7 +90,7 @@ def test_the_pictures_of_an_audit_are_cut_out_as_they_were_put_together(tmp_path
     assert np.array_equal(np.array(view.cover(findings, findings.results[0])), np.array(image))
 
 
-def test_what_files_and_prompts_say_is_text(tmp_path: Path) -> None:
+def test_names_and_prompts_are_escaped(tmp_path: Path) -> None:
     findings = find(audits.guided(tmp_path))
     shown = view.overview(findings) + "".join(view.kept(findings, result) for result in findings.results)
     assert "&lt;script&gt;" in shown
@@ -115,13 +119,13 @@ def test_pictures_without_a_file_are_grey(tmp_path: Path) -> None:
     assert "<img" not in view.kept(findings, findings.results[0])
 
 
-def test_pictures_of_every_history_are_offered() -> None:
-    assert [picture.copies for picture in offers(pictures())] == [256, 256, 16, 0, 0, 0]
+def test_pictures_of_every_history_can_be_tried() -> None:
+    assert [picture.copies for picture in offers(reference.pictures())] == [256, 256, 16, 0, 0, 0]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The one folder where anything may be written."""
+    """The only folder that may be written to."""
     folder = tmp_path_factory.mktemp("page")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tempfile.tempdir", str(folder))
@@ -130,10 +134,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def page(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The whole page with an audit, and a recipe that ends soon."""
+    """The whole page with an audit, and a short recipe."""
     with served(audits.guided(tmp_path_factory.mktemp("audit")), **SHORT) as address:
         yield address
-    assert list(folder.iterdir()) == [], "what was uploaded does not stay"
+    assert list(folder.iterdir()) == [], "uploads are removed"
 
 
 @pytest.fixture
@@ -145,12 +149,12 @@ def files(tmp_path: Path) -> dict[str, Path]:
 
 
 def css(browser: Chrome, selector: str) -> Any:  # noqa: F811
-    """The element, as soon as it is there."""
+    """The element, as soon as it exists."""
     return WebDriverWait(browser, PATIENCE).until(lambda shown: shown.find_element(By.CSS_SELECTOR, selector))
 
 
-def told(browser: Chrome, selector: str, text: str) -> None:  # noqa: F811
-    """Wait for words in an element."""
+def wait_for(browser: Chrome, selector: str, text: str) -> None:  # noqa: F811
+    """Wait until an element contains the text."""
     WebDriverWait(browser, PATIENCE, 0.1, ignored_exceptions=[StaleElementReferenceException]).until(
         lambda shown: text in shown.find_element(By.CSS_SELECTOR, selector).text
     )
@@ -162,12 +166,12 @@ def test_a_picture_is_tried_and_an_audit_browsed(
     files: dict[str, Path],
 ) -> None:
     browser.get(page)
-    told(browser, ".overview h2", "1 of 6 images is memorized")
+    wait_for(browser, ".overview h2", "1 of 6 images is memorized")
     css(browser, "#images img")
     assert len(browser.find_elements(By.CSS_SELECTOR, "#images .thumbnail-item")) == 7
     css(browser, "#images .thumbnail-item").click()
-    told(browser, "#image h3", "<script>alert(1)</script>.png")
-    told(browser, "#image p", "ordinary sampling, with the same prompt at guidance 3, gives at least one in")
+    wait_for(browser, "#image h3", "<script>alert(1)</script>.png")
+    wait_for(browser, "#image p", "ordinary sampling, with the same prompt at guidance 3, gives at least one in")
     assert len(browser.find_elements(By.CSS_SELECTOR, "#image .samples img")) == 2 + 8 + 1
     assert len(browser.find_elements(By.CSS_SELECTOR, "#image .copy")) == 8
     css(browser, "#filter input[value='not replicated']").click()
@@ -175,33 +179,33 @@ def test_a_picture_is_tried_and_an_audit_browsed(
         lambda shown: len(shown.find_elements(By.CSS_SELECTOR, "#images .thumbnail-item")) == 2
     )
     css(browser, "#images .thumbnail-item").click()
-    told(browser, "#image .status", "not replicated")
+    wait_for(browser, "#image .status", "not replicated")
 
     browser.find_elements(By.CSS_SELECTOR, "button[role=tab]")[1].click()
     assert not css(browser, "#measure").is_enabled()
     upload = css(browser, "#upload input[type=file]")
     upload.send_keys(str(files["broken"]))
-    told(browser, "#panel [role=alert]", "The image cannot be used: it is damaged")
+    wait_for(browser, "#panel [role=alert]", "The image cannot be used: it is damaged")
     assert not css(browser, "#measure").is_enabled()
     css(browser, "#upload button[aria-label*=lear], #upload button[aria-label*=emove]").click()
     css(browser, "#upload input[type=file]").send_keys(str(files["one"]))
-    told(browser, "#panel p", "in 32x32 pixels")
+    wait_for(browser, "#panel p", "in 32x32 pixels")
     css(browser, "#measure").click()
-    told(browser, "#panel h3", "Searching: step ")
+    wait_for(browser, "#panel h3", "Searching: step ")
     assert float(css(browser, "#panel progress").get_attribute("value")) > 0
-    told(browser, "#panel .facts", "loss")
-    told(browser, "#panel h3", "Not replicated")
+    wait_for(browser, "#panel .facts", "loss")
+    wait_for(browser, "#panel h3", "Not replicated")
     assert "∞" in css(browser, "#panel .facts").text
     assert len(browser.find_elements(By.CSS_SELECTOR, "#panel .samples img")) == 2
 
     ours = [problem for problem in problems(browser) if "Method not implemented" not in problem]
-    assert ours == [], "gradio's upload says by itself that a method of its own is not implemented"
+    assert ours == [], "gradio's own upload warns that a method is not implemented"
     elsewhere = {url for url in requests(browser) if not url.startswith((page, "chrome:", "blob:"))}
-    assert elsewhere == set(), "nothing is fetched from anywhere else"
+    assert elsewhere == set(), "nothing is loaded from other servers"
 
 
-def test_two_at_once_do_not_mix(browser: Chrome, page: str, files: dict[str, Path]) -> None:  # noqa: F811
-    """Two tabs are two users: each sees its own picture, and of it what a search alone finds."""
+def test_two_visitors_do_not_share_a_state(browser: Chrome, page: str, files: dict[str, Path]) -> None:  # noqa: F811
+    """Two tabs are two visitors: each sees its own picture, with the result of a search alone."""
     tabs = {}
     for name in ("one", "two"):
         browser.switch_to.new_window("tab")
@@ -212,16 +216,18 @@ def test_two_at_once_do_not_mix(browser: Chrome, page: str, files: dict[str, Pat
         )
         browser.find_elements(By.CSS_SELECTOR, "button[role=tab]")[1].click()
         css(browser, "#upload input[type=file]").send_keys(str(files[name]))
-        told(browser, "#panel h3", "Ready")
+        wait_for(browser, "#panel h3", "Ready")
     for tab in tabs.values():
         browser.switch_to.window(tab)
         css(browser, "#measure").click()
-    plan = make_plan(load_backbone(MODEL), MODEL, similarity="pixel-cosine", recipe="demo", settings=SHORT)
+    plan = make_plan(
+        load_backbone(reference.MODEL), reference.MODEL, similarity="pixel-cosine", recipe="demo", settings=SHORT
+    )
     for name, tab in tabs.items():
-        [alone] = plan.run([Source(name, files[name])], micro_batch=MICRO_BATCH)
+        [alone] = plan.run([Source(name, files[name])], micro_batch=reference.MICRO_BATCH)
         assert alone.check
         browser.switch_to.window(tab)
-        told(browser, "#panel h3", "Not replicated")
+        wait_for(browser, "#panel h3", "Not replicated")
         shown = [caption.text for caption in browser.find_elements(By.CSS_SELECTOR, "#panel .samples figcaption")]
         assert shown == [f"{value:.2f}" for value in alone.check.similarities[1.0]]
         target = view.measured(alone, prepare(files[name], plan.backbone.image_shape), plan.threshold)
@@ -235,31 +241,13 @@ def test_uploads_are_limited_in_size(page: str, folder: Path) -> None:
     assert {path for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_it_is_served_on_loopback_and_tells_no_programs_of_itself(page: str) -> None:
+def test_it_is_served_on_loopback_without_an_api(page: str) -> None:
     assert page.startswith("http://127.0.0.1:")
     information = httpx.get(f"{page}gradio_api/info", timeout=30).json()
     assert information == {"named_endpoints": {}, "unnamed_endpoints": {}}
     assert httpx.get(f"{page}config", timeout=30).json()["analytics_enabled"] is False
 
 
-def test_a_folder_without_an_audit_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_an_audit_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InvMMError, match="holds no audit"), served(tmp_path):
         pass
-
-
-def test_without_gradio_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.delitem(sys.modules, "invmm_eval.page.app")
-    with pytest.raises(InvMMError, match=r'pip install "invmm-eval\[page\]"'):
-        import_module("invmm_eval.page.app")
-
-
-def test_the_command_serves_what_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Path | None] = []
-    monkeypatch.setattr("invmm_eval.page.app.serve", asked.append)
-    for arguments in (["ui"], ["ui", "an-audit"]):
-        monkeypatch.setattr(sys, "argv", ["invmm-eval", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        assert stop.value.code == 0
-    assert asked == [None, Path("an-audit")]

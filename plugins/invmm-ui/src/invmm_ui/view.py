@@ -1,6 +1,6 @@
-"""What the page shows, as HTML: the audit as a whole, a search under way, and what became of one image.
+"""The HTML of the page: an overview of the audit, a running search, and the result of one image.
 
-Pictures are within the HTML, so that looking at them writes no file and asks for none.
+Pictures are embedded in the HTML: showing them writes no file and makes no request.
 """
 
 import base64
@@ -12,34 +12,30 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 from torch import Tensor
 
-from invmm_eval.audits.folder.sheet import cut
-from invmm_eval.reports.findings import Findings, meaning
-from invmm_eval.search.fields import STATUS_WORDS, present
-from invmm_eval.search.result import Check, Result, Status
-from invmm_eval.search.search import Search
+from invmm_eval.plugin import STATUS_WORDS, Check, Findings, Result, Search, Status, cut, meaning, present
 
 SIDE = 160
-"""The largest side of a picture that is shown; smaller ones keep their pixels."""
+"""Maximum side of a picture in pixels; smaller ones are not scaled."""
 
 Row = tuple[float, Sequence[tuple[Image.Image, float]]]
 """A guidance scale, and its samples with their similarities."""
 
-_environment = Environment(loader=PackageLoader("invmm_eval.page", ""), autoescape=True, trim_blocks=True)
+_environment = Environment(loader=PackageLoader("invmm_ui", ""), autoescape=True, trim_blocks=True)
 
 
 def overview(findings: Findings) -> str:
-    """The audit as a whole: the verdict in words, and what was asked for."""
+    """The verdict on the audit in words, and its settings."""
     return _environment.get_template("overview.html").render(findings=findings)
 
 
 def caption(result: Result) -> str:
-    """A few words beneath an image of an audit."""
+    """The caption of an image of an audit."""
     value = f"{result.invmm:.3f}" if result.status is Status.REPLICATED else STATUS_WORDS[result.status]
     return f"{value} · {result.name}" if result.name else value
 
 
 def ready(target: Tensor) -> str:
-    """An image that was not searched yet, as the model sees it."""
+    """An image before its search, as the model sees it."""
     _, height, width = target.shape
     return _panel(
         "ready", "Ready", picture(target), words=f"This is how the model sees it, in {width}x{height} pixels."
@@ -47,12 +43,12 @@ def ready(target: Tensor) -> str:
 
 
 def refused(sentence: str) -> str:
-    """Why there is nothing to search."""
+    """Why an image cannot be searched."""
     return _panel("refused", "This does not work", None, words=sentence)
 
 
-def under_way(search: Search, max_steps: int, threshold: float) -> str:
-    """A search as it is now, with the samples of its latest check."""
+def running(search: Search, max_steps: int, threshold: float) -> str:
+    """A running search, with the samples of its latest check."""
     check = search.last_check
     facts = {"loss": f"{search.loss:.3f}", "KL, nats per dimension": f"{search.kl:.4f}"}
     facts["best similarity"] = f"{max(map(max, check.similarities.values())):.2f}" if check else "not checked yet"
@@ -60,7 +56,7 @@ def under_way(search: Search, max_steps: int, threshold: float) -> str:
         "searching",
         f"Searching: step {search.step} of {max_steps}",
         picture(search.target.image),
-        words="Each check samples the model from the noise found so far.",
+        words="Each check draws samples from the model with the noise found so far.",
         progress=search.step / max_steps,
         facts=facts,
         rows=_drawn(check),
@@ -71,14 +67,14 @@ def under_way(search: Search, max_steps: int, threshold: float) -> str:
 def outcome(
     result: Result, target: Image.Image | None, rows: Sequence[Row], threshold: float, *, heading: str | None = None
 ) -> str:
-    """What became of one image.
+    """The result of one image.
 
     Args:
-        result: Of the image.
+        result: The result.
         target: The image as the model sees it.
         rows: Its samples.
-        threshold: The similarity from which on a sample counts as a copy.
-        heading: What it is called; None takes how it ended.
+        threshold: Least similarity of a copy.
+        heading: The heading; None takes the status.
     """
     shown = [field for field in present("html", [result]) if field.name not in ("name", "status")]
     facts = {field.title: field.full(result) for field in shown} if result.check else {}
@@ -96,18 +92,18 @@ def outcome(
 
 
 def measured(result: Result, target: Tensor, threshold: float) -> str:
-    """What became of an image that was measured just now."""
+    """The result of an image that was just measured."""
     return outcome(result, picture(target), _drawn(result.check), threshold)
 
 
 def kept(findings: Findings, result: Result) -> str:
-    """What became of an image of an audit, with its pictures where the folder still has them."""
+    """The result of an image of an audit, with its pictures if the folder has them."""
     target, rows = pictures(findings, result)
     return outcome(result, target, rows, findings.threshold, heading=result.name or f"Image {result.index}")
 
 
 def pictures(findings: Findings, result: Result) -> tuple[Image.Image | None, Sequence[Row]]:
-    """An image of an audit and its samples, cut out of their sheet and scaled down; none where there is no sheet."""
+    """An image of an audit and its samples, scaled down; nothing if the folder has no pictures of it."""
     path = findings.picture(result)
     if not result.check or not path.is_file():
         return None, []
@@ -120,7 +116,7 @@ def pictures(findings: Findings, result: Result) -> tuple[Image.Image | None, Se
 
 
 def cover(findings: Findings, result: Result) -> Image.Image:
-    """An image of an audit, scaled down; an empty one where there is no picture of it."""
+    """An image of an audit, scaled down; a grey one if the folder has no picture of it."""
     _, height, width = findings.config["backbone"]["image_shape"]
     path = findings.picture(result)
     if not result.check or not path.is_file():
@@ -130,7 +126,7 @@ def cover(findings: Findings, result: Result) -> Image.Image:
 
 
 def picture(image: Tensor) -> Image.Image:
-    """Of uint8 ``(C, H, W)``, scaled down where it is large."""
+    """The picture of a uint8 tensor ``(C, H, W)``, scaled down if it is large."""
     pixels = image.permute(1, 2, 0).numpy()
     return _small(Image.fromarray(pixels.squeeze(2) if image.shape[0] == 1 else pixels))
 
@@ -153,12 +149,12 @@ def _drawn(check: Check | None) -> list[Row]:
     ]
 
 
-def _panel(kind: str, heading: str, target: Image.Image | None, **told: Any) -> str:
+def _panel(kind: str, heading: str, target: Image.Image | None, **content: Any) -> str:
     template = _environment.get_template("panel.html")
-    return template.render({"kind": kind, "heading": heading, "target": target, "uri": _uri, **_NOTHING, **told})
+    return template.render({"kind": kind, "heading": heading, "target": target, "uri": _uri, **_EMPTY, **content})
 
 
-_NOTHING: Mapping[str, Any] = {
+_EMPTY: Mapping[str, Any] = {
     "words": "",
     "status": None,
     "prompt": None,
@@ -170,7 +166,7 @@ _NOTHING: Mapping[str, Any] = {
 
 
 def _uri(image: Image.Image) -> str:
-    """The picture itself as an address; small ones without loss."""
+    """A data URI of a picture; small pictures are lossless."""
     file = BytesIO()
     image.save(file, "WEBP", quality=85, lossless=max(image.size) <= 64)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,27 +1,25 @@
-"""A Space of the Hub: the page for who looks, and the metric for who calls ``evaluate.load("org/invmm")``."""
+"""A Space of the Hub: the web page, and the metric for ``evaluate.load("org/invmm")``."""
 
 import json
 import shutil
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 from huggingface_hub import SpaceCardData
+from jinja2 import PackageLoader
 
-from invmm_eval.audits.folder.files import picture_of
-from invmm_eval.errors import InvMMError
-from invmm_eval.metric import MODULE
-from invmm_eval.reports.card import TEMPLATES
-from invmm_eval.reports.findings import Findings
+from invmm_eval.plugin import MODULE, TEMPLATES, Findings, InvMMError, picture_of
+from invmm_ui import __version__
 
 NAME = "invmm"
-"""What a Space must be called: evaluate looks in it for a module of its own name."""
+"""The required name of a Space: evaluate looks in it for a module of its own name."""
 _APP = '''\
 """The page of InvMM."""
 
 from pathlib import Path
 
-from invmm_eval.page.app import serve
+from invmm_ui.app import serve
 
 audit = Path(__file__).with_name("audit")
 serve(audit if audit.exists() else None)
@@ -32,15 +30,15 @@ def write_space(folder: Path, findings: Findings | None = None, *, pictures: boo
     """Write the Space.
 
     Args:
-        folder: Made where it does not exist; a Space that was written there is replaced.
-        findings: An audit to show, as :meth:`Findings.public` gives it.
-        pictures: Whether its images and samples are in the Space.
+        folder: Output folder, which is created if missing. An earlier Space in it is replaced.
+        findings: An audit to show, from :meth:`Findings.public`.
+        pictures: Whether to include its images and samples.
 
     Returns:
         The files by their path in the Space.
 
     Raises:
-        InvMMError: The folder holds something else, a file cannot be read or written, or gradio is missing.
+        InvMMError: The folder holds something else, or a file cannot be read or written.
     """
     try:
         _clear(folder)
@@ -54,34 +52,30 @@ def write_space(folder: Path, findings: Findings | None = None, *, pictures: boo
 
 
 def check_name(name: str) -> None:
-    """Refuse names under which evaluate would not find the metric.
+    """Check that evaluate finds the metric under this name.
 
     Raises:
         InvMMError: The name is not ``org/invmm``.
     """
     if name.split("/")[1:] != [NAME]:
-        raise InvMMError(f"A Space must be called {NAME}, for evaluate.load to find the metric in it: org/{NAME}.")
+        raise InvMMError(f"Name the Space org/{NAME}: evaluate.load finds the metric only in a Space called {NAME}.")
 
 
 def _clear(folder: Path) -> None:
-    """Make the folder, without what an earlier Space left in it."""
+    """Create the folder, and remove the audit of an earlier Space from it."""
     app = folder / "app.py"
     if folder.exists() and any(folder.iterdir()) and not (app.exists() and app.read_text("utf-8") == _APP):
-        raise InvMMError(f"{folder} holds something else than a Space of InvMM; name another folder with --out.")
+        raise InvMMError(f"{folder} is not empty and holds no Space of InvMM; choose another folder with --out.")
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "audit").exists():
         shutil.rmtree(folder / "audit")
 
 
 def _texts(findings: Findings | None) -> dict[str, str]:
-    try:
-        gradio = version("gradio")
-    except PackageNotFoundError as error:
-        raise InvMMError('A Space is written for the gradio that is here: pip install "invmm-eval[page]".') from error
     metadata = SpaceCardData(
         title="InvMM",
         sdk="gradio",
-        sdk_version=gradio,
+        sdk_version=version("gradio"),
         python_version=f"{sys.version_info.major}.{sys.version_info.minor}",
         app_file="app.py",
         license="apache-2.0",
@@ -93,13 +87,15 @@ def _texts(findings: Findings | None) -> dict[str, str]:
     return {
         "app.py": _APP,
         f"{NAME}.py": MODULE,
-        "requirements.txt": f"invmm-eval[page]=={version('invmm-eval')}\n",
-        "README.md": TEMPLATES.get_template("space.md").render(metadata=metadata, findings=findings),
+        "requirements.txt": f"invmm-eval=={version('invmm-eval')}\ninvmm-ui=={__version__}\n",
+        "README.md": TEMPLATES.overlay(loader=PackageLoader("invmm_ui", ""))
+        .get_template("space.md")
+        .render(metadata=metadata, findings=findings),
     }
 
 
 def _write_audit(folder: Path, findings: Findings, *, pictures: bool) -> None:
-    """As much of an audit's folder as the page reads; captions and tensors stay at home."""
+    """Write the part of an audit's folder that the page reads, without captions and tensors."""
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(dict(findings.config), indent=2) + "\n", encoding="utf-8")
     finished = findings.written and findings.written.isoformat(timespec="milliseconds")

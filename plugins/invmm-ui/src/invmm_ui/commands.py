@@ -5,15 +5,14 @@ from typing import Annotated
 
 import typer
 
-from invmm_eval.cli.console import hide_library_bars
-from invmm_eval.cli.publish import Names, Pictures, Yes, create_or_update
+from invmm_eval.plugin import Repository, create_or_update, find, hide_library_bars
 
 
 def ui(
     folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Output folder of an audit to browse.")] = None,
 ) -> None:
     """Open a local web page: browse an audit, and try the reference model on your own pictures."""
-    from invmm_eval.page.app import serve
+    from invmm_ui.app import serve
 
     hide_library_bars()
     serve(folder)
@@ -25,18 +24,20 @@ def space(
         typer.Argument(metavar="[DIR]", help="Output folder of an audit that the Space shows. Its results are copied."),
     ] = None,
     out_folder: Annotated[Path, typer.Option("--out", help="Output folder of the Space.")] = Path("invmm"),
-    names: Names = False,
-    pictures: Pictures = False,
+    names: Annotated[
+        bool, typer.Option("--names", help="Publish names, prompts and errors of images instead of their digests.")
+    ] = False,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Publish images and samples, which may be private.")
+    ] = False,
     push: Annotated[
         str | None, typer.Option(metavar="ORG/INVMM", help="Send it to the Hub. It is created if missing.")
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="Create a Space that everybody can see.")] = False,
-    yes: Yes = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Send the files. Without it, the changes are only shown.")] = False,
 ) -> None:
     """Write a Space: the web page, and the metric for evaluate.load("org/invmm")."""
-    from invmm_eval.page.space import check_name, write_space
-    from invmm_eval.reports.findings import find
-    from invmm_eval.reports.hub import Repository
+    from invmm_ui.space import check_name, write_space
 
     if push:
         check_name(push)

@@ -1,0 +1,98 @@
+"""Checks that an estimator keeps the promises of :class:`~invmm_eval.plugin.Estimator`."""
+
+import itertools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from invmm_eval.noise.gaussian import diagonal
+from invmm_eval.recipe import Recipe
+from invmm_eval.search.estimators import Estimator, Found, Samples
+from invmm_eval.search.ray import Ray
+from invmm_eval.search.result import Check, Status
+from invmm_eval.testing.promises import BrokenPromise, hold_members, hold_name, promise, seeded
+
+SHAPE = (3, 4, 4)
+THRESHOLD = 0.5
+DOSES = {Status.REPLICATED: 20.0, Status.EXHAUSTED: 0.1}
+"""KL of q in nats, at which most samples of the simulated model are copies, or hardly any."""
+
+
+def check_estimator(estimator: Estimator) -> None:
+    """Run an estimator on a simulated model, for images that were replicated and not, with and without a ray.
+
+    Raises:
+        BrokenPromise: Which promise is broken, and how to fix it, in one sentence.
+    """
+    hold_members(estimator, Estimator, "The estimator")
+    hold_name(estimator.name, "The estimator")
+    fields = estimator.fields
+    promise(
+        isinstance(fields, Mapping)
+        and bool(fields)
+        and all(isinstance(text, str) and text for pair in fields.items() for text in pair),
+        f"The estimator's fields are {fields!r}; map the name of each value to a short description.",
+    )
+    for status, with_ray in itertools.product(DOSES, (True, False)):
+        case = f"for an image that was {status}, {'with' if with_ray else 'without'} a ray"
+        found = simulated(status, with_ray=with_ray)
+        values = estimator(found)
+        _hold_values(values, fields, case)
+        promise(
+            bool(found.noise.kl().isfinite()),
+            f"The estimator leaves q with a KL that is not finite {case}; change q's parameters to finite values only.",
+        )
+        promise(
+            estimator(simulated(status, with_ray=with_ray)) == values,
+            f"The estimator returns other values for the same image {case}; keep nothing between images, and draw "
+            "random numbers from a generator with a fixed seed.",
+        )
+
+
+def _hold_values(values: Any, fields: Mapping[str, str], case: str) -> None:
+    if values is None:
+        return
+    promise(
+        isinstance(values, Mapping),
+        f"The estimator returns a {type(values).__name__} {case}; return a mapping or None.",
+    )
+    unknown = sorted(set(values).difference(fields), key=str)
+    promise(not unknown, f"The estimator returns {unknown} {case}, which its fields do not name; add them to fields.")
+    try:
+        json.dumps(dict(values), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise BrokenPromise(
+            f"The estimator returns {dict(values)!r} {case}, which JSON cannot store; return numbers that are finite, "
+            "texts, lists and None."
+        ) from error
+
+
+def simulated(status: Status, *, with_ray: bool = True) -> Found:
+    """What a search found in a simulated model: a sample is a copy if its noise lies far enough in one direction.
+
+    Args:
+        status: How the search of the image ended.
+        with_ray: Whether the optimizer followed a direction.
+    """
+    q = diagonal()(torch.zeros(SHAPE))
+    mu = q.parameters()["mu"]
+    towards = torch.randn(SHAPE, generator=seeded())
+    ray = Ray(mu)
+    ray.aim(towards)
+    ray.move(DOSES[status])
+    numbers = seeded(seed=1)
+
+    def sample(n: int) -> Samples:
+        with torch.no_grad():
+            noise = q.rsample(n, numbers)
+        similarities = torch.sigmoid(torch.tensor(ray.distances(noise)) - 3)
+        hits = tuple((similarities >= THRESHOLD).tolist())
+        return Samples(noise, tuple(similarities.tolist()), hits, torch.zeros((n, *SHAPE), dtype=torch.uint8))
+
+    recipe = Recipe(optimizer="dose", check_images=8, first_dose=1.0, responses=64, confirm=64)
+    shown = sample(recipe.check_images)
+    replicated = status is Status.REPLICATED
+    check = Check(replicated, {1.0: shown.similarities}, {1.0: shown.images}) if replicated or with_ray else None
+    return Found(status, recipe, THRESHOLD, check, q, ray if with_ray else None, sample)

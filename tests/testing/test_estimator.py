@@ -1,0 +1,85 @@
+"""Each promise of an estimator is broken by a fake that breaks no other."""
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+
+from invmm_eval.plugin import Estimator, Found
+from invmm_eval.search.estimators import Confirmation, DoseResponse
+from invmm_eval.search.result import Status
+from invmm_eval.testing import BrokenPromise, check_estimator
+from invmm_eval.testing.estimator import simulated
+from tests.helpers.breaches import Breach, sets
+
+
+class Good:
+    """Counts hits among a few samples; has no value without a ray."""
+
+    def __init__(self) -> None:
+        self.name = "hit-rate"
+        self.fields: Mapping[str, str] = {"hit_rate": "share of 50 samples that are copies"}
+        self.change: Callable[[Any, Found], Any] = lambda values, _: values
+
+    def __call__(self, found: Found) -> Mapping[str, Any] | None:
+        hits = found.sample(50).hits
+        values: Mapping[str, Any] | None = self.change(
+            {"hit_rate": sum(hits) / len(hits)} if found.ray else None, found
+        )
+        return values
+
+
+def returns(change: Callable[[Any, Found], Any]) -> Breach:
+    return sets(change=change)
+
+
+def explode(values: Any, found: Found) -> Any:
+    with torch.no_grad():
+        found.noise.parameters()["mu"].fill_(float("inf"))
+    return values
+
+
+BREACHES: list[tuple[str, Breach]] = [
+    (r"name is ''", sets(name="")),
+    (r"fields are \{\}", sets(fields={})),
+    (r"fields are \['hit_rate'\]", sets(fields=["hit_rate"])),
+    (r"fields are \{'hit_rate': ''\}", sets(fields={"hit_rate": ""})),
+    (r"returns a float for an image that was replicated, with a ray", returns(lambda *_: 0.5)),
+    (r"returns \['share'\]", returns(lambda *_: {"share": 0.5})),
+    (r"JSON cannot store", returns(lambda *_: {"hit_rate": float("nan")})),
+    (r"JSON cannot store", returns(lambda *_: {"hit_rate": torch.ones(())})),
+    (r"KL that is not finite", returns(explode)),
+    (r"returns other values for the same image", returns(lambda *_: {"hit_rate": random.random()})),
+]
+
+
+def test_a_good_estimator_passes() -> None:
+    check_estimator(Good())
+
+
+@pytest.mark.parametrize(("sentence", "breach"), BREACHES)
+def test_a_broken_promise_is_named(sentence: str, breach: Breach) -> None:
+    with pytest.raises(BrokenPromise, match=sentence):
+        check_estimator(breach(Good()))
+
+
+@pytest.mark.parametrize("estimator", [DoseResponse(), Confirmation()])
+def test_the_built_in_estimators_pass(estimator: Estimator) -> None:
+    check_estimator(estimator)
+
+
+def test_a_missing_member_is_named() -> None:
+    broken = Good()
+    del broken.fields
+    with pytest.raises(BrokenPromise, match="The estimator has no fields"):
+        check_estimator(broken)
+
+
+def test_most_simulated_samples_of_a_replicated_image_are_copies() -> None:
+    rates = {
+        status: sum(simulated(status).sample(1000).hits) / 1000 for status in (Status.REPLICATED, Status.EXHAUSTED)
+    }
+    assert rates[Status.REPLICATED] > 0.99
+    assert rates[Status.EXHAUSTED] < 0.05
