@@ -50,11 +50,10 @@ def register_similarities() -> Mapping[str, SimilarityMaker]:
 
 @hookimpl
 def register_noise_families() -> Mapping[str, NoiseFamilyMaker]:
-    """The paper's noise family, one with fewer parameters and one with more."""
+    """The paper's noise family, and one with fewer parameters."""
     return {
         "diagonal-gaussian": lazy("invmm_eval.noise.gaussian:diagonal"),
         "isotropic-gaussian": lazy("invmm_eval.noise.gaussian:isotropic"),
-        "low-rank-gaussian": lazy("invmm_eval.noise.low_rank:low_rank"),
     }
 
 

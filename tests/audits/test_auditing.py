@@ -19,8 +19,8 @@ from invmm_eval.audits.auditing import Choices, audit, find_device, load_backbon
 from invmm_eval.audits.images import Source
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.ddpm import DDPM
+from invmm_eval.noise import NoiseFamily
 from invmm_eval.noise.gaussian import diagonal
-from invmm_eval.noise.low_rank import low_rank
 from invmm_eval.plugins.hooks import BackboneEntry, NoiseFamilyMaker, SimilarityMaker, hookimpl, lazy
 from invmm_eval.plugins.host import host
 from invmm_eval.recipe import DDPM as PAPER_DDPM
@@ -59,6 +59,7 @@ class Parts:
     def __init__(self) -> None:
         self.asked: list[tuple[object, dict[str, Any]]] = []
         self.made: list[Mixture] = []
+        self.noise_options: dict[str, Any] = {}
 
     def make(self, model: object, **how: Any) -> Mixture:
         self.asked.append((model, how))
@@ -75,7 +76,11 @@ class Parts:
 
     @hookimpl
     def register_noise_families(self) -> Mapping[str, NoiseFamilyMaker]:
-        return {"plain": lambda **_: diagonal()}
+        return {"plain": self.make_noise}
+
+    def make_noise(self, **options: Any) -> NoiseFamily:
+        self.noise_options = options
+        return diagonal()
 
 
 @pytest.fixture(autouse=True)
@@ -271,13 +276,10 @@ def test_the_threshold_is_the_recipes_or_else_the_similaritys() -> None:
     assert (found.status, found.steps) == (Status.REPLICATED, 5)
 
 
-def test_the_noise_family_is_made_with_its_options() -> None:
-    options: Choices = {"noise": "low-rank-gaussian", "noise_options": {"rank": 2}, "settings": {"max_steps": 50}}
-    plan = make_plan(Mixture(MEMORIZED), "exact", **options)
-    made, expected = (family(torch.zeros(1, 4, 4)).parameters() for family in (plan.noise, low_rank(rank=2)))
-    assert {name: tensor.shape for name, tensor in made.items()} == {name: t.shape for name, t in expected.items()}
-    [found] = audit("any", MEMORIZED[0], backbone="exact", **options)
-    assert found.noise.keys() == expected.keys()
+def test_the_noise_family_is_made_with_its_options(parts: Parts) -> None:
+    plan = make_plan(Mixture(MEMORIZED), "exact", noise="plain", noise_options={"rank": 2})
+    assert parts.noise_options == {"rank": 2}
+    assert plan.noise(torch.zeros(1, 4, 4)).parameters().keys() == {"mu", "logvar"}
 
 
 def test_recipes() -> None:
@@ -304,7 +306,7 @@ def test_the_config_tells_all_that_decides() -> None:
         Mixture(MEMORIZED),
         "org/name@v1",
         similarity="strict",
-        noise="low-rank-gaussian",
+        noise="plain",
         noise_options={"rank": 2},
         settings={"max_steps": 10, "guidance": (1.0, 3.0)},
         seed=7,
@@ -316,7 +318,7 @@ def test_the_config_tells_all_that_decides() -> None:
         "weights": None,
         "backbone": {"name": "mixture", "image_shape": [1, 4, 4]},
         "similarity": {"name": "strict", "threshold": 2.0, "of": "tests", "side": None},
-        "noise": {"name": "low-rank-gaussian", "rank": 2},
+        "noise": {"name": "plain", "rank": 2},
         "seed": 7,
         "versions": {name: version(name) for name in ("invmm-eval", "torch", "diffusers")},
     }

@@ -137,7 +137,6 @@ def test_the_config_is_written_once(tmp_path: Path) -> None:
         ({"settings": {**SETTINGS, "draws": 9}}, r"recipe\.draws is 8 there and 9 here\."),
         ({"similarity": "ssim"}, r'similarity\.name is "pixel-cosine" there and "ssim" here; similarity\.'),
         ({"noise": "isotropic-gaussian"}, r'noise\.name is "diagonal-gaussian" there and "isotropic-gaussian" here'),
-        ({"noise": "low-rank-gaussian", "noise_options": {"rank": 2}}, r"noise\.rank is not set there and 2 here"),
         ({"seed": 1, "settings": {}}, r"recipe\..* \(and 1 more\)\. Choose"),
     ],
 )

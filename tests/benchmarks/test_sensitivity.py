@@ -72,7 +72,7 @@ def test_the_script(tiny_folder: Path, images: Path, tmp_path: Path) -> None:
     sensitivity.main(["--model", str(tiny_folder), *files, *SET, "--runs", str(tmp_path / "runs"), "--json", str(told)])
     found = json.loads(told.read_text())
     assert (found["memorized"], found["held_out"]) == (1, 1)
-    named = ["seed", "noise", "noise", *sensitivity.SETTINGS, "1 - threshold"]
+    named = ["seed", "noise", *sensitivity.SETTINGS, "1 - threshold"]
     assert [row["setting"] for row in found["rows"]] == named
     assert {run["replicated"] for row in found["rows"] for run in row["runs"]} == {0}
 

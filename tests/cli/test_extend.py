@@ -13,7 +13,7 @@ from tests.helpers.command import MAIN, Invoke, python
 def test_plugins(invoke: Invoke) -> None:
     code, out, err = invoke("plugins")
     assert (code, err) == (0, "")
-    names = ("builtin", "invmm-eval", "ddpm", "sscd", "pixel-cosine", "ssim", "diagonal-gaussian", "low-rank-gaussian")
+    names = ("builtin", "invmm-eval", "ddpm", "sscd", "pixel-cosine", "ssim", "diagonal-gaussian", "isotropic-gaussian")
     assert all(name in out for name in names)
 
 

@@ -104,8 +104,8 @@ def test_a_long_table_shows_the_most_memorized(
 def test_every_option_of_a_run_arrives(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:
     code, _, err = invoke(
         *("run", "--model", tiny_folder, "--images", images / "b.png", "--images", images, "--out", tmp_path / "out"),
-        *("--revision", "v1", "--backbone", "ddpm", "--similarity", "ssim", "--noise", "low-rank-gaussian"),
-        *("--noise-option", "rank=2", "--recipe", "demo", "--seed", "3", "--batch-size", "1", "--micro-batch", "1"),
+        *("--revision", "v1", "--backbone", "ddpm", "--similarity", "ssim", "--noise", "isotropic-gaussian"),
+        *("--recipe", "demo", "--seed", "3", "--batch-size", "1", "--micro-batch", "1"),
         *("--device", "cpu", "--dtype", "float32", *SET, "--set", "threshold=0.75"),
     )
     assert code == 0
@@ -113,7 +113,7 @@ def test_every_option_of_a_run_arrives(invoke: Invoke, tiny_folder: Path, images
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["model"] == f"{tiny_folder}@v1"
     assert config["similarity"]["name"] == "ssim"
-    assert config["noise"] == {"name": "low-rank-gaussian", "rank": 2}
+    assert config["noise"] == {"name": "isotropic-gaussian"}
     assert config["seed"] == 3
     recipe = config["recipe"]
     assert {key: recipe[key] for key in (*TINY, "threshold")} == {**TINY, "threshold": 0.75}
@@ -126,8 +126,7 @@ def test_every_option_of_a_run_arrives(invoke: Invoke, tiny_folder: Path, images
         recipe="demo",
         settings={**TINY, "threshold": 0.75},
         similarity="ssim",
-        noise="low-rank-gaussian",
-        noise_options={"rank": 2},
+        noise="isotropic-gaussian",
         seed=3,
         micro_batch=1,
     )

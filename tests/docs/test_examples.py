@@ -62,3 +62,9 @@ def test_a_plugin_may_be_registered_from_a_script(tmp_path: Path) -> None:
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_each_example_has_a_test(example: Path) -> None:
     assert f'"{example.name}"' in Path(__file__).read_text(encoding="utf-8")
+
+
+def test_a_noise_family_may_be_registered_from_a_script(tmp_path: Path) -> None:
+    code, printed = run("low_rank_noise.py", folder=tmp_path)
+    assert code == 0
+    assert re.search(r"\(256 copies\): replicated, InvMM 0\.\d+$", printed.strip())

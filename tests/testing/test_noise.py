@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from examples.low_rank_noise import low_rank
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.noise.gaussian import Gaussian, diagonal, isotropic
-from invmm_eval.noise.low_rank import low_rank
 from invmm_eval.testing import BrokenPromise, check_noise_family
 from tests.helpers.breaches import Breach, after, before, sets, within
 
@@ -115,7 +115,7 @@ def test_a_broken_promise_is_named(sentence: str, family: NoiseFamily) -> None:
 
 
 @pytest.mark.parametrize("family", [diagonal(), isotropic(), low_rank(1), low_rank(8)])
-def test_the_built_in_ones_pass(family: NoiseFamily) -> None:
+def test_the_built_in_ones_and_the_example_pass(family: NoiseFamily) -> None:
     check_noise_family(family)
 
 
