@@ -157,36 +157,17 @@ MISTAKES: dict[str, tuple[Change, str]] = {
     "setting out of range": (option(set="threshold=nan"), "The recipe's threshold is nan; it must be finite."),
     "no KEY=VALUE": (option(noise_option="rank"), "'rank' is not KEY=VALUE."),
     "unknown option of a part": (option(noise_option="rank=3"), "diagonal-gaussian has no option 'rank'; .*"),
-    "option that is a word": (option(noise="low-rank-gaussian", noise_option="rank=many"), ".*rank.*"),
+    "option that is a word": (option(similarity="sscd", similarity_option="side=many"), "SSCD's side is .*"),
     "unknown similarity": (option(similarity="sim"), r"There is no similarity 'sim'.*"),
     "no such SSCD": (
         option(similarity="sscd", similarity_option="weights=gone.onnx"),
         r"SSCD's weights gone\.onnx cannot be read.*",
     ),
-    "SSCD that is text": (
-        changed(similarity="sscd", similarity_option="weights=model/model_index.json"),
-        ".*model_index.json.*",
-    ),
-    "unknown option of a similarity": (
-        changed(similarity="ssim", similarity_option="side=3"),
-        "ssim has no option 'side'; it has none.",
-    ),
-    "unknown option of a noise": (
-        changed(noise_option="rank=3"),
-        "diagonal-gaussian has no option 'rank'; it has none.",
-    ),
-    "unknown option of a backbone": (
-        changed(backbone_option="mode=3"),
-        "The backbone has no option 'mode'; it has none.",
-    ),
-    "no draws": (changed(set="draws=0"), "The recipe's draws is 0; it must be at least 1."),
-    "steps between checks": (
-        changed(set=["max_steps=3", "check_every=2"]),
-        "The recipe's max_steps .* must be a multiple .*",
-    ),
-    "no guidance": (changed(set="guidance="), "'' is not a valid value of the recipe's guidance."),
-    "no rate": (changed(set="learning_rate=0"), "The recipe's learning_rate is 0.0; it must be above 0."),
-    "threshold NaN": (changed(set="threshold=nan"), "The recipe's threshold is nan; it must be finite."),
+    "unknown backbone": (option(backbone="dpm"), r"There is no backbone 'dpm' \(did you mean 'ddpm'\?\).*"),
+    "unknown recipe": (option(recipe="own"), "There is no recipe 'own'; .*"),
+    "unknown device": (option(device="gpu"), "The device 'gpu' cannot be used here.*"),
+    "unknown precision": (option(dtype="int8"), "There is no precision 'int8'.*"),
+    "no calibration": (option(calibration="model/model_index.json"), "model/model_index.json is no calibration .*"),
     # a folder that cannot be written to
     "file as output": (
         option(out="model/model_index.json"),
