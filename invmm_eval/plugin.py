@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from invmm_eval.plugins.hooks import SimilarityMaker as SimilarityMaker
     from invmm_eval.plugins.hooks import hookimpl as hookimpl
     from invmm_eval.plugins.hooks import lazy as lazy
+    from invmm_eval.plugins.host import Host as Host
     from invmm_eval.recipe import DDPM as DDPM
     from invmm_eval.recipe import LDM as LDM
     from invmm_eval.recipe import STABLE_DIFFUSION as STABLE_DIFFUSION
@@ -81,6 +82,7 @@ _HOMES = {
         *("BackboneEntry", "SimilarityMaker", "NoiseFamilyMaker", "EstimatorMaker", "DetectorMaker", "CommandEntry"),
         *("hookimpl", "lazy"),
     ),
+    "plugins.host": ("Host",),
     "errors": ("InvMMError",),
     # Backbones
     "models.backbone": ("Backbone",),

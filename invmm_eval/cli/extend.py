@@ -35,7 +35,7 @@ def new_plugin(
     name: Annotated[
         str, typer.Argument(help="Name of the package and of its part: lower-case words joined by hyphens.")
     ],
-    kind: Annotated[str, typer.Option(help="backbone, similarity or noise.")],
+    kind: Annotated[str, typer.Option(help="backbone, similarity, noise, estimator, detector or command.")],
 ) -> None:
     """Write a package with a working example plugin and its tests, to start your own from."""
     from invmm_eval.plugins.scaffold import new_plugin as write

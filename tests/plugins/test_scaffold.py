@@ -1,4 +1,4 @@
-"""A new plugin installs, is found, and passes its own tests, whatever its kind."""
+"""A new plugin of every kind installs, is found, and passes its own tests."""
 
 import json
 import os
@@ -42,7 +42,9 @@ def test_installed_they_are_found(environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "invmm_eval.cli", "plugins", "--json"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     gives = {plugin["name"]: plugin["gives"] for plugin in json.loads(done.stdout)["plugins"]}
-    for name, hook in zip(NAMES, ("backbones", "similarities", "noise_families"), strict=True):
+    for name, hook in zip(
+        NAMES, ("backbones", "similarities", "noise_families", "estimators", "detectors", "commands"), strict=True
+    ):
         assert gives[name][hook] == [name]
 
 
@@ -57,7 +59,7 @@ def test_their_tests_pass(packages: list[Path], environment: dict[str, str], tmp
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    assert "7 passed" in done.stdout
+    assert "13 passed" in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [["check", "--select=B,E,F,I,UP,W"], ["format", "--check"]])
@@ -71,15 +73,15 @@ def test_they_are_clean(arguments: list[str], packages: list[Path]) -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "sentence"),
     [
-        ("mine", "sampler", "no kind 'sampler'; take one of backbone, similarity, noise."),
-        ("My-Model", "noise", "'My-Model' is no name for a plugin; take lower-case words"),
-        ("../mine", "noise", "'../mine' is no name"),
-        ("class", "noise", "'class' is no name"),
-        ("invmm-eval", "noise", "A module invmm_eval is installed already"),
-        ("taken", "noise", "taken is there already; take another name, or remove it."),
+        ("mine", "sampler", "no kind 'sampler'; choose one of backbone, similarity, noise,"),
+        ("My-Model", "noise", "'My-Model' is not a name for a plugin; use lower-case words"),
+        ("../mine", "noise", "'../mine' is not a name"),
+        ("class", "noise", "'class' is not a name"),
+        ("invmm-eval", "noise", "A module invmm_eval is installed"),
+        ("taken", "noise", "taken exists; choose another name, or remove it."),
     ],
 )
-def test_what_will_not_do_is_refused(
+def test_a_wrong_name_or_kind_is_an_error(
     name: str, kind: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,7 +1,8 @@
-"""A new plugin as a package that installs and whose tests pass: something to change step by step."""
+"""Write a new plugin: a package that installs and whose tests pass, to change step by step."""
 
 import keyword
 import re
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,37 +11,58 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from invmm_eval.errors import InvMMError
 from invmm_eval.plugins.hooks import API_VERSION
 
-KINDS = ("backbone", "similarity", "noise")
+_RUN = "run --model MODEL --images IMAGES --out AUDIT"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    noun: str
+    hook: str
+    entry: str
+    usage: str
+
+
+_KINDS = {
+    "backbone": _Kind("backbone", "register_backbones", "BackboneEntry", f"{_RUN} --backbone NAME"),
+    "similarity": _Kind("similarity", "register_similarities", "SimilarityMaker", f"{_RUN} --similarity NAME"),
+    "noise": _Kind("noise family", "register_noise_families", "NoiseFamilyMaker", f"{_RUN} --noise NAME"),
+    "estimator": _Kind("estimator", "register_estimators", "EstimatorMaker", f"{_RUN} --set estimators=NAME"),
+    "detector": _Kind("detector", "register_detectors", "DetectorMaker", "plugins"),
+    "command": _Kind("command", "register_commands", "CommandEntry", "NAME --help"),
+}
+KINDS = tuple(_KINDS)
 
 
 def new_plugin(name: str, kind: str, parent: Path) -> Path:
     """Write the package ``name`` into a new folder of that name.
 
     Args:
-        name: Of the distribution, of its entry point and of the part it gives; with underscores, of its module.
-        kind: ``backbone``, ``similarity`` or ``noise``.
-        parent: Where the folder is made.
+        name: Name of the distribution, of its entry point and of its part; its module has underscores for hyphens.
+        kind: One of :data:`KINDS`.
+        parent: Where the folder is created.
 
     Returns:
         The folder.
 
     Raises:
-        InvMMError: The name or the kind will not do, or there is such a folder already.
+        InvMMError: The name or the kind is not allowed, or the folder exists.
     """
     module = name.replace("-", "_")
-    if kind not in KINDS:
-        raise InvMMError(f"There is no kind {kind!r}; take one of {', '.join(KINDS)}.")
+    if kind not in _KINDS:
+        raise InvMMError(f"There is no kind {kind!r}; choose one of {', '.join(KINDS)}.")
     if not re.fullmatch("[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or keyword.iskeyword(module):
-        raise InvMMError(f"{name!r} is no name for a plugin; take lower-case words with hyphens between: my-model.")
+        raise InvMMError(
+            f"{name!r} is not a name for a plugin; use lower-case words joined by hyphens, as in my-model."
+        )
     if find_spec(module):
-        raise InvMMError(f"A module {module} is installed already; choose another name than {name}.")
+        raise InvMMError(f"A module {module} is installed; choose another name than {name}.")
     folder = parent / name
     try:
         folder.mkdir()
     except FileExistsError as error:
-        raise InvMMError(f"{folder} is there already; take another name, or remove it.") from error
+        raise InvMMError(f"{folder} exists; choose another name, or remove it.") from error
     except OSError as error:
-        raise InvMMError(f"The folder {folder} cannot be made: {error.strerror}.") from error
+        raise InvMMError(f"The folder {folder} cannot be created: {error.strerror}.") from error
     templates = {
         "pyproject.toml": "pyproject.toml",
         "README.md": "README.md",
@@ -48,10 +70,15 @@ def new_plugin(name: str, kind: str, parent: Path) -> Path:
         f"src/{module}/{kind}.py": f"{kind}.py",
         f"tests/test_{module}.py": f"test_{kind}.py",
     }
+    about = _KINDS[kind]
     words = {
         "name": name,
         "module": module,
         "kind": kind,
+        "noun": about.noun,
+        "hook": about.hook,
+        "entry": about.entry,
+        "usage": about.usage.replace("NAME", name),
         "class_name": "".join(word.capitalize() for word in name.split("-")),
         "api_version": API_VERSION,
     }
