@@ -14,11 +14,10 @@ from torch import Tensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.status import Status as Status
+from invmm_eval.search.upgrade import CONFIRMATION as CONFIRMATION
+from invmm_eval.search.upgrade import DOSE_RESPONSE as DOSE_RESPONSE
+from invmm_eval.search.upgrade import upgraded_record
 from invmm_eval.statistics.response import HALF, MOST, Count, Dose, Outcome, Response, Share
-
-DOSE_RESPONSE = "dose-response"
-CONFIRMATION = "confirmation"
-"""The built-in estimators."""
 
 
 class Point(NamedTuple):
@@ -251,18 +250,6 @@ _UNCHANGED = (
     *("seconds_steps", "seconds_checks", "error", "traceback", "estimates"),
 )
 """The keys whose values a record holds unchanged."""
-
-
-def upgraded_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A :meth:`Result.record` of this version of the package or an earlier one, with the keys of this version."""
-    upgraded = {"caption": None, "traceback": None, **record}
-    if "estimates" not in record:
-        upgraded["estimates"] = {}
-        if outcomes := record.get("outcomes"):
-            upgraded["estimates"][DOSE_RESPONSE] = {"outcomes": outcomes}
-        if confirmed := record.get("confirmed"):
-            upgraded["estimates"][CONFIRMATION] = dict(zip(("hits", "drawn"), confirmed, strict=True))
-    return upgraded
 
 
 def rank(result: Result) -> tuple[int, bool, float]:

@@ -16,6 +16,7 @@ from PIL import Image
 from tests.helpers.command import MAIN, SET, Invoke, lines, python
 
 HEAVY = ("torch", "diffusers", "datasets", "evaluate", "greeting")
+AUDIT = Path(__file__).parents[1] / "data" / "format-1" / "published"
 IMPORTS = f"""
 import sys
 from invmm_eval.cli import main
@@ -27,9 +28,9 @@ finally:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["run", "--help"], ["--version"], ["plugins"], ["plugins", "--json"]]
+    "arguments", [["--help"], ["run", "--help"], ["--version"], ["plugins"], ["plugins", "--json"], ["status", AUDIT]]
 )
-def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
+def test_light_commands_import_nothing_heavy(arguments: list[object]) -> None:
     code, out, err = python(IMPORTS, *arguments)
     assert (code, err) == (0, "[]\n")
     assert out

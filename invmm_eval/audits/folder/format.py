@@ -9,7 +9,7 @@ from typing import Any
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import Recipe
-from invmm_eval.search.result import upgraded_record
+from invmm_eval.search.upgrade import upgraded_record
 
 FORMAT = 2
 """Written to config.json and to each row. Format 1 had no number."""

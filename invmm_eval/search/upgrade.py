@@ -1,0 +1,20 @@
+"""Records of results that earlier versions wrote. This module does not import torch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+DOSE_RESPONSE = "dose-response"
+CONFIRMATION = "confirmation"
+"""The built-in estimators. Before records held ``estimates``, their values were keys of their own."""
+
+
+def upgraded_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A ``Result.record()`` of this version of the package or an earlier one, with the keys of this version."""
+    upgraded = {"caption": None, "traceback": None, **record}
+    if "estimates" not in record:
+        upgraded["estimates"] = {}
+        if outcomes := record.get("outcomes"):
+            upgraded["estimates"][DOSE_RESPONSE] = {"outcomes": outcomes}
+        if confirmed := record.get("confirmed"):
+            upgraded["estimates"][CONFIRMATION] = dict(zip(("hits", "drawn"), confirmed, strict=True))
+    return upgraded
