@@ -47,7 +47,11 @@ def with_flags(names: Collection[str] = OPTIONS, **defaults: Any) -> Callable[[F
 
 def _flag(option: Option, panel: str) -> Any:
     return typer.Option(
-        option.flag, help=option.help, metavar=option.metavar, min=option.minimum, rich_help_panel=panel
+        option.flag,
+        help=f"{option.help} Repeatable." if option.repeatable else option.help,
+        metavar=option.metavar,
+        min=option.minimum,
+        rich_help_panel=panel,
     )
 
 

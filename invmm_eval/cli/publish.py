@@ -20,7 +20,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Send the files. Without it, th
 def report(
     folder: Folder,
     out_file: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Output file [default: report.FORMAT in DIR].")
+        Path | None, typer.Option("--out", metavar="FILE", help="Output file. By default report.FORMAT in DIR.")
     ] = None,
     form: Annotated[
         str, typer.Option("--format", help="html: full report; png, svg: figure; csv, parquet: table.")
