@@ -172,7 +172,7 @@ def test_two_processes_share_the_work(exact: Mixture, tmp_path: Path) -> None:
         )
         for rank in (0, 1)
     ]
-    lines = [process.communicate(timeout=120)[0].splitlines()[-len(cases) :] for process in processes]
+    lines = [process.communicate()[0].splitlines()[-len(cases) :] for process in processes]
     for shares, images, *told in zip(cases, distinct, *lines, strict=True):
         exact.rows_seen.clear()
         alone = InvMM("any", backbone="exact", similarity="pixel-cosine", seed=5)
