@@ -55,8 +55,8 @@ from benchmarks.common.data import openmoji, to_tensor
 from benchmarks.common.procedure import Setup
 from benchmarks.common.script import parser, show, write
 from benchmarks.common.training import fit
-from invmm_eval.audits.auditing import load_backbone
 from invmm_eval.audits.images import prepare
+from invmm_eval.audits.plan import load_backbone
 from invmm_eval.models.autoencoder import Autoencoder
 from invmm_eval.models.schedule import broadcast
 from invmm_eval.recipe import DEMO, Recipe
@@ -428,7 +428,7 @@ def audit(
     model: Path, targets: Sequence[Target], options: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> list[Result]:
     """The short recipe of the demo on one model."""
-    setup = Setup(load_backbone(model, options=options), DEMO.changed(**settings))
+    setup = Setup(load_backbone(model, backbone_options=options), DEMO.changed(**settings))
     return setup.measure(targets, title=model.name, batch_size=8, micro_batch=MICRO_BATCH)
 
 

@@ -9,8 +9,9 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from invmm_eval.audits.auditing import load_backbone, make_plan
 from invmm_eval.audits.images import Source
+from invmm_eval.audits.options import Choices, ModelOptions, Resources
+from invmm_eval.audits.plan import make_plan
 from invmm_eval.reference import MICRO_BATCH, MODEL, THRESHOLD, choose, pictures
 from invmm_eval.reports import report
 from tests.helpers.browser import screenshot, start
@@ -25,10 +26,11 @@ def audit(folder: Path) -> None:
     model = Path(MODEL).relative_to(ROOT)
     chosen = [picture for picture in choose(pictures(), each=2, held_out=2) if picture.copies in DOSES]
     settings = {"max_steps": 100, "threshold": THRESHOLD}
-    backbone = load_backbone(model, device="cpu")
-    plan = make_plan(backbone, model, similarity="pixel-cosine", recipe="demo", settings=settings)
+    choices = Choices(similarity="pixel-cosine", recipe="demo", settings=settings)
+    plan = make_plan(ModelOptions(source=model), choices, device="cpu")
     sources = [Source(f"{picture.name}.png", picture.image) for picture in chosen]
-    list(plan.run([*sources, Source("damaged.png", b"no picture")], out=folder, micro_batch=MICRO_BATCH))
+    sources.append(Source("damaged.png", b"no picture"))
+    list(plan.run(sources, Resources(micro_batch=MICRO_BATCH), out=folder))
 
 
 def main() -> None:

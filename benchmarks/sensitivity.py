@@ -22,8 +22,9 @@ from typing import Any
 import torch
 
 from benchmarks.common.script import parser, show, write
-from invmm_eval.audits.auditing import Choices, Plan, load_backbone, make_plan
 from invmm_eval.audits.images import Source, find_images
+from invmm_eval.audits.options import Choices, ModelOptions, Resources
+from invmm_eval.audits.plan import Plan, load_backbone, make_plan
 from invmm_eval.cli.options import pairs
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.recipe import Recipe
@@ -44,7 +45,7 @@ class Change:
 
     setting: str
     value: float | str = "as it is"
-    choices: Choices = field(default_factory=Choices)
+    choices: Mapping[str, Any] = field(default_factory=dict)
 
 
 NO_CHANGE = Change("all")
@@ -137,14 +138,14 @@ class Audits:
     backbone: Backbone
     memorized: Sequence[Source]
     held_out: Sequence[Source]
-    choices: Choices  # of all audits
+    choices: Mapping[str, Any]  # of all audits
     seeds: int
     folder: Path
 
     def plan(self, change: Change = NO_CHANGE, seed: int = 0) -> Plan:
         settings = {**self.choices.get("settings", {}), **change.choices.get("settings", {})}
-        choices: Choices = {**self.choices, **change.choices, "settings": settings, "seed": seed}
-        return make_plan(self.backbone, self.model, **choices)
+        choices = Choices(**{**self.choices, **change.choices, "settings": settings, "seed": seed})
+        return make_plan(ModelOptions(source=self.model), choices, backbone=self.backbone)
 
     def run(self, change: Change = NO_CHANGE, *, first_seed: int = 0) -> Values:
         memorized: list[float] = []
@@ -159,7 +160,7 @@ class Audits:
         value = change.value if isinstance(change.value, str) else f"{change.value:.4g}"
         folder = self.folder / f"{change.setting} {value}, seed {seed}"
         sources = [*self.memorized, *self.held_out]
-        found = self.plan(change, seed).run(sources, out=folder, micro_batch=MICRO_BATCH)
+        found = self.plan(change, seed).run(sources, Resources(micro_batch=MICRO_BATCH), out=folder)
         results = sorted(found, key=lambda result: result.index)
         if failed := [result for result in results if result.status is Status.FAILED]:
             raise SystemExit(f"{failed[0].name} could not be measured: {failed[0].error}")
@@ -213,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else known(options.per_dose, options.unseen)
     )
     threshold = {"threshold": THRESHOLD} if options.model == MODEL else {}
-    choices: Choices = {
+    choices = {
         "similarity": options.similarity,
         "similarity_options": pairs(options.similarity_option),
         "recipe": options.recipe,

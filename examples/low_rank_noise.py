@@ -20,7 +20,7 @@ import torch
 from torch import Generator, Tensor
 
 from invmm_eval import host
-from invmm_eval.audits.auditing import audit
+from invmm_eval.audits.run import audit
 from invmm_eval.plugin import InvMMError, NoiseFamily, NoiseFamilyMaker, hookimpl
 from invmm_eval.reference import MODEL, pictures
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from invmm_eval import host
-from invmm_eval.audits.auditing import audit
+from invmm_eval.audits.run import audit
 from invmm_eval.plugin import hookimpl
 from invmm_eval.plugins.hooks import SimilarityMaker
 from invmm_eval.reference import MODEL, pictures

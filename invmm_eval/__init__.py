@@ -11,11 +11,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from invmm_eval.audits.auditing import audit as audit
-    from invmm_eval.audits.auditing import load_backbone as load_backbone
     from invmm_eval.audits.calibration import Calibration as Calibration
-    from invmm_eval.audits.calibration import calibrate as calibrate
+    from invmm_eval.audits.held_out import calibrate as calibrate
     from invmm_eval.audits.images import find_images as find_images
+    from invmm_eval.audits.plan import load_backbone as load_backbone
+    from invmm_eval.audits.run import audit as audit
     from invmm_eval.errors import InvMMError as InvMMError
     from invmm_eval.metric import metric_path as metric_path
     from invmm_eval.metric.invmm import InvMM as InvMM
@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from invmm_eval.search.target import Target as Target
 
 _HOMES = {
-    "audits.auditing": ("audit", "load_backbone"),
-    "audits.calibration": ("Calibration", "calibrate"),
+    "audits.calibration": ("Calibration",),
+    "audits.held_out": ("calibrate",),
     "audits.images": ("find_images",),
+    "audits.plan": ("load_backbone",),
+    "audits.run": ("audit",),
     "errors": ("InvMMError",),
     "metric": ("metric_path",),
     "metric.invmm": ("InvMM",),

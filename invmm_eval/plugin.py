@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from invmm_eval import reference as reference
-    from invmm_eval.audits.auditing import Plan as Plan
-    from invmm_eval.audits.auditing import load_backbone as load_backbone
-    from invmm_eval.audits.auditing import make_plan as make_plan
     from invmm_eval.audits.folder.files import picture_of as picture_of
     from invmm_eval.audits.folder.sheet import cut as cut
     from invmm_eval.audits.images import ImageLike as ImageLike
     from invmm_eval.audits.images import Source as Source
     from invmm_eval.audits.images import prepare as prepare
+    from invmm_eval.audits.options import Choices as Choices
+    from invmm_eval.audits.options import ModelOptions as ModelOptions
+    from invmm_eval.audits.options import Resources as Resources
+    from invmm_eval.audits.plan import Plan as Plan
+    from invmm_eval.audits.plan import load_backbone as load_backbone
+    from invmm_eval.audits.plan import make_plan as make_plan
     from invmm_eval.cli.console import hide_library_bars as hide_library_bars
     from invmm_eval.cli.publish import create_or_update as create_or_update
     from invmm_eval.errors import InvMMError as InvMMError
@@ -100,7 +103,8 @@ _HOMES = {
     "search.detectors": ("Detector",),
     "search.target": ("Target", "generator"),
     # Commands: searches
-    "audits.auditing": ("Plan", "load_backbone", "make_plan"),
+    "audits.options": ("Choices", "ModelOptions", "Resources"),
+    "audits.plan": ("Plan", "load_backbone", "make_plan"),
     "audits.images": ("ImageLike", "Source", "prepare"),
     "search.search": ("Search",),
     "search.result": ("Check", "Result", "Status"),

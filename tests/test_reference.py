@@ -8,8 +8,9 @@ import pytest
 import torch
 from diffusers import DDIMPipeline
 
-from invmm_eval.audits.auditing import load_backbone, make_plan
 from invmm_eval.audits.images import Source, prepare
+from invmm_eval.audits.options import Choices, ModelOptions, Resources
+from invmm_eval.audits.plan import load_backbone, make_plan
 from invmm_eval.reference import MODEL, THRESHOLD, choose, pictures, plain_samples
 from invmm_eval.search.result import Status
 from invmm_eval.search.sampling import sample
@@ -64,9 +65,10 @@ def test_the_counts_are_those_of_fresh_samples() -> None:
 def test_repeated_pictures_are_found_and_held_out_ones_are_not(tmp_path: Path) -> None:
     chosen = [p for p in choose(pictures(), each=2, held_out=2) if p.copies in (256, 0)]
     settings = {"threshold": THRESHOLD}
-    plan = make_plan(load_backbone(MODEL), MODEL, similarity="pixel-cosine", recipe="demo", settings=settings, seed=1)
+    choices = Choices(similarity="pixel-cosine", recipe="demo", settings=settings, seed=1)
+    plan = make_plan(ModelOptions(source=MODEL), choices)
     sources = [Source(p.name, p.image) for p in chosen]
-    results = sorted(plan.run(sources, batch_size=4, out=tmp_path), key=lambda result: result.index)
+    results = sorted(plan.run(sources, Resources(batch_size=4), out=tmp_path), key=lambda result: result.index)
     assert [result.status for result in results[2:]] == [Status.EXHAUSTED] * 2
     assert auc([r.invmm for r in results[:2]], [r.invmm for r in results[2:]]) >= 0.95
 

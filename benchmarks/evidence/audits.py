@@ -11,7 +11,7 @@ from benchmarks.common.procedure import Procedure
 from benchmarks.evidence import models
 from benchmarks.evidence.data import Data
 from benchmarks.evidence.keep import kept
-from invmm_eval.audits.auditing import load_backbone
+from invmm_eval.audits.plan import load_backbone
 from invmm_eval.recipe import DDPM, by_dose
 from invmm_eval.search.target import Target
 from invmm_eval.statistics.response import HALF

@@ -16,7 +16,7 @@ from benchmarks.common.procedure import Procedure
 from benchmarks.evidence.audits import SHORT
 from benchmarks.evidence.case import Case
 from benchmarks.evidence.keep import kept
-from invmm_eval.audits.auditing import load_backbone
+from invmm_eval.audits.plan import load_backbone
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 

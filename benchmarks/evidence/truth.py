@@ -18,7 +18,7 @@ from benchmarks.baselines import sampled
 from benchmarks.evidence import models
 from benchmarks.evidence.data import Data
 from benchmarks.evidence.keep import kept
-from invmm_eval.audits.auditing import load_backbone
+from invmm_eval.audits.plan import load_backbone
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 
 CONFIDENCE = 0.95

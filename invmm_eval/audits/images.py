@@ -164,6 +164,7 @@ def find_images(
             - The text ``dataset:NAME[:SPLIT[:COLUMN]]``: a dataset of the Hub, a local folder or a local file that
               :func:`datasets.load_dataset` reads; the split "train" and the first column of images unless told.
             - A :class:`datasets.Dataset`: its first column of images.
+            - A :class:`Source`.
             - Any other image, named by its position.
         captions: Where the text of each image is: a column of the dataset, or the ending of text files that lie beside
             the image files and share their names, such as ``.txt``; or the texts themselves, one an image. None leaves
@@ -181,6 +182,8 @@ def find_images(
             sources += [_captioned(source, place) for source in _files(Path(item))]
         elif isinstance(item, datasets.Dataset):
             sources += _rows(item, "dataset", captions=place)
+        elif isinstance(item, Source):
+            sources.append(item)
         else:
             sources.append(Source(str(len(sources)), item))
     if not sources:

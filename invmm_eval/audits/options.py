@@ -5,8 +5,8 @@ Each option is a field of :class:`ModelOptions`, :class:`Choices` or :class:`Res
 text. Below the faces (function, metric, integrations, command line) these three objects travel. A face offers the
 options flat and derives them from here, so that a new option is written in this module alone:
 
-- A Python function takes ``**options``, is decorated with :func:`with_options`, and has the line ``{options}`` in the
-  Args of its docstring. It passes ``options`` to :func:`sort_options`, which returns the three objects.
+- A Python function takes ``**options``, is decorated with :func:`with_options`, and has the line
+  ``**options: {options}`` in its docstring. :func:`sort_options` turns ``options`` into the three objects.
 - A face that has no Python signature takes its help from :func:`describe`.
 - The command line makes one parameter of each :class:`Option` in :data:`OPTIONS`, with its ``flag``, ``metavar``,
   ``command_type``, ``default``, ``minimum`` and ``help``. A repeatable option is a list of KEY=VALUE texts.
@@ -17,7 +17,7 @@ This module imports neither torch nor any other part of the package that does.
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -91,7 +91,7 @@ class Choices:
         python="It may also be a Recipe.",
     )
     settings: Mapping[str, Any] = _option(dict, "Changes to the settings of the recipe.", flag="--set")
-    calibration: "Calibration | None" = _option(
+    calibration: "Calibration | str | Path | None" = _option(
         None, "Calibration that sets the similarity threshold, as written by calibrate.", parse=Path
     )
     seed: int = _option(0, "Seed. Together with an image's pixels it determines all random numbers for that image.")
@@ -192,45 +192,48 @@ OPTIONS: Mapping[str, Option] = {
 """All options but the model itself, by name, in the order in which faces list them."""
 
 
-def sort_options(model: object, options: Mapping[str, Any]) -> tuple[ModelOptions, Choices, Resources]:
+def sort_options(
+    model: object, options: Mapping[str, Any], names: Collection[str] = OPTIONS
+) -> tuple[ModelOptions, Choices, Resources]:
     """Sort the flat options of a face into the three objects.
 
     Args:
         model: Folder, Hub id or loaded pipeline.
         options: Values by name; what is left out takes its default, as does None for KEY=VALUE options.
+        names: The options that the face offers.
 
     Raises:
         InvMMError: There is no such option, or a value is out of its range.
     """
-    if unknown := sorted(options.keys() - OPTIONS.keys()):
-        raise InvMMError(_unknown(unknown[0]))
+    if unknown := sorted(options.keys() - set(names)):
+        raise InvMMError(_unknown(unknown[0], names))
     chosen = {name: value for name, value in options.items() if not (value is None and OPTIONS[name].repeatable)}
     parts = ({option.name: chosen[option.name] for option in fields(kind) if option.name in chosen} for kind in KINDS)
     how, choices, resources = parts
     return ModelOptions(source=model, **how), Choices(**choices), Resources(**resources)
 
 
-def _unknown(name: str) -> str:
+def _unknown(name: str, names: Collection[str]) -> str:
     if name in Recipe.__dataclass_fields__:
         return f"There is no option {name!r}; to change this setting of the recipe write settings={{{name!r}: ...}}."
-    close = "".join(f" (did you mean {match!r}?)" for match in get_close_matches(name, OPTIONS, n=1))
-    return f"There is no option {name!r}{close}; the options are {', '.join(OPTIONS)}."
+    close = "".join(f" (did you mean {match!r}?)" for match in get_close_matches(name, names, n=1))
+    return f"There is no option {name!r}{close}; the options are {', '.join(names)}."
 
 
-def with_options(*, without: Iterable[str] = ()) -> Callable[[F], F]:
-    """Decorate a function: its signature and docstring show the options in place of ``**options`` and ``{options}``.
+def with_options(names: Collection[str] = OPTIONS) -> Callable[[F], F]:
+    """Decorate a function: its signature and docstring show the options in place of ``**options``.
 
     Variable keywords of another name stay in the signature. The function itself is returned, not a wrapper.
 
     Args:
-        without: Names of options that the function does not take.
+        names: The options that the function takes.
     """
     keywords = [
         inspect.Parameter(
             option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=option.annotation
         )
         for name, option in OPTIONS.items()
-        if name not in without
+        if name in names
     ]
 
     def decorate(function: F) -> F:
@@ -240,24 +243,23 @@ def with_options(*, without: Iterable[str] = ()) -> Callable[[F], F]:
         parameters = [*own[: len(own) - len(rest)], *keywords, *rest]
         function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         if function.__doc__:
-            function.__doc__ = insert(function.__doc__, without=without)
+            function.__doc__ = insert(function.__doc__, names)
         return function
 
     return decorate
 
 
-def insert(docstring: str, *, without: Iterable[str] = ()) -> str:
-    """A docstring in which :func:`describe` replaces the line ``{options}``, at its indentation."""
-    indent = next((line.partition("{")[0] for line in docstring.splitlines() if line.strip() == "{options}"), "")
-    return docstring.replace(f"{indent}{{options}}", describe(indent, without=without))
+def insert(docstring: str, names: Collection[str] = OPTIONS) -> str:
+    """A docstring in which :func:`describe` replaces the line ``**options: {options}``, at its indentation."""
+    return re.sub(r"( *)\*\*options: \{options\}", lambda line: describe(line[1], names), docstring)
 
 
-def describe(indent: str = "", *, without: Iterable[str] = ()) -> str:
+def describe(indent: str = "", names: Collection[str] = OPTIONS) -> str:
     """The options as the Args section of a docstring lists them: name, type, text and default."""
     return "\n".join(
         textwrap.fill(_described(option), 120, initial_indent=indent, subsequent_indent=f"{indent}    ")
         for name, option in OPTIONS.items()
-        if name not in without
+        if name in names
     )
 
 

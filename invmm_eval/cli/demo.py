@@ -9,8 +9,9 @@ import torch
 import typer
 from matplotlib.figure import Figure
 
-from invmm_eval.audits.auditing import load_backbone, make_plan
 from invmm_eval.audits.images import Source
+from invmm_eval.audits.options import Choices, ModelOptions, Resources
+from invmm_eval.audits.plan import make_plan
 from invmm_eval.cli.console import err, out
 from invmm_eval.cli.progress import Bar
 from invmm_eval.recipe import DEMO
@@ -46,14 +47,9 @@ def run_demo(
     """
     chosen = choose(pictures(), each=1, held_out=1) if quick else choose(pictures())
     budget = {"max_steps": 2 * DEMO.check_every} if quick and recipe == DEMO.name else {}
-    plan = make_plan(
-        load_backbone(MODEL, device=device),
-        MODEL,
-        similarity="pixel-cosine",
-        recipe=recipe,
-        settings={"threshold": THRESHOLD, **budget, **settings},
-        seed=seed,
-    )
+    settings = {"threshold": THRESHOLD, **budget, **settings}
+    choices = Choices(similarity="pixel-cosine", recipe=recipe, settings=settings, seed=seed)
+    plan = make_plan(ModelOptions(source=MODEL), choices, device=device)
     err.print(
         f"Auditing the reference model with {len(chosen)} pictures whose number of copies in the training set is "
         f"known. Recipe: {plan.recipe.name}.",
@@ -62,9 +58,8 @@ def run_demo(
     with Bar(len(chosen), err) as bar:
         measured = plan.run(
             [Source(picture.name, picture.image) for picture in chosen],
+            Resources(batch_size=batch_size, micro_batch=MICRO_BATCH),
             out=folder,
-            batch_size=batch_size,
-            micro_batch=MICRO_BATCH,
             on_step=bar.on_step,
         )
         results = sorted(bar.over(measured), key=lambda result: result.index)

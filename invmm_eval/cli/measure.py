@@ -43,7 +43,8 @@ def run(
     **options: Any,
 ) -> None:
     """Measure how much a model memorized each of a set of images."""
-    from invmm_eval.audits.images import find_images
+    from invmm_eval.audits.request import Request
+    from invmm_eval.audits.run import run as measure
     from invmm_eval.audits.workers import launched
     from invmm_eval.cli.progress import Bar
 
@@ -54,20 +55,12 @@ def run(
         logging.disable(logging.WARNING)
     if ranks > 1 and values["workers"]:
         raise InvMMError(f"This command already runs as {ranks} processes of a launcher; leave --workers out.")
-    sources = find_images(*images, *more, captions=captions) if leads else []
+    if ranks > 1:
+        values["workers"] = "ranks"
+    request = Request.of(model, [*images, *more], captions, **values)
     hide_library_bars()
-    order = _order(model, values)
-    with Bar(len(sources), err) as bar:
-        measured = order.run(
-            sources,
-            device=values["device"],
-            workers="ranks" if ranks > 1 else values["workers"],
-            out=out_folder,
-            batch_size=values["batch_size"],
-            micro_batch=values["micro_batch"],
-            on_step=bar.on_step,
-        )
-        for _ in bar.over(measured):
+    with Bar(len(request.sources) if leads else 0, err) as bar:
+        for _ in bar.over(measure(request, out=out_folder, on_step=bar.on_step)):
             pass
     if leads:
         summarize(out_folder, debug=context.find_root().params["debug"])
@@ -131,25 +124,24 @@ def calibrate(
 ) -> None:
     """Set the similarity threshold on held-out images, for a chosen rate of false replicas."""
     from invmm_eval.audits.calibration import FILE
-    from invmm_eval.audits.calibration import calibrate as find
+    from invmm_eval.audits.held_out import calibrate as find
     from invmm_eval.audits.images import find_images
     from invmm_eval.cli.progress import Bar
     from invmm_eval.statistics.binomial import CONFIDENCE, percent
 
     values = read_options(options)
-    sources = find_images(*held_out, captions=captions)
+    images = len(find_images(*held_out, captions=captions))
     hide_library_bars()
-    plan = _order(model, values).plan(values["device"])
-    with Bar(len(sources), err) as bar:
+    with Bar(images, err) as bar:
         found = find(
-            plan,
-            sources,
+            model,
+            held_out,
             rate=rate,
+            captions=captions,
             out=out_folder,
-            batch_size=values["batch_size"],
-            micro_batch=values["micro_batch"],
             on_step=bar.on_step,
             over=bar.over,
+            **values,
         )
     typer.echo(
         f"The threshold is a similarity of {found.threshold:g}. {found.reached:,} of {found.images:,} held-out images "
@@ -157,14 +149,6 @@ def calibrate(
         "confidence)."
     )
     typer.echo(f"To use it, run invmm-eval run --calibration {out_folder / FILE} with the same options.")
-
-
-def _order(model: str, values: dict[str, Any]) -> Any:
-    from invmm_eval.audits.auditing import Choices, Order
-
-    how = {name: values[name] for name in ("backbone", "revision", "dtype", "backbone_options")}
-    choices: Any = {name: values[name] for name in Choices.__annotations__ if name in values}
-    return Order(model, **how, choices=choices)
 
 
 def status(

@@ -59,17 +59,13 @@ def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Turn what the flags of :func:`with_flags` hold into the values of the options.
 
     Raises:
-        InvMMError: A text is not KEY=VALUE, a setting of the recipe does not exist, or the calibration cannot be read.
+        InvMMError: A text is not KEY=VALUE, or a setting of the recipe does not exist.
     """
-    from invmm_eval.audits.calibration import Calibration
-
     values = {
         name: pairs(value) if OPTIONS[name].repeatable and name != "settings" else value
         for name, value in options.items()
     }
     values["settings"] = Recipe.parse(options["settings"])
-    if path := options.get("calibration"):
-        values["calibration"] = Calibration.load(path)
     return values
 
 

@@ -76,7 +76,8 @@ class InvMMEvaluator(ModelEvaluator):  # type: ignore[misc]
                 "mlflow's own model cannot be a diffusion pipeline: leave it out, and give a folder, a Hub id or a "
                 'loaded pipeline as evaluator_config={"model": ...}.'
             )
-        from invmm_eval.audits.auditing import audit, summarize
+        from invmm_eval.audits.run import audit
+        from invmm_eval.audits.summary import summarize
         from invmm_eval.reports.findings import find
 
         chosen = dict(evaluator_config)

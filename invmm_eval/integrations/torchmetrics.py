@@ -16,6 +16,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,11 @@ from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from invmm_eval.audits.auditing import Choices, load_backbone, make_plan
 from invmm_eval.audits.images import Source, find_images, prepare
+from invmm_eval.audits.options import OPTIONS, insert, with_options
+from invmm_eval.audits.plan import load
+from invmm_eval.audits.request import Request
+from invmm_eval.audits.run import run
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.fields import columns
 from invmm_eval.search.result import Result, Status
@@ -37,24 +41,23 @@ from invmm_eval.search.target import Target
 
 _log = logging.getLogger(__name__)
 
+_RENAMED = {"load_to": "device", "precision": "dtype"}
+"""Earlier names of options, still accepted."""
+
 
 class InvMM(Metric):
     """Has this diffusion model memorized these images?
 
+    ``device`` and ``dtype`` are those of a model that is loaded here; the attributes of these names are torchmetrics'
+    own, for the states.
+
     Args:
-        model: A loaded pipeline, which may be in training, or a folder or Hub id, loaded anew by each compute.
-        backbone: The registered backbone; None finds it by the pipeline's class.
-        revision: Branch, tag or commit on the Hub.
-        load_to: The device for a folder or Hub id; None takes CUDA where there is one, else the CPU.
-        precision: That of the network of a folder or Hub id: float32, float16 or bfloat16.
-        backbone_options: For the backbone, such as ``prompt_mode``. Images have no captions here.
-        batch_size: Images searched together.
-        micro_batch: At most so many rows go through the network at once; None takes one image's draws.
-        **kwargs: Similarity, noise family, recipe, settings and seed, as ``Choices`` has them;
-            all others are those of :class:`torchmetrics.Metric`.
+        model: A loaded pipeline, which may be in training, or a folder or Hub id, loaded again by each compute.
+        **options: {options}
+        **kwargs: Those of :class:`torchmetrics.Metric`.
 
     Raises:
-        InvMMError: There is no such model, backbone, device, precision or option.
+        InvMMError: A requested model, backbone, device, precision or option is unknown or incompatible.
     """
 
     is_differentiable = False
@@ -63,32 +66,17 @@ class InvMM(Metric):
 
     pixels: list[Tensor] | Tensor
 
-    def __init__(
-        self,
-        model: object,
-        *,
-        backbone: str | None = None,
-        revision: str | None = None,
-        load_to: str | None = None,
-        precision: str = "float32",
-        backbone_options: Mapping[str, Any] | None = None,
-        batch_size: int = 8,
-        micro_batch: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        choices = {name: kwargs.pop(name) for name in Choices.__annotations__ if name in kwargs}
+    @with_options()
+    def __init__(self, model: object, **kwargs: Any) -> None:
+        for old, new in _RENAMED.items():
+            if old in kwargs:
+                kwargs[new] = kwargs.pop(old)
+        options = {name: kwargs.pop(name) for name in OPTIONS if name in kwargs}
         super().__init__(compute_with_cache=False, **kwargs)
-        self._model = model
-        self._loading: dict[str, Any] = {
-            "backbone": backbone,
-            "revision": revision,
-            "device": load_to,
-            "dtype": precision,
-            "options": backbone_options,
-        }
-        self._choices: Choices = choices  # type: ignore[assignment]
-        self._batches: dict[str, Any] = {"batch_size": batch_size, "micro_batch": micro_batch}
-        self._shape = load_backbone(model, **self._loading).image_shape
+        self._request = Request.of(model, (), **options)
+        if self._request.resources.workers == "ranks":
+            raise InvMMError("torchmetrics shares the images among its own processes; leave workers out.")
+        self._shape = load(self._request.model, self._request.resources.device).image_shape
         # Values from 0 to 255 in one dimension, as torchmetrics can gather them where a process has none.
         self.add_state("pixels", default=[], dist_reduce_fx="cat")
 
@@ -97,7 +85,7 @@ class InvMM(Metric):
 
         Args:
             images: A batch, uint8 or floats in [0, 1], as one tensor ``(n, C, H, W)`` or array ``(n, H, W, C)``; or a
-                list of images, a folder or a data set, as :func:`invmm_eval.audits.auditing.audit` takes them.
+                list of images, a folder or a data set, as :func:`invmm_eval.audit` takes them.
 
         Raises:
             InvMMError: An image cannot be read.
@@ -125,14 +113,13 @@ class InvMM(Metric):
         targets = {t.digest: t for t in map(Target, images.view(-1, *self._shape).to("cpu", torch.uint8))}
         if not targets:
             raise InvMMError("There is no image to watch; give some to update() first.")
-        backbone = load_backbone(self._model, **self._loading)
-        plan = make_plan(backbone, self._model, self._loading["revision"], **self._choices)
         sources = [Source(str(index), target.image) for index, target in enumerate(targets.values())]
         first, processes = 0, 1
         if self._is_synced:
             first = torch.distributed.get_rank(self.process_group)
             processes = torch.distributed.get_world_size(self.process_group)
-        results = list(plan.run(sources[first::processes], **self._batches))
+        own = sources[first::processes]
+        results = list(run(replace(self._request, images=own))) if own else []
         for result in results:
             if result.error:
                 _log.warning("The search of watched image %s failed: %s", result.name, result.error)
@@ -187,8 +174,12 @@ class InvMM(Metric):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "InvMM":
         """A copy, as ``clone`` and ``MetricTracker`` make it, watches the same model, not a copy of it."""
-        memo[id(self._model)] = self._model
+        model = self._request.model.source
+        memo[id(model)] = model
         copy = type(self).__new__(type(self))
         memo[id(self)] = copy
         copy.__setstate__(deepcopy(self.__getstate__(), memo))
         return copy
+
+
+InvMM.__doc__ = insert(InvMM.__doc__ or "")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import datasets
 import evaluate
@@ -15,8 +15,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from invmm_eval.audits.auditing import Choices, load_backbone, make_plan, summarize
-from invmm_eval.audits.images import Source, find_images, prepare, with_captions
+from invmm_eval.audits.images import Source, find_images, prepare
+from invmm_eval.audits.options import insert, with_options
+from invmm_eval.audits.plan import load
+from invmm_eval.audits.request import Request
+from invmm_eval.audits.run import run
+from invmm_eval.audits.summary import summarize
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.search.fields import columns
 
@@ -33,42 +37,27 @@ _CITATION = """\
 """
 
 _DESCRIPTION = """\
-InvMM tells how far a diffusion model has memorized an image. For each image it searches for the noise distribution q,
+InvMM measures how much a diffusion model memorized an image. For each image it searches for the noise distribution q,
 as near to the standard normal as possible, from which the model replicates the image every time. InvMM is
-KL(q || N(0, I)) in nats per dimension of the noise: small where the image is memorized, infinite where no such q is
-found. It needs neither the training set nor captions.
+KL(q || N(0, I)) in nats per dimension of the noise: small if the image is memorized, infinite if no such q is found. It
+needs neither the training set nor captions.
 """
 
 _INPUTS = """
 Args:
-    references: the images to look for. A list of files, bytes, PIL images, arrays (H, W) or (H, W, C) or tensors
+    references: the images. A list of files, bytes, PIL images, arrays (H, W) or (H, W, C) or tensors
         (C, H, W), of uint8 or of floats in [0, 1]; or a batch of these as one array or tensor; or a folder,
         "dataset:NAME[:split[:column]]", or a data set with an image column.
-    model: a folder that save_pretrained wrote, a Hub id, or a loaded pipeline of diffusers. The model of a folder or a
-        Hub id is kept for the next call; release() lets it go.
-    backbone (str): the registered backbone. Defaults to the one that serves the pipeline's class.
-    revision (str): branch, tag or commit on the Hub.
-    device (str): defaults to CUDA where there is one, else the CPU.
-    dtype (str): precision of the network, 'float32', 'float16' or 'bfloat16'. Defaults to 'float32'.
-    backbone_options (dict): for the backbone, such as prompt_mode.
+    model: folder written by save_pretrained, Hub id, or loaded diffusers pipeline. The model of a folder or Hub id is
+        kept in memory for the next call; release() frees it.
     captions (list): the text of each image, for a backbone that takes one. Defaults to none.
-    out (str): a folder to keep results in; what it holds already is not measured again. Defaults to none.
-    batch_size (int): images searched together. Defaults to 8.
-    micro_batch (int): at most so many rows go through the network at once. Defaults to one image's draws.
-    max_steps (int): steps after which an image counts as not replicated: short for settings={"max_steps": ...}.
-    similarity (str): what decides whether a sample is a replica, a registered name or an object. Defaults to 'sscd'
-        where INVMM_SSCD_WEIGHTS names its weights, else 'pixel-cosine'.
-    similarity_options (dict): for the similarity of that name.
-    noise (str): the registered name of the family of q. Defaults to 'diagonal-gaussian'.
-    noise_options (dict): for the noise family of that name.
-    recipe (str): 'paper', the published settings for the model's family and the default, 'dose', 'demo', or a recipe.
-    settings (dict): changes to the recipe.
-    calibration: sets the threshold; what invmm_eval.calibrate found. Defaults to none.
-    seed (int): with an image's pixels it decides all its random numbers. Defaults to 0.
+    out (str): output folder. An existing audit in it is resumed. Defaults to none.
+    max_steps (int): maximum number of steps: short for settings={"max_steps": ...}.
+    **options: {options}
 Returns:
 {returns}
-    images, replicated, failed: how many there were.
-    replicated_fraction: of the images that did not fail.
+    images, replicated, failed: numbers of images.
+    replicated_fraction: share of the images that did not fail.
     median_invmm, smallest_invmm: over the images that did not fail.
 Examples:
     >>> import evaluate, invmm_eval
@@ -79,7 +68,7 @@ Examples:
 """
 
 
-_INPUTS = _INPUTS.replace(
+_INPUTS = insert(_INPUTS).replace(
     "{returns}",
     "\n".join(f"    {column.name}: for each image, {column.description}." for column in columns("metric")),
 )
@@ -114,38 +103,28 @@ class InvMM(evaluate.Metric):  # type: ignore[misc]
         super().add_batch(references=[_stored(source.value) for source in find_images(*where)], **inputs)
 
     def release(self) -> None:
-        """Let go of the model that is kept for the next call."""
+        """Free the model that is kept for the next call."""
         self._kept = None
         torch.cuda.empty_cache()
 
+    @with_options()
     def _compute(
         self,
         references: list[dict[str, Any] | None],
         model: object,
         *,
-        backbone: str | None = None,
-        revision: str | None = None,
-        device: str | None = None,
-        dtype: str = "float32",
-        backbone_options: Mapping[str, Any] | None = None,
         captions: Sequence[str] | None = None,
         out: str | Path | None = None,
-        batch_size: int = 8,
-        micro_batch: int | None = None,
         max_steps: int | None = None,
-        **choices: Unpack[Choices],
+        **options: Any,
     ) -> dict[str, Any]:
         if max_steps is not None:
-            choices["settings"] = {**choices.get("settings", {}), "max_steps": max_steps}
-        loaded = self._backbone(
-            model, backbone=backbone, revision=revision, device=device, dtype=dtype, options=backbone_options
-        )
-        plan = make_plan(loaded, model, revision, **choices)
+            options["settings"] = {**(options.get("settings") or {}), "max_steps": max_steps}
         images = [image or {} for image in references]
         sources = [Source(image.get("path") or str(index), image) for index, image in enumerate(images)]
-        if captions is not None:
-            sources = with_captions(sources, captions)
-        measured = plan.run(sources, out=out, batch_size=batch_size, micro_batch=micro_batch)
+        request = Request.of(model, sources, captions, **options)
+        alone = request.resources.workers is None
+        measured = run(request, out=out, backbone=self._backbone(request) if alone else None)
         progress = evaluate.logging.tqdm(measured, total=len(sources), desc="InvMM", unit="image")
         results = sorted(progress, key=lambda result: result.index)
         return {
@@ -153,15 +132,16 @@ class InvMM(evaluate.Metric):  # type: ignore[misc]
             **summarize(results),
         }
 
-    def _backbone(self, model: object, **how: Any) -> Backbone:
-        """The model that is kept, where it is the same; a pipeline is never kept, for it is loaded, and may change."""
-        if not isinstance(model, str | Path):
-            return load_backbone(model, **how)
-        files = {str(file): file.lstat().st_mtime_ns for file in Path(model).rglob("*")}
-        wanted = str(model), files, how
+    def _backbone(self, request: Request) -> Backbone:
+        """The model of the last call if it is the same; a loaded pipeline is not kept, because it may change."""
+        model, device = request.model, request.resources.device
+        if not isinstance(model.source, str | Path):
+            return load(model, device)
+        files = {str(file): file.lstat().st_mtime_ns for file in Path(model.source).rglob("*")}
+        wanted = model, device, files
         if self._kept is None or self._kept[0] != wanted:
             self.release()
-            self._kept = wanted, load_backbone(model, **how)
+            self._kept = wanted, load(model, device)
         return self._kept[1]
 
 

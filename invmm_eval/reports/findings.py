@@ -16,8 +16,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from invmm_eval.audits.auditing import summarize
 from invmm_eval.audits.folder import Record, read
+from invmm_eval.audits.summary import summarize
 from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import DDPM, DEMO, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe, by_dose
 from invmm_eval.search.fields import columns as columns_of

@@ -1,6 +1,7 @@
 """The threshold from held-out images: the rate it keeps, what it rests upon, and where it may be used."""
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from invmm_eval.audits.auditing import Choices, Plan, audit, make_plan
-from invmm_eval.audits.calibration import FILE, Calibration, allowed, between, calibrate
+from invmm_eval.audits.calibration import FILE, Calibration, allowed
+from invmm_eval.audits.held_out import between, calibrate
 from invmm_eval.audits.images import Source
+from invmm_eval.audits.plan import Plan
+from invmm_eval.audits.run import audit
 from invmm_eval.errors import InvMMError
+from invmm_eval.plugins.hooks import BackboneEntry, hookimpl
+from invmm_eval.plugins.host import host
 from invmm_eval.reports.findings import find
 from invmm_eval.search.result import Status
 from invmm_eval.statistics.binomial import most
+from tests.helpers import audits
 from tests.helpers.command import SET, Invoke
 from tests.helpers.exact import Mixture, pictures
 
@@ -26,13 +32,32 @@ SHORT: dict[str, Any] = {"max_steps": 40, "check_every": 10, "draws": 8}
 
 def planned(**choices: Any) -> Plan:
     """An audit of a model that knows three pictures and nothing else."""
-    asked: Choices = {"settings": SHORT, **choices}  # type: ignore[typeddict-item]
-    return make_plan(Mixture(MEMORIZED, spread=1.5), "exact", **asked)
+    return audits.planned(Mixture(MEMORIZED, spread=1.5), **{"settings": SHORT, **choices})
+
+
+class Parts:
+    """A plugin with the backbone ``exact``: the model of :func:`planned`."""
+
+    @hookimpl
+    def register_backbones(self) -> Mapping[str, BackboneEntry]:
+        return {"exact": BackboneEntry(lambda *_, **__: Mixture(MEMORIZED, spread=1.5), ("ExactPipeline",))}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plugin() -> Iterator[None]:
+    host.cache_clear()
+    host().register(Parts())
+    yield
+    host.cache_clear()
+
+
+def calibrated(held_out: Sequence[Source], **options: Any) -> Calibration:
+    return calibrate("exact", held_out, backbone="exact", **{"settings": SHORT, **options})
 
 
 @pytest.fixture(scope="module")
 def found() -> Calibration:
-    return calibrate(planned(), HELD_OUT, rate=0.25)
+    return calibrated(HELD_OUT, rate=0.25)
 
 
 def test_a_run_replicates_as_many_held_out_images_as_the_rate_allows(found: Calibration) -> None:
@@ -78,7 +103,7 @@ def test_the_least_of_all_samples_counts_however_early_one_fails() -> None:
 )
 def test_a_rate_that_the_images_cannot_promise_is_refused_before_the_search(rate: float, count: int, told: str) -> None:
     with pytest.raises(InvMMError, match=f"With {count} held-out images no rate below {told}"):
-        calibrate(planned(), [HELD_OUT[0]] * count, rate=rate, on_step=lambda _: pytest.fail("searched"))
+        calibrated([HELD_OUT[0]] * count, rate=rate, on_step=lambda _: pytest.fail("searched"))
     assert allowed(rate, count + 1) == 0
 
 
@@ -99,10 +124,10 @@ def test_the_rate_is_kept_on_average_and_its_limit_is_exact() -> None:
 
 
 def test_images_that_fail_are_not_counted() -> None:
-    found = calibrate(planned(), [*HELD_OUT[:3], Source("torn", b"no image")], rate=0.25)
+    found = calibrated([*HELD_OUT[:3], Source("torn", b"no image")], rate=0.25)
     assert found.images == 3
     with pytest.raises(InvMMError, match="With 2 held-out images"):
-        calibrate(planned(), [*HELD_OUT[:2], Source("torn", b"no image")], rate=0.25)
+        calibrated([*HELD_OUT[:2], Source("torn", b"no image")], rate=0.25)
 
 
 def test_different_images_do_not_count_as_copies_of_each_other() -> None:
@@ -111,7 +136,7 @@ def test_different_images_do_not_count_as_copies_of_each_other() -> None:
     pixels[:, 0, 0, 0] = 255
     same = [Source(str(index), image) for index, image in enumerate(pixels)]
     settings = {**SHORT, "learning_rate": 1e-6}
-    found = calibrate(planned(settings=settings), same, rate=0.25)
+    found = calibrated(same, rate=0.25, settings=settings)
     assert found.between == found.threshold
     assert max(found.scores) < min(between(planned(), same)) < found.threshold
 
@@ -164,13 +189,11 @@ def test_it_serves_other_seeds(found: Calibration) -> None:
     assert planned(calibration=found, seed=5).threshold == found.threshold
 
 
-def test_it_serves_audit(found: Calibration, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("invmm_eval.audits.auditing.load_backbone", lambda *_, **__: Mixture(MEMORIZED, spread=1.5))
+def test_it_serves_audit(found: Calibration) -> None:
+    other = replace(found, config={**found.config, "weights": "a"})
     with pytest.raises(InvMMError, match="differs from this audit in weights"):
-        audit(
-            "exact", MEMORIZED[0], settings=SHORT, calibration=replace(found, config={**found.config, "weights": "a"})
-        )
-    [result] = audit("exact", MEMORIZED[0], settings=SHORT, calibration=found)
+        audit("exact", MEMORIZED[0], backbone="exact", settings=SHORT, calibration=other)
+    [result] = audit("exact", MEMORIZED[0], backbone="exact", settings=SHORT, calibration=found)
     assert result.status is Status.REPLICATED
 
 

@@ -22,15 +22,17 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
-from invmm_eval.audits.auditing import Plan, make_plan
 from invmm_eval.audits.folder import read
 from invmm_eval.audits.folder.sheet import strip
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source
+from invmm_eval.audits.options import Resources
+from invmm_eval.audits.plan import OnStep, Plan
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.result import Check, Point, Result, Status
 from invmm_eval.search.search import Search
 from invmm_eval.search.target import Target
+from tests.helpers.audits import planned
 from tests.helpers.exact import Mixture, pictures
 
 PICTURES = torch.cat([pictures(3), pictures(1, seed=99)])
@@ -45,7 +47,7 @@ SETTINGS: dict[str, Any] = {"max_steps": 80, "check_every": 5, "draws": 8}
 def plan(**choices: Any) -> Plan:
     """An audit of a model that knows the first three pictures, and not the fourth."""
     given = {"similarity": "pixel-cosine", "settings": SETTINGS, **choices}
-    return make_plan(Mixture(PICTURES[:3]), "exact", **given)
+    return planned(Mixture(PICTURES[:3]), **given)
 
 
 def loaded(text: str | bytes) -> Any:
@@ -64,8 +66,11 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [last[index] for index in sorted(last)]
 
 
-def run(audit: Plan, sources: Sequence[Source], folder: Path, **options: Any) -> list[Result]:
-    return sorted(audit.run(sources, out=folder, **options), key=lambda result: result.index)
+def run(
+    audit: Plan, sources: Sequence[Source], folder: Path, batch_size: int = 8, on_step: OnStep | None = None
+) -> list[Result]:
+    found = audit.run(sources, Resources(batch_size=batch_size), out=folder, on_step=on_step)
+    return sorted(found, key=lambda result: result.index)
 
 
 class Watch:
@@ -184,7 +189,7 @@ def test_what_is_found_in_a_folder_is_what_was_found(tmp_path: Path) -> None:
 
 
 def interrupted_by_its_consumer(folder: Path, batch_size: int) -> None:
-    results = plan().run(ALL, out=folder, batch_size=batch_size)
+    results = plan().run(ALL, Resources(batch_size=batch_size), out=folder)
     next(results)
     next(results)
     results.close()  # type: ignore[attr-defined]
@@ -231,7 +236,7 @@ def test_a_first_line_may_be_torn(tmp_path: Path) -> None:
 
 
 def test_a_line_means_that_all_is_there(tmp_path: Path) -> None:
-    for _ in plan().run(ALL, out=tmp_path, batch_size=2):
+    for _ in plan().run(ALL, Resources(batch_size=2), out=tmp_path):
         for row in rows(tmp_path):
             if row["status"] != "failed":
                 name = row["digest"][:16]
@@ -248,7 +253,7 @@ def full(*_: object, **__: object) -> None:
 def test_a_full_disk_is_told(
     owner: object, step: str, lines: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results = plan().run(SOURCES, out=tmp_path, batch_size=1)
+    results = plan().run(SOURCES, Resources(batch_size=1), out=tmp_path)
     next(results)
     monkeypatch.setattr(owner, step, full)
     with pytest.raises(
@@ -259,7 +264,7 @@ def test_a_full_disk_is_told(
 
 
 def test_a_folder_that_vanishes_is_told(tmp_path: Path) -> None:
-    results = plan().run(SOURCES, out=tmp_path / "out", batch_size=1)
+    results = plan().run(SOURCES, Resources(batch_size=1), out=tmp_path / "out")
     next(results)
     (tmp_path / "out").rename(tmp_path / "elsewhere")
     with pytest.raises(InvMMError, match=r"could not be written .*No such file"):
@@ -306,7 +311,7 @@ def test_a_damaged_line_is_told_and_can_be_removed(content: bytes, finished: Pat
 
 def test_a_disk_that_is_full_amid_a_line_loses_no_other(tmp_path: Path, undisturbed: Path) -> None:
     """The limit on the size of files stands in for it: the line is cut where the limit is."""
-    results = plan().run(ALL, out=tmp_path, batch_size=1)
+    results = plan().run(ALL, Resources(batch_size=1), out=tmp_path)
     next(results)
     size = (tmp_path / "results.jsonl").stat().st_size
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from invmm_eval.audits.auditing import audit
 from invmm_eval.audits.folder import read
 from invmm_eval.audits.folder.format import FORMAT, differences
+from invmm_eval.audits.run import audit
 from invmm_eval.errors import InvMMError
 from invmm_eval.reference import MODEL
 from invmm_eval.reports import FORMATS, report

@@ -11,13 +11,13 @@ from invmm_eval.audits.options import OPTIONS, Choices, ModelOptions, Resources,
 from invmm_eval.errors import InvMMError
 
 
-@with_options(without=["calibration"])
+@with_options(OPTIONS.keys() - {"calibration"})
 def face(model: object, *, out: str | None = None, **options: Any) -> None:
     """Do something.
 
     Args:
         model: The model.
-        {options}
+        **options: {options}
         out: A folder.
     """
 

@@ -22,10 +22,12 @@ import torch
 from torch import distributed
 from torch.distributed.distributed_c10d import Store
 
-from invmm_eval.audits.auditing import Order, Plan, audit, make_plan
 from invmm_eval.audits.folder import read
 from invmm_eval.audits.images import Source, prepare
-from invmm_eval.audits.options import Resources
+from invmm_eval.audits.options import Choices, ModelOptions, Resources
+from invmm_eval.audits.plan import Plan
+from invmm_eval.audits.request import Request
+from invmm_eval.audits.run import audit, run, worker_plan
 from invmm_eval.audits.workers import actors, on_ray, on_torchrun, ranks
 from invmm_eval.audits.workers.team import MakePlan, Ready, check_agreement
 from invmm_eval.errors import InvMMError
@@ -36,19 +38,24 @@ from invmm_eval.search.result import Result
 from invmm_eval.search.search import Search
 from invmm_eval.search.target import Target
 from tests.audits.test_folder import rows
+from tests.helpers.audits import planned
 from tests.helpers.command import Invoke
 from tests.helpers.exact import Mixture
 from tests.helpers.exact import pictures as noise
 
 KNOWN = noise(5)
 SETTINGS = {"max_steps": 10, "check_every": 5, "draws": 2, "check_images": 2, "sampler_steps": 5}
-CONFIG: dict[str, Any] = {"seed": 0, "versions": make_plan(Mixture(KNOWN), "exact").config["versions"]}
+CONFIG: dict[str, Any] = {"seed": 0, "versions": planned(Mixture(KNOWN)).config["versions"]}
+
+
+NOWHERE = partial(worker_plan, ModelOptions(source="/no/such/folder"), Choices())
+"""The plan of a model that does not exist."""
 
 
 def plan(device: str | None = None) -> Plan:
     """An audit of a model that knows all pictures but the last."""
     assert device in (None, "cpu")
-    return make_plan(Mixture(KNOWN[:4]), "exact", similarity="pixel-cosine", settings=SETTINGS)
+    return planned(Mixture(KNOWN[:4]), similarity="pixel-cosine", settings=SETTINGS)
 
 
 def targets(*kinds: int) -> list[Target]:
@@ -106,7 +113,7 @@ def test_a_worker_takes_the_next_image_as_soon_as_its_batch_has_a_place() -> Non
 
 
 def test_a_worker_that_cannot_start_says_where_and_why_at_each_call() -> None:
-    worker = on_ray.Worker(Order("/no/such/folder").plan, Resources(device="cpu"))
+    worker = on_ray.Worker(NOWHERE, Resources(device="cpu"))
     for call in (worker.ready, partial(worker.measure, targets(0)[0])):
         with pytest.raises(InvMMError, match=r"A worker on \S+ cannot start: There is no folder /no/such/folder"):
             call()
@@ -119,11 +126,11 @@ def test_a_model_that_needs_captions_is_refused_by_workers_too(monkeypatch: pyte
                 raise InvMMError("It needs captions.")
             return super().condition(caption)
 
-    monkeypatch.setattr("invmm_eval.audits.auditing.load_backbone", lambda *_, **__: Captioned(KNOWN))
-    order = Order("exact", choices={"similarity": "pixel-cosine"})
-    assert on_ray.Worker(order.plan, Resources(device="cpu")).ready().image_shape == (1, 4, 4)
+    monkeypatch.setattr("invmm_eval.audits.plan.load", lambda *_: Captioned(KNOWN))
+    made = partial(worker_plan, ModelOptions(source="exact"), Choices(similarity="pixel-cosine"))
+    assert on_ray.Worker(made, Resources(device="cpu")).ready().image_shape == (1, 4, 4)
     with pytest.raises(InvMMError, match=r"cannot start: It needs captions\."):
-        on_ray.Worker(partial(order.plan, captions=False), Resources(device="cpu")).ready()
+        on_ray.Worker(partial(made, captions=False), Resources(device="cpu")).ready()
 
 
 @pytest.mark.parametrize(
@@ -213,7 +220,7 @@ def test_ranks_find_the_same_and_exchange_it_in_parts(monkeypatch: pytest.Monkey
 def test_a_rank_that_cannot_start_ends_the_run_with_its_reason() -> None:
     store = memory()
     with ThreadPoolExecutor(1) as pool:
-        messages = started(pool, store, Order("/no/such/folder").plan)
+        messages = started(pool, store, NOWHERE)
         with pytest.raises(InvMMError, match=r"A worker on \S+ cannot start: There is no folder"):
             next(messages)
         store.set("stopped", "")
@@ -307,23 +314,28 @@ def deadly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def order(deadly: Path) -> Order:  # noqa: ARG001
-    choices = {"similarity": "pixel-cosine", "recipe": "demo", "settings": RECIPE}
-    return Order(MODEL, backbone="deadly", choices=choices)  # type: ignore[arg-type]
+def options(deadly: Path) -> dict[str, Any]:  # noqa: ARG001
+    return {
+        "backbone": "deadly",
+        "similarity": "pixel-cosine",
+        "recipe": "demo",
+        "settings": RECIPE,
+        "device": "cpu",
+    }
 
 
 @pytest.fixture(scope="module")
-def undisturbed(order: Order, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(options: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process finds, and names ``deadly`` in its config."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    list(order.run(sources(), device="cpu", out=folder, batch_size=1))
+    audit(MODEL, sources(), out=folder, batch_size=1, **options)
     assert read(folder).config["versions"]["deadly"] == "1.0"
     return folder
 
 
 @ray_is_there
 def test_workers_of_ray_find_the_same_though_one_is_killed_and_one_image_kills(
-    order: Order, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray = pytest.importorskip("ray")
     asked = sources()
@@ -332,7 +344,7 @@ def test_workers_of_ray_find_the_same_though_one_is_killed_and_one_image_kills(
     monkeypatch.setenv("DEADLY_MARK", str(tmp_path / "killed"))
     monkeypatch.setattr(on_ray, "TRIES", 2)
     handler = signal.getsignal(signal.SIGTERM)
-    found = list(order.run(asked, workers=2, device="cpu", out=tmp_path / "out", batch_size=2))
+    found = list(run(Request.of(MODEL, asked, workers=2, batch_size=2, **options), out=tmp_path / "out"))
     assert sorted(result.index for result in found) == [*range(6)]
     assert (tmp_path / "killed").exists()
     here, there = rows(tmp_path / "out"), rows(undisturbed)
@@ -356,7 +368,7 @@ def test_workers_of_ray_find_the_same_though_one_is_killed_and_one_image_kills(
 @pytest.mark.parametrize(
     ("make_plan", "sentence"),
     [
-        (Order("/no/such/folder").plan, r"A worker on \S+ cannot start: There is no folder /no/such/folder"),
+        (NOWHERE, r"A worker on \S+ cannot start: There is no folder /no/such/folder"),
         (
             lambda _: os.kill(os.getpid(), signal.SIGKILL),
             "cannot be started, or died 2 times while it loaded the model",
@@ -418,7 +430,7 @@ def alive(process: int) -> bool:
 @ray_is_there
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="There is no /proc, which tells what processes are left")
 def test_an_interruption_leaves_no_process_and_one_process_goes_on(
-    images: Path, undisturbed: Path, order: Order, tmp_path: Path
+    images: Path, undisturbed: Path, options: dict[str, Any], tmp_path: Path
 ) -> None:
     run = subprocess.Popen(
         [sys.executable, *command(images, tmp_path / "out", "--workers", "1")],
@@ -438,7 +450,7 @@ def test_an_interruption_leaves_no_process_and_one_process_goes_on(
     while any(map(alive, started)):
         time.sleep(0.05)
     assert 0 < read(tmp_path / "out").progress.waiting < 6
-    list(order.run([Source(path.name, path) for path in sorted(images.iterdir())], device="cpu", out=tmp_path / "out"))
+    audit(MODEL, [Source(path.name, path) for path in sorted(images.iterdir())], out=tmp_path / "out", **options)
     assert found_in(tmp_path / "out") == found_in(undisturbed)
 
 

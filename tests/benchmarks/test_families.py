@@ -55,7 +55,7 @@ def test_every_family_can_be_made_and_audited(tmp_path: Path, monkeypatch: pytes
     for plugin in plugins:
         fresh.register(plugin)
     host.cache_clear()
-    monkeypatch.setattr("invmm_eval.audits.auditing.host", lambda: fresh)
+    monkeypatch.setattr("invmm_eval.audits.plan.host", lambda: fresh)
     monkeypatch.setattr(families, "CACHE", tmp_path)
     monkeypatch.setattr(families, "data", known)
     told = tmp_path / "families.json"

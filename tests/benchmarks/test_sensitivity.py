@@ -10,7 +10,7 @@ from benchmarks import sensitivity
 from benchmarks.sensitivity import Audits, Change, Values, changes, elastic, elasticity, ratio
 from invmm_eval.audits.images import Source
 from invmm_eval.recipe import DEMO
-from tests.audits.test_auditing import SHORT
+from tests.audits.test_plan import SHORT
 from tests.helpers.command import SET
 from tests.helpers.exact import Mixture, pictures
 

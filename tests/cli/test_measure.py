@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from invmm_eval.audits.auditing import audit
 from invmm_eval.audits.folder import read
 from invmm_eval.audits.folder.writing import Store
+from invmm_eval.audits.run import audit
 from invmm_eval.reports.findings import whole
 from tests.helpers.command import SET, TINY, Invoke, lines
 

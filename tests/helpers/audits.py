@@ -10,10 +10,19 @@ import torch
 from torch import Tensor
 
 from invmm_eval.audits.folder.writing import Store
+from invmm_eval.audits.options import Choices, ModelOptions
+from invmm_eval.audits.plan import Plan, make_plan
+from invmm_eval.models.backbone import Backbone
 from invmm_eval.recipe import STABLE_DIFFUSION
 from invmm_eval.search.result import CONFIRMATION, DOSE_RESPONSE, Check, Point, Result, Status
 from invmm_eval.search.target import Target
 from invmm_eval.statistics.response import Response
+
+
+def planned(backbone: Backbone, model: object = "exact", **choices: Any) -> Plan:
+    """The plan of an audit of a loaded model."""
+    return make_plan(ModelOptions(source=model), Choices(**choices), backbone=backbone)
+
 
 SCALES = (1.0, 3.0, 7.0)
 SIDE = 24

@@ -16,7 +16,7 @@ import torch
 from diffusers import DDIMPipeline
 from torchmetrics import MetricTracker
 
-from invmm_eval.audits.auditing import audit
+from invmm_eval.audits.run import audit
 from invmm_eval.errors import InvMMError
 from invmm_eval.integrations.torchmetrics import InvMM
 from invmm_eval.plugins.hooks import BackboneEntry, hookimpl
@@ -32,6 +32,7 @@ IMAGES = pictures(4, (3, 8, 8))
 PROCESS = """
 import json, sys
 import torch
+from invmm_eval.audits import plan
 from invmm_eval.integrations import torchmetrics
 from tests.helpers.exact import Mixture, pictures
 
@@ -40,7 +41,7 @@ torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeti
 images = torch.cat([pictures(2), pictures(3, seed=99)])
 for shares in cases:
     model = Mixture(images[:2])
-    torchmetrics.load_backbone = lambda *_, **__: model
+    torchmetrics.load = plan.load = lambda *_: model
     metric = torchmetrics.InvMM("the model", recipe="paper", similarity="pixel-cosine", seed=5)
     if shares[rank]:
         metric.update(images[shares[rank]])

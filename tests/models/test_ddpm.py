@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
 from torch import Tensor
 
-from invmm_eval.audits.auditing import load_backbone
+from invmm_eval.audits.plan import load_backbone
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.ddpm import DDPM
 from invmm_eval.noise.gaussian import diagonal

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from invmm_eval.audits.auditing import load_backbone
 from invmm_eval.audits.images import prepare
+from invmm_eval.audits.plan import load_backbone
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import Context
 from invmm_eval.noise.gaussian import diagonal, isotropic

@@ -17,7 +17,7 @@ from benchmarks.evidence.case import Case
 from benchmarks.evidence.claim import Claim, Finding, Table, no_worse
 from benchmarks.evidence.detectors import MEMBERSHIP, NEAREST, Scored, judged
 from benchmarks.evidence.keep import kept
-from invmm_eval.audits.auditing import load_backbone
+from invmm_eval.audits.plan import load_backbone
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 
 GUIDED = Path(__file__).parents[3] / "tests" / "data" / "stable-diffusion"
@@ -109,7 +109,7 @@ def _guided(case: Case, procedures: Sequence[Procedure]) -> tuple[dict[str, Told
         known = data()
         targets = captioned([*known.repeated[:count], *known.single[:count], *known.held_out[:count]])
         labels = [place < count for place in range(len(targets))]
-        with_caption = load_backbone(GUIDED, device="cpu", options={"prompt_mode": "caption"})
+        with_caption = load_backbone(GUIDED, device="cpu", backbone_options={"prompt_mode": "caption"})
         found = {}
         for procedure in procedures:
             way = procedure.changed(threshold=GUIDED_THRESHOLD, guidance=(1.0, GUIDANCE))
@@ -124,7 +124,7 @@ def _guided(case: Case, procedures: Sequence[Procedure]) -> tuple[dict[str, Told
         found[CAPTION] = asdict(_told(Scored(moved, counter.rows_without / len(targets)), labels))
         cosine = PixelCosine(device=torch.device("cpu"))
         repeated = pixels(known.repeated[:count]) / 2 + 0.5
-        without = load_backbone(GUIDED, device="cpu", options={"prompt_mode": "empty"})
+        without = load_backbone(GUIDED, device="cpu", backbone_options={"prompt_mode": "empty"})
         alike = sampled(without, repeated, cosine, samples=UNTOLD, steps=steps).amax(dim=1)
         return {"told": found, "untold": int((alike >= GUIDED_THRESHOLD).sum())}
 

@@ -1,7 +1,7 @@
 """Read an audit's folder without changing it, also while the audit runs, and without importing torch."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from invmm_eval.audits.folder.files import in_use, picture_of, read_object
 from invmm_eval.audits.folder.format import upgraded_config
 from invmm_eval.audits.folder.rows import Lines, Rows
+from invmm_eval.audits.request import published, rebuilt
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.status import Status
 
@@ -29,12 +30,14 @@ class Record:
         rows: One mapping per image that has a result, in the order of the images, as :meth:`Result.record` makes it,
             with its ``caption``, the ``sha256`` of its file of tensors, and when it was ``finished``. Each is read when
             it is looked at, because memory does not hold a million of them.
+        request: The request as it was made last; rebuilt from the config if the folder lacks it.
         progress: The number of images that are done, failed or waiting.
     """
 
     folder: Path
     config: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
+    request: Mapping[str, Any]
     progress: "Progress"
 
     def picture(self, row: Mapping[str, Any]) -> Path:
@@ -46,6 +49,12 @@ class Record:
         from invmm_eval.audits.folder.tensors import result_of
 
         return result_of(self.folder, row)
+
+    def public(self) -> "Record":
+        """The same as strangers may see it: without local paths in the config and the request."""
+        local = len(self.config["weights"] or "") == 64  # the SHA-256 of a folder; a model of the Hub has its commit
+        config = {**self.config, "model": Path(self.config["model"]).name} if local else self.config
+        return replace(self, config=config, request=published(self.request, local_model=local))
 
     def damaged(self) -> Iterator[str]:
         """Read every file of tensors; yields a sentence for each that is not what was written."""
@@ -101,7 +110,9 @@ def read(folder: str | Path) -> Record:
     folder = Path(folder)
     try:
         config = upgraded_config(read_object(folder / "config.json"), folder / "config.json")
-        asked = read_object(folder / "images.json") if (folder / "images.json").exists() else None
+        asked, request = (
+            read_object(folder / name) if (folder / name).exists() else None for name in ("images.json", "request.json")
+        )
         lines = Lines.read(folder / "results.jsonl")
     except OSError as error:
         raise InvMMError(f"{folder} holds no audit that can be read: {error.filename}: {error.strerror}.") from error
@@ -111,7 +122,10 @@ def read(folder: str | Path) -> Record:
     if asked:
         requested = dict(enumerate(asked["names"]))
         order = [number for number in order if requested.get(indices[number]) == names[number]]
-    return Record(folder, config, Rows(lines, order), _progress(lines, order, asked, in_use(folder)))
+    if request is None:
+        request = rebuilt(config, captions=lines.columns["caption"].null_count < len(lines.columns))
+    progress = _progress(lines, order, asked, in_use(folder))
+    return Record(folder, config, Rows(lines, order), request, progress)
 
 
 def _progress(lines: Lines, order: list[int], asked: Mapping[str, Any] | None, running: bool) -> Progress:

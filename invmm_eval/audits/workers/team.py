@@ -12,7 +12,7 @@ from invmm_eval.search.result import Result
 from invmm_eval.search.target import Target
 
 if TYPE_CHECKING:
-    from invmm_eval.audits.auditing import Plan
+    from invmm_eval.audits.plan import Plan
 
 MakePlan = Callable[[str | None], "Plan"]
 """Makes the plan for a device by name; None lets the plan choose. Ray pickles it."""

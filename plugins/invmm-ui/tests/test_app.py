@@ -19,13 +19,15 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from invmm_eval.plugin import (
+    Choices,
     InvMMError,
+    ModelOptions,
+    Resources,
     Result,
     Search,
     Source,
     Status,
     find,
-    load_backbone,
     make_plan,
     prepare,
     reference,
@@ -44,7 +46,7 @@ def noise(seed: int) -> Image.Image:
 
 
 def test_watching_a_search_does_not_change_its_result(tiny_ddpm_folder: Path) -> None:
-    plan = make_plan(load_backbone(tiny_ddpm_folder), tiny_ddpm_folder, recipe="demo", settings=TINY)
+    plan = make_plan(ModelOptions(source=tiny_ddpm_folder), Choices(recipe="demo", settings=TINY))
     source = Source("one", noise(0))
     *seen, result = watch(plan, source, every=0.001)
     assert seen
@@ -56,7 +58,7 @@ def test_watching_a_search_does_not_change_its_result(tiny_ddpm_folder: Path) ->
 
 def test_closing_the_iterator_stops_the_search(tiny_ddpm_folder: Path) -> None:
     plan = make_plan(
-        load_backbone(tiny_ddpm_folder), tiny_ddpm_folder, recipe="demo", settings={**TINY, "max_steps": 10**6}
+        ModelOptions(source=tiny_ddpm_folder), Choices(recipe="demo", settings={**TINY, "max_steps": 10**6})
     )
     watching = watch(plan, Source("one", noise(0)), every=0.001)
     search = next(watching)
@@ -69,7 +71,7 @@ def test_closing_the_iterator_stops_the_search(tiny_ddpm_folder: Path) -> None:
 
 
 def test_an_image_that_cannot_be_read_is_a_failed_result(tiny_ddpm_folder: Path) -> None:
-    plan = make_plan(load_backbone(tiny_ddpm_folder), tiny_ddpm_folder, recipe="demo", settings=TINY)
+    plan = make_plan(ModelOptions(source=tiny_ddpm_folder), Choices(recipe="demo", settings=TINY))
     [result] = watch(plan, Source("broken", b"no image"))
     assert isinstance(result, Result)
     assert result.status is Status.FAILED
@@ -221,10 +223,10 @@ def test_two_visitors_do_not_share_a_state(browser: Chrome, page: str, files: di
         browser.switch_to.window(tab)
         css(browser, "#measure").click()
     plan = make_plan(
-        load_backbone(reference.MODEL), reference.MODEL, similarity="pixel-cosine", recipe="demo", settings=SHORT
+        ModelOptions(source=reference.MODEL), Choices(similarity="pixel-cosine", recipe="demo", settings=SHORT)
     )
     for name, tab in tabs.items():
-        [alone] = plan.run([Source(name, files[name])], micro_batch=reference.MICRO_BATCH)
+        [alone] = plan.run([Source(name, files[name])], Resources(micro_batch=reference.MICRO_BATCH))
         assert alone.check
         browser.switch_to.window(tab)
         wait_for(browser, "#panel h3", "Not replicated")

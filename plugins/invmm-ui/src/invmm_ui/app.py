@@ -18,14 +18,15 @@ from PIL import Image
 from invmm_eval.plugin import (
     LIMITS,
     STATUS_WORDS,
+    Choices,
     Findings,
     ImageLike,
     InvMMError,
+    ModelOptions,
     Plan,
     Result,
     Source,
     find,
-    load_backbone,
     make_plan,
     prepare,
     reference,
@@ -70,9 +71,8 @@ def served(audit: str | Path | None = None, **settings: Any) -> Iterator[str]:
     """
     findings = find(audit) if audit else None
     settings = {"threshold": reference.THRESHOLD, **settings}
-    plan = make_plan(
-        load_backbone(reference.MODEL), reference.MODEL, similarity="pixel-cosine", recipe="demo", settings=settings
-    )
+    choices = Choices(similarity="pixel-cosine", recipe="demo", settings=settings)
+    plan = make_plan(ModelOptions(source=reference.MODEL), choices)
     with TemporaryDirectory(prefix="invmm-page-", ignore_cleanup_errors=True) as folder, _written_to(folder):
         page = build(plan, findings)
         try:

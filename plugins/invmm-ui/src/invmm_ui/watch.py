@@ -4,7 +4,7 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from threading import Event
 
-from invmm_eval.plugin import Plan, Result, Search, Source
+from invmm_eval.plugin import Plan, Resources, Result, Search, Source
 
 
 def watch(
@@ -29,7 +29,7 @@ def watch(
         running[:] = searches
 
     threads = ThreadPoolExecutor(1, "search")
-    searching = threads.submit(list, plan.run([source], micro_batch=micro_batch, on_step=on_step))
+    searching = threads.submit(list, plan.run([source], Resources(micro_batch=micro_batch), on_step=on_step))
     try:
         while not wait([searching], every).done:
             yield from running

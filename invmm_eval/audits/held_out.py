@@ -1,0 +1,103 @@
+"""Find the similarity threshold on held-out images: the model cannot know them, so every replica of them is false.
+
+Their searches take all steps, whatever they reach. A search does not depend on the threshold beta until it ends, so an
+image would have been replicated under beta if its best score at any check is at least beta. Of n images, k may be: the
+largest k with
+
+    (k + 1) / (n + 1) <= rate.
+
+The threshold lies just above the other n - k best scores. Of further images of the same kind, the share that reach it
+is then distributed as Beta(k + 1, n - k), or lies below: its mean is at most ``rate``, and its upper limit is that of
+:mod:`invmm_eval.statistics.binomial` (Wilks 1941, "Determination of sample sizes for setting tolerance limits").
+
+If searches get nowhere near a held-out image, their scores say little. So the threshold is also above the similarities
+of different held-out images to each other, except for a share of ``rate`` of the pairs.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from invmm_eval.audits.calibration import FILE, RATE, Calibration, allowed
+from invmm_eval.audits.images import Source, prepare
+from invmm_eval.audits.options import OPTIONS, with_options
+from invmm_eval.audits.plan import OnStep, Plan, make_plan
+from invmm_eval.audits.request import Request
+from invmm_eval.audits.run import run
+from invmm_eval.errors import InvMMError
+from invmm_eval.search.result import Result, Status
+
+
+@with_options(OPTIONS.keys() - {"calibration"})
+def calibrate(
+    model: object,
+    held_out: Any,
+    *,
+    rate: float = RATE,
+    captions: str | Sequence[str | None] | None = None,
+    out: str | Path | None = None,
+    on_step: OnStep | None = None,
+    over: Callable[[Iterable[Result]], Iterable[Result]] = iter,
+    **options: Any,
+) -> Calibration:
+    """Find the threshold at which a model replicates at most a share of images that it was not trained on.
+
+    Args:
+        model: Folder written by ``save_pretrained``, Hub id, or loaded diffusers pipeline.
+        held_out: The images, as :func:`invmm_eval.audit` takes them; those that fail are not counted.
+        rate: The share, in (0, 1). With n images it can be as low as 1 / (n + 1).
+        captions: The texts, one per image, or where they are.
+        out: Output folder of the searches and of ``calibration.json``. Existing searches in it are resumed.
+        on_step: Called after each step with the searches in progress; not called with workers.
+        over: Passes on the results as they are ready, as a progress bar does.
+        **options: {options}
+
+    Raises:
+        InvMMError: The images are too few for the rate, the folder cannot be used, or a requested part is unknown or
+            incompatible.
+    """
+    if options.get("workers") == "ranks":
+        raise InvMMError("A calibration does not run under torchrun; give a number of workers, which Ray starts.")
+    request = Request.of(model, held_out, captions, **options)
+    allowed(rate, len(request.sources))
+    settings = {**request.choices.settings, "stop": False}
+    request = replace(request, choices=replace(request.choices, settings=settings))
+    results = list(over(run(request, out=out, on_step=on_step)))
+    plan = make_plan(request.model, request.choices, device=request.resources.device)
+    found = _found(plan, request.sources, results, rate)
+    if out is not None:
+        found.save(Path(out) / FILE)
+    return found
+
+
+def _found(plan: Plan, held_out: Sequence[Source], results: Iterable[Result], rate: float) -> Calibration:
+    best = {result.index: _best(result) for result in results}
+    images = sorted(index for index, score in best.items() if math.isfinite(score))
+    scores = tuple(sorted((best[index] for index in images), reverse=True))
+    threshold = _above(scores, allowed(rate, len(scores)))
+    pairs = between(plan, [held_out[index] for index in images])
+    least = _above(pairs, math.floor(rate * len(pairs))) if pairs else None
+    return Calibration(threshold if least is None else max(least, threshold), rate, scores, least, plan.config)
+
+
+def between(plan: Plan, images: Sequence[Source]) -> list[float]:
+    """The similarities of different images to each other."""
+    features = []
+    for source in images:
+        pixels = prepare(source.value, plan.backbone.image_shape).to(plan.backbone.device)[None].float() / 255
+        features.append(plan.similarity.embed(pixels))
+    return [plan.similarity.compare(a, b).item() for a, b in combinations(features, 2)]
+
+
+def _best(result: Result) -> float:
+    """The best score at any check; -inf if there is none, or if the search failed."""
+    scores = () if result.status is Status.FAILED else (point.score for point in result.trace)
+    return max(filter(math.isfinite, scores), default=-math.inf)
+
+
+def _above(values: Iterable[float], count: int) -> float:
+    """The least number of thousandths that at most ``count`` of the values reach."""
+    return math.floor(1000 * sorted(values, reverse=True)[count] + 1) / 1000

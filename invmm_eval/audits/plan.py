@@ -1,0 +1,259 @@
+"""The plan of an audit: its model, similarity, noise family and recipe, found by name and loaded."""
+
+import inspect
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from invmm_eval.audits.calibration import Calibration
+from invmm_eval.audits.images import Source
+from invmm_eval.audits.options import Choices, ModelOptions, Resources, sort_options, with_options
+from invmm_eval.audits.record import measured
+from invmm_eval.errors import InvMMError
+from invmm_eval.models.backbone import Backbone
+from invmm_eval.models.identity import weights_identity
+from invmm_eval.models.pipelines import pipeline_class
+from invmm_eval.noise import NoiseFamily
+from invmm_eval.plugins.host import host
+from invmm_eval.recipe import DEMO, Recipe, by_dose
+from invmm_eval.search.engine import invert
+from invmm_eval.search.result import Result
+from invmm_eval.search.search import Search
+from invmm_eval.search.target import Target
+from invmm_eval.similarity import Similarity
+from invmm_eval.similarity.sscd import WEIGHTS_VARIABLE
+
+_log = logging.getLogger(__name__)
+
+_RESERVED = {"device", "dtype", "revision"}
+"""Arguments of a maker that are not options of the part."""
+
+OnStep = Callable[[Sequence[Search]], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that determines the values.
+
+    Attributes:
+        backbone: The model.
+        similarity: Decides whether a sample is a replica.
+        noise: The family of q.
+        recipe: The settings.
+        seed: Together with an image's pixels it determines all random numbers for that image.
+        config: The same in words and numbers, as JSON can hold it.
+    """
+
+    backbone: Backbone
+    similarity: Similarity
+    noise: NoiseFamily
+    recipe: Recipe
+    seed: int
+    config: Mapping[str, Any]
+
+    @property
+    def threshold(self) -> float:
+        """beta: the recipe's if it has one, else the similarity's own."""
+        return self.similarity.threshold if self.recipe.threshold is None else self.recipe.threshold
+
+    def run(
+        self,
+        sources: Sequence[Source],
+        resources: Resources = Resources(),
+        *,
+        out: str | Path | None = None,
+        request: Mapping[str, Any] | None = None,
+        on_step: OnStep | None = None,
+    ) -> Iterator[Result]:
+        """Measure images in this process, yielding each result as it is ready.
+
+        Args:
+            sources: The images; one that cannot be read gives a failed result.
+            resources: The sizes of batches.
+            out: Output folder. An existing audit in it is resumed.
+            request: The request to keep in the folder.
+            on_step: Called after each step with the searches in progress.
+
+        Raises:
+            InvMMError: The folder cannot be used, or holds an audit with another config; or the model needs captions
+                and no image has one.
+        """
+        if no_captions(sources):
+            self.backbone.condition(None)  # raises if the model needs a caption, once instead of for each image
+        measure = partial(
+            self.measure, batch_size=resources.batch_size, micro_batch=resources.micro_batch, on_step=on_step
+        )
+        return measured(measure, sources, self.backbone.image_shape, self.config, out, request)
+
+    def measure(
+        self,
+        targets: Iterable[Target],
+        *,
+        batch_size: int = 8,
+        micro_batch: int | None = None,
+        on_step: OnStep | None = None,
+    ) -> Iterator[Result]:
+        """Measure images that are prepared, as :func:`invmm_eval.invert` does."""
+        return invert(
+            self.backbone,
+            targets,
+            self.similarity,
+            self.noise,
+            recipe=self.recipe,
+            seed=self.seed,
+            batch_size=batch_size,
+            micro_batch=micro_batch,
+            on_step=on_step,
+        )
+
+
+def no_captions(sources: Sequence[Source]) -> bool:
+    """Whether there are images, and none has a caption."""
+    return bool(sources) and all(source.caption is None for source in sources)
+
+
+def make_plan(
+    model: ModelOptions,
+    choices: Choices = Choices(),
+    *,
+    device: str | None = None,
+    backbone: Backbone | None = None,
+) -> Plan:
+    """Load the model and find all other parts.
+
+    Args:
+        model: The model, and how it is loaded.
+        choices: Similarity, noise family, recipe and seed.
+        device: None takes CUDA if available, else the CPU.
+        backbone: The loaded model; None loads it.
+
+    Raises:
+        InvMMError: A requested backbone, similarity, noise family, recipe, option or device is unknown or incompatible.
+    """
+    calibration = choices.calibration
+    if isinstance(calibration, str | Path):
+        calibration = Calibration.load(calibration)
+    backbone = backbone or load(model, device)
+    similarity = choices.similarity or default_similarity()
+    if isinstance(similarity, str):
+        options = {"device": backbone.device, **choices.similarity_options}
+        similarity = _made(host().similarity(similarity), similarity, options)
+    family = _made(host().noise_family(choices.noise), choices.noise, choices.noise_options)
+    recipe = find_recipe(choices.recipe, backbone).changed(**choices.settings)
+    config = {
+        "model": model_name(model.source, model.revision),
+        "weights": weights_identity(model.source, model.revision),
+        "backbone": {**backbone.settings, "image_shape": list(backbone.image_shape)},
+        "similarity": {"name": similarity.name, "threshold": similarity.threshold, **similarity.settings},
+        "noise": {"name": choices.noise, **choices.noise_options},
+        "recipe": asdict(recipe),
+        "seed": choices.seed,
+        "versions": {name: version(name) for name in ("invmm-eval", "torch", "diffusers")}
+        | host().versions(backbone, similarity.name, choices.noise),
+    }
+    plan = Plan(backbone, similarity, family, recipe, choices.seed, config)
+    return _calibrated(plan, calibration) if calibration else plan
+
+
+def _calibrated(plan: Plan, calibration: Calibration) -> Plan:
+    """The plan with the threshold of a calibration, and with the calibration's summary in its config."""
+    if plan.recipe.threshold is not None:
+        raise InvMMError("The calibration sets the threshold; leave it out of the settings.")
+    calibration.check_fit(plan.config)
+    recipe = plan.recipe.changed(threshold=calibration.threshold)
+    config = {**plan.config, "recipe": asdict(recipe), "calibration": calibration.summary}
+    return replace(plan, recipe=recipe, config=config)
+
+
+_LOADING = ("backbone", "revision", "dtype", "backbone_options", "device")
+
+
+@with_options(_LOADING)
+def load_backbone(model: object, **options: Any) -> Backbone:
+    """Load a model with the backbone that serves its pipeline's class, or with a named one.
+
+    Args:
+        model: Folder written by ``save_pretrained``, Hub id, or loaded diffusers pipeline.
+        **options: {options}
+
+    Raises:
+        InvMMError: A requested model, backbone, device, precision or option is unknown or incompatible.
+    """
+    how, _, resources = sort_options(model, options, _LOADING)
+    return load(how, resources.device)
+
+
+def load(model: ModelOptions, device: str | None) -> Backbone:
+    """Load a model, as :func:`load_backbone` does."""
+    name, dtype = model.backbone, getattr(torch, model.dtype)
+    entry = host().backbone(name) if name else host().backbone_for(pipeline_class(model.source, model.revision))
+    make = partial(entry.make, model.source, revision=model.revision, device=find_device(device), dtype=dtype)
+    return _made(make, name or "The backbone", model.backbone_options) if model.backbone_options else make()
+
+
+def find_device(name: str | None) -> torch.device:
+    """The device of that name; None takes CUDA if available, else the CPU.
+
+    Raises:
+        InvMMError: This machine has no such device.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        probe = torch.zeros(1, device=name)
+        probe.item()
+    except (RuntimeError, AssertionError) as error:
+        raise InvMMError(f"The device {name!r} cannot be used on this machine; leave it out, or choose cpu.") from error
+    return probe.device
+
+
+def model_name(model: object, revision: str | None = None) -> str:
+    """The name of a model in records: its path or Hub id, with the revision, or the class of a loaded pipeline."""
+    name = str(model) if isinstance(model, str | Path) else type(model).__name__
+    return f"{name}@{revision}" if revision else name
+
+
+def default_similarity() -> str:
+    """``sscd`` if the environment names its weights, else ``pixel-cosine``, with a warning."""
+    if os.environ.get(WEIGHTS_VARIABLE):
+        return "sscd"
+    _log.warning(
+        "%s names no weights of SSCD, so images are compared by pixel-cosine, which is adequate up to 64x64 pixels.",
+        WEIGHTS_VARIABLE,
+    )
+    return "pixel-cosine"
+
+
+def find_recipe(recipe: str | Recipe, backbone: Backbone) -> Recipe:
+    """A recipe by name: ``paper`` (the backbone's published one), ``dose`` (search by dose) or ``demo``.
+
+    Raises:
+        InvMMError: There is no such recipe.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    named = {"paper": backbone.recipe, "dose": by_dose(backbone.recipe), "demo": DEMO}
+    if recipe not in named:
+        raise InvMMError(f"There is no recipe {recipe!r}; choose one of {', '.join(named)}.")
+    return named[recipe]
+
+
+def _made(maker: Callable[..., Any], name: str, options: Mapping[str, Any]) -> Any:
+    """What a maker makes with options; unknown ones are reported before it is called."""
+    parameters = inspect.signature(maker).parameters.values()
+    known = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
+    if len(known) == len(parameters) and (unknown := sorted(options.keys() - known)):
+        available = ", ".join(sorted(known - _RESERVED)) or "none"
+        raise InvMMError(f"{name} has no option {unknown[0]!r}; its options are: {available}.")
+    try:
+        return maker(**options)
+    except TypeError as error:
+        chosen = ", ".join(sorted(options.keys() - _RESERVED)) or "none"
+        raise InvMMError(f"{name} does not accept these options ({chosen}): {error}.") from error

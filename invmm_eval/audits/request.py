@@ -1,0 +1,201 @@
+"""The request of an audit: the model, the choices, the resources and the images, and its record in the folder.
+
+The record is flat: each option by its name, with ``model``, ``images`` and ``captions``. :func:`command` makes the
+command line of it that reproduces the audit. This module does not import torch until images are listed.
+"""
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invmm_eval.audits.options import OPTIONS, Choices, ModelOptions, Resources, sort_options
+from invmm_eval.recipe import DDPM, DEMO, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe, by_dose
+
+if TYPE_CHECKING:
+    from invmm_eval.audits.images import Source
+
+_HUB_ID = re.compile(r"((?:[\w.-]+/)?[\w.-]+)@(.+)")
+"""A Hub id with a revision; a folder is named by its path as it is."""
+_PUBLISHED = (DDPM, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3)
+_RECIPES = {recipe.name: recipe for recipe in (DEMO, *_PUBLISHED, *map(by_dose, _PUBLISHED))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What an audit was requested to measure, and how.
+
+    Attributes:
+        model: The model, and how it is loaded.
+        choices: What determines the values besides the model.
+        resources: What the audit runs on.
+        images: The images, as :func:`invmm_eval.find_images` takes them.
+        captions: The texts, one per image, or where they are.
+    """
+
+    model: ModelOptions
+    choices: Choices = Choices()
+    resources: Resources = Resources()
+    images: Any = ()
+    captions: str | Sequence[str | None] | None = None
+
+    @classmethod
+    def of(cls, model: object, images: Any, captions: Any = None, /, **options: Any) -> "Request":
+        """The request of a face with flat options.
+
+        Raises:
+            InvMMError: There is no such option, or a value is out of its range.
+        """
+        how, choices, resources = sort_options(model, options)
+        return cls(model=how, choices=choices, resources=resources, images=images, captions=captions)
+
+    @cached_property
+    def sources(self) -> list["Source"]:
+        """The images, listed but not read.
+
+        Raises:
+            InvMMError: There is no such file, folder, dataset, column or caption, or no image in it.
+        """
+        from invmm_eval.audits.images import find_images
+
+        return find_images(self.images, captions=self.captions)
+
+    def record(self) -> dict[str, Any]:
+        """The request as JSON can hold it. Images and captions that are not text are None, objects their names."""
+        values = {option.name: getattr(part, option.name) for part in self._parts for option in fields(part)}
+        model = values.pop("source")
+        if not isinstance(values["similarity"], str | None):
+            values["similarity"] = values["similarity"].name
+        if not isinstance(values["calibration"], str | Path | None):
+            values["calibration"] = values["calibration"].summary
+        return {
+            "model": str(model) if isinstance(model, str | Path) else type(model).__name__,
+            "images": _texts(self.images),
+            "captions": self.captions if isinstance(self.captions, str) else _texts(self.captions or None),
+            **{name: _plain(value) for name, value in values.items()},
+        }
+
+    @property
+    def _parts(self) -> tuple[ModelOptions, Choices, Resources]:
+        return self.model, self.choices, self.resources
+
+
+def _texts(values: Any) -> list[str] | None:
+    values = [values] if isinstance(values, str | Path) else values
+    if isinstance(values, Sequence) and all(isinstance(value, str | Path) for value in values):
+        return [str(value) for value in values]
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON holds it."""
+    if isinstance(value, Recipe):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+def rebuilt(config: Mapping[str, Any], *, captions: bool) -> dict[str, Any]:
+    """The record of a request that was not kept, as far as the config of its audit says.
+
+    Args:
+        config: Of the audit.
+        captions: Whether an image has a caption.
+    """
+    at_revision = _HUB_ID.fullmatch(config["model"])
+    model, revision = at_revision.groups() if at_revision else (config["model"], None)
+    similarity, noise, backbone = (dict(config[part]) for part in ("similarity", "noise", "backbone"))
+    return {
+        "model": model,
+        "images": None,
+        "captions": "CAPTIONS" if captions else None,
+        "revision": revision,
+        "backbone": backbone.get("name"),
+        "dtype": str(backbone.get("dtype", "float32")).removeprefix("torch."),
+        "backbone_options": _without(backbone, "name", "dtype", "image_shape"),
+        "similarity": similarity["name"],
+        "similarity_options": _without(similarity, "name", "threshold"),
+        "noise": noise["name"],
+        "noise_options": _without(noise, "name"),
+        "recipe": config["recipe"],
+        "seed": config["seed"],
+    }
+
+
+def _without(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names and value is not None}
+
+
+def published(record: Mapping[str, Any], *, local_model: bool) -> dict[str, Any]:
+    """The record of a request as strangers may see it: without local paths.
+
+    Args:
+        record: Of the request.
+        local_model: Whether the model is a folder, of which only the name is kept.
+    """
+    hidden = {**record, "images": None}
+    if local_model:
+        hidden["model"] = Path(record["model"]).name
+    if isinstance(record.get("captions"), list):
+        hidden["captions"] = "CAPTIONS"
+    if record.get("calibration"):
+        hidden["calibration"] = "CALIBRATION"
+    for name, value in hidden.items():
+        if isinstance(value, Mapping):
+            hidden[name] = {
+                key: Path(part).name if isinstance(part, str) and Path(part).is_absolute() else part
+                for key, part in value.items()
+            }
+    return hidden
+
+
+def command(record: Mapping[str, Any]) -> str:
+    """The command that reproduces an audit, one option per line.
+
+    ``FOLDER`` stands for the output folder, and ``IMAGES``, ``CAPTIONS`` and ``CALIBRATION`` for what is not known.
+
+    Args:
+        record: Of the request.
+    """
+    words = [("--model", record["model"])]
+    words += [("--images", image) for image in record["images"] or ["IMAGES"]]
+    words.append(("--out", "FOLDER"))
+    if captions := record["captions"]:
+        words.append(("--captions", captions if isinstance(captions, str) else "CAPTIONS"))
+    for name, option in OPTIONS.items():
+        value = record.get(name, option.default)
+        if name == "recipe":
+            words += _recipe(value)
+        elif name == "calibration" and isinstance(value, Mapping):
+            words.append((option.flag, "CALIBRATION"))
+        elif name == "workers" and value == "ranks":
+            continue  # torchrun starts them
+        elif option.repeatable:
+            words += [(option.flag, f"{key}={_text(part)}") for key, part in (value or {}).items()]
+        elif value != option.default:
+            words.append((option.flag, str(value)))
+    return " \\\n  ".join(["invmm-eval run", *(f"{flag} {shlex.quote(value)}" for flag, value in words)])
+
+
+def _recipe(recipe: str | Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """A recipe by name; one that has no name of its own as changes to the recipe that its name begins with."""
+    if isinstance(recipe, str):
+        yield OPTIONS["recipe"].flag, recipe
+        return
+    base = _RECIPES.get(recipe["name"].split(" with ")[0])
+    known = _plain(base) if base else {}
+    yield OPTIONS["recipe"].flag, "demo" if base is DEMO else "dose" if base and base.first_dose else "paper"
+    for key, value in recipe.items():
+        if key != "name" and value is not None and (key not in known or value != known[key]):
+            yield OPTIONS["settings"].flag, f"{key}={_text(value)}"
+
+
+def _text(value: Any) -> str:
+    text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return text.lower() if isinstance(value, bool) else text
