@@ -24,7 +24,7 @@ from typing import Any
 from invmm_eval.audits.calibration import FILE, RATE, Calibration, allowed
 from invmm_eval.audits.images import Source, prepare
 from invmm_eval.audits.options import OPTIONS, with_options
-from invmm_eval.audits.plan import OnStep, Plan, make_plan
+from invmm_eval.audits.plan import OnStep, Plan, default_similarity, load, make_plan
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.run import run
 from invmm_eval.errors import InvMMError
@@ -63,10 +63,12 @@ def calibrate(
         raise InvMMError("A calibration does not run under torchrun; give a number of workers, which Ray starts.")
     request = Request.of(model, held_out, captions, **options)
     allowed(rate, len(request.sources))
-    settings = {**request.choices.settings, "stop": False}
-    request = replace(request, choices=replace(request.choices, settings=settings))
-    results = list(over(run(request, out=out, on_step=on_step)))
-    plan = make_plan(request.model, request.choices, device=request.resources.device)
+    choices, device = request.choices, request.resources.device
+    similarity, settings = choices.similarity or default_similarity(), {**choices.settings, "stop": False}
+    request = replace(request, choices=replace(choices, similarity=similarity, settings=settings))
+    backbone = None if request.resources.workers else load(request.model, device)
+    results = list(over(run(request, out=out, on_step=on_step, backbone=backbone)))
+    plan = make_plan(request.model, request.choices, device=device, backbone=backbone)
     found = _found(plan, request.sources, results, rate)
     if out is not None:
         found.save(Path(out) / FILE)

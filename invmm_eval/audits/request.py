@@ -191,7 +191,7 @@ def _recipe(recipe: str | Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     base = _RECIPES.get(recipe["name"].split(" with ")[0])
     known = _plain(base) if base else {}
     yield OPTIONS["recipe"].flag, "demo" if base is DEMO else "dose" if base and base.first_dose else "paper"
-    for key, value in recipe.items():
+    for key, value in _plain(recipe).items():
         if key != "name" and value is not None and (key not in known or value != known[key]):
             yield OPTIONS["settings"].flag, f"{key}={_text(value)}"
 

@@ -5,6 +5,7 @@ evaluate copies this file elsewhere and imports it from there, so it imports by 
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,7 @@ class InvMM(evaluate.Metric):  # type: ignore[misc]
         if not isinstance(model.source, str | Path):
             return load(model, device)
         files = {str(file): file.lstat().st_mtime_ns for file in Path(model.source).rglob("*")}
-        wanted = model, device, files
+        wanted = replace(model, source=str(model.source)), device, files
         if self._kept is None or self._kept[0] != wanted:
             self.release()
             self._kept = wanted, load(model, device)

@@ -203,10 +203,9 @@ def test_the_command(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: 
     assert (code, "With 2 held-out images no rate below 0.33" in err) == (1, True)
     code, out, err = invoke(*command, "--rate", "0.4")
     assert code == 0, err
-    first, last = out.splitlines()
-    assert "0 of 2 held-out images reach it, and of more images like them at most 78 % do" in first
+    first, _ = out.splitlines()
+    assert "0 of 2 held-out images reach it; of further images like them at most 78 % do" in first
     file = tmp_path / "held-out" / FILE
-    assert last == f"invmm-eval run --calibration {file} takes it, with all else as here."
     run = ["run", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", *SET, "--calibration", file]
     code, _, err = invoke(*run)
     assert code == 0, err

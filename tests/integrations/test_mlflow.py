@@ -246,7 +246,7 @@ def test_what_cannot_be_done_is_told_in_one_sentence(files: list[str]) -> None:
         mlflow.models.evaluate(
             model=len, data=files, model_type="diffusion", evaluators="invmm", evaluator_config=EXACT
         )
-    with pytest.raises(InvMMError, match="There is no choice 'picture'"):
+    with pytest.raises(InvMMError, match="There is no option 'picture'"):
         evaluate(files, {**EXACT, "picture": True})
     with pytest.raises(InvMMError, match="no column 'text'"):
         evaluate(files, {**EXACT, "captions": "text"})

@@ -30,14 +30,14 @@ class Record:
         rows: One mapping per image that has a result, in the order of the images, as :meth:`Result.record` makes it,
             with its ``caption``, the ``sha256`` of its file of tensors, and when it was ``finished``. Each is read when
             it is looked at, because memory does not hold a million of them.
-        request: The request as it was made last; rebuilt from the config if the folder lacks it.
+        kept_request: The request as it was made last; None if the folder does not hold it.
         progress: The number of images that are done, failed or waiting.
     """
 
     folder: Path
     config: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
-    request: Mapping[str, Any]
+    kept_request: Mapping[str, Any] | None
     progress: "Progress"
 
     def picture(self, row: Mapping[str, Any]) -> Path:
@@ -50,11 +50,18 @@ class Record:
 
         return result_of(self.folder, row)
 
+    @property
+    def request(self) -> Mapping[str, Any]:
+        """The request as it was made last, or as far as the config says."""
+        if self.kept_request is not None:
+            return self.kept_request
+        return rebuilt(self.config, captions=any(row["caption"] is not None for row in self.rows))
+
     def public(self) -> "Record":
         """The same as strangers may see it: without local paths in the config and the request."""
         local = len(self.config["weights"] or "") == 64  # the SHA-256 of a folder; a model of the Hub has its commit
         config = {**self.config, "model": Path(self.config["model"]).name} if local else self.config
-        return replace(self, config=config, request=published(self.request, local_model=local))
+        return replace(self, config=config, kept_request=published(self.request, local_model=local))
 
     def damaged(self) -> Iterator[str]:
         """Read every file of tensors; yields a sentence for each that is not what was written."""
@@ -122,8 +129,6 @@ def read(folder: str | Path) -> Record:
     if asked:
         requested = dict(enumerate(asked["names"]))
         order = [number for number in order if requested.get(indices[number]) == names[number]]
-    if request is None:
-        request = rebuilt(config, captions=lines.columns["caption"].null_count < len(lines.columns))
     progress = _progress(lines, order, asked, in_use(folder))
     return Record(folder, config, Rows(lines, order), request, progress)
 
