@@ -3,8 +3,8 @@
     x_0 = (z - shift) * scale,   z the mode of the posterior, or what a vector-quantised encoder gives before quantising
 
 with ``scaling_factor`` and ``shift_factor`` of the autoencoder's config (Rombach et al. 2022, "High-Resolution Image
-Synthesis with Latent Diffusion Models", section 3.1). All is computed in float32, whatever the network's precision:
-in float16 several published autoencoders overflow.
+Synthesis with Latent Diffusion Models", section 3.1). Everything is computed in float32, whatever the network's
+precision: several published autoencoders overflow in float16.
 """
 
 from typing import Any
@@ -17,15 +17,15 @@ from invmm_eval.models.pipelines import frozen
 
 
 class Autoencoder:
-    """An AutoencoderKL or VQModel of diffusers, frozen; the one that is given stays as it is.
+    """An AutoencoderKL or VQModel of diffusers, as a frozen view that leaves the original unchanged.
 
     Args:
         model: The autoencoder.
         quantize: Whether a VQModel quantises x_0 before decoding, as its pipeline does.
-        small: An AutoencoderTiny that decodes in its place.
+        small: An AutoencoderTiny that decodes instead.
 
     Attributes:
-        factor: Pixels of a side for each of x_0.
+        factor: Ratio of the sides of images and of x_0.
         channels: Channels of images.
     """
 
@@ -48,7 +48,7 @@ class Autoencoder:
         return (z - self._shift) * self._scale
 
     def decode(self, x_0: Tensor) -> Tensor:
-        """Images in [0, 1], clipped."""
+        """Images ``(n, C, h, w)``, clipped to [0, 1], of ``x_0``."""
         if self._small is not None:
             images = self._small.decode(x_0 / self._small.config.scaling_factor).sample
         else:

@@ -1,4 +1,4 @@
-"""What a diffusion model must offer to be measured."""
+"""The interface of a diffusion model to the search."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -12,7 +12,7 @@ from invmm_eval.recipe import Recipe
 
 
 class Backbone(Protocol):
-    """One diffusion model behind the words of the paper. Sampling and guidance are the engine's, not the model's."""
+    """A diffusion model in the paper's notation. Sampling and guidance are not its concern."""
 
     @property
     def device(self) -> torch.device:
@@ -21,7 +21,7 @@ class Backbone(Protocol):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Channels (1 or 3), height and width of the images the model makes."""
+        """Channels (1 or 3), height and width of the model's images."""
         ...
 
     @property
@@ -36,16 +36,16 @@ class Backbone(Protocol):
 
     @property
     def settings(self) -> Mapping[str, str | int | float | None]:
-        """All but the weights that decides its values (prompt mode, precision, ...), recorded in every audit."""
+        """Everything but the weights that determines its values (prompt mode, precision, ...), recorded in audits."""
         ...
 
     @property
     def clip(self) -> float | None:
-        """The sampler keeps its estimates of x_0 in [-clip, clip]; None where the model's own scheduler does not."""
+        """The sampler clips estimates of x_0 to [-clip, clip]; None where the model's own scheduler does not clip."""
         ...
 
     def encode(self, images: Tensor) -> Tensor:
-        """x_0 of ``images`` ``(n, C, H, W)``, float32 in [0, 1]: what the model noises, float32, first dimension n."""
+        """x_0, float32 ``(n, ...)``, of ``images`` ``(n, C, H, W)``, float32 in [0, 1]."""
         ...
 
     def decode(self, x_0: Tensor) -> Tensor:

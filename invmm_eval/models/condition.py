@@ -1,7 +1,7 @@
-"""What a model is told besides the noise: nothing, or a prompt that is searched along with the noise.
+"""The condition of a model: nothing, a fixed prompt, or a prompt that is searched along with the noise.
 
-A condition hands out *contexts*: plain mappings of named tensors whose first dimension counts draws. The engine
-joins and cuts them by rows and never looks inside; only the backbone that made the condition knows the names.
+A condition returns *contexts*: mappings of named tensors whose first dimension is the number of draws. The search joins
+and slices them by rows; only the backbone that made the condition knows the names.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +15,10 @@ Context = Mapping[str, Tensor]
 
 
 class Condition(Protocol):
-    """Contexts for one image, perhaps with parameters of their own."""
+    """Contexts for one image, which may have parameters to search."""
 
     def parameters(self) -> Mapping[str, Tensor]:
-        """Leaf tensors to optimise and to save, by name; empty where nothing is searched."""
+        """Leaf tensors to optimise and to save, by name; empty if nothing is searched."""
         ...
 
     def rsample(self, n: int, generator: Generator) -> Context:
@@ -30,12 +30,12 @@ class Condition(Protocol):
         ...
 
     def prompt(self) -> str | None:
-        """The prompt as a person can read it, the searched one as it is now; None where the model takes none."""
+        """The present prompt as readable text; None where the model takes none."""
         ...
 
 
 class Unconditional:
-    """The condition of a model that takes none."""
+    """The condition of an unconditional model."""
 
     def parameters(self) -> Mapping[str, Tensor]:
         """Nothing to search."""
@@ -50,17 +50,17 @@ class Unconditional:
         return {}
 
     def prompt(self) -> str | None:
-        """There is none."""
+        """None."""
         return None
 
 
 class FixedPrompt:
-    """A prompt that stays as it is, encoded once for all draws.
+    """A fixed prompt, encoded once for all draws.
 
     Args:
         context: Its context, one row.
         null: That of the unconditional pass, one row.
-        text: The prompt itself.
+        text: The prompt.
     """
 
     def __init__(self, context: Context, null: Context, text: str) -> None:
@@ -86,7 +86,7 @@ class FixedPrompt:
 
 
 class SoftPrompt:
-    """A prompt that is searched: each of its tokens a random mixture over the vocabulary.
+    """A searched prompt: each of its tokens is a random mixture over the vocabulary.
 
     With logits ``theta`` of shape (L, V), zero at first, a draw is ``w = softmax((theta + g) / tau)`` with standard
     Gumbel ``g`` (Jang et al. 2017, "Categorical Reparameterization with Gumbel-Softmax"). Ma et al. 2025, section 4.
@@ -95,9 +95,9 @@ class SoftPrompt:
         shape: Tokens and vocabulary, (L, V).
         encode: Contexts of mixtures ``w`` ``(n, L, V)``, differentiable.
         null: Context of the unconditional pass, one row.
-        read: The text of logits ``(L, V)``.
+        read: Returns the text of logits ``(L, V)``.
         device: Where the model is.
-        tau: Temperature, above 0; the lower, the nearer is a mixture to one token.
+        tau: Temperature, above 0; the lower, the closer a mixture is to a single token.
     """
 
     def __init__(
@@ -135,12 +135,12 @@ class SoftPrompt:
 
 
 def repeat(context: Context, n: int) -> Context:
-    """A context of one row, ``n`` times, without copies."""
+    """Repeat a context of one row ``n`` times, without copies."""
     return {name: tensor.expand(n, *tensor.shape[1:]) for name, tensor in context.items()}
 
 
 def join(contexts: Sequence[Context]) -> Context:
-    """Stack the rows of contexts that have the same names."""
+    """Concatenate the rows of contexts that have the same names."""
     return {name: torch.cat([context[name] for context in contexts]) for name in contexts[0]}
 
 

@@ -1,6 +1,6 @@
 """Unconditional pixel models of diffusers: DDPMPipeline and DDIMPipeline with a UNet2DModel.
 
-The model's data are images in [-1, 1]; its output (noise, velocity or sample) becomes x_0 as its scheduler says.
+The model's data are images in [-1, 1]; its output (noise, velocity or sample) becomes x_0 as its scheduler defines.
 Ho et al. 2020, "Denoising Diffusion Probabilistic Models".
 """
 
@@ -24,11 +24,11 @@ class DDPM:
     Args:
         model: A folder, a Hub id, or a loaded pipeline.
         revision: Branch, tag or commit on the Hub.
-        device: Where to compute; a loaded pipeline stays where it is.
-        dtype: Precision of the network; x_0 is float32 in any case. A loaded pipeline keeps its own.
+        device: Device of the network; a loaded pipeline stays on its own.
+        dtype: Precision of the network; x_0 is always float32. A loaded pipeline keeps its own.
 
     Raises:
-        InvMMError: The pipeline cannot be loaded, or it is not an unconditional pixel model that is understood.
+        InvMMError: The pipeline cannot be loaded, or is not a supported unconditional pixel model.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class DDPM:
         self._unet = frozen(pipeline.unet)
         self.device: torch.device = self._unet.device
         self.settings: Mapping[str, str | int | float | None] = {"name": "ddpm", "dtype": str(self._unet.dtype)}
-        told = discrete(pipeline.scheduler, self.device)
-        self.schedule, self._x0_from, self.clip = told.schedule, told.x0_from, told.clip
+        scheduler = discrete(pipeline.scheduler, self.device)
+        self.schedule, self._x0_from, self.clip = scheduler.schedule, scheduler.x0_from, scheduler.clip
         self.recipe: Recipe = PAPER
         size = self._unet.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
@@ -61,11 +61,11 @@ class DDPM:
         return (x_0 / 2 + 0.5).clamp(0, 1)
 
     def condition(self, caption: str | None = None) -> Condition:  # noqa: ARG002
-        """None is taken."""
+        """The condition of an unconditional model."""
         return Unconditional()
 
     def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:  # noqa: ARG002
-        """The network's estimate; a learned variance, where it has one, is left aside."""
+        """The network's estimate; a learned variance, if any, is ignored."""
         output = self._unet(x_t.to(self._unet.dtype), t).sample.float()
         alpha_t, sigma_t = (broadcast(level, x_t) for level in self.schedule(t))
         return self._x0_from(output[:, : x_t.shape[1]], x_t, alpha_t, sigma_t)

@@ -1,4 +1,4 @@
-"""What tells a model from another of the same name."""
+"""The identity of a model's weights."""
 
 import hashlib
 from pathlib import Path
@@ -11,10 +11,10 @@ from torch import nn
 
 
 def weights_identity(model: object, revision: str | None = None) -> str | None:
-    """What tells a model from another of the same name, None where that is not known.
+    """The identity of a model's weights, which distinguishes models of the same name; None where it is unknown.
 
-    The SHA-256 of a folder's configurations and weights, or of the tensors of a loaded pipeline; the commit of a model
-    of the Hub that was loaded.
+    It is the SHA-256 of a folder's configurations and weights, or of the tensors of a loaded pipeline, or the commit of
+    a model from the Hub that was loaded.
     """
     digest = hashlib.sha256()
     if isinstance(model, DiffusionPipeline):

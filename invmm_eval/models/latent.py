@@ -24,12 +24,12 @@ class Latent:
     Args:
         model: A folder, a Hub id, or a loaded pipeline.
         revision: Branch, tag or commit on the Hub.
-        device: Where to compute; a loaded pipeline stays where it is.
-        dtype: Precision of the network; x_0 and the autoencoder are float32 in any case.
+        device: Device of the network; a loaded pipeline stays on its own.
+        dtype: Precision of the network; x_0 and the autoencoder are always float32.
         quantize: Whether a VQModel quantises x_0 before decoding, as the pipeline does.
 
     Raises:
-        InvMMError: The pipeline cannot be loaded, or it is not an unconditional latent model that is understood.
+        InvMMError: The pipeline cannot be loaded, or is not a supported unconditional latent model.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class Latent:
             "dtype": str(self._unet.dtype),
             "quantize": quantize,
         }
-        told = discrete(pipeline.scheduler, self.device)
-        self.schedule, self._x0_from, self.clip = told.schedule, told.x0_from, told.clip
+        scheduler = discrete(pipeline.scheduler, self.device)
+        self.schedule, self._x0_from, self.clip = scheduler.schedule, scheduler.x0_from, scheduler.clip
         self.recipe: Recipe = PAPER
         side = self._unet.config.sample_size * self._autoencoder.factor
         self.image_shape: tuple[int, int, int] = (self._autoencoder.channels, side, side)
@@ -67,7 +67,7 @@ class Latent:
         return self._autoencoder.decode(x_0)
 
     def condition(self, caption: str | None = None) -> Condition:  # noqa: ARG002
-        """None is taken."""
+        """The condition of an unconditional model."""
         return Unconditional()
 
     def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:  # noqa: ARG002

@@ -21,8 +21,8 @@ M = TypeVar("M", bound=nn.Module)
 def frozen(module: M) -> M:
     """An evaluation-mode view of ``module`` whose parameters take no gradient.
 
-    The weights are shared, not copied: a model in training may be audited between two of its steps, and its own
-    training flags stay as they are.
+    The weights are shared, not copied, and the module itself is not changed: a model may be audited between two steps
+    of its training.
     """
     shared: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
     shared |= {id(b): b.detach() for b in module.buffers()}
@@ -31,12 +31,12 @@ def frozen(module: M) -> M:
 
 @dataclass(frozen=True)
 class Discrete:
-    """What a scheduler of diffusers with discrete times says of its model.
+    """The properties of a model that a diffusers scheduler with discrete times defines.
 
     Attributes:
         schedule: Its times and noise levels.
-        x0_from: How the network's output becomes x_0.
-        clip: As :attr:`Backbone.clip`.
+        x0_from: Converts the network's output to x_0.
+        clip: See :attr:`Backbone.clip`.
     """
 
     schedule: VariancePreserving
@@ -48,7 +48,7 @@ def discrete(scheduler: Any, device: torch.device) -> Discrete:
     """Read a scheduler such as DDPM's, DDIM's or PNDM's.
 
     Raises:
-        InvMMError: It predicts something unknown, thresholds dynamically, or its times are not discrete.
+        InvMMError: Its prediction type is unknown, it uses dynamic thresholding, or its times are not discrete.
     """
     config = scheduler.config
     if not hasattr(scheduler, "alphas_cumprod") or config.get("use_flow_sigmas"):
@@ -59,7 +59,7 @@ def discrete(scheduler: Any, device: torch.device) -> Discrete:
     if config.prediction_type not in X0_FROM:
         raise InvMMError(f"The model's scheduler predicts {config.prediction_type!r}; known are {', '.join(X0_FROM)}.")
     if config.get("thresholding"):
-        raise InvMMError("The model's scheduler uses dynamic thresholding, which the sampler here does not know.")
+        raise InvMMError("The model's scheduler uses dynamic thresholding, which is not supported.")
     return Discrete(
         VariancePreserving(scheduler.alphas_cumprod.to(device)),
         X0_FROM[config.prediction_type],
@@ -74,20 +74,20 @@ def rectified_flow(
     tokens: int,
     unshifted: Callable[[int], list[float]] | None = None,
 ) -> RectifiedFlow:
-    """Read a FlowMatchEulerDiscreteScheduler; sampling takes the noise levels that it gives to a pipeline.
+    """Read a FlowMatchEulerDiscreteScheduler; sampling uses the noise levels that it gives a pipeline.
 
     Args:
-        scheduler: The model's; it is left as it is.
-        device: Where the network is.
-        tokens: Length of an image's sequence in the network. A dynamic shift goes by it, in training times too.
-        unshifted: Noise levels that the pipeline hands the scheduler for a number of steps; None where it hands none.
+        scheduler: The model's scheduler, which is not changed.
+        device: Device of the network.
+        tokens: Length of an image's sequence in the network. A dynamic shift depends on it, also in training times.
+        unshifted: Noise levels that the pipeline passes to the scheduler for a number of steps; None if it passes none.
 
     Raises:
         InvMMError: The scheduler is of another kind, or its time runs from noise to data.
     """
     if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler) or scheduler.config.invert_sigmas:
         raise InvMMError(
-            f"The model's {type(scheduler).__name__} is not understood as a rectified flow; give the pipeline a "
+            f"The model's {type(scheduler).__name__} is not supported as a rectified flow; give the pipeline a "
             "FlowMatchEulerDiscreteScheduler without invert_sigmas."
         )
     config = scheduler.config
@@ -110,7 +110,7 @@ def pipeline_class(model: object, revision: str | None = None) -> str:
     """The ``_class_name`` of a diffusers pipeline: a loaded one, a local folder, or a model on the Hub.
 
     Raises:
-        InvMMError: There is no such folder or model, or it is not a diffusers pipeline.
+        InvMMError: The folder or model does not exist, or is not a diffusers pipeline.
     """
     if isinstance(model, DiffusionPipeline):
         return type(model).__name__
@@ -150,20 +150,19 @@ def load_pipeline(
     dtype: torch.dtype = torch.float32,
     **parts: Any,
 ) -> Any:
-    """A diffusers pipeline from a folder or the Hub, or the loaded one that was given.
+    """Load a diffusers pipeline from a folder or the Hub; a loaded one is returned unchanged.
 
-    Weights come from safetensors alone and no remote code is run. A pipeline that is given stays as it is: on its
-    device and in its precision.
+    Only safetensors weights are loaded, and no remote code is run. A loaded pipeline keeps its device and precision.
 
     Args:
         model: A folder, a Hub id, or a loaded pipeline.
         revision: Branch, tag or commit on the Hub.
-        device: Where it goes.
-        dtype: Its precision.
-        **parts: Components to use in place of the stored ones; None leaves one out.
+        device: Device of the pipeline.
+        dtype: Precision of the pipeline.
+        **parts: Components that replace the stored ones; None leaves one out.
 
     Raises:
-        InvMMError: It cannot be loaded; the sentence says why, and what to do where there are only pickles.
+        InvMMError: The pipeline cannot be loaded; for pickled weights the message says how to convert them.
     """
     if isinstance(model, DiffusionPipeline):
         return model
@@ -172,13 +171,13 @@ def load_pipeline(
             str(model), revision=revision, dtype=dtype, use_safetensors=True, **parts
         )
     except Exception as error:
-        told = _first_line(error)
-        if "safetensors" in told or "safetensors" in str(error):
+        reason = _first_line(error)
+        if "safetensors" in reason or "safetensors" in str(error):
             raise InvMMError(
                 f"{model} has no usable safetensors weights, and pickled ones are never loaded. Where you trust "
-                f"their source, convert them: DiffusionPipeline.from_pretrained(...).save_pretrained(...) ({told})"
+                f"their source, convert them: DiffusionPipeline.from_pretrained(...).save_pretrained(...) ({reason})"
             ) from error
-        raise InvMMError(f"{model} cannot be loaded: {told}") from error
+        raise InvMMError(f"{model} cannot be loaded: {reason}") from error
     for part, module in pipeline.components.items():
         for name, tensor in module.state_dict().items() if isinstance(module, nn.Module) else ():
             if tensor.is_meta:

@@ -1,6 +1,6 @@
-"""How data is noised, and how a network's output becomes a clean estimate.
+"""How data is noised, and how a network's output is converted to an estimate of x_0.
 
-Every family of models here noises by ``x_t = alpha_t * x_0 + sigma_t * n`` with standard normal ``n``. Variance
+All families of models noise by ``x_t = alpha_t * x_0 + sigma_t * n`` with standard normal ``n``. Variance
 preserving models (DDPM, LDM, Stable Diffusion 1, 2 and XL) have ``alpha_t^2 + sigma_t^2 = 1`` on discrete times
 (Ho et al. 2020, "Denoising Diffusion Probabilistic Models", equation 4); rectified flows (Stable Diffusion 3, Flux)
 have ``alpha_t = 1 - t`` and ``sigma_t = t`` (Liu et al. 2022, "Flow Straight and Fast").
@@ -25,7 +25,7 @@ class Schedule(Protocol):
         ...
 
     def grid(self, steps: int) -> Tensor:
-        """Sampling times from the noisiest to the clean one, no two the same: ``steps + 1`` or all there are."""
+        """Distinct sampling times from the noisiest to the clean one: ``steps + 1``, or all if there are fewer."""
         ...
 
 
@@ -60,9 +60,9 @@ class RectifiedFlow:
     """The straight path from data (``t = 0``) to noise (``t = 1``).
 
     Args:
-        sigmas: The model's training noise levels in (0, 1], in any order; a scheduler's shift is already in them.
-        levels: The ``steps + 1`` sampling noise levels for a number of steps, falling from 1 to 0; evenly spaced ones
-            if not given.
+        sigmas: The model's training noise levels in (0, 1], in any order, with the scheduler's shift applied.
+        levels: Returns the ``steps + 1`` sampling noise levels for a number of steps, falling from 1 to 0; None takes
+            evenly spaced ones.
     """
 
     def __init__(self, sigmas: Tensor, levels: Callable[[int], Tensor] | None = None) -> None:
@@ -113,7 +113,7 @@ X0_FROM: dict[str, Conversion] = {
     "sample": x0_from_sample,
     "flow_prediction": x0_from_flow,
 }
-"""The conversions by the names that diffusers' schedulers give to what is predicted."""
+"""The conversions, by the prediction types of diffusers' schedulers."""
 
 
 def broadcast(values: Tensor, like: Tensor) -> Tensor:

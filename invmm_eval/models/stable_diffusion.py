@@ -29,16 +29,16 @@ class StableDiffusion:
     Args:
         model: A folder, a Hub id, or a loaded pipeline.
         revision: Branch, tag or commit on the Hub.
-        device: Where to compute; a loaded pipeline stays where it is.
-        dtype: Precision of network and text encoder; x_0 and the autoencoder are float32 in any case.
-        prompt_mode: ``soft`` searches the prompt, as the paper does; ``caption`` takes the image's caption, and
-            ``empty`` none, to see what a plain user would.
-        checkpointing: Recompute activations for the gradient: less memory, about a third more time for steps.
-        tiny_autoencoder: A folder or Hub id of an AutoencoderTiny that decodes samples at checks: quicker, and what is
-            compared with the image is then its rendering of them.
+        device: Device of the network; a loaded pipeline stays on its own.
+        dtype: Precision of network and text encoder; x_0 and the autoencoder are always float32.
+        prompt_mode: ``soft`` searches the prompt, as the paper does; ``caption`` uses the image's caption, and
+            ``empty`` the empty prompt.
+        checkpointing: Recompute activations for the gradient: less memory, about a third more time per step.
+        tiny_autoencoder: Folder or Hub id of an AutoencoderTiny that decodes samples at checks, which is faster; its
+            approximate decoding is then compared with the image.
 
     Raises:
-        InvMMError: The pipeline cannot be loaded, is of another kind, or there is no such prompt mode.
+        InvMMError: The pipeline cannot be loaded, is not supported, or the prompt mode is unknown.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class StableDiffusion:
         unet, vae = pipeline.unet.config, pipeline.vae.config
         if unet.in_channels != vae.latent_channels or unet.class_embed_type or unet.time_cond_proj_dim:
             raise InvMMError(
-                "The backbone stable-diffusion takes plain text-to-image models: this network is told more than "
+                "The backbone stable-diffusion takes plain text-to-image models: this network has other inputs than "
                 "latents, a time and a prompt."
             )
         small = AutoencoderTiny.from_pretrained(tiny_autoencoder, use_safetensors=True) if tiny_autoencoder else None
@@ -74,8 +74,8 @@ class StableDiffusion:
             "prompt_mode": prompt_mode,
             "tiny_autoencoder": tiny_autoencoder,
         }
-        told = discrete(pipeline.scheduler, self.device)
-        self.schedule, self._x0_from, self.clip = told.schedule, told.x0_from, told.clip
+        scheduler = discrete(pipeline.scheduler, self.device)
+        self.schedule, self._x0_from, self.clip = scheduler.schedule, scheduler.x0_from, scheduler.clip
         self.recipe: Recipe = PAPER
         side = unet.sample_size * self._autoencoder.factor
         self.image_shape: tuple[int, int, int] = (self._autoencoder.channels, side, side)
@@ -89,10 +89,10 @@ class StableDiffusion:
         return self._autoencoder.decode(x_0)
 
     def condition(self, caption: str | None = None) -> Condition:
-        """The prompt, as the prompt mode has it.
+        """The prompt, according to the prompt mode.
 
         Raises:
-            InvMMError: The prompt mode is ``caption`` and there is none.
+            InvMMError: The prompt mode is ``caption`` and there is no caption.
         """
         if self._prompt_mode == "soft":
             encoder = self._soft
@@ -116,7 +116,7 @@ class StableDiffusion:
         return {HIDDEN: embeddings}
 
     def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-        """The network's estimate, told the prompt's encoding."""
+        """The network's estimate, given the prompt's encoding."""
         hidden = context[HIDDEN].to(self._unet.dtype)
         output = self._unet(x_t.to(self._unet.dtype), t, encoder_hidden_states=hidden).sample.float()
         alpha_t, sigma_t = (broadcast(level, x_t) for level in self.schedule(t))

@@ -1,8 +1,8 @@
 """A text encoder that takes mixtures of tokens in place of tokens, so that a prompt can be searched by gradient.
 
-A prompt of L tokens is ``begin, token_1 ... token_L, end``; T5 knows no begin mark. Here each token is a mixture ``w``
-over the vocabulary, and the encoder is handed ``w @ E`` where it would look up rows of its embedding table E. Position
-embeddings, mask and final norm are the encoder's own: with one-hot ``w`` the result is that of the tokens themselves.
+A prompt of L tokens is ``begin, token_1 ... token_L, end``; T5 has no begin mark. Here each token is a mixture ``w``
+over the vocabulary, and the encoder receives ``w @ E`` instead of rows of its embedding table E. Position embeddings,
+mask and final norm are the encoder's own: with one-hot ``w`` the result is that of the tokens themselves.
 Ma et al. 2025, "An Inversion-based Measure of Memorization for Diffusion Models", section 4.
 """
 
@@ -15,52 +15,52 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.models.pipelines import frozen
 
 PROMPT_MODES = ("soft", "caption", "empty")
-"""The prompt is searched, or it is the image's caption, or empty."""
+"""The prompt is searched, is the image's caption, or is empty."""
 
 
 def check_prompt_mode(mode: str) -> str:
-    """The mode, if there is such a one.
+    """Return a prompt mode unchanged.
 
     Raises:
-        InvMMError: There is not.
+        InvMMError: The mode is unknown.
     """
     if mode not in PROMPT_MODES:
-        raise InvMMError(f"There is no prompt_mode {mode!r}; take one of {', '.join(PROMPT_MODES)}.")
+        raise InvMMError(f"There is no prompt_mode {mode!r}; choose one of {', '.join(PROMPT_MODES)}.")
     return mode
 
 
 def fixed_text(mode: str, caption: str | None) -> str:
-    """The prompt of a mode that does not search it.
+    """The prompt in a mode that does not search it.
 
     Raises:
-        InvMMError: The mode is ``caption`` and there is none.
+        InvMMError: The mode is ``caption`` and there is no caption.
     """
     if mode == "empty":
         return ""
     if caption is None:
-        raise InvMMError("prompt_mode=caption needs a caption for each image; name them with captions= or --captions.")
+        raise InvMMError("prompt_mode=caption needs a caption for each image; pass them with captions= or --captions.")
     return caption
 
 
 class SoftTextEncoder:
-    """A text encoder of transformers, frozen, behind mixtures of tokens.
+    """A frozen text encoder of transformers that takes mixtures of tokens.
 
     Args:
-        encoder: Any that has an embedding table (``get_input_embeddings``); it is left as it is.
-        tokenizer: Its tokenizer, with an end mark and perhaps a begin mark.
-        places: Tokens of a whole prompt, marks included; None takes the tokenizer's ``model_max_length``.
+        encoder: An encoder with an embedding table (``get_input_embeddings``); it is not changed.
+        tokenizer: Its tokenizer, with an end mark and optionally a begin mark.
+        places: Number of tokens of a whole prompt, marks included; None takes the tokenizer's ``model_max_length``.
 
     Attributes:
-        device: Where it computes.
-        length: Tokens between the marks (L).
-        vocabulary: Rows of the embedding table (V).
+        device: Device of the encoder.
+        length: Number of tokens between the marks (L).
+        vocabulary: Number of rows of the embedding table (V).
     """
 
     def __init__(self, encoder: Any, tokenizer: Any, *, places: int | None = None) -> None:
         self._encoder = frozen(encoder)
         self._table: Tensor = self._encoder.get_input_embeddings().weight
-        self._handed = _Handed()
-        self._encoder.set_input_embeddings(self._handed)
+        self._embeddings = _GivenEmbeddings()
+        self._encoder.set_input_embeddings(self._embeddings)
         self._tokenizer = tokenizer
         self._begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
         self._places: int = places or tokenizer.model_max_length
@@ -73,13 +73,13 @@ class SoftTextEncoder:
 
         Args:
             weights: Mixtures ``(n, L, V)``, each row of V summing to 1.
-            **options: Passed on, such as ``output_hidden_states``.
+            **options: Passed to the encoder, for example ``output_hidden_states``.
         """
         n, end = len(weights), self._tokenizer.eos_token_id
         before, after = (self._table[mark].expand(n, -1, -1) for mark in (self._begin, [end]))
         mixed = weights.to(self._table.dtype) @ self._table
-        self._handed.embeddings = torch.cat([before, mixed, after], dim=1)
-        # Which tokens these are is asked only for the place of the end mark, where a pooled output is read off.
+        self._embeddings.embeddings = torch.cat([before, mixed, after], dim=1)
+        # The encoder uses the ids only to find the end mark, where it reads a pooled output.
         ids = torch.zeros((n, self._places), dtype=torch.long, device=self.device)
         ids[:, -1] = end
         return self._encoder(ids, **options)
@@ -90,8 +90,8 @@ class SoftTextEncoder:
         return text
 
 
-class _Handed(nn.Module):
-    """Takes the place of the embedding table and gives the embeddings it was handed, whatever the ids."""
+class _GivenEmbeddings(nn.Module):
+    """Replaces the embedding table: returns the embeddings that were set, whatever the ids."""
 
     embeddings: Tensor
 

@@ -1,4 +1,4 @@
-"""Distributions over a model's noise: what the search bends until the model replicates an image."""
+"""Distributions over a model's noise, which the search moves until the model replicates an image."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 
 class Noise(Protocol):
-    """A distribution q over the noise of one image, shape ``(C, h, w)`` or whatever the model's latents have."""
+    """A distribution q over the noise of one image, in the shape of the model's latents, for example ``(C, h, w)``."""
 
     def parameters(self) -> Mapping[str, Tensor]:
         """Leaf tensors to optimise and to save, by name."""
@@ -26,11 +26,11 @@ class Noise(Protocol):
 
 
 class NoiseFamily(Protocol):
-    """Makes the distribution that a search starts from."""
+    """Makes the initial distribution of a search."""
 
     def __call__(self, like: Tensor) -> Noise:
-        """The family's start, as near to the standard normal as it states, for a noise like ``like``.
+        """The initial distribution: the standard normal, or as close to it as the family can start.
 
-        ``like`` gives the shape of one noise (no batch dimension) and the device; parameters are float32.
+        ``like`` has the shape of one noise (no batch dimension) and its device; parameters are float32.
         """
         ...

@@ -14,7 +14,7 @@ from invmm_eval.noise import NoiseFamily
 
 
 class Gaussian:
-    """``N(mu, diag(exp(logvar)))``, the standard normal exactly at first.
+    """``N(mu, diag(exp(logvar)))``, initially the standard normal.
 
     Args:
         mu: Zeros in the shape of one noise.

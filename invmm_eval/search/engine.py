@@ -75,8 +75,8 @@ def invert(
     criterion = find_criterion(recipe)(recipe, threshold)
     if missing := sorted(set(recipe.estimators) - {estimator.name for estimator in estimators}):
         raise InvMMError(f"The recipe's estimator {missing[0]!r} is not among the estimators passed to the search.")
-    every = (*built_in_estimators(recipe), *estimators)
-    setup = Setup(backbone, similarity, noise, recipe, threshold, criterion, every, seed)
+    by_name = {estimator.name: estimator for estimator in (*built_in_estimators(recipe), *estimators)}
+    setup = Setup(backbone, similarity, noise, recipe, threshold, criterion, tuple(by_name.values()), seed)
     return _Engine(setup, micro_batch).run(targets, batch_size, on_step)
 
 

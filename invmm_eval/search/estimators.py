@@ -90,7 +90,7 @@ class DoseResponse:
     def __call__(self, found: Found) -> Mapping[str, Any] | None:
         """``responses`` samples, ``check_images`` at a dose."""
         recipe, ray = found.recipe, found.ray
-        if found.check is None or ray is None:
+        if found.check is None or ray is None or not recipe.responses:
             return None
         reached = ray.nats
         largest = recipe.first_dose * 2.0 ** (recipe.max_steps // recipe.check_every - 1)
@@ -112,7 +112,7 @@ class Confirmation:
 
     def __call__(self, found: Found) -> Mapping[str, Any] | None:
         """``confirm`` samples."""
-        if found.check is None:
+        if found.check is None or not found.recipe.confirm:
             return None
         hits = found.sample(found.recipe.confirm).hits
         return {"hits": sum(hits), "drawn": len(hits)}

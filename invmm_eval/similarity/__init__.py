@@ -1,4 +1,4 @@
-"""How alike two images are: what decides whether a sample is a replica."""
+"""Similarities of images, which decide whether a sample is a replica."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -9,7 +9,7 @@ from invmm_eval.errors import InvMMError
 
 
 class Similarity(Protocol):
-    """Compares images of any size in [0, 1]; resizing and normalising them is its own business."""
+    """Compares images of any size, with values in [0, 1]; it resizes and normalises them itself."""
 
     @property
     def name(self) -> str:
@@ -18,12 +18,12 @@ class Similarity(Protocol):
 
     @property
     def threshold(self) -> float:
-        """From this value on two images count as copies, unless the recipe says otherwise."""
+        """Similarity from which on two images count as copies, unless the recipe sets another."""
         ...
 
     @property
     def settings(self) -> Mapping[str, str | int | float | None]:
-        """All that decides its values (input side, digest of weights, ...), recorded in every result."""
+        """Everything that determines its values (input side, digest of weights, ...), recorded in audits."""
         ...
 
     def embed(self, images: Tensor) -> Tensor:
@@ -31,12 +31,12 @@ class Similarity(Protocol):
         ...
 
     def compare(self, a: Tensor, b: Tensor) -> Tensor:
-        """Similarities ``(n, m)`` of features ``a`` of n images and ``b`` of m; higher is more alike."""
+        """Similarities ``(n, m)`` of features ``a`` of n images and ``b`` of m images; higher is more similar."""
         ...
 
 
 def check_same_size(a: Tensor, b: Tensor) -> None:
-    """Refuse to compare images pixel by pixel that have other sizes or channels.
+    """Check that images can be compared pixel by pixel.
 
     Raises:
         InvMMError: The shapes differ in more than the first dimension.

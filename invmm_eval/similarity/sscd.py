@@ -4,7 +4,7 @@ Pizzi et al. 2022, "A Self-Supervised Descriptor for Image Copy Detection", arXi
 
     similarity(a, b) = <f(a), f(b)> / (‖f(a)‖ ‖f(b)‖)
 
-Ma et al. 2025 (arXiv 2405.05846) take Meta's model ``sscd_disc_large`` and count images from 0.5 on as copies.
+Ma et al. 2025 (arXiv 2405.05846) use Meta's model ``sscd_disc_large`` and count images from 0.5 on as copies.
 """
 
 import hashlib
@@ -33,12 +33,12 @@ _STD = (0.229, 0.224, 0.225)
 class SSCD:
     """Cosine of SSCD's embeddings, in [-1, 1].
 
-    On small pictures ``side`` decides how well copies stand apart. Of 544 different OpenMoji pictures at 32x32, and an
-    8-bit ``sscd_disc_mixup``, 28 % of the pairs reach 0.5 at side 32, 6 % at 64 and 49 % at 288, while copies with
+    On small pictures ``side`` decides how well copies are separated. Of 544 different OpenMoji pictures at 32x32, with
+    an 8-bit ``sscd_disc_mixup``, 28 % of the pairs reach 0.5 at side 32, 6 % at 64 and 49 % at 288, while copies with
     Gaussian noise of 0.05 do in 100, 95 and 60 % of cases: for such pictures side 64 is better than either.
 
     Args:
-        device: Where to compute. An ONNX graph runs on the CPU where onnxruntime was installed without CUDA.
+        device: Device of the computation. An ONNX graph runs on the CPU if onnxruntime is installed without CUDA.
         weights: The network's file; None takes the one that ``INVMM_SSCD_WEIGHTS`` names. A name that ends in
             ``.onnx`` is a graph for onnxruntime, which is data. Any other is TorchScript, which is executable code:
             name only a file whose source you trust.
@@ -47,7 +47,7 @@ class SSCD:
         sha256: The digest, in hexadecimal, that the file must have.
 
     Raises:
-        InvMMError: There are no weights, they are not the ones asked for, or not such a network.
+        InvMMError: The weights are missing, do not have the digest, or are not an SSCD network.
     """
 
     name = "sscd"
@@ -70,14 +70,14 @@ class SSCD:
             raise InvMMError(f"SSCD's weights {path} cannot be read: {error.strerror}.") from error
         digest = hashlib.sha256(content).hexdigest()
         if sha256 is not None and sha256.lower() != digest:
-            raise InvMMError(f"{path} has the SHA-256 {digest}, not {sha256}: take the file that was asked for.")
+            raise InvMMError(f"{path} has the SHA-256 {digest}, not {sha256}: use the file with the requested digest.")
         self._device = device
         self._network = (_graph if path.suffix.lower() == ".onnx" else _torchscript)(content, path, device)
         if side is not None and self._network.side not in (None, side):
             raise InvMMError(f"{path} takes images of side {self._network.side} alone; leave out side={side}.")
         self._side = side or self._network.side
         self.settings: Mapping[str, str | int | float | None] = {"sha256": digest, "side": self._side}
-        self._try_out(path)
+        self._check_network(path)
 
     def embed(self, images: Tensor) -> Tensor:
         """Embeddings ``(n, d)`` of length 1; no gradient flows back."""
@@ -94,7 +94,7 @@ class SSCD:
         """Cosines ``(n, m)``."""
         return a @ b.T
 
-    def _try_out(self, path: Path) -> None:
+    def _check_network(self, path: Path) -> None:
         try:
             shape = tuple(self.embed(torch.zeros(1, 3, 64, 64)).shape)
         except Exception as error:
@@ -105,12 +105,12 @@ class SSCD:
 
 @dataclass(frozen=True)
 class _Network:
-    """What was in the file.
+    """The network in a file.
 
     Attributes:
         run: Float32 features ``(n, d)`` of images ``(n, 3, side, side)`` in [0, 1], n at most ``batch``.
-        side: The one side it takes; None where it takes any.
-        batch: So many images are run together.
+        side: The only input side it accepts; None if it accepts any.
+        batch: Maximum number of images per call.
     """
 
     run: Callable[[Tensor], Tensor]
@@ -122,7 +122,7 @@ def _weights_path(weights: str | Path | None) -> Path:
     named = weights or os.environ.get(WEIGHTS_VARIABLE)
     if not named:
         raise InvMMError(
-            f"SSCD needs weights: name their file in the option weights or in {WEIGHTS_VARIABLE}, best an ONNX export, "
+            f"SSCD needs weights: set the option weights or {WEIGHTS_VARIABLE} to their file, best an ONNX export, "
             "else sscd_disc_large.torchscript.pt from Meta's github.com/facebookresearch/sscd-copy-detection."
         )
     return Path(named).expanduser()
@@ -148,7 +148,7 @@ def _graph(content: bytes, path: Path, device: torch.device) -> _Network:
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # A place that holds no files: weights in a second file would not be covered by the digest.
+    # Not a folder: weights in a second file, which the digest does not cover, are not found.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path))
     try:
         session = onnxruntime.InferenceSession(content, options, providers=providers)
@@ -186,5 +186,5 @@ def _standardised(images: Tensor) -> Tensor:
 
 
 def _to_bytes(images: Tensor) -> Tensor:
-    """uint8 ``(n, side, side, 3)``, for graphs that standardise by themselves."""
+    """uint8 ``(n, side, side, 3)``, for graphs that standardise their input."""
     return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1)

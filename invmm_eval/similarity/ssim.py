@@ -16,7 +16,7 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.similarity import check_same_size
 
 _LEAST_SIDE = 6
-"""The window reaches 5 pixels beyond the border, and an image can be mirrored by less than its side."""
+"""The window extends 5 pixels beyond the border, and mirroring needs a side larger than that."""
 
 
 class SSIM:
@@ -28,7 +28,7 @@ class SSIM:
     shifted by one pixel. Noise weighs more in larger images: with 0.05, 72 % do at 64x64 and 23 % at 128x128.
 
     Args:
-        device: Where to compute.
+        device: Device of the computation.
     """
 
     name = "ssim"
@@ -42,13 +42,13 @@ class SSIM:
         """The images themselves.
 
         Raises:
-            InvMMError: They are smaller than the window allows.
+            InvMMError: The images are smaller than the window allows.
         """
         height, width = images.shape[-2:]
         if min(height, width) < _LEAST_SIDE:
             raise InvMMError(
                 f"ssim needs images of at least {_LEAST_SIDE} pixels a side, these are {height}x{width}; "
-                "take pixel-cosine."
+                "use pixel-cosine."
             )
         return images.to(self._device)
 

@@ -1,1 +1,1 @@
-"""What counts and curves say."""
+"""Limits, bounds and curves."""

@@ -1,7 +1,7 @@
-"""What a sample of images says of the set that it was drawn from.
+"""Exact binomial limits: what a random sample of images implies for the set that it was drawn from.
 
-Where ``found`` of ``of`` images, drawn at random from a large set, are of a kind, at most a share p of the set is, at a
-confidence c: the p at which so few would be found with the probability 1 - c,
+If ``found`` of ``of`` images, drawn at random from a large set, have a property, then at confidence c at most a share p
+of the set has it: the p at which that few or fewer are found with probability 1 - c,
 
     P(X <= found) = 1 - c,   X ~ Binomial(of, p),   so that   p = B(c; found + 1, of - found)
 
@@ -15,16 +15,16 @@ import math
 from scipy.special import betaincinv
 
 CONFIDENCE = 0.95
-"""The c of every statement."""
+"""The confidence c of all statements."""
 
 
 def most(found: int, of: int, confidence: float = CONFIDENCE) -> float:
-    """The upper limit of the share, in (0, 1]; 1 where all were found, or there were none."""
+    """The upper limit of the share, in (0, 1]; 1 if all have the property or there are no images."""
     return 1.0 if found == of else float(betaincinv(found + 1, of - found, confidence))
 
 
 def images_needed(share: float, found: int = 0, confidence: float = CONFIDENCE) -> int:
-    """The least number of images for the limit to be at most ``share``, in (0, 1), with ``found`` among them."""
+    """The smallest number of images, ``found`` among them, at which the limit is at most ``share``, in (0, 1)."""
     low, high = found, found + 1
     while most(found, high, confidence) > share:
         low, high = high, 2 * high
@@ -35,6 +35,6 @@ def images_needed(share: float, found: int = 0, confidence: float = CONFIDENCE) 
 
 
 def percent(share: float) -> str:
-    """A limit as people read it: two figures, rounded up."""
+    """A limit as text, in per cent: two significant digits, rounded up."""
     digits = max(0, 1 - math.floor(math.log10(100 * share)))
     return f"{math.ceil(100 * share * 10**digits) / 10**digits:.{digits}f} %"

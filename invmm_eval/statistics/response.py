@@ -1,17 +1,17 @@
 """How the share of replicas rises with the dose: the KL at which half, or nine in ten, of the samples are replicas.
 
 Noise n from N(d u, I), with a direction u of length 1, is the standard normal moved by d standard deviations, at
-``KL = d^2 / 2`` nats in all. Of each sample it is known how far it went itself along u: ``s = <n, u>``, which is
-N(d, 1). What else is in its noise is the same for every d, so that whether it replicates depends on d through s alone.
-By probit analysis (Finney 1947, "Probit Analysis") of all samples, whatever their doses,
+``KL = d^2 / 2`` nats in all. The component of each sample's noise along u is known: ``s = <n, u>``, which is
+N(d, 1). The distribution of the other components is the same for every d, so that d acts through s alone.
+Probit analysis (Finney 1947, "Probit Analysis") of all samples, at all doses, fits
 
     P(replica | s) = Phi((s - t) / w),   and over s ~ N(d, 1)   r(d) = Phi(b (d - t)),   b = 1 / sqrt(1 + w^2).
 
 So half of the samples replicate at the distance t, the share p at ``t + z_p / b``, z_p the standard normal's quantile,
-and in plain sampling, at the distance 0, the share ``Phi(-b t)``. That is importance sampling with q as the proposal:
-its weights depend on s alone, and are averaged over the curve instead of over few samples.
+and in plain sampling, at the distance 0, the share ``Phi(-b t)``. This is importance sampling with q as the proposal,
+whose weights depend on s alone, averaged over the curve instead of over few samples.
 
-What is known of (t, b) is their posterior under a uniform prior on a grid, as psychophysics finds thresholds
+The estimate of (t, b) is their posterior under a uniform prior on a grid, as psychophysics estimates thresholds
 (Kontsevich and Tyler 1999, "Bayesian adaptive estimation of psychometric slope and threshold"): it is proper after any
 outcome, all replicas or none included. That b is at most 1 is no assumption: see :mod:`invmm_eval.statistics.bound`.
 """
@@ -27,22 +27,22 @@ from invmm_eval.statistics.binomial import CONFIDENCE, most
 
 HALF = 0.5
 MOST = 0.9
-"""The shares of replicas whose doses are told: ED50 and ED90."""
+"""The shares of replicas whose doses are reported: ED50 and ED90."""
 
 DRAWN_AT = (0.1, HALF, MOST)
-"""The shares of replicas at whose doses, by what is known so far, samples are drawn in turn."""
+"""The shares of replicas at whose doses, by the present estimate, samples are drawn in turn."""
 
 REACH = 10.0
-"""The ED50, in nats, up to which the share in plain sampling is told: farther away it proved far too high."""
+"""The largest ED50, in nats, at which the share in plain sampling is reported: beyond it the share is far too high."""
 
 _DISTANCES = 400
 _SLOPES = 40
 _BEHIND = 4.0
-"""How far before the standard normal t may lie: so far, all but three in 100,000 plain samples replicate."""
+"""The grid of t starts at minus this, where all but three in 100,000 plain samples replicate."""
 
 
 class Count(NamedTuple):
-    """So many replicas among so many samples."""
+    """The number of replicas and the number of samples."""
 
     hits: int
     drawn: int
@@ -54,13 +54,13 @@ class Count(NamedTuple):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The exact interval of the rate by Clopper and Pearson 1934."""
+        """The exact confidence interval of the rate (Clopper and Pearson 1934)."""
         confidence = (1 + CONFIDENCE) / 2
         return 1 - most(self.drawn - self.hits, self.drawn, confidence), most(self.hits, self.drawn, confidence)
 
 
 class Outcome(NamedTuple):
-    """What came of one sample: how far its noise went along the direction, and whether it is a replica."""
+    """One sample: the distance of its noise along the direction, and whether it is a replica."""
 
     distance: float
     hit: bool
@@ -87,32 +87,32 @@ class Response:
     """The dose-response curve of one image.
 
     Attributes:
-        outcomes: Of one sample at least, in any order.
+        outcomes: At least one, in any order.
     """
 
     outcomes: tuple[Outcome, ...]
 
     def dose(self, rate: float) -> Dose:
-        """The dose at which the share ``rate``, in (0, 1), of samples replicate; 0 where in plain sampling they do."""
+        """The dose at which the share ``rate``, in (0, 1), of samples replicates; 0 if plain sampling reaches it."""
         t, b, _ = self._posterior
         distances = (t + torch.special.ndtri(t.new_tensor(rate)) / b).clamp(min=0)
-        return Dose(*self._told(distances.square() / 2))
+        return Dose(*self._summary(distances.square() / 2))
 
     def plain(self) -> Share | None:
-        """The share of replicas in plain sampling; None where ED50 is so far away that the curve cannot tell it."""
+        """The share of replicas in plain sampling; None where ED50 is above :data:`REACH`."""
         if self.dose(HALF).nats > REACH:
             return None
         t, b, _ = self._posterior
-        return Share(*self._told(torch.special.ndtr(-b * t)))
+        return Share(*self._summary(torch.special.ndtr(-b * t)))
 
-    def _told(self, values: Tensor) -> list[float]:
-        """The median, and the ends of the central interval, of what has these values on the grid of t and b."""
+    def _summary(self, values: Tensor) -> list[float]:
+        """The median and the ends of the central interval of a quantity with these values on the grid of t and b."""
         ordered, order = values.flatten().sort()
         mass = self._posterior[2].flatten()[order].cumsum(dim=0)
         tail = (1 - CONFIDENCE) / 2
-        wanted = mass.new_tensor([0.5, tail, 1 - tail]) * mass[-1]
-        found: list[float] = ordered[torch.searchsorted(mass, wanted)].tolist()
-        return found
+        targets = mass.new_tensor([0.5, tail, 1 - tail]) * mass[-1]
+        quantiles: list[float] = ordered[torch.searchsorted(mass, targets)].tolist()
+        return quantiles
 
     @cached_property
     def _posterior(self) -> tuple[Tensor, Tensor, Tensor]:

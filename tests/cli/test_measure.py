@@ -24,7 +24,7 @@ def test_captions_lie_beside_the_images(
     told = [*command, "--backbone-option", "prompt_mode=caption"]
     code, out, err = invoke(*told)
     assert (code, out) == (1, "")
-    assert err.endswith("needs a caption for each image; name them with captions= or --captions.\n")
+    assert err.endswith("needs a caption for each image; pass them with captions= or --captions.\n")
     assert not (tmp_path / "out").exists()
     code, _, err = invoke(*told, "--captions", ".txt")
     assert code == 0, err

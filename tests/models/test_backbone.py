@@ -155,5 +155,5 @@ def test_a_dynamic_shift_goes_by_the_length_of_the_sequence(tokens: int, mu: flo
     [DDIMScheduler(), FlowMatchHeunDiscreteScheduler(), FlowMatchEulerDiscreteScheduler(invert_sigmas=True)],
 )
 def test_a_scheduler_that_is_no_rectified_flow(scheduler: object) -> None:
-    with pytest.raises(InvMMError, match=f"{type(scheduler).__name__} is not understood as a rectified flow"):
+    with pytest.raises(InvMMError, match=f"{type(scheduler).__name__} is not supported as a rectified flow"):
         rectified_flow(scheduler, CPU, tokens=16)

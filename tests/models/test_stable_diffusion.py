@@ -161,10 +161,10 @@ def test_a_tiny_autoencoder_decodes_where_it_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [{"in_channels": 9}, {"time_cond_proj_dim": 8}, {"class_embed_type": "timestep"}])
-def test_a_network_that_is_told_more_is_refused(change: dict[str, Any]) -> None:
+def test_a_network_with_other_inputs_is_refused(change: dict[str, Any]) -> None:
     pipeline = tiny.tiny_stable_diffusion()
     pipeline.unet.register_to_config(**change)
-    with pytest.raises(InvMMError, match="told more than latents, a time and a prompt"):
+    with pytest.raises(InvMMError, match="other inputs than latents, a time and a prompt"):
         backbone(pipeline)
 
 

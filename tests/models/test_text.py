@@ -162,5 +162,5 @@ def test_prompt_modes_that_there_are(mode: str) -> None:
 
 
 def test_a_prompt_mode_that_there_is_not_is_refused() -> None:
-    with pytest.raises(InvMMError, match="no prompt_mode 'hard'; take one of soft, caption, empty"):
+    with pytest.raises(InvMMError, match="no prompt_mode 'hard'; choose one of soft, caption, empty"):
         check_prompt_mode("hard")
