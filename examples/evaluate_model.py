@@ -1,7 +1,7 @@
 """An evaluation script: has a model memorized the images that must not come back?
 
-It measures those images and, for comparison, images the model cannot know. It writes all figures to a JSON file and
-ends with exit code 1 where an image was replicated, so that a release can be made to wait for it.
+It measures these images and, for comparison, images that the model was not trained on. It writes all figures to a JSON
+file. The exit code is 1 if an image was replicated, so that it can block a release.
 
     python examples/evaluate_model.py --model my-model --images pictures --held-out others --out invmm.json
 """
@@ -14,14 +14,14 @@ import invmm_eval
 
 
 def main() -> int:
-    """Evaluate one model; the exit code."""
+    """Evaluate one model and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="a folder that save_pretrained wrote, or a Hub id")
-    parser.add_argument("--images", required=True, help="a folder, or dataset:NAME[:split[:column]]")
-    parser.add_argument("--held-out", required=True, help="images that the model was not trained on, likewise")
-    parser.add_argument("--out", required=True, help="where the figures go")
-    parser.add_argument("--recipe", default="paper", help="paper or demo")
-    parser.add_argument("--max-steps", type=int, help="steps after which an image counts as not replicated")
+    parser.add_argument("--model", required=True, help="folder written by save_pretrained, or Hub id")
+    parser.add_argument("--images", required=True, help="folder, or dataset:NAME[:split[:column]]")
+    parser.add_argument("--held-out", required=True, help="images that the model was not trained on, in the same form")
+    parser.add_argument("--out", required=True, help="output file")
+    parser.add_argument("--recipe", default="paper", help="paper, dose or demo")
+    parser.add_argument("--max-steps", type=int, help="maximum number of steps per image")
     chosen = parser.parse_args()
 
     metric = evaluate.load(invmm_eval.metric_path())
@@ -33,7 +33,7 @@ def main() -> int:
     for name, found in (("images", images), ("held-out images", held_out)):
         print(f"{found['replicated']} of {found['images']} {name} were replicated; {found['failed']} failed.")
     if held_out["replicated"]:
-        print("Images the model cannot know count as replicated: raise the similarity's threshold.")
+        print("Held-out images count as replicated: raise the threshold of the similarity.")
     return 1 if images["replicated"] else 0
 
 

@@ -1,11 +1,11 @@
-"""A similarity of one's own, registered from a script: images are compared by their thumbnails.
+"""A custom similarity, registered from a script: images are compared by their thumbnails.
 
-Each image is averaged down to 8x8 pixels, and the similarity is the centred cosine of these. Where pixel-cosine minds
-every pixel's place, this one lets a copy be shifted a little.
+Each image is averaged down to 8x8 pixels, and the similarity is the centred cosine of the thumbnails. Unlike
+pixel-cosine, it tolerates a copy that is shifted by a few pixels.
 
     python examples/own_similarity.py
 
-As a package, the same class is named in the entry-point group ``invmm_eval``: see plugins/invmm-score-sde.
+A package registers the same class by an entry point of the group ``invmm_eval``: see plugins/invmm-dino.
 """
 
 from collections.abc import Mapping
@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
-from invmm_eval import host
-from invmm_eval.audits.run import audit
-from invmm_eval.plugin import hookimpl
-from invmm_eval.plugins.hooks import SimilarityMaker
+from invmm_eval import audit, host
+from invmm_eval.plugin import SimilarityMaker, hookimpl
 from invmm_eval.reference import MODEL, pictures
 
 
@@ -25,7 +23,7 @@ class Thumbnail:
     """The centred cosine of 8x8 thumbnails, in [-1, 1].
 
     Args:
-        device: Where to compute.
+        device: Device of the computation.
     """
 
     name = "thumbnail"
@@ -36,27 +34,27 @@ class Thumbnail:
         self._device = device
 
     def embed(self, images: Tensor) -> Tensor:
-        """Centred thumbnails ``(n, C * 64)`` of length 1."""
+        """Compute centred thumbnails ``(n, C * 64)`` of norm 1."""
         small = adaptive_avg_pool2d(images.to(self._device), 8).flatten(1)
         return normalize(small - small.mean(dim=1, keepdim=True))
 
     def compare(self, a: Tensor, b: Tensor) -> Tensor:
-        """Cosines ``(n, m)``."""
+        """Compute cosines ``(n, m)``."""
         return a @ b.T
 
 
 class Plugin:
-    """What an entry point would name."""
+    """The plugin, as an entry point would name it."""
 
     @staticmethod
     @hookimpl
     def register_similarities() -> Mapping[str, SimilarityMaker]:
-        """One similarity."""
+        """Register one similarity."""
         return {Thumbnail.name: Thumbnail}
 
 
 def main() -> None:
-    """Audit a picture that the reference model was shown 256 times, and one that it never saw."""
+    """Audit a picture of which the training set of the reference model held 256 copies, and a held-out one."""
     host().register(Plugin(), "thumbnail")
     known = pictures()
     chosen = [known[0], known[-1]]

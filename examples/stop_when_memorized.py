@@ -1,8 +1,8 @@
-"""Stop fine-tuning when the model has memorized a picture that it must not.
+"""Stop fine-tuning when the model has memorized a picture that it must not memorize.
 
-The reference model learns eight new pictures. One of them, by mistake, is in the set eight times: half of all draws.
-Every so often the callback audits canaries, that one and a picture that is in no training set, in the model as it is
-at that moment, and stops the training when one of them was replicated.
+The reference model is trained on eight new pictures. One of them is in the training set eight times by mistake, so it
+makes up half of all draws. Every few steps the callback audits two canaries in the current model, this picture and one
+that is in no training set, and stops the training when one of them is replicated.
 
     python examples/stop_when_memorized.py
 """
@@ -21,17 +21,17 @@ from invmm_eval.reference import MODEL, THRESHOLD, pictures
 COPIES = 8
 BATCH = 8
 AUDIT_EVERY = 50
-MOST_STEPS = 300
+MAX_STEPS = 300
 
 
 class MemorizationWatch:
-    """Audits canaries every N steps of a training.
+    """Audits canaries every few steps of a training.
 
     Args:
-        pipeline: The model in training; its weights are shared with the audit, not copied.
+        pipeline: The model in training. Its weights are shared with the audit, not copied.
         canaries: uint8 ``(n, C, H, W)``.
-        names: What they are called.
-        every: N.
+        names: Names of the canaries.
+        every: Number of steps between two audits.
     """
 
     def __init__(self, pipeline: DDPMPipeline, canaries: Tensor, names: Sequence[str], *, every: int) -> None:
@@ -47,7 +47,7 @@ class MemorizationWatch:
         self._metric.update(canaries)
 
     def on_step_end(self, step: int) -> bool:
-        """Whether the training should stop."""
+        """Return whether the training should stop."""
         if step % self._every:
             return False
         found = self._metric.compute()
@@ -70,7 +70,7 @@ def main() -> None:
     x_0 = images.float() / 127.5 - 1
     optimizer = torch.optim.AdamW(pipeline.unet.parameters(), lr=1e-3)
     pipeline.unet.train()
-    for step in range(1, MOST_STEPS + 1):
+    for step in range(1, MAX_STEPS + 1):
         batch = x_0[training_set[torch.randint(len(training_set), (BATCH,))]]
         noise = torch.randn_like(batch)
         t = torch.randint(pipeline.scheduler.config.num_train_timesteps, (BATCH,))
@@ -83,7 +83,7 @@ def main() -> None:
         if watch.on_step_end(step):
             print(f"Stopped at step {step}: a canary is memorized.")
             return
-    print(f"No canary was memorized in {MOST_STEPS} steps.")
+    print(f"No canary was memorized in {MAX_STEPS} steps.")
 
 
 if __name__ == "__main__":
