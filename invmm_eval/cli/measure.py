@@ -104,7 +104,7 @@ def summarize(folder: Path, *, debug: bool) -> None:
         raise typer.Exit(1)
 
 
-@with_flags(OPTIONS.keys() - {"calibration", "workers"})
+@with_flags(OPTIONS.keys() - {"calibration"})
 def calibrate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     held_out: Annotated[

@@ -14,10 +14,11 @@ from invmm_eval.cli import options
 from invmm_eval.cli.app import app
 from invmm_eval.cli.options import pairs, read_options, read_value, with_flags
 from invmm_eval.errors import InvMMError
+from tests.helpers.command import Invoke
 
 OFFERED = {
     "run": OPTIONS.keys(),
-    "calibrate": OPTIONS.keys() - {"calibration", "workers"},
+    "calibrate": OPTIONS.keys() - {"calibration"},
     "demo": {"recipe", "settings", "seed", "device", "batch_size"},
 }
 
@@ -58,15 +59,31 @@ def test_an_option_is_changed_in_one_place(monkeypatch: pytest.MonkeyPatch) -> N
     assert (flag.default, flag.help) == (7, "Another text.")
 
 
-def test_flags_become_the_values_of_options(tmp_path: Path) -> None:
+def test_flags_become_the_values_of_options() -> None:
     texts = {"settings": ["draws=4", "guidance=1,2"], "noise_options": ["rank=2"], "seed": 3}
     assert read_options(texts) == {
         "settings": {"draws": 4, "guidance": (1.0, 2.0)},
         "noise_options": {"rank": 2},
         "seed": 3,
     }
-    with pytest.raises(InvMMError, match="is no calibration"):
-        read_options({"settings": [], "calibration": tmp_path / "gone.json"})
+
+
+def test_every_flag_of_calibrate_arrives(invoke: Invoke, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrived: dict[str, Any] = {}
+
+    def calibrate(*_: object, **options: Any) -> None:
+        arrived.update(options)
+        raise InvMMError("That is enough.")
+
+    monkeypatch.setattr("invmm_eval.audits.held_out.calibrate", calibrate)
+    values = dict.fromkeys(OFFERED["calibrate"], "3")
+    values |= {name: "key=3" for name, option in OPTIONS.items() if option.repeatable} | {"settings": "draws=3"}
+    flags = [part for name, value in values.items() for part in (OPTIONS[name].flag, value)]
+    code, _, err = invoke("calibrate", "model", "--held-out", images, "--out", "out", *flags)
+    assert (code, err) == (1, "error That is enough.\n")
+    numbers = {name: OPTIONS[name].parse(3) for name in OFFERED["calibrate"]}
+    pairs = {name: {"key": 3} for name, option in OPTIONS.items() if option.repeatable} | {"settings": {"draws": 3}}
+    assert {name: value for name, value in arrived.items() if name in OPTIONS} == numbers | pairs
 
 
 def test_pairs() -> None:
