@@ -24,6 +24,7 @@ from invmm_eval.noise import NoiseFamily
 from invmm_eval.plugins.host import host
 from invmm_eval.recipe import DEMO, Recipe, by_dose
 from invmm_eval.search.engine import invert
+from invmm_eval.search.estimators import Estimator
 from invmm_eval.search.result import Result
 from invmm_eval.search.search import Search
 from invmm_eval.search.target import Target
@@ -49,6 +50,7 @@ class Plan:
         recipe: The settings.
         seed: Together with an image's pixels it determines all random numbers for that image.
         config: The same in words and numbers, as JSON can hold it.
+        estimators: Those that the recipe names.
     """
 
     backbone: Backbone
@@ -57,6 +59,7 @@ class Plan:
     recipe: Recipe
     seed: int
     config: Mapping[str, Any]
+    estimators: Sequence[Estimator] = ()
 
     @property
     def threshold(self) -> float:
@@ -107,6 +110,7 @@ class Plan:
             self.similarity,
             self.noise,
             recipe=self.recipe,
+            estimators=self.estimators,
             seed=self.seed,
             batch_size=batch_size,
             micro_batch=micro_batch,
@@ -147,6 +151,7 @@ def make_plan(
         similarity = _made(host().similarity(similarity), similarity, options)
     family = _made(host().noise_family(choices.noise), choices.noise, choices.noise_options)
     recipe = find_recipe(choices.recipe, backbone).changed(**choices.settings)
+    estimators = [_made(host().estimator(name), name, {}) for name in recipe.estimators]
     config = {
         "model": model_name(model.source, model.revision),
         "weights": weights_identity(model.source, model.revision),
@@ -156,9 +161,11 @@ def make_plan(
         "recipe": asdict(recipe),
         "seed": choices.seed,
         "versions": {name: version(name) for name in ("invmm-eval", "torch", "diffusers")}
-        | host().versions(backbone, similarity.name, choices.noise),
+        | host().versions(backbone, similarity.name, choices.noise, recipe.estimators),
     }
-    plan = Plan(backbone, similarity, family, recipe, choices.seed, config)
+    if estimators:
+        config["estimators"] = {estimator.name: dict(estimator.fields) for estimator in estimators}
+    plan = Plan(backbone, similarity, family, recipe, choices.seed, config, estimators)
     return _calibrated(plan, calibration) if calibration else plan
 
 

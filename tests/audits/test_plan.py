@@ -22,10 +22,11 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.models.ddpm import DDPM
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.noise.gaussian import diagonal
-from invmm_eval.plugins.hooks import BackboneEntry, NoiseFamilyMaker, SimilarityMaker, hookimpl, lazy
+from invmm_eval.plugins.hooks import BackboneEntry, EstimatorMaker, NoiseFamilyMaker, SimilarityMaker, hookimpl, lazy
 from invmm_eval.plugins.host import host
 from invmm_eval.recipe import DDPM as PAPER_DDPM
 from invmm_eval.recipe import DEMO, Recipe
+from invmm_eval.search.estimators import Found
 from invmm_eval.search.result import Status
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 from invmm_eval.similarity.ssim import SSIM
@@ -55,6 +56,16 @@ class Strict:
         return torch.ones(len(a), len(b))
 
 
+class Copies:
+    """An estimator: the number of copies among four samples."""
+
+    name = "copies"
+    fields: Mapping[str, str] = {"hits": "copies among four samples"}
+
+    def __call__(self, found: Found) -> Mapping[str, Any]:
+        return {"hits": sum(found.sample(4).hits)}
+
+
 class Parts:
     """A plugin whose backbone ``exact`` knows three pictures; it remembers how it was asked for."""
 
@@ -79,6 +90,10 @@ class Parts:
     @hookimpl
     def register_noise_families(self) -> Mapping[str, NoiseFamilyMaker]:
         return {"plain": self.make_noise}
+
+    @hookimpl
+    def register_estimators(self) -> Mapping[str, EstimatorMaker]:
+        return {"copies": Copies}
 
     def make_noise(self, **options: Any) -> NoiseFamily:
         self.noise_options = options
@@ -277,6 +292,16 @@ def test_the_noise_family_is_made_with_its_options(parts: Parts) -> None:
     plan = planned(Mixture(MEMORIZED), noise="plain", noise_options={"rank": 2})
     assert parts.noise_options == {"rank": 2}
     assert plan.noise(torch.zeros(1, 4, 4)).parameters().keys() == {"mu", "logvar"}
+
+
+def test_the_estimators_that_a_recipe_names_are_found_and_recorded(tmp_path: Path) -> None:
+    settings = {**SHORT, "estimators": ("copies",)}
+    [found] = audit("any", MEMORIZED[0], backbone="exact", settings=settings, out=tmp_path / "out")
+    assert 1 <= found.estimates["copies"]["hits"] <= 4
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["estimators"] == {"copies": {"hits": "copies among four samples"}}
+    with pytest.raises(InvMMError, match="There is no estimator 'copy'"):
+        audit("any", MEMORIZED[0], backbone="exact", settings={"estimators": ("copy",)})
 
 
 def test_recipes() -> None:
