@@ -46,7 +46,7 @@ def test_the_recipe_by_dose_keeps_what_belongs_to_the_model(published: Recipe) -
 # Changes
 
 
-def test_a_change_is_told_in_the_name() -> None:
+def test_a_change_is_part_of_the_name() -> None:
     changed = DDPM.changed(max_steps=100, draws=4)
     assert changed.name == "paper-ddpm with draws=4, max_steps=100"
     assert changed == replace(DDPM, name=changed.name, draws=4, max_steps=100)

@@ -148,7 +148,7 @@ class _Engine:
     def _estimate(self, search: Search) -> None:
         """Run the estimators on an ended search."""
         setup = self._setup
-        origin = search.check_to_estimate_from()
+        origin = search.return_to_best_check()
         assert search.status is not None
         assert search.last_check is not None
         scale = search.last_check.best_scale

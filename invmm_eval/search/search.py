@@ -199,8 +199,12 @@ class Search:
             parameters = (copied(part.parameters()) for part in (self.noise, self.condition))
             self._best_place = _Place(hits[scale], check.at(scale), *parameters)
 
-    def check_to_estimate_from(self) -> Check | None:
-        """The passed check, or the check with most replicas of an exhausted search along a ray, where q returns to."""
+    def return_to_best_check(self) -> Check | None:
+        """Return q to the check with most replicas, where a search along a ray was exhausted.
+
+        Returns:
+            That check, or the passed one; None if there is neither.
+        """
         if self.status is Status.EXHAUSTED and self.optimizer.ray and self._best_place:
             restore(self.noise.parameters(), self._best_place.noise, "noise")
             restore(self.condition.parameters(), self._best_place.condition, "condition")

@@ -250,7 +250,7 @@ def test_a_first_sample_that_fails_settles_its_scale(failure: int, drawn: int) -
 
 
 def test_a_scale_that_passes_settles_the_image() -> None:
-    """The most promising scale has its turn first; the others keep the one sample that told so, however good it is."""
+    """The most promising scale has its turn first; the others keep their first sample, however good it is."""
     backbone = Labelled()
     better_later = [0.8] * 2 + [0.95] * 6
     (outcome,) = plant([{1.0: [0.1] * 8, 2.0: better_later, 3.0: [0.9] * 7 + [0.625], 4.0: [0.85] * 8}]).check(backbone)

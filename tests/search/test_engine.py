@@ -375,7 +375,7 @@ def test_memory_that_runs_out_at_checks_alone_is_as_harmless(cosine: PixelCosine
         assert result.kl == pytest.approx(expected[name].kl, rel=1e-3)
 
 
-def test_memory_that_never_suffices_is_told_for_each_image(cosine: PixelCosine) -> None:
+def test_memory_that_never_suffices_fails_each_image_in_one_sentence(cosine: PixelCosine) -> None:
     found = run(Cramped(MEMORIZED, 0), MEMORIZED[:2], cosine, batch_size=2)
     for result in found.values():
         assert result.status is Status.FAILED
@@ -415,7 +415,7 @@ class HalfInside(Mixture):
 
 
 def test_half_precision_does_not_lose_the_gradient(cosine: PixelCosine) -> None:
-    """Of the mean over 3 x 128 x 128 dimensions a single one's gradient is below what float16 can tell from zero."""
+    """Of the mean over 3 x 128 x 128 dimensions a single one's gradient is below the smallest number of float16."""
     images = pictures(2, (3, 128, 128))
     recipe = replace(QUICK, max_steps=1, check_every=1, check_images=1, sampler_steps=1)
     moved = []
