@@ -1,14 +1,19 @@
 """Models whose best denoiser is known in closed form, so that the truth about what they replicate is known too."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from invmm_eval.models.condition import Condition, Context, Unconditional
 from invmm_eval.models.schedule import RectifiedFlow, Schedule, VariancePreserving, broadcast
+from invmm_eval.noise.gaussian import diagonal
 from invmm_eval.recipe import Recipe
+from invmm_eval.search.engine import invert
+from invmm_eval.search.result import Result
 from invmm_eval.search.target import Target
+from invmm_eval.similarity.pixel_cosine import PixelCosine
 
 SHAPE = (1, 4, 4)
 QUICK = Recipe(name="quick", max_steps=200, draws=16, check_every=10, delta=1e-3, sampler_steps=20)
@@ -30,6 +35,12 @@ def pictures(count: int, shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> 
 
 def targets(images: Tensor) -> list[Target]:
     return [Target(image, name=str(index)) for index, image in enumerate(images)]
+
+
+def run(backbone: Any, images: Tensor, similarity: PixelCosine, **options: Any) -> dict[str, Result]:
+    """Results of a quick search of each image by its name, its position."""
+    results = invert(backbone, targets(images), similarity, diagonal(), **{"recipe": QUICK, **options})
+    return {result.name: result for result in results}
 
 
 class Mixture:

@@ -15,7 +15,7 @@ from invmm_eval.audits.images import prepare
 from invmm_eval.audits.plan import load_backbone
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import Context
-from invmm_eval.noise.gaussian import diagonal, isotropic
+from invmm_eval.noise.gaussian import diagonal
 from invmm_eval.recipe import Recipe
 from invmm_eval.reference import MODEL
 from invmm_eval.reference import pictures as known
@@ -23,21 +23,14 @@ from invmm_eval.search import criteria, optimizers
 from invmm_eval.search.criteria import AllSamples
 from invmm_eval.search.engine import invert
 from invmm_eval.search.optimizers import Parameters
-from invmm_eval.search.replicate import replicate
 from invmm_eval.search.result import Point, Result, Status
-from invmm_eval.search.sampling import sample
 from invmm_eval.search.search import Search
 from invmm_eval.search.target import Target
 from invmm_eval.similarity.pixel_cosine import PixelCosine
-from tests.helpers.exact import QUICK, SHAPE, Chooser, Choosing, Mixture, pictures, targets
+from tests.helpers.exact import QUICK, Chooser, Choosing, Mixture, pictures, run, targets
 
 MEMORIZED = pictures(5)
 UNSEEN = pictures(1, seed=99)
-
-
-def run(backbone: Any, images: Tensor, similarity: PixelCosine, **options: Any) -> dict[str, Result]:
-    results = invert(backbone, targets(images), similarity, diagonal(), **{"recipe": QUICK, **options})
-    return {result.name: result for result in results}
 
 
 def test_memorized_pictures_are_replicated_and_an_unseen_one_is_not(cosine: PixelCosine) -> None:
@@ -57,51 +50,6 @@ def test_a_rare_picture_needs_the_noise_bent_further(cosine: PixelCosine) -> Non
     weights = torch.tensor([0.90, 0.07, 0.01, 0.01, 0.01])
     found = run(Mixture(MEMORIZED, weights), MEMORIZED[:3], cosine, batch_size=3)
     assert found["0"].invmm < found["1"].invmm < found["2"].invmm
-
-
-def test_found_noise_replicates_while_standard_noise_does_not_always(cosine: PixelCosine) -> None:
-    model = Mixture(MEMORIZED)
-    target = cosine.embed(MEMORIZED[:1].float() / 255)
-
-    def rate(images: Tensor) -> float:
-        return (cosine.compare(cosine.embed(images), target) > 0.99).float().mean().item()
-
-    found = run(model, MEMORIZED[:1], cosine)["0"]
-    standard = torch.randn((400, *SHAPE), generator=torch.Generator().manual_seed(1))
-    plain = sample(model, standard, {}, {}, torch.ones(400), steps=20, micro_batch=400)
-    assert 0.05 < rate(plain) < 0.5
-    assert rate(replicate(model, found, diagonal(), 400, recipe=QUICK)) > 0.6
-
-
-def test_the_known_minimum_is_reached() -> None:
-    """For one Gaussian as data the denoiser is linear, x0_hat = a_t x_t, and the loss quadratic in mu and v.
-
-    With a fixed lambda its minimum over mu and v is, per dimension,
-    mu = -B x_0 / (A + lambda / 2) and v = lambda / (2 A + lambda),
-    where A = E[a^2 sigma^2] and B = E[(a alpha - 1) a sigma] over the training times.
-    """
-    spread, fixed = 0.5, 0.05
-    model = Mixture(torch.full((1, *SHAPE), 127.5), spread=spread)
-    alpha, sigma = model.schedule(torch.arange(1000))
-    gain = alpha * spread**2 / (alpha**2 * spread**2 + sigma**2)
-    a = (gain * sigma).square().mean()
-    b = ((gain * alpha - 1) * gain * sigma).mean()
-    x_0 = UNSEEN[0].float() / 127.5 - 1
-    mu = -b * x_0 / (a + fixed / 2)
-    v = (fixed / (2 * a + fixed)).expand(SHAPE)
-    least = torch.distributions.kl_divergence(
-        torch.distributions.Normal(mu, v.sqrt()), torch.distributions.Normal(torch.zeros(SHAPE), torch.ones(SHAPE))
-    ).mean()
-
-    class Never(PixelCosine):
-        threshold = 2.0
-
-    recipe = replace(QUICK, max_steps=600, draws=64, check_every=600, check_images=1, learning_rate=0.02)
-    recipe = replace(recipe, first_weight=fixed, delta=0.0)
-    (found,) = run(model, UNSEEN, Never(device=torch.device("cpu")), recipe=recipe).values()
-    assert found.kl == pytest.approx(least.item(), rel=0.05)
-    torch.testing.assert_close(found.noise["mu"], mu, atol=0.1, rtol=0)
-    torch.testing.assert_close(found.noise["logvar"].exp(), v, atol=0.1, rtol=0)
 
 
 def test_company_and_order_do_not_matter(cosine: PixelCosine) -> None:
@@ -137,17 +85,6 @@ def test_company_does_not_matter_to_a_network(cosine: PixelCosine) -> None:
             alone[name].trace,
             alone[name].check.similarities,  # type: ignore[union-attr]
         )
-
-
-@pytest.mark.parametrize("micro_batch", [1, 7, 16, 1000])
-def test_micro_batches_bound_the_rows_and_keep_the_result(cosine: PixelCosine, micro_batch: int) -> None:
-    whole = run(Mixture(MEMORIZED), MEMORIZED, cosine, batch_size=5)
-    model = Mixture(MEMORIZED)
-    cut = run(model, MEMORIZED, cosine, batch_size=5, micro_batch=micro_batch)
-    assert max(model.rows_seen) <= micro_batch
-    for name, result in cut.items():
-        assert result.status is whole[name].status
-        assert result.kl == pytest.approx(whole[name].kl, rel=1e-3)
 
 
 def test_one_seed_gives_the_same_numbers_and_another_gives_others(cosine: PixelCosine) -> None:
@@ -218,19 +155,6 @@ def test_the_trace_follows_the_weight(cosine: PixelCosine) -> None:
         assert point.weight == pytest.approx(weight)
         weight = weight / 2 if before - point.loss < QUICK.xi else weight + QUICK.delta
         before = point.loss
-
-
-def test_a_result_can_be_saved_loaded_and_sampled_from(cosine: PixelCosine, tmp_path: Any) -> None:
-    model = Choosing(MEMORIZED)
-    found = run(model, UNSEEN, cosine, recipe=replace(QUICK, max_steps=20, guidance=(1.0, 3.0)))["0"]
-    found.save(tmp_path / "found.safetensors")
-    loaded = Result.load(tmp_path / "found.safetensors")
-    assert loaded.record() == found.record()
-    drawn = replicate(model, loaded, diagonal(), 16, recipe=QUICK)
-    assert torch.equal(drawn, replicate(model, found, diagonal(), 16, recipe=QUICK))
-    assert not torch.equal(drawn, replicate(model, found, diagonal(), 16, recipe=QUICK, seed=1))
-    with pytest.raises(InvMMError, match="does not fit this model and noise family"):
-        replicate(model, loaded, isotropic(), 1, recipe=QUICK)
 
 
 def test_an_image_of_the_wrong_size_fails_alone(cosine: PixelCosine) -> None:
@@ -317,120 +241,6 @@ def test_an_unexpected_error_keeps_its_traceback_and_is_one_line(cosine: PixelCo
     assert found.error == "KeyError: 'hiden_states'"
     assert 'context["hiden_states"]' in str(found.traceback)
     assert Result.from_record(found.record()).traceback == found.traceback
-
-
-def test_gradients_reach_the_inputs_alone(cosine: PixelCosine) -> None:
-    class Weighted(Mixture):
-        weight = torch.ones((), requires_grad=True)
-
-        def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-            return super().predict_x0(x_t, t, context) * self.weight
-
-    model = Weighted(MEMORIZED)
-    run(model, MEMORIZED[:1], cosine, recipe=replace(QUICK, max_steps=10))
-    assert model.weight.grad is None
-
-
-class Cramped(Mixture):
-    """A mixture whose device holds so many rows at once."""
-
-    def __init__(self, images: Tensor, room: int) -> None:
-        super().__init__(images)
-        self.room = room
-        self.refused = 0
-
-    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-        if len(x_t) > self.room:
-            self.refused += 1
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return super().predict_x0(x_t, t, context)
-
-
-@pytest.mark.parametrize(("room", "refused"), [(8, 1), (5, 2)])
-def test_where_memory_runs_out_the_portion_is_halved_for_good_and_nothing_is_lost(
-    cosine: PixelCosine, room: int, refused: int
-) -> None:
-    expected = run(Mixture(MEMORIZED), MEMORIZED[:2], cosine, batch_size=2)
-    model = Cramped(MEMORIZED, room)
-    found = run(model, MEMORIZED[:2], cosine, batch_size=2)
-    assert model.refused == refused, "16 rows, then 8, then 4, and what fits is kept"
-    for name, result in found.items():
-        assert (result.status, result.steps) == (expected[name].status, expected[name].steps)
-        assert result.kl == pytest.approx(expected[name].kl, rel=1e-3)
-
-
-def test_memory_that_runs_out_at_checks_alone_is_as_harmless(cosine: PixelCosine) -> None:
-    """There the two passes of guidance take twice the rows."""
-    recipe = replace(QUICK, guidance=(2.0, 3.0), check_images=32)
-    expected = run(Choosing(MEMORIZED), MEMORIZED[:2], cosine, recipe=recipe, batch_size=2)
-
-    class CrampedChoosing(Cramped, Choosing):
-        pass
-
-    model = CrampedChoosing(MEMORIZED, 16)
-    found = run(model, MEMORIZED[:2], cosine, recipe=recipe, batch_size=2)
-    assert model.refused == 1
-    for name, result in found.items():
-        assert (result.status, result.steps) == (expected[name].status, expected[name].steps)
-        assert result.kl == pytest.approx(expected[name].kl, rel=1e-3)
-
-
-def test_memory_that_never_suffices_fails_each_image_in_one_sentence(cosine: PixelCosine) -> None:
-    found = run(Cramped(MEMORIZED, 0), MEMORIZED[:2], cosine, batch_size=2)
-    for result in found.values():
-        assert result.status is Status.FAILED
-        assert result.error == (
-            "Memory ran out with a single row in the network; choose a lower precision, or a device with more memory."
-        )
-
-
-@pytest.mark.parametrize("in_steps", [True, False])
-def test_memory_that_runs_out_while_one_image_is_drawn_fails_it_alone(cosine: PixelCosine, in_steps: bool) -> None:
-    class Bulky(Chooser):
-        def rsample(self, n: int, generator: Generator) -> Context:
-            if torch.is_grad_enabled() == in_steps:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-            return super().rsample(n, generator)
-
-    class Reading(Choosing):
-        def condition(self, caption: str | None = None) -> Chooser:
-            return Bulky(len(self.points)) if caption == "long" else super().condition(caption)
-
-    asked = [replace(target, caption="long" if target.name == "1" else None) for target in targets(MEMORIZED[:3])]
-    expected = run(Choosing(MEMORIZED), MEMORIZED[:3], cosine)
-    for result in invert(Reading(MEMORIZED), asked, cosine, diagonal(), recipe=QUICK, batch_size=3):
-        if result.name == "1":
-            assert result.status is Status.FAILED
-            assert result.steps == (0 if in_steps else QUICK.check_every)
-            assert result.error == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
-        else:
-            assert (result.status, result.kl) == (Status.REPLICATED, expected[result.name].kl)
-
-
-class HalfInside(Mixture):
-    """A mixture whose network, and so the gradient on its way back, is in half precision at a scale of its own."""
-
-    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-        return (super().predict_x0(x_t, t, context) * 4096).half().float() / 4096
-
-
-def test_half_precision_does_not_lose_the_gradient(cosine: PixelCosine) -> None:
-    """Of the mean over 3 x 128 x 128 dimensions a single one's gradient is below the smallest number of float16."""
-    images = pictures(2, (3, 128, 128))
-    recipe = replace(QUICK, max_steps=1, check_every=1, check_images=1, sampler_steps=1)
-    moved = []
-    for kind in (Mixture, HalfInside):
-        found = run(kind(images, spread=1.0), images[:1], cosine, recipe=recipe)["0"]
-        moved.append(found.noise["mu"])
-    agree = (moved[0].sign() == moved[1].sign()).float().mean()
-    assert moved[0].count_nonzero() == moved[0].numel()
-    assert agree > 0.99
-
-
-def test_it_works_where_the_caller_has_switched_gradients_off(cosine: PixelCosine) -> None:
-    expected = run(Mixture(MEMORIZED), MEMORIZED[:1], cosine)["0"]
-    with torch.no_grad():
-        assert run(Mixture(MEMORIZED), MEMORIZED[:1], cosine)["0"].kl == expected.kl
 
 
 def test_finished_images_leave_and_waiting_ones_enter(cosine: PixelCosine) -> None:
