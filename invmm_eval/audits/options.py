@@ -257,7 +257,9 @@ def insert(docstring: str, names: Collection[str] = OPTIONS) -> str:
 def describe(indent: str = "", names: Collection[str] = OPTIONS) -> str:
     """The options as the Args section of a docstring lists them: name, type, text and default."""
     return "\n".join(
-        textwrap.fill(_described(option), 120, initial_indent=indent, subsequent_indent=f"{indent}    ")
+        textwrap.fill(
+            _described(option), 120, initial_indent=indent, subsequent_indent=f"{indent}    ", break_on_hyphens=False
+        )
         for name, option in OPTIONS.items()
         if name in names
     )

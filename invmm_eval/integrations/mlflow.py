@@ -7,7 +7,7 @@
         evaluator_config={"model": "my-model", "recipe": "demo"},
     )
 
-mlflow loads this module whenever it evaluates anything, so all that an audit takes is imported when one is asked for.
+mlflow loads this module whenever it evaluates anything, so the imports of an audit are inside :meth:`evaluate`.
 """
 
 import json
@@ -24,15 +24,16 @@ from mlflow.models.evaluation import EvaluationArtifact, EvaluationResult, Model
 from mlflow.models.evaluation.artifacts import JsonEvaluationArtifact, TextEvaluationArtifact
 from PIL import Image
 
+from invmm_eval.audits.options import insert
 from invmm_eval.errors import InvMMError
 
 if TYPE_CHECKING:
     from invmm_eval.reports.findings import Findings
 
 MODEL_TYPE = "diffusion"
-"""What mlflow's ``model_type`` must say."""
+"""The ``model_type`` that this evaluator serves."""
 GALLERY = 50
-"""So many images at most are in the gallery, the most memorized first."""
+"""Maximum number of images in the gallery, the most memorized first."""
 
 
 class InvMMEvaluator(ModelEvaluator):  # type: ignore[misc]
@@ -59,17 +60,19 @@ class InvMMEvaluator(ModelEvaluator):  # type: ignore[misc]
             dataset: Its first feature holds the images: files, folders, ``dataset:NAME[:split[:column]]``, contents of
                 files, arrays, or what :class:`datasets.Image` stores.
             run_id: The run to log to.
-            evaluator_config: ``model`` and the other arguments of :func:`invmm_eval.audit`, where ``captions``
-                may also name a feature. With ``names``, names, prompts and errors of images are logged, with
-                ``pictures``, images and samples are: both may be private, and are kept back otherwise.
-            model: None; mlflow takes no pipeline of diffusers.
+            evaluator_config: The keys below, ``model``, ``out`` and ``captions`` as :func:`invmm_eval.audit` takes
+                them (``captions`` may also name a feature), ``names`` and ``pictures``. With ``names``, names, prompts
+                and errors of images are logged, with ``pictures``, images and samples. Both may be private, and are
+                not logged by default.
+            **options: {options}
+            model: None, because mlflow's models cannot be diffusers pipelines.
             model_id: The logged model that the metrics belong to.
 
         Returns:
-            Metrics, without those that are infinite or do not exist, and artifacts.
+            Metrics, without those that are infinite or undefined, and artifacts.
 
         Raises:
-            InvMMError: The model was not named, or something that was asked for does not exist or does not fit.
+            InvMMError: ``model`` is missing, or a requested part, option or image is unknown or incompatible.
         """
         if model is not None or "model" not in evaluator_config:
             raise InvMMError(
@@ -142,3 +145,6 @@ def _gallery(findings: "Findings") -> pandas.DataFrame:
             "pictures": [Image.open(BytesIO(sheet(findings, result))) for result in shown],
         }
     )
+
+
+InvMMEvaluator.evaluate.__doc__ = insert(InvMMEvaluator.evaluate.__doc__ or "")

@@ -46,7 +46,7 @@ def test_a_run(
         whole(0, 2),
         f"Results are in {out_folder}. To write a report: invmm-eval report {out_folder}",
     ]
-    assert "compared by pixel-cosine: fair up to 64 pixels a side" in caplog.text
+    assert "compared by pixel-cosine, which is adequate up to 64x64 pixels" in caplog.text
     assert "Traceback" not in err
     assert {path.name for path in out_folder.iterdir()} == {
         *(".lock", "config.json", "images.json", "results.jsonl", "samples", "tensors")
