@@ -6,7 +6,6 @@ A new one is a class with the methods of :class:`Criterion` and a line in :data:
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.result import Point, Status
 
@@ -87,16 +86,5 @@ class AllSamples:
 CriterionMaker = Callable[[Recipe, float], Criterion]
 """``make(recipe, threshold)``."""
 
-CRITERIA: Mapping[str, CriterionMaker] = {"all-samples": AllSamples}
+CRITERIA: dict[str, CriterionMaker] = {"all-samples": AllSamples}
 """By the name that a recipe gives."""
-
-
-def find_criterion(recipe: Recipe) -> CriterionMaker:
-    """The criterion of a recipe.
-
-    Raises:
-        InvMMError: Its name is unknown.
-    """
-    if recipe.criterion not in CRITERIA:
-        raise InvMMError(f"There is no criterion {recipe.criterion!r}; choose one of {', '.join(CRITERIA)}.")
-    return CRITERIA[recipe.criterion]

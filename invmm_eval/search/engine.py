@@ -22,10 +22,10 @@ from invmm_eval.models.backbone import Backbone
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.checks import check
-from invmm_eval.search.criteria import find_criterion
+from invmm_eval.search.criteria import CRITERIA
 from invmm_eval.search.estimators import Estimator, Found, Samples, built_in_estimators
 from invmm_eval.search.memory import MicroBatch
-from invmm_eval.search.optimizers import find_optimizer
+from invmm_eval.search.optimizers import OPTIMIZERS
 from invmm_eval.search.result import Result, Status
 from invmm_eval.search.search import Search, Setup
 from invmm_eval.search.steps import backward
@@ -70,13 +70,13 @@ def invert(
         InvMMError: The recipe names an unknown optimizer or criterion, or an estimator that is not passed.
     """
     recipe = recipe or backbone.recipe
-    find_optimizer(recipe)
     threshold = similarity.threshold if recipe.threshold is None else recipe.threshold
-    criterion = find_criterion(recipe)(recipe, threshold)
+    optimizer = _find("optimizer", recipe.optimizer, OPTIMIZERS)
+    criterion = _find("criterion", recipe.criterion, CRITERIA)(recipe, threshold)
     if missing := sorted(set(recipe.estimators) - {estimator.name for estimator in estimators}):
         raise InvMMError(f"The recipe's estimator {missing[0]!r} is not among the estimators passed to the search.")
     by_name = {estimator.name: estimator for estimator in (*built_in_estimators(recipe), *estimators)}
-    setup = Setup(backbone, similarity, noise, recipe, threshold, criterion, tuple(by_name.values()), seed)
+    setup = Setup(backbone, similarity, noise, recipe, threshold, optimizer, criterion, tuple(by_name.values()), seed)
     return _Engine(setup, micro_batch).run(targets, batch_size, on_step)
 
 
@@ -165,6 +165,12 @@ class _Engine:
             values = estimator(found)
             if values is not None:
                 search.estimates[estimator.name] = _as_json(estimator.name, values)
+
+
+def _find(kind: str, name: str, parts: Mapping[str, J]) -> J:
+    if name not in parts:
+        raise InvMMError(f"There is no {kind} {name!r}; choose one of {', '.join(parts)}.")
+    return parts[name]
 
 
 @contextmanager

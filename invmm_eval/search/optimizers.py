@@ -167,16 +167,5 @@ class Dose:
 OptimizerMaker = Callable[[Parameters, Parameters, Recipe], Optimizer]
 """``make(noise, condition, recipe)``: from the parameters of q and of the condition, by name."""
 
-OPTIMIZERS: Mapping[str, OptimizerMaker] = {"adam": Adam, "dose": Dose}
+OPTIMIZERS: dict[str, OptimizerMaker] = {"adam": Adam, "dose": Dose}
 """By the name that a recipe gives."""
-
-
-def find_optimizer(recipe: Recipe) -> OptimizerMaker:
-    """The optimizer of a recipe.
-
-    Raises:
-        InvMMError: Its name is unknown.
-    """
-    if recipe.optimizer not in OPTIMIZERS:
-        raise InvMMError(f"There is no optimizer {recipe.optimizer!r}; choose one of {', '.join(OPTIMIZERS)}.")
-    return OPTIMIZERS[recipe.optimizer]

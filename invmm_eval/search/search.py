@@ -17,7 +17,7 @@ from invmm_eval.recipe import Recipe
 from invmm_eval.search.checks import Trial
 from invmm_eval.search.criteria import Criterion
 from invmm_eval.search.estimators import Confirmation, Estimator
-from invmm_eval.search.optimizers import find_optimizer
+from invmm_eval.search.optimizers import OptimizerMaker
 from invmm_eval.search.result import Check, Point, Result, Status
 from invmm_eval.search.target import Target, generator
 from invmm_eval.similarity import Similarity
@@ -33,6 +33,7 @@ class Setup:
         family: The noise family of q.
         recipe: The settings.
         threshold: The similarity from which on a sample counts as a replica (beta).
+        optimizer: Makes the optimizer of a search.
         criterion: The stopping rule.
         estimators: They run after each search, in this order.
         seed: The seed of the run.
@@ -43,6 +44,7 @@ class Setup:
     family: NoiseFamily
     recipe: Recipe
     threshold: float
+    optimizer: OptimizerMaker
     criterion: Criterion
     estimators: Sequence[Estimator]
     seed: int
@@ -102,9 +104,7 @@ class Search:
             self.features = setup.similarity.embed(pixels)
         self.noise = setup.family(self.x_0[0])
         self.condition = backbone.condition(self.target.caption)
-        self.optimizer = find_optimizer(setup.recipe)(
-            self.noise.parameters(), self.condition.parameters(), setup.recipe
-        )
+        self.optimizer = setup.optimizer(self.noise.parameters(), self.condition.parameters(), setup.recipe)
         seed, digest = setup.seed, self.target.digest
         self._steps = generator(seed, digest, "steps")
         self._checks = generator(seed, digest, "checks")

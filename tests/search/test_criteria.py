@@ -2,9 +2,8 @@
 
 import pytest
 
-from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import Recipe
-from invmm_eval.search.criteria import AllSamples, find_criterion
+from invmm_eval.search.criteria import AllSamples
 from invmm_eval.search.result import Point, Status
 
 RECIPE = Recipe(max_steps=20, check_every=10, check_images=4)
@@ -29,8 +28,3 @@ def test_a_search_ends_at_a_passed_check_or_after_all_steps(
 
 def test_it_describes_itself() -> None:
     assert AllSamples(RECIPE, 0.5).description == "all 4 samples at one guidance scale reach a similarity of 0.5"
-
-
-def test_an_unknown_criterion_is_an_error() -> None:
-    with pytest.raises(InvMMError, match="There is no criterion 'most'; choose one of all-samples"):
-        find_criterion(Recipe(criterion="most"))

@@ -12,7 +12,7 @@ from torch import Tensor
 from invmm_eval.errors import InvMMError
 from invmm_eval.noise.gaussian import Gaussian, diagonal, isotropic
 from invmm_eval.recipe import Recipe, by_dose
-from invmm_eval.search.optimizers import AdaptiveWeight, Dose, find_optimizer
+from invmm_eval.search.optimizers import AdaptiveWeight, Dose
 from tests.helpers.exact import QUICK, SHAPE
 
 
@@ -126,8 +126,3 @@ def test_every_family_with_a_mean_has_the_kl_of_the_dose(family: Any) -> None:
 def test_a_family_without_a_mean_is_an_error() -> None:
     with pytest.raises(InvMMError, match="has no mu"):
         dose(1.0, Scaled())
-
-
-def test_an_unknown_optimizer_is_an_error() -> None:
-    with pytest.raises(InvMMError, match="There is no optimizer 'sgd'; choose one of adam, dose"):
-        find_optimizer(Recipe(optimizer="sgd"))
