@@ -1,5 +1,5 @@
-"""The one exception that users are meant to read."""
+"""The exception for mistakes of users."""
 
 
 class InvMMError(Exception):
-    """A mistake in the input or the environment, told in one sentence: what is wrong and what to do."""
+    """A mistake in the input or the environment. Its message is one sentence: what is wrong and what to do."""

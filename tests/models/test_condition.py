@@ -7,7 +7,7 @@ from invmm_eval.models.condition import Context, FixedPrompt, SoftPrompt, Uncond
 
 
 def prompts(n: int, first: float = 0.0) -> Context:
-    """Two tensors whose rows tell themselves apart."""
+    """Two tensors whose rows all differ."""
     count = first + torch.arange(n, dtype=torch.float32)
     return {"tokens": count[:, None, None].expand(n, 2, 3), "pooled": -count}
 

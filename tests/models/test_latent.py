@@ -45,8 +45,8 @@ def test_samples_are_those_of_the_pipeline(autoencoder: str, channels: int, pred
     pipeline.scheduler = DDIMScheduler.from_config(
         pipeline.scheduler.config, timestep_spacing="trailing", prediction_type=prediction_type
     )
-    told = Generator().manual_seed(0)
-    expected = pipeline(batch_size=2, generator=told, num_inference_steps=10, output_type="np").images
+    generator = Generator().manual_seed(0)
+    expected = pipeline(batch_size=2, generator=generator, num_inference_steps=10, output_type="np").images
     model = backbone(pipeline)
     found = sample(model, random(2, channels), {}, {}, torch.ones(2), steps=10, micro_batch=2)
     assert expected.std() > 0.01

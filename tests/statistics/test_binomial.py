@@ -49,7 +49,7 @@ def test_the_table_of_the_docs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "told"),
+    ("share", "text"),
     [
         (0.00993, "1.00 %"),
         (0.0101, "1.1 %"),
@@ -59,8 +59,8 @@ def test_the_table_of_the_docs() -> None:
         (0.0000312, "0.0032 %"),
     ],
 )
-def test_limits_are_rounded_up(share: float, told: str) -> None:
-    assert percent(share) == told
+def test_limits_are_rounded_up(share: float, text: str) -> None:
+    assert percent(share) == text
 
 
 def test_the_statement_tells_what_it_supposes() -> None:
