@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from invmm_eval.plugin import CommandEntry, hookimpl
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 invmm_eval_api = 1
 
 
