@@ -280,8 +280,8 @@ def test_a_graph_with_weights_in_a_second_file_is_refused(tmp_path: Path, monkey
         SSCD(device=CPU, weights=path)
 
 
-def test_missing_weights_are_told(tmp_path: Path) -> None:
-    with pytest.raises(InvMMError, match=f"option weights or in {WEIGHTS_VARIABLE}, best an ONNX export"):
+def test_missing_weights_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InvMMError, match=f"option weights or {WEIGHTS_VARIABLE} to their file, best an ONNX export"):
         SSCD(device=CPU)
     for missing in (tmp_path / "nothing.onnx", tmp_path):
         with pytest.raises(InvMMError, match=r"cannot be read: (No such file|Is a directory)"):
