@@ -1,7 +1,7 @@
-"""From whatever people have (files, folders, datasets, arrays) to what the engine takes: uint8 at the model's size.
+"""Read images from files, folders, datasets and arrays as uint8 at the model's size.
 
-Finding and reading are apart: :func:`find_images` lists without opening a file and :func:`prepare` reads one image,
-so that a damaged one is a failure of that image alone.
+:func:`find_images` lists images without opening a file, and :func:`prepare` reads one image, so that a damaged one is a
+failure of that image alone.
 """
 
 import glob
@@ -36,12 +36,12 @@ _WHITE = {"b1": 1, "u1": 255, "u2": 65535, "f4": 1, "f8": 1}
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """An image that was found but not read yet.
+    """An image that is listed but not read.
 
     Attributes:
-        name: What results call it.
+        name: Its name in results.
         value: What :func:`prepare` reads.
-        caption: Text that goes with it, for models that take one.
+        caption: Its text, for models that take one.
     """
 
     name: str
@@ -64,7 +64,7 @@ def prepare(source: ImageLike, shape: tuple[int, int, int]) -> Tensor:
         uint8 ``(C, H, W)`` on the CPU.
 
     Raises:
-        InvMMError: It is no image, cannot be read, or has more pixels than Pillow opens; the sentence names its file.
+        InvMMError: It is not an image, cannot be read, or has more pixels than Pillow opens.
     """
     channels, height, width = shape
     try:
@@ -108,11 +108,11 @@ def _opened(source: object) -> Image.Image:
     return image
 
 
-def _from_array(pixels: NDArray[Any], given: tuple[int, ...]) -> Image.Image:
-    """An 8-bit image of ``(H, W)`` or ``(H, W, C)``; ``given`` is the shape to tell in errors."""
+def _from_array(pixels: NDArray[Any], shape: tuple[int, ...]) -> Image.Image:
+    """An 8-bit image of ``(H, W)`` or ``(H, W, C)``; ``shape`` is that of errors."""
     if pixels.size == 0 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] > 4):
         raise ValueError(
-            f"its shape {given} is not that of one image, which is (H, W) or (H, W, C) for an array and (H, W) or "
+            f"its shape {shape} is not that of one image, which is (H, W) or (H, W, C) for an array and (H, W) or "
             "(C, H, W) for a tensor, with C from 1 to 4; give the images of a batch one by one"
         )
     if pixels.dtype == np.float16:
@@ -147,8 +147,8 @@ def _reason(error: Exception) -> str:
         return "it is damaged, or of no image format that Pillow reads"
     if isinstance(error, Image.DecompressionBombError):
         return "it has more pixels than Pillow opens; scale it down"
-    told = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-    return str(told).splitlines()[0].rstrip(".")
+    reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    return str(reason).splitlines()[0].rstrip(".")
 
 
 def find_images(
@@ -162,13 +162,13 @@ def find_images(
             - A folder: all image files in and below it, sorted, named by their path in it; hidden ones are left out.
             - A file.
             - The text ``dataset:NAME[:SPLIT[:COLUMN]]``: a dataset of the Hub, a local folder or a local file that
-              :func:`datasets.load_dataset` reads; the split "train" and the first column of images unless told.
+              :func:`datasets.load_dataset` reads; by default the split "train" and the first column of images.
             - A :class:`datasets.Dataset`: its first column of images.
             - A :class:`Source`.
             - Any other image, named by its position.
-        captions: Where the text of each image is: a column of the dataset, or the ending of text files that lie beside
-            the image files and share their names, such as ``.txt``; or the texts themselves, one an image. None leaves
-            the images without.
+        captions: Where the text of each image is: a column of the dataset, or the suffix of text files beside the image
+            files that share their names, such as ``.txt``; or the texts themselves, one per image. None gives no
+            captions.
 
     Raises:
         InvMMError: There is no such file, folder, dataset, column or caption, or there is no image in it.
@@ -187,7 +187,7 @@ def find_images(
         else:
             sources.append(Source(str(len(sources)), item))
     if not sources:
-        raise InvMMError("There is no image to audit; name a folder, files or a dataset that holds some.")
+        raise InvMMError("There is no image to audit; give a folder, files or a dataset with images.")
     return sources if captions is None or isinstance(captions, str) else with_captions(sources, captions)
 
 
@@ -195,7 +195,7 @@ def with_captions(sources: Sequence[Source], captions: Sequence[str | None]) -> 
     """The same images, each with its text.
 
     Raises:
-        InvMMError: There are more or fewer texts than images.
+        InvMMError: The number of texts is not that of images.
     """
     if len(captions) != len(sources):
         raise InvMMError(f"There are {len(captions)} captions for {len(sources)} images; give one for each.")
@@ -273,18 +273,18 @@ def _rows(
     except Exception as error:
         known = ", ".join(dataset.column_names)
         raise InvMMError(f"{title!r} has no images in {column or 'any column'}; its columns are {known}.") from error
-    told: Sequence[str | None] = [None] * len(rows)
+    texts: Sequence[str | None] = [None] * len(rows)
     if captions is not None:
         if dataset.features.get(captions) != datasets.Value("string"):
             known = ", ".join(name for name, kind in kinds if kind == datasets.Value("string")) or "none"
             raise InvMMError(f"{title!r} has no column of texts {captions!r}; its columns of texts are: {known}.")
-        told = dataset.with_format(None)[captions]
-    return [Source(f"{title}#{i}", _Row(rows, column, i), caption) for i, caption in enumerate(told)]
+        texts = dataset.with_format(None)[captions]
+    return [Source(f"{title}#{i}", _Row(rows, column, i), caption) for i, caption in enumerate(texts)]
 
 
 @dataclass(frozen=True, eq=False)
 class _Row(Mapping[str, Any]):
-    """A row's image as its dataset stores it, read when it is asked for."""
+    """A row's image as its dataset stores it, read when it is looked at."""
 
     rows: datasets.Dataset
     column: str

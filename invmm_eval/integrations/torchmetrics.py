@@ -1,4 +1,4 @@
-"""InvMM as a torchmetrics metric: watch how far a model in training has memorized chosen images.
+"""InvMM as a torchmetrics metric: watch how much a model in training memorizes chosen images.
 
     canaries = InvMM(pipeline, recipe="demo")
     canaries.update(images)
@@ -81,7 +81,7 @@ class InvMM(Metric):
         self.add_state("pixels", default=[], dist_reduce_fx="cat")
 
     def update(self, images: Any) -> None:
-        """Add images to watch; an image that is there already counts once.
+        """Add images to watch; equal images count once.
 
         Args:
             images: A batch, uint8 or floats in [0, 1], as one tensor ``(n, C, H, W)`` or array ``(n, H, W, C)``; or a

@@ -1,4 +1,4 @@
-"""InvMM as a metric of Hugging Face's evaluate: the images are the references, the model is an argument.
+"""InvMM as a metric of Hugging Face evaluate: the images are the references, the model is an argument.
 
 evaluate copies this file elsewhere and imports it from there, so it imports by full names only.
 """
@@ -147,7 +147,7 @@ class InvMM(evaluate.Metric):  # type: ignore[misc]
 
 
 def _stored(image: Any) -> str | bytes | None:
-    """What evaluate keeps of an image until all are there: its file, or an exact PNG of its pixels.
+    """What evaluate keeps of an image until all are added: its file, or an exact PNG of its pixels.
 
     Left to itself, it would keep a PIL image as the name of the file it once came from, or as a JPEG, and refuse
     tensors and floats.
@@ -162,7 +162,7 @@ def _stored(image: Any) -> str | bytes | None:
     if isinstance(image, bytearray | memoryview):
         return bytes(image)
     if isinstance(image, Image.Image):
-        with suppress(Exception):  # of a damaged one prepare tells what is wrong
+        with suppress(Exception):  # prepare reports what is wrong with a damaged one
             image = ImageOps.exif_transpose(image)
     pixels = prepare(image, (3, *_size(image)))
     file = BytesIO()

@@ -4,8 +4,8 @@ evaluate looks for such a name in the working folder (``invmm/invmm.py``), then 
 ``evaluate-metric/invmm``, ``evaluate-comparison/invmm`` and ``evaluate-measurement/invmm``), and at last among the
 modules it has cached: there :func:`register` places one, whose only line imports this package's metric.
 
-The Hub comes first, so this waits for it: about a second where it answers that there is no such Space or where no
-network is found, but five minutes where the network swallows requests. ``HF_EVALUATE_OFFLINE=1`` skips the Hub, and
+The Hub comes first, so loading waits for it: about a second if it answers that there is no such Space or if there is no
+network, but five minutes where the network swallows requests. ``HF_EVALUATE_OFFLINE=1`` skips the Hub, and
 ``evaluate.load(invmm_eval.metric_path())`` never asks it.
 """
 
@@ -21,7 +21,7 @@ from invmm_eval.metric import MODULE
 
 
 def register() -> Path:
-    """Place the module, as the latest version evaluate has of it; returns where.
+    """Place the module as evaluate's latest version of it; returns its path.
 
     Raises:
         InvMMError: The cache cannot be written.
@@ -36,7 +36,7 @@ def register() -> Path:
 
 
 def unregister() -> Path | None:
-    """Remove what :func:`register` placed, and nothing else; returns where it was, None where there was nothing.
+    """Remove the module of :func:`register`, and nothing else; returns its path, None if there was none.
 
     Raises:
         InvMMError: The cache cannot be written.
@@ -56,7 +56,7 @@ def unregister() -> Path | None:
 
 
 def _place() -> Path:
-    """Where evaluate expects it: 64 characters tell one version of a metric from another, the latest is taken."""
+    """Path that evaluate expects: 64 characters identify a version of a metric, and the latest is used."""
     metrics = Path(config.HF_MODULES_CACHE, config.MODULE_NAME_FOR_DYNAMIC_MODULES, "metrics")
     return metrics / "evaluate-metric--invmm" / sha256(b"invmm-eval").hexdigest() / "invmm.py"
 

@@ -49,7 +49,7 @@ def test_a_run(
     assert "compared by pixel-cosine, which is adequate up to 64x64 pixels" in caplog.text
     assert "Traceback" not in err
     assert {path.name for path in out_folder.iterdir()} == {
-        *(".lock", "config.json", "images.json", "results.jsonl", "samples", "tensors")
+        *(".lock", "config.json", "images.json", "request.json", "results.jsonl", "samples", "tensors")
     }
     expected = audit(tiny_folder, images, settings=TINY)
     assert [(row["name"], row["kl"]) for row in lines(out_folder)] == [(found.name, found.kl) for found in expected]

@@ -117,7 +117,7 @@ def read(folder: str | Path) -> Record:
     folder = Path(folder)
     try:
         config = upgraded_config(read_object(folder / "config.json"), folder / "config.json")
-        asked, request = (
+        latest, request = (
             read_object(folder / name) if (folder / name).exists() else None for name in ("images.json", "request.json")
         )
         lines = Lines.read(folder / "results.jsonl")
@@ -126,26 +126,26 @@ def read(folder: str | Path) -> Record:
     indices, names = (lines.columns[column].to_pylist() for column in ("index", "name"))
     last = {index: number for number, index in enumerate(indices)}
     order = [last[index] for index in sorted(last)]
-    if asked:
-        requested = dict(enumerate(asked["names"]))
+    if latest:
+        requested = dict(enumerate(latest["names"]))
         order = [number for number in order if requested.get(indices[number]) == names[number]]
-    progress = _progress(lines, order, asked, in_use(folder))
+    progress = _progress(lines, order, latest, in_use(folder))
     return Record(folder, config, Rows(lines, order), request, progress)
 
 
-def _progress(lines: Lines, order: list[int], asked: Mapping[str, Any] | None, running: bool) -> Progress:
+def _progress(lines: Lines, order: list[int], latest: Mapping[str, Any] | None, running: bool) -> Progress:
     results = lines.columns.take(pa.array(order, pa.int64()))
     counts = {count["values"]: count["counts"] for count in results["status"].value_counts().to_pylist()}
     rate = None
-    if asked:
-        started = datetime.fromisoformat(asked["asked"])
+    if latest:
+        started = datetime.fromisoformat(latest["asked"])
         times = results["finished"].filter(pc.greater(results["finished"], pa.scalar(started)))
         rate = len(times) / (pc.max(times).as_py() - started).total_seconds() if len(times) else None
     return Progress(
         replicated=counts.get(Status.REPLICATED, 0),
         exhausted=counts.get(Status.EXHAUSTED, 0),
         failed=counts.get(Status.FAILED, 0),
-        waiting=len(asked["names"]) - len(order) if asked else 0,
+        waiting=len(latest["names"]) - len(order) if latest else 0,
         rate=rate,
         running=running,
     )
