@@ -165,7 +165,7 @@ MISTAKES: dict[str, tuple[Change, str]] = {
     ),
     "unknown backbone": (option(backbone="dpm"), r"There is no backbone 'dpm' \(did you mean 'ddpm'\?\).*"),
     "unknown recipe": (option(recipe="own"), "There is no recipe 'own'; .*"),
-    "unknown device": (option(device="gpu"), "The device 'gpu' cannot be used here.*"),
+    "unknown device": (option(device="gpu"), "The device 'gpu' cannot be used on this machine.*"),
     "unknown precision": (option(dtype="int8"), "There is no precision 'int8'.*"),
     "no calibration": (option(calibration="model/model_index.json"), "model/model_index.json is no calibration .*"),
     # a folder that cannot be written to
