@@ -38,7 +38,7 @@ def sigma() -> PixArtSigmaPipeline:
 
 
 def large() -> PixArtAlphaPipeline:
-    """A model with as many latents a side as those of 1,024 pixels have, which are told the image's size."""
+    """A model with as many latents per side as those of 1,024 pixels have, whose inputs include the image's size."""
     pipeline = tiny.tiny_pixart()
     torch.manual_seed(0)
     pipeline.transformer = PixArtTransformer2DModel.from_config(

@@ -111,9 +111,9 @@ def _load(model: str, revision: str | None) -> tuple[Any, Any]:
             model, revision=revision, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:
-        told = str(error).strip().partition("\n")[0].rstrip(".")
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise InvMMError(
-            f"{model} cannot be loaded as an image model of transformers in safetensors: {told}."
+            f"{model} cannot be loaded as an image model of transformers in safetensors: {reason}."
         ) from error
     if type(network) not in _FEATURES or processor.resample not in _RESAMPLING:
         raise InvMMError(f"The similarity dino takes a DINOv2 or CLIP model; {model} is a {type(network).__name__}.")

@@ -1,4 +1,4 @@
-"""FLUX.1: a rectified flow on latents in patches of 2x2, told by CLIP's pooled output and T5's tokens.
+"""FLUX.1: a rectified flow on latents in patches of 2x2, conditioned on CLIP's pooled output and T5's tokens.
 
 CLIP's tokens are searched along with the noise (``soft``), and T5 reads the image's caption: the paper has no Flux, and
 this is what it does for Stable Diffusion 3. Ma et al. 2025, section 4.
@@ -45,8 +45,8 @@ class Flux:
         dtype: Precision of network and text encoders; x_0 and the autoencoder are float32 in any case.
         prompt_mode: ``soft`` searches CLIP's tokens and gives T5 the image's caption, or nothing where there is none;
             ``caption`` gives the caption to both, and ``empty`` nothing.
-        guidance_scale: What a guidance-distilled model such as FLUX.1-dev is told, in steps and checks; other models
-            are told none.
+        guidance_scale: Guidance input of a guidance-distilled model such as FLUX.1-dev, in steps and checks; other
+            models have none.
         checkpointing: Recompute activations for the gradient: less memory, about a third more time for steps.
         max_sequence_length: Places of T5's prompt, as the pipeline has them.
 
@@ -135,14 +135,14 @@ class Flux:
 
     def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         """The network estimates the flow ``n - x_0``, and ``x_0 = x_t - t * (n - x_0)``."""
-        told = {name: tensor.to(self._transformer.dtype) for name, tensor in context.items()}
+        conditioning = {name: tensor.to(self._transformer.dtype) for name, tensor in context.items()}
         rows, columns = x_t.shape[2] // 2, x_t.shape[3] // 2
         flow: Tensor = self._transformer(
             pixel_unshuffle(x_t.to(self._transformer.dtype), 2).flatten(2).mT,
             timestep=t,
             guidance=None if self._guidance is None else torch.full_like(t, self._guidance),
-            txt_ids=x_t.new_zeros(told[HIDDEN].shape[1], 3),
+            txt_ids=x_t.new_zeros(conditioning[HIDDEN].shape[1], 3),
             img_ids=torch.cartesian_prod(*(torch.arange(n, device=x_t.device).float() for n in (1, rows, columns))),
-            **told,
+            **conditioning,
         ).sample.float()
         return x_t - broadcast(t, x_t) * pixel_shuffle(flow.mT.reshape(len(x_t), -1, rows, columns), 2)

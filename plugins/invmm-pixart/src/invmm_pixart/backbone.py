@@ -1,4 +1,4 @@
-"""PixArt-alpha and PixArt-sigma: transformers that predict noise, told a prompt by T5.
+"""PixArt-alpha and PixArt-sigma: transformers that predict noise, conditioned on a prompt by T5.
 
 Chen et al. 2023, "PixArt-alpha: Fast Training of Diffusion Transformer for Photorealistic Text-to-Image Synthesis";
 Chen et al. 2024, "PixArt-sigma: Weak-to-Strong Training of Diffusion Transformer for 4K Text-to-Image Generation".
@@ -68,8 +68,8 @@ class PixArt:
             "dtype": str(self._transformer.dtype),
             "prompt_mode": prompt_mode,
         }
-        told = discrete(self._pipeline.scheduler, self.device)
-        self.schedule, self._x0_from, self.clip = told.schedule, told.x0_from, told.clip
+        path = discrete(self._pipeline.scheduler, self.device)
+        self.schedule, self._x0_from, self.clip = path.schedule, path.x0_from, path.clip
         self.recipe: Recipe = replace(STABLE_DIFFUSION, name="pixart")
         side = self._transformer.config.sample_size * self._autoencoder.factor
         self.image_shape: tuple[int, int, int] = (self._autoencoder.channels, side, side)
@@ -116,7 +116,7 @@ class PixArt:
         return {HIDDEN: hidden, MASK: mask.float()}
 
     def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-        """The network's estimate, told the prompt's encoding; a learned variance, where it has one, is left aside."""
+        """The network's estimate, given the prompt's encoding; a learned variance is ignored."""
         dtype = self._transformer.dtype
         output = self._transformer(
             x_t.to(dtype),
@@ -129,7 +129,7 @@ class PixArt:
         return self._x0_from(output[:, : x_t.shape[1]], x_t, alpha_t, sigma_t)
 
     def _sizes(self, n: int) -> dict[str, Tensor | None]:
-        """The image's size and aspect ratio, which models of 1,024 pixels a side are told."""
+        """The image's size and aspect ratio, which are inputs of models with 1,024 pixels per side."""
         if not self._transformer.use_additional_conditions:
             return {"resolution": None, "aspect_ratio": None}
         resolution = torch.tensor(self.image_shape[1:], dtype=self._transformer.dtype, device=self.device)

@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5: a rectified flow on latents, told by two CLIPs and a T5.
+"""Stable Diffusion 3 and 3.5: a rectified flow on latents, conditioned on two CLIPs and a T5.
 
 The first CLIP's tokens are searched along with the noise (``soft``), and the other encoders read the image's caption.
 Esser et al. 2024, "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis"; Ma et al. 2025, section 4.
@@ -133,7 +133,7 @@ class SD3:
 
     def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         """The network estimates the flow ``n - x_0``, and ``x_0 = x_t - t * (n - x_0)``."""
-        told = {name: tensor.to(self._transformer.dtype) for name, tensor in context.items()}
-        output = self._transformer(x_t.to(self._transformer.dtype), timestep=t * self._times, **told)
+        conditioning = {name: tensor.to(self._transformer.dtype) for name, tensor in context.items()}
+        output = self._transformer(x_t.to(self._transformer.dtype), timestep=t * self._times, **conditioning)
         flow: Tensor = output.sample.float()
         return x_t - broadcast(t, x_t) * flow

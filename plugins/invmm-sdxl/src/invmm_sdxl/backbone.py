@@ -1,8 +1,8 @@
 """Stable Diffusion XL: StableDiffusionXLPipeline of diffusers, with both of its text encoders.
 
-The network attends to the last but one hidden states of two CLIPs, side by side, and is told the pooled output of the
-second, and the size of the image. Podell et al. 2023, "SDXL: Improving Latent Diffusion Models for High-Resolution
-Image Synthesis".
+The network attends to the last but one hidden states of two CLIPs, concatenated, and is conditioned on the pooled
+output of the second and the size of the image. Podell et al. 2023, "SDXL: Improving Latent Diffusion Models for
+High-Resolution Image Synthesis".
 """
 
 from collections.abc import Mapping
@@ -69,8 +69,8 @@ class StableDiffusionXL:
             or unet.time_cond_proj_dim
         ):
             raise InvMMError(
-                "The backbone sdxl takes plain text-to-image models: this network is told other things than latents, "
-                "a time, a prompt and the image's size."
+                "The backbone sdxl takes plain text-to-image models: this network has other inputs than latents, a "
+                "time, a prompt and the image's size."
             )
         self._pipeline = pipeline
         self._unet = frozen(pipeline.unet)
@@ -83,12 +83,12 @@ class StableDiffusionXL:
             "dtype": str(self._unet.dtype),
             "prompt_mode": prompt_mode,
         }
-        told = discrete(pipeline.scheduler, self.device)
-        self.schedule, self._x0_from, self.clip = told.schedule, told.x0_from, told.clip
+        path = discrete(pipeline.scheduler, self.device)
+        self.schedule, self._x0_from, self.clip = path.schedule, path.x0_from, path.clip
         self.recipe: Recipe = replace(STABLE_DIFFUSION, name="sdxl")
         side = unet.sample_size * self._autoencoder.factor
         self.image_shape: tuple[int, int, int] = (self._autoencoder.channels, side, side)
-        # Original size, crop and target size, as the pipeline has them where nothing else is asked for.
+        # Original size, crop and target size, the pipeline's defaults.
         self._time_ids = torch.tensor([[side, side, 0, 0, side, side]], dtype=self._unet.dtype, device=self.device)
 
     def encode(self, images: Tensor) -> Tensor:
@@ -115,10 +115,10 @@ class StableDiffusionXL:
     @cached_property
     def _soft(self) -> tuple[SoftTextEncoder, SoftTextEncoder]:
         """Both encoders, whose vocabulary is the same."""
-        told = self._pipeline
+        pipeline = self._pipeline
         return (
-            SoftTextEncoder(told.text_encoder, told.tokenizer),
-            SoftTextEncoder(told.text_encoder_2, told.tokenizer_2),
+            SoftTextEncoder(pipeline.text_encoder, pipeline.tokenizer),
+            SoftTextEncoder(pipeline.text_encoder_2, pipeline.tokenizer_2),
         )
 
     def _mixed(self, weights: Tensor) -> Context:
@@ -133,7 +133,7 @@ class StableDiffusionXL:
         return {HIDDEN: hidden, POOLED: pooled}, {HIDDEN: null, POOLED: null_pooled}
 
     def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-        """The network's estimate, told the prompt's encodings and the image's size."""
+        """The network's estimate, given the prompt's encodings and the image's size."""
         dtype = self._unet.dtype
         added = {"text_embeds": context[POOLED].to(dtype), "time_ids": self._time_ids.expand(len(x_t), -1)}
         hidden = context[HIDDEN].to(dtype)
