@@ -242,7 +242,7 @@ def without_t5() -> FluxPipeline:
     [
         (tiny.tiny_sd3, "takes a FluxPipeline, not a StableDiffusion3Pipeline"),
         (without_t5, "needs both text encoders"),
-        (lambda: with_scheduler(EulerDiscreteScheduler()), "EulerDiscreteScheduler is not understood"),
+        (lambda: with_scheduler(EulerDiscreteScheduler()), "EulerDiscreteScheduler is not supported"),
     ],
 )
 def test_what_it_cannot_serve_is_refused(make: Any, sentence: str) -> None:

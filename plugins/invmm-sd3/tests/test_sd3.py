@@ -229,7 +229,7 @@ def without_clip() -> StableDiffusion3Pipeline:
     [
         (tiny.tiny_flux, "takes a StableDiffusion3Pipeline, not a FluxPipeline"),
         (without_clip, "needs both CLIP text encoders"),
-        (lambda: with_scheduler(EulerDiscreteScheduler()), "EulerDiscreteScheduler is not understood"),
+        (lambda: with_scheduler(EulerDiscreteScheduler()), "EulerDiscreteScheduler is not supported"),
     ],
 )
 def test_what_it_cannot_serve_is_refused(make: Any, sentence: str) -> None:
