@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from invmm_eval.testing.noise import check_noise_family as check_noise_family
     from invmm_eval.testing.promises import BrokenPromise as BrokenPromise
     from invmm_eval.testing.similarity import check_similarity as check_similarity
+    from invmm_eval.testing.text_to_image import check_text_to_image as check_text_to_image
 
 _HOME_OF = {
     "BrokenPromise": "promises",
@@ -23,6 +24,7 @@ _HOME_OF = {
     "check_estimator": "estimator",
     "check_noise_family": "noise",
     "check_similarity": "similarity",
+    "check_text_to_image": "text_to_image",
 }
 
 __all__ = sorted(_HOME_OF)

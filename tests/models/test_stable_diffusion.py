@@ -12,7 +12,7 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.stable_diffusion import HIDDEN, StableDiffusion
 from invmm_eval.search.sampling import sample
-from invmm_eval.testing import check_backbone, tiny
+from invmm_eval.testing import check_text_to_image, tiny
 
 CAPTION = "a red cat"
 CPU = torch.device("cpu")
@@ -43,17 +43,24 @@ def encoded(pipeline: Any, text: str) -> Tensor:
 
 
 @VERSIONS
-@pytest.mark.parametrize("mode", ["soft", "empty"])
-def test_it_keeps_its_promises(version: int, mode: str) -> None:
-    model: Backbone = backbone(tiny.tiny_stable_diffusion(version), prompt_mode=mode)
-    check_backbone(model)
+def test_it_keeps_its_promises(version: int) -> None:
+    check_text_to_image(
+        backbone,
+        lambda: tiny.tiny_stable_diffusion(version),
+        lambda pipeline, text: {HIDDEN: encoded(pipeline, text)},
+    )
+
+
+@VERSIONS
+def test_it_keeps_the_protocol(version: int) -> None:
+    model: Backbone = backbone(tiny.tiny_stable_diffusion(version))
     assert model.image_shape == (3, tiny.SIDE, tiny.SIDE)
     assert model.recipe.name == "paper-sd"
     assert model.clip is None
     assert model.settings == {
         "name": "stable-diffusion",
         "dtype": "torch.float32",
-        "prompt_mode": mode,
+        "prompt_mode": "soft",
         "tiny_autoencoder": None,
     }
 
@@ -74,25 +81,6 @@ def test_a_prompt_of_tokens_is_encoded_as_the_pipeline_does(version: int) -> Non
 
 
 @VERSIONS
-@pytest.mark.parametrize(("mode", "text"), [("caption", CAPTION), ("empty", "")])
-def test_a_fixed_prompt_is_encoded_as_the_pipeline_does(version: int, mode: str, text: str) -> None:
-    pipeline = tiny.tiny_stable_diffusion(version)
-    condition = backbone(pipeline, prompt_mode=mode).condition(CAPTION)
-    assert condition.parameters() == {}
-    assert condition.prompt() == text
-    found = condition.rsample(2, Generator())[HIDDEN]
-    torch.testing.assert_close(found, encoded(pipeline, text).expand(2, -1, -1))
-
-
-@VERSIONS
-@pytest.mark.parametrize("mode", ["soft", "caption", "empty"])
-def test_guidance_starts_from_the_empty_prompt(version: int, mode: str) -> None:
-    pipeline = tiny.tiny_stable_diffusion(version)
-    null = backbone(pipeline, prompt_mode=mode).condition(CAPTION).null(3)[HIDDEN]
-    torch.testing.assert_close(null, encoded(pipeline, "").expand(3, -1, -1))
-
-
-@VERSIONS
 @pytest.mark.parametrize("guidance", [1.0, 5.0])
 def test_samples_are_those_of_the_pipeline(version: int, guidance: float) -> None:
     pipeline = tiny.tiny_stable_diffusion(version)
@@ -109,40 +97,6 @@ def test_samples_are_those_of_the_pipeline(version: int, guidance: float) -> Non
     found = sample(model, noise, context, null, torch.full((2,), guidance), steps=10, micro_batch=2)
     assert expected.std() > 0.01
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
-
-
-def test_the_gradient_reaches_noise_and_prompt_with_checkpointing_or_without() -> None:
-    found = []
-    for checkpointing in (False, True):
-        model = backbone(tiny.tiny_stable_diffusion(), checkpointing=checkpointing)
-        condition = model.condition()
-        x_t = random(3).requires_grad_()
-        x_0 = model.predict_x0(x_t, TIMES, condition.rsample(3, Generator().manual_seed(0)))
-        found.append(torch.autograd.grad(x_0.square().mean(), [x_t, condition.parameters()["logits"]]))
-    for plain, checkpointed in zip(*found, strict=True):
-        assert plain.abs().max() > 0
-        torch.testing.assert_close(checkpointed, plain)
-
-
-def test_the_pipeline_stays_as_it_is() -> None:
-    pipeline = tiny.tiny_stable_diffusion()
-    before = encoded(pipeline, CAPTION)
-    estimate(backbone(pipeline, checkpointing=True))
-    assert torch.equal(encoded(pipeline, CAPTION), before)
-    assert not pipeline.unet.is_gradient_checkpointing
-    assert all(parameter.requires_grad for parameter in pipeline.text_encoder.parameters())
-
-
-def test_a_network_in_half_precision_gives_float32() -> None:
-    model = backbone(tiny.tiny_stable_diffusion().to(torch.bfloat16))
-    assert estimate(model).dtype == model.encode(torch.zeros(1, *model.image_shape)).dtype == torch.float32
-    assert model.settings["dtype"] == "torch.bfloat16"
-
-
-def test_a_folder_is_the_loaded_pipeline(tiny_stable_diffusion_folder: Path) -> None:
-    torch.testing.assert_close(
-        estimate(backbone(tiny_stable_diffusion_folder)), estimate(backbone(tiny.tiny_stable_diffusion()))
-    )
 
 
 def test_a_tiny_autoencoder_decodes_where_it_is_named(tmp_path: Path) -> None:
@@ -166,10 +120,3 @@ def test_a_network_with_other_inputs_is_refused(change: dict[str, Any]) -> None:
     pipeline.unet.register_to_config(**change)
     with pytest.raises(InvMMError, match="other inputs than latents, a time and a prompt"):
         backbone(pipeline)
-
-
-def test_prompt_modes_are_checked() -> None:
-    with pytest.raises(InvMMError, match="no prompt_mode 'loud'"):
-        backbone(tiny.tiny_stable_diffusion(), prompt_mode="loud")
-    with pytest.raises(InvMMError, match="needs a caption"):
-        backbone(tiny.tiny_stable_diffusion(), prompt_mode="caption").condition()
