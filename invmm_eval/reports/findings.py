@@ -6,10 +6,8 @@ one acquits nobody. Where the prompt was searched too, what is promised is promi
 """
 
 import math
-import re
-import shlex
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,10 @@ from typing import Any
 import pyarrow as pa
 
 from invmm_eval.audits.folder import Record, read
+from invmm_eval.audits.request import command
 from invmm_eval.audits.summary import summarize
 from invmm_eval.errors import InvMMError
-from invmm_eval.recipe import DDPM, DEMO, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe, by_dose
+from invmm_eval.recipe import Recipe
 from invmm_eval.search.fields import columns as columns_of
 from invmm_eval.search.result import Result, Status, rank
 from invmm_eval.statistics.binomial import CONFIDENCE, most, percent
@@ -39,11 +38,6 @@ LIMITS = (
     "It is as good as the similarity and its threshold, which decide what counts as a copy.",
 )
 """What the measure cannot tell."""
-
-_AT_REVISION = re.compile(r"((?:[\w.-]+/)?[\w.-]+)@(.+)")
-"""A Hub id with a revision; a folder is named by its path as it is."""
-_PUBLISHED = (DDPM, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3)
-_NAMED = {recipe.name: recipe for recipe in (DEMO, *_PUBLISHED, *map(by_dose, _PUBLISHED))}
 
 
 @dataclass(frozen=True)
@@ -129,11 +123,8 @@ class Findings:
                 )
                 for result in results
             )
-        config = dict(self.config)
-        if len(config["weights"] or "") == 64:  # the SHA-256 of a folder; of a model on the Hub the commit is known
-            config["model"] = Path(config["model"]).name
         rows = tuple(result.record() for result in results)
-        return replace(self, record=replace(self.record, config=config, rows=rows), results=results)
+        return replace(self, record=replace(self.record.public(), rows=rows), results=results)
 
     @property
     def headline(self) -> str:
@@ -234,33 +225,8 @@ class Findings:
 
     @property
     def command(self) -> str:
-        """The command that asks for the same, an option a line; ``IMAGES`` and ``FOLDER`` stand for what is missing."""
-        config = self.config
-        at_revision = _AT_REVISION.fullmatch(config["model"])
-        model, revision = at_revision.groups() if at_revision else (config["model"], None)
-        similarity, noise, backbone = (dict(config[part]) for part in ("similarity", "noise", "backbone"))
-        precision = str(backbone.get("dtype", "float32")).removeprefix("torch.")
-        parts = ["--model", model, *(["--revision", revision] if revision else [])]
-        parts += ["--images", "IMAGES", "--out", "FOLDER"]
-        parts += ["--captions", "CAPTIONS"] if any(result.caption is not None for result in self.results) else []
-        parts += ["--backbone", backbone["name"]] if "name" in backbone else []
-        parts += _options("--backbone-option", backbone, {"name", "dtype", "image_shape"})
-        parts += ["--dtype", precision] if precision != "float32" else []
-        parts += ["--similarity", similarity["name"]]
-        parts += _options("--similarity-option", similarity, {"name", "threshold"})
-        parts += ["--noise", noise["name"], *_options("--noise-option", noise, {"name"})]
-        parts += [*self._recipe_options(), "--seed", str(config["seed"])]
-        options = (f"{flag} {shlex.quote(value)}" for flag, value in zip(parts[::2], parts[1::2], strict=True))
-        return " \\\n  ".join(["invmm-eval run", *options])
-
-    def _recipe_options(self) -> list[str]:
-        """Changes to a recipe that is known by name, else all settings."""
-        settings = asdict(self.recipe)
-        base = _NAMED.get(settings.pop("name").split(" with ")[0])
-        known = asdict(base) if base else {}
-        changed = {key: value for key, value in settings.items() if key not in known or value != known[key]}
-        name = "demo" if base is DEMO else "dose" if base and base.first_dose else "paper"
-        return ["--recipe", name, *_options("--set", changed)]
+        """The command that reproduces the audit, one option per line."""
+        return command(self.record.request)
 
     def table(self) -> pa.Table:
         """One row per image in the order of :attr:`results`, with the columns of the face ``dataset``."""
@@ -372,13 +338,6 @@ def _told(settings: Mapping[str, Any]) -> str:
     name = settings.get("name", "")
     rest = ", ".join(f"{key} {value}" for key, value in settings.items() if key != "name" and value is not None)
     return f"{name} ({rest})" if name and rest else name or rest
-
-
-def _options(flag: str, settings: Mapping[str, Any], without: Collection[str] = ()) -> Iterator[str]:
-    for key, value in settings.items():
-        if key not in without and value is not None:
-            told = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            yield from (flag, f"{key}={told.lower() if isinstance(value, bool) else told}")
 
 
 def _images(count: int) -> str:

@@ -2,17 +2,16 @@
 
 import math
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from itertools import pairwise
 from pathlib import Path
 from statistics import NormalDist
 
 import pytest
 
+from invmm_eval.audits.request import command
 from invmm_eval.errors import InvMMError
-from invmm_eval.recipe import DDPM, DEMO, STABLE_DIFFUSION, Recipe, by_dose
+from invmm_eval.recipe import STABLE_DIFFUSION, by_dose
 from invmm_eval.reports.findings import LIMITS, Findings, find, meaning, one_in, whole
 from invmm_eval.search.result import Status
 from invmm_eval.statistics.bound import least_share
@@ -122,37 +121,9 @@ def test_the_settings_are_told(found: Findings) -> None:
     assert settings["Check"].endswith("guidance 1, 3, 7")
 
 
-def test_the_command_asks_for_the_same(found: Findings) -> None:
-    words = shlex.split(found.command.replace("\\\n", ""))
-    assert words[:2] == ["invmm-eval", "run"]
-    options = list(zip(words[2::2], words[3::2], strict=True))
-    assert dict(options[:2]) == {"--model": "org/painter", "--revision": "v1.0"}
-    assert ("--backbone-option", "prompt_mode=soft") in options
-    assert ("--dtype", "float16") in options
-    assert ("--similarity-option", "side=64") in options
-    assert ("--noise-option", "rank=2") in options
-    assert ("--recipe", "paper") in options
-    changes = Recipe.parse([value for flag, value in options if flag == "--set"])
-    assert changes == {"guidance": audits.SCALES, "max_steps": 200}
-
-
-@pytest.mark.parametrize(
-    ("recipe", "base"),
-    [
-        (DEMO, DEMO),
-        (DEMO.changed(shared_context=False, threshold=0.7), DEMO),
-        (by_dose(DDPM), by_dose(DDPM)),
-        (by_dose(STABLE_DIFFUSION).changed(draws=8, confirm=64), by_dose(STABLE_DIFFUSION)),
-        (Recipe(name="my own", draws=3, threshold=0.5), Recipe()),
-    ],
-)
-def test_the_recipe_can_be_asked_for(recipe: Recipe, base: Recipe, found: Findings, tmp_path: Path) -> None:
-    config = {**found.config, "recipe": asdict(recipe)}
-    words = shlex.split(find(audits.write(tmp_path, [], config)).command.replace("\\\n", ""))
-    changes = Recipe.parse([value for flag, value in pairwise(words) if flag == "--set"])
-    asked = asdict(base.changed(**changes))
-    assert asked | {"name": ""} == asdict(recipe) | {"name": ""}
-    assert words[words.index("--recipe") + 1] == ("demo" if base is DEMO else "dose" if base.first_dose else "paper")
+def test_the_command_is_that_of_the_request(found: Findings) -> None:
+    assert found.command == command(found.record.request)
+    assert found.public().command == command(found.record.public().request)
 
 
 def test_the_table(found: Findings) -> None:
