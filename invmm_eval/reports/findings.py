@@ -1,8 +1,6 @@
-"""What an audit's folder says, in numbers and in words that need no knowledge of diffusion models.
+"""What an audit found, in numbers and in words that need no knowledge of diffusion models.
 
-Reports, cards and pages tell the same because they tell this. The words claim no more than ``docs/number.md`` does: a
-low total of nats promises that plain users meet copies, a replica alone does not prove memorization, and the lack of
-one acquits nobody. Where the prompt was searched too, what is promised is promised of that prompt.
+All faces say the same because they read this. The words claim no more than ``docs/number.md`` does.
 """
 
 import math
