@@ -59,11 +59,11 @@ if TYPE_CHECKING:
     from invmm_eval.recipe import STABLE_DIFFUSION_3 as STABLE_DIFFUSION_3
     from invmm_eval.recipe import Recipe as Recipe
     from invmm_eval.reports.card import TEMPLATES as TEMPLATES
-    from invmm_eval.reports.findings import LIMITS as LIMITS
     from invmm_eval.reports.findings import Findings as Findings
     from invmm_eval.reports.findings import find as find
-    from invmm_eval.reports.findings import meaning as meaning
     from invmm_eval.reports.hub import Repository as Repository
+    from invmm_eval.reports.wording import LIMITS as LIMITS
+    from invmm_eval.reports.wording import meaning as meaning
     from invmm_eval.search.detectors import Detector as Detector
     from invmm_eval.search.estimators import Estimator as Estimator
     from invmm_eval.search.estimators import Found as Found
@@ -114,7 +114,8 @@ _HOMES = {
     "cli.publish": ("create_or_update",),
     "audits.folder.files": ("picture_of",),
     "audits.folder.sheet": ("cut",),
-    "reports.findings": ("Findings", "LIMITS", "find", "meaning"),
+    "reports.findings": ("Findings", "find"),
+    "reports.wording": ("LIMITS", "meaning"),
     "reports.card": ("TEMPLATES",),
     "reports.hub": ("Repository",),
     "metric": ("MODULE",),

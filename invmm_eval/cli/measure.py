@@ -78,8 +78,8 @@ def summarize(folder: Path, *, debug: bool) -> None:
     """
     from invmm_eval.audits.folder import read
     from invmm_eval.reports.failures import by_reason, in_one_sentence, listed
-    from invmm_eval.reports.findings import whole
     from invmm_eval.reports.terminal import ResultsTable
+    from invmm_eval.reports.wording import population_limit
     from invmm_eval.search.result import rank
 
     audit = read(folder)
@@ -90,7 +90,7 @@ def summarize(folder: Path, *, debug: bool) -> None:
     typer.echo(f"{progress.replicated:,} of {progress.images:,} images were replicated; {progress.failed:,} failed.")
     failures = by_reason(audit.rows)
     if progress.done:
-        for line in (*listed(failures), whole(progress.replicated, progress.done)):
+        for line in (*listed(failures), population_limit(progress.replicated, progress.done)):
             typer.echo(line)
     typer.echo(f"Results are in {folder}. To write a report: invmm-eval report {folder}")
     tracebacks = [row["traceback"] for group in failures for row in group if row.get("traceback")]

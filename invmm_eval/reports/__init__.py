@@ -1,4 +1,4 @@
-"""The report of an audit: one HTML file that needs nothing else, or its figure or table alone."""
+"""The report of an audit: one self-contained HTML file, or its figure or table alone."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -15,22 +15,22 @@ from invmm_eval.reports.html.page import write_page
 
 
 def report(folder: str | Path, out: str | Path | None = None, format: str = "html") -> Path:  # noqa: A002
-    """Write the report of an audit's folder, also while the audit goes on.
+    """Write the report of an audit, which may still be running.
 
     Args:
-        folder: The audit's.
-        out: Where to write; None takes ``report.FORMAT`` in the folder.
+        folder: Folder of the audit.
+        out: Output file; None takes ``report.FORMAT`` in the folder.
         format: ``html`` is the whole report, ``png`` and ``svg`` the distribution of InvMM, ``csv`` and ``parquet`` the
             table.
 
     Returns:
-        Where it was written.
+        The output file.
 
     Raises:
-        InvMMError: There is no audit in the folder or no such format, or the file cannot be written.
+        InvMMError: The folder holds no audit, the format is unknown, or the file cannot be written.
     """
     if format not in FORMATS:
-        raise InvMMError(f"There is no format {format!r}; take one of {', '.join(FORMATS)}.")
+        raise InvMMError(f"There is no format {format!r}; choose one of {', '.join(FORMATS)}.")
     path = Path(out) if out else Path(folder) / f"report.{format}"
     findings = find(folder)
     try:
@@ -64,4 +64,4 @@ FORMATS: Mapping[str, Callable[[Findings, Path], None]] = {
     "csv": _csv,
     "parquet": _parquet,
 }
-"""What writes each format."""
+"""The writer of each format."""

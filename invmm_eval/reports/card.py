@@ -1,8 +1,8 @@
-"""A section of a model's card that tells an audit, and the same as metadata that the Hub reads.
+"""The section about an audit in a model card, and the metadata for the Hub.
 
-The section stands between two comments and is written anew each time; everything else in the card stays as it is, byte
-for byte. Of the front matter only ``model-index`` is touched, and in it only what an audit put there before: the Hub's
-own ``ModelCard`` would write all of it anew, without its comments, and make ``false`` of the language ``no``.
+The section stands between two comments and is replaced on each update; the rest of the card is kept byte for byte. In
+the front matter only ``model-index`` changes, and in it only the results of earlier audits. (The Hub's ``ModelCard``
+would rewrite all of it without its comments, and turn the language ``no`` into ``false``.)
 """
 
 import re
@@ -22,30 +22,32 @@ from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports.figures import distribution
-from invmm_eval.reports.findings import LIMITS, Findings
+from invmm_eval.reports.findings import Findings
+from invmm_eval.reports.wording import LIMITS
 from invmm_eval.search.fields import present
 from invmm_eval.search.result import Result, Status
 
 START = "<!-- invmm-eval: the audit starts here; what is written by hand before its end is lost -->"
 END = "<!-- invmm-eval: the audit ends here -->"
+"""The comments around the section, which must not change: they mark it in the cards that users have."""
 FOLDER = "memorization-audit"
-"""Where the figure and the pictures lie, beside the card."""
+"""Folder of the figure and the pictures, next to the card."""
 ENTRIES = ".eval_results/invmm.yaml"
 ROWS = 10
-"""So many of the most memorized images are in the table."""
+"""Maximum number of images in the table."""
 UNKNOWN = "unknown"
-"""What is written for the data set where the images are not published: the Hub demands one."""
+"""Name of the data set if the images are not published; the Hub requires one."""
 
 _FRACTION, _MEDIAN = "invmm_replicated_fraction", "invmm_median_replicated"
 _NAMES = {
-    _FRACTION: "InvMM: fraction of the images that were replicated",
+    _FRACTION: "InvMM: fraction of replicated images",
     _MEDIAN: "InvMM: median of the replicated images, nats per dimension",
 }
 _MARKUP = re.compile(r"[\\`*_\[\]<>|&~$]")
 
 
 def _escaped(text: str) -> str:
-    """Text that Markdown shows as it is, in one line."""
+    """Text in one line that Markdown shows literally."""
     return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
 
 
@@ -56,19 +58,19 @@ TEMPLATES = jinja2.Environment(
     keep_trailing_newline=True,
     undefined=jinja2.StrictUndefined,
 )
-"""What is written for the Hub; the filter ``md`` shows a text as it is."""
+"""Templates of texts for the Hub; the filter ``md`` escapes Markdown."""
 TEMPLATES.filters["md"] = _escaped
 
 
 @dataclass(frozen=True)
 class Addition:
-    """What an audit adds to a model's card.
+    """What an audit adds to a model card.
 
     Attributes:
-        model: What the card calls the model where it does not say so itself.
-        section: Markdown.
-        results: The same as the Hub's ``model-index`` tells it.
-        files: What lies beside the card, by path.
+        model: Name of the model, for a card that has none.
+        section: The section, in Markdown.
+        results: The results for the Hub's ``model-index``.
+        files: Files next to the card, by path.
     """
 
     model: str
@@ -77,25 +79,25 @@ class Addition:
     files: Mapping[str, bytes]
 
     def to(self, card: bytes) -> bytes:
-        """The card with the section and the results in it; an empty one gets a heading.
+        """The card with the section and the results; an empty card gets a heading.
 
         Raises:
             InvMMError: The card is not UTF-8, the comments that mark the section are not one pair, or the front matter
-                is not what the Hub takes.
+                is invalid.
         """
         try:
             text = card.decode()
         except UnicodeDecodeError as error:
-            raise InvMMError("The card is not text in UTF-8, as the Hub wants it; convert it first.") from error
+            raise InvMMError("The card is not UTF-8 text, which the Hub requires; convert it first.") from error
         mark = "\ufeff" if text.startswith("\ufeff") else ""
         text = text.removeprefix(mark) or f"# {self.model}\n"
         return (mark + with_results(with_section(text, self.section), self.model, self.results)).encode()
 
     def save(self, path: Path) -> None:
-        """Write or update the card, and the files beside it.
+        """Write or update the card and the files next to it.
 
         Raises:
-            InvMMError: The card is not one that can be updated, or a file cannot be read or written.
+            InvMMError: The card cannot be updated, or a file cannot be read or written.
         """
         try:
             after = self.to(path.read_bytes() if path.exists() else b"")
@@ -113,20 +115,20 @@ def addition(findings: Findings, *, pictures: bool = False, dataset: str | None 
     """What an audit adds to a model's card.
 
     Args:
-        findings: The audit, as :meth:`Findings.public` gives it.
-        pictures: Whether the most memorized images are shown, each with its samples.
-        dataset: The data set on the Hub that holds the images or the results. Without one there is no
-            ``.eval_results``, whose entries each belong to a data set.
+        findings: The audit, as :meth:`Findings.public` returns it.
+        pictures: Whether to show the most memorized images with their samples.
+        dataset: The data set on the Hub that holds the images or the results. If None, no ``.eval_results`` is
+            written, as its entries belong to a data set.
 
     Raises:
         InvMMError: No image was measured, or a picture cannot be read.
     """
     if not findings.measured:
-        raise InvMMError("No image of this audit was measured, so there is nothing to tell in a card.")
+        raise InvMMError("No image of this audit was measured, so there is nothing to add to a card.")
     top = [result for result in findings.results if result.status is Status.REPLICATED][:ROWS]
     shown = {result.digest: f"{FOLDER}/{findings.picture(result).name}" for result in top} if pictures else {}
     section = TEMPLATES.get_template("card.md").render(
-        columns=[field for field in present("card", top) if field.name != "status"],
+        columns=[field for field in present("card", top, findings.describe) if field.name != "status"],
         findings=findings,
         figure=f"{FOLDER}/distribution.png",
         limits=LIMITS,
@@ -141,7 +143,7 @@ def addition(findings: Findings, *, pictures: bool = False, dataset: str | None 
 
 
 def with_section(card: str, section: str) -> str:
-    """The card with the section in place of the one that it has, or else at its end.
+    """The card with the section, which replaces an earlier one or is added at the end.
 
     Raises:
         InvMMError: The comments that mark the section are not one pair.
@@ -150,8 +152,8 @@ def with_section(card: str, section: str) -> str:
     start, end = card.find(START), card.find(END)
     if starts != ends or starts > 1 or end < start:
         raise InvMMError(
-            f"The card has {starts} comments that say where the audit starts and {ends} that say where it ends; leave "
-            "one of each, in this order, or none."
+            f"The card has {starts} comments that mark the start of the audit and {ends} that mark its end; leave one "
+            "of each, in this order, or none."
         )
     line = _line_end(card)
     marked = f"{START}\n{section.strip()}\n{END}".replace("\n", line)
@@ -162,15 +164,15 @@ def with_section(card: str, section: str) -> str:
 
 
 def with_results(card: str, model: str, results: list[EvalResult]) -> str:
-    """The card with results in its ``model-index``, in place of those that an audit put there before.
+    """The card with results in its ``model-index``, which replace those of earlier audits.
 
     Args:
         card: The card.
-        model: What ``model-index`` calls the model where there is none yet.
-        results: All of them of an audit.
+        model: Name of the model in a new ``model-index``.
+        results: All results of an audit.
 
     Raises:
-        InvMMError: The front matter is not what the Hub takes.
+        InvMMError: The front matter is invalid.
     """
     line, front = _line_end(card), REGEX_YAML_BLOCK.search(card)
     index = _node(eval_results_to_model_index(model, results))
@@ -186,22 +188,22 @@ def with_results(card: str, model: str, results: list[EvalResult]) -> str:
         head, rest = card[: start + key.start_mark.index], card[start + _end(old, front[2]) :]
         changed = head + _block(_merged(old, index), line) + rest
     if {**_data(changed), "model-index": None} != {**before, "model-index": None}:
-        raise InvMMError("The card's front matter has parts that refer to model-index; write them out, then try again.")
+        raise InvMMError("Other parts of the card's front matter refer to model-index by a YAML alias; write them out.")
     return changed
 
 
 def _data(card: str) -> dict[str, Any]:
-    """What the front matter says, once the Hub's own code has taken it."""
+    """The front matter, validated by the Hub's own code."""
     try:
         ModelCard(card)
         return dict(yaml.safe_load(REGEX_YAML_BLOCK.search(card)[2]) or {})  # type: ignore[index]
     except (ValueError, yaml.YAMLError) as error:
-        told = " ".join(str(error).split()).rstrip(".")
-        raise InvMMError(f"The card's front matter is not what the Hub takes: {told}.") from error
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise InvMMError(f"The card's front matter is invalid: {reason}.") from error
 
 
 def _merged(old: yaml.Node, new: yaml.Node) -> yaml.Node:
-    """An index with the results of another in place of those of an audit; scalars stay as they are spelt."""
+    """The old index with the new results in place of those of earlier audits; scalars keep their spelling."""
     lists = [_pairs(entry)["results"][1] for entry in old.value]
     for results in lists:
         for metrics in (_pairs(result)["metrics"][1] for result in results.value):
@@ -230,7 +232,7 @@ def _block(index: yaml.Node, line: str) -> str:
 
 
 def _end(node: yaml.Node, text: str) -> int:
-    """Where a node of the text ends; the mark of a block stands behind the comments that follow it."""
+    """The end of a node in the text; PyYAML puts the end of a block after the comments that follow it."""
     if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
         return _end(last[-1] if isinstance(last, tuple) else last, text)
@@ -238,20 +240,20 @@ def _end(node: yaml.Node, text: str) -> int:
 
 
 def _line_end(text: str) -> str:
-    """How the first line of a text ends."""
+    """The line ending of a text's first line."""
     found = re.search(r"\r\n|\r|\n", text)
     return found[0] if found else "\n"
 
 
 def _scores(findings: Findings) -> dict[str, float]:
-    """What is worth a number in metadata, where infinity has no place."""
+    """The numbers in the metadata, which cannot hold infinity."""
     replicated = [result.invmm for result in findings.results if result.status is Status.REPLICATED]
     scores = {_FRACTION: float(findings.fraction or 0)}
     return scores | ({_MEDIAN: float(statistics.median(replicated))} if replicated else {})
 
 
 def _setup(findings: Findings) -> dict[str, Any]:
-    """What a number must be read with."""
+    """The settings that a number depends on."""
     return {
         "images": findings.measured,
         "recipe": findings.recipe.name,
@@ -283,7 +285,7 @@ def _entries(findings: Findings, dataset: str) -> list[EvalResultEntry]:
 
 
 def png(findings: Findings) -> bytes:
-    """The figure of the distribution, on white: a page may be dark."""
+    """The figure of the distribution on white, as the page may be dark."""
     figure = distribution(findings)
     figure.patch.set(alpha=1, facecolor="white")
     file = BytesIO()
@@ -292,10 +294,10 @@ def png(findings: Findings) -> bytes:
 
 
 def sheet(findings: Findings, result: Result) -> bytes:
-    """The file that shows an image and its samples.
+    """The picture file of an image and its samples.
 
     Raises:
-        InvMMError: It cannot be read.
+        InvMMError: The file cannot be read.
     """
     path = findings.picture(result)
     try:

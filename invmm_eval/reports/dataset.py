@@ -1,4 +1,4 @@
-"""The results of an audit as a data set, in a folder that ``datasets.load_dataset`` reads and the Hub shows."""
+"""The results of an audit as a data set: a folder for ``datasets.load_dataset`` and the Hub."""
 
 import json
 from pathlib import Path
@@ -10,30 +10,31 @@ from huggingface_hub import DatasetCardData
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports.card import TEMPLATES, png, sheet
-from invmm_eval.reports.findings import LIMITS, Findings
+from invmm_eval.reports.findings import Findings
+from invmm_eval.reports.wording import LIMITS
 from invmm_eval.search.fields import columns
 
 PICTURES = {"pictures": "the image, then its samples, one row of samples per guidance scale"}
 _ROWS = 64
-"""Rows written at once: pictures may be large."""
+"""Number of rows per write, as pictures may be large."""
 
 
 def write_dataset(findings: Findings, folder: Path, *, pictures: bool = False) -> dict[str, Path]:
     """Write the data set.
 
     Args:
-        findings: The audit, as :meth:`Findings.public` gives it.
-        folder: Made where it does not exist.
-        pictures: Whether each image and its samples are in it.
+        findings: The audit, as :meth:`Findings.public` returns it.
+        folder: Output folder, created if needed.
+        pictures: Whether to include each image with its samples.
 
     Returns:
-        The files by their path in the data set.
+        The files, by path in the data set.
 
     Raises:
-        InvMMError: There is no result, or a file cannot be read or written.
+        InvMMError: There are no results, or a file cannot be read or written.
     """
     if not findings.images:
-        raise InvMMError("This audit holds no result yet, so there is nothing to publish.")
+        raise InvMMError("This audit has no results yet, so there is nothing to publish.")
     table = findings.table()
     features = Features.from_arrow_schema(table.schema)
     if pictures:
@@ -43,7 +44,7 @@ def write_dataset(findings: Findings, folder: Path, *, pictures: bool = False) -
         tags=["memorization", "invmm"],
         configs=[{"config_name": "default", "data_files": [{"split": "test", "path": "results.parquet"}]}],
     )
-    described = {column.name: column.description for column in columns("dataset", findings.results)}
+    described = {column.name: column.description for column in columns("dataset", findings.results, findings.describe)}
     card = TEMPLATES.get_template("dataset.md").render(
         columns=described | (PICTURES if pictures else {}),
         figure="distribution.png",

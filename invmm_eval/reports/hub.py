@@ -1,4 +1,4 @@
-"""Files for a repository on the Hub: what a push would change is shown first, and a refusal is told in one sentence."""
+"""Files for a repository on the Hub: a diff before they are sent, and refusals as one sentence."""
 
 import difflib
 import json
@@ -26,17 +26,18 @@ from invmm_eval.errors import InvMMError
 
 Kind = Literal["model", "dataset", "space"]
 Content = bytes | Path
-"""A file's bytes, or the file that holds them."""
+"""The content of a file, or the path of a file with this content."""
 
 TIMEOUT = 60.0
-"""Seconds that the Hub may be silent; its client alone would wait for ever."""
+"""Timeout of each request in seconds; the client's own default is none."""
 
+_CHANGED = "it was changed in the meantime; run the command again"
 _REMEDIES = {
     401: "log in with `hf auth login`, or set HF_TOKEN to a valid token",
-    403: "take a token that may write there",
-    404: "check the name, and that your token may see it",
-    409: "somebody else changed it meanwhile, so run the command again",
-    412: "somebody else changed it meanwhile, so run the command again",
+    403: "use a token with write access to it",
+    404: "check the name, and that your token has access to it",
+    409: _CHANGED,
+    412: _CHANGED,
     429: "wait some minutes, then run the command again",
 }
 _TEXTS = (".md", ".yaml", ".json")
@@ -44,14 +45,14 @@ _TEXTS = (".md", ".yaml", ".json")
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository as it stands on the Hub.
+    """The present state of a repository on the Hub.
 
     Attributes:
         name: ``org/name``.
         kind: Model, data set or Space.
-        head: The commit at which it stands; None where there is no such repository.
+        head: Its latest commit; None if the repository does not exist.
         files: The paths of its files.
-        private: Whether only its owners see it.
+        private: Whether only its owners have access.
     """
 
     name: str
@@ -62,17 +63,17 @@ class Repository:
 
     @classmethod
     def find(cls, name: str, kind: Kind, *, missing_ok: bool = False) -> "Repository":
-        """Ask the Hub for it.
+        """Look the repository up.
 
         Args:
             name: ``org/name``.
             kind: Model, data set or Space.
-            missing_ok: Whether it may be one that :meth:`send` makes.
+            missing_ok: Whether it may be missing, to be created by :meth:`send`.
 
         Raises:
-            InvMMError: The Hub refuses, has none of this name, or cannot be reached.
+            InvMMError: The Hub refuses, has no such repository, or cannot be reached.
         """
-        with _told(name, kind):
+        with _one_sentence(name, kind):
             try:
                 ask: Callable[..., ModelInfo | DatasetInfo | SpaceInfo] = getattr(HfApi(), f"{kind}_info")
                 found = ask(name, timeout=TIMEOUT)
@@ -84,23 +85,23 @@ class Repository:
         return cls(name, kind, found.sha, files, bool(found.private))
 
     def read(self, path: str) -> bytes | None:
-        """A file's content, None where it has no such file.
+        """The content of a file; None if there is no such file.
 
         Raises:
             InvMMError: The Hub refuses or cannot be reached.
         """
         if path not in self.files:
             return None
-        with _told(self.name, self.kind):
+        with _one_sentence(self.name, self.kind):
             address = hf_hub_url(self.name, path, repo_type=self.kind, revision=self.head)
             answer = get_session().get(address, headers=build_hf_headers())
             hf_raise_for_status(answer)
             return answer.content
 
     def diff(self, files: Mapping[str, Content]) -> str:
-        """What sending the files would change: a unified diff of each text, a line for each other file.
+        """What sending the files would change: a unified diff of each text file, one line for each other file.
 
-        What is in a file here may be large, and is not compared with what is there.
+        Files given by a path may be large and are not compared.
 
         Raises:
             InvMMError: The Hub refuses or cannot be reached.
@@ -119,22 +120,22 @@ class Repository:
     def send(
         self, files: Mapping[str, Content], message: str, *, pull_request: bool = False, private: bool = True
     ) -> str | None:
-        """Commit files on top of what was found, in a repository that is made where there is none.
+        """Commit files on top of :attr:`head`, in a repository that is created if it does not exist.
 
         Args:
             files: Content by path.
-            message: The first line of the commit, and the title of the pull request.
-            pull_request: Propose the commit instead of making it.
-            private: Whether a repository that is made is private.
+            message: The first line of the commit and the title of the pull request.
+            pull_request: Open a pull request instead of committing.
+            private: Whether a new repository is private.
 
         Returns:
-            The address of the pull request or of the commit; None where the Hub has all of it already.
+            The address of the pull request or of the commit; None if nothing changed.
 
         Raises:
-            InvMMError: The Hub refuses, was changed meanwhile, or cannot be reached.
+            InvMMError: The Hub refuses, the repository was changed in the meantime, or the Hub cannot be reached.
         """
         operations = [CommitOperationAdd(path, content) for path, content in files.items()]
-        with _told(self.name, self.kind):
+        with _one_sentence(self.name, self.kind):
             if self.head is None:
                 sdk = "gradio" if self.kind == "space" else None
                 HfApi().create_repo(self.name, repo_type=self.kind, private=private, space_sdk=sdk)
@@ -157,30 +158,30 @@ def _lines(content: Content | None) -> list[str]:
 
 
 @contextmanager
-def _told(name: str, kind: Kind) -> Iterator[None]:
-    """Turn what the client raises into one sentence."""
+def _one_sentence(name: str, kind: Kind) -> Iterator[None]:
+    """Turn errors of the client into one sentence."""
     client = get_session()
     before, client.timeout = client.timeout, TIMEOUT
     try:
         yield
     except HfHubHTTPError as error:
         status = error.response.status_code
-        said = " ".join((error.server_message or error.response.reason_phrase).split())
-        remedy = _REMEDIES.get(status, "run the command again later" if status >= 500 else "do what it says")
-        raise InvMMError(f"The Hub refused the {kind} {name} ({status}, {said!r}): {remedy}.") from error
+        message = " ".join((error.server_message or error.response.reason_phrase).split())
+        remedy = _REMEDIES.get(status, "run the command again later" if status >= 500 else "follow its message")
+        raise InvMMError(f"The Hub refused the {kind} {name} ({status}, {message!r}): {remedy}.") from error
     except HFValidationError as error:
-        raise InvMMError(f"{name!r} is no name on the Hub; it is of the form org/name.") from error
+        raise InvMMError(f"{name!r} is not a name on the Hub; names have the form org/name.") from error
     except json.JSONDecodeError as error:
         raise InvMMError(
-            f"What answered for the {kind} {name} is not the Hub; check the network and HF_ENDPOINT."
+            f"The answer for the {kind} {name} is not from the Hub; check the network and HF_ENDPOINT."
         ) from error
     except ValueError as error:
-        told = " ".join(str(error).split()).rstrip(".")
-        raise InvMMError(f"The Hub does not take the {kind} {name}: {told}; mend that, and try again.") from error
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise InvMMError(f"The Hub does not accept the {kind} {name}: {reason}; fix this, then try again.") from error
     except (TransportError, ConnectionError) as error:
-        told = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise InvMMError(
-            f"The Hub could not be reached ({told}); check the network, and run the command again."
+            f"The Hub could not be reached ({reason}); check the network, and run the command again."
         ) from error
     finally:
         client.timeout = before

@@ -9,7 +9,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from invmm_eval.search.fields import Field, present
+from invmm_eval.search.fields import Describe, Field, present
 from invmm_eval.search.result import Result, Status, rank
 
 COLOURS = {Status.REPLICATED: "red", Status.EXHAUSTED: "green", Status.FAILED: "yellow"}
@@ -29,14 +29,21 @@ class ResultsTable:
     Args:
         results: The results.
         copies: How often each image was in the training set, by name, where that is known.
+        describe: Finds the descriptions of the values of an estimator, by its name.
     """
 
-    def __init__(self, results: Sequence[Result], copies: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        results: Sequence[Result],
+        copies: Mapping[str, int] | None = None,
+        describe: Describe | None = None,
+    ) -> None:
         self._results = sorted(results, key=rank)
+        self._describe = describe
         self._copies = copies
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        shown = list(present("terminal", self._results))
+        shown = list(present("terminal", self._results, self._describe))
         order = [field for name in _FIRST_HIDDEN for field in shown if field.name == name]
         order += [field for field in reversed(shown) if field not in order]
         hidden: list[Field] = []

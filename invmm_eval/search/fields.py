@@ -44,6 +44,11 @@ def share(value: float) -> str:
     return f"{value:.0%}" if value >= 0.1 or value == 0 else f"{100 * value:.2g}%"
 
 
+def finite(value: Any) -> Any:
+    """The value, or None if it is infinite or not a number, which JSON and tables cannot hold."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 @dataclass(frozen=True)
 class Field:
     """One field of a result.

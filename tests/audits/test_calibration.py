@@ -166,7 +166,7 @@ def test_an_audit_tells_where_its_threshold_is_from(found: Calibration, tmp_path
     list(plan.run(HELD_OUT[:1], out=tmp_path))
     told = find(tmp_path)
     assert told.settings["Threshold"].startswith(
-        "set for a rate of 0.25 of false replicas on held-out images: 2 of 12 reach it, and of more like them"
+        "set for a rate of 0.25 of false replicas on held-out images: 2 of 12 reach it; of other images of this kind"
     )
     assert f"--set threshold={found.threshold}" in told.command.replace(" \\\n ", "")
 

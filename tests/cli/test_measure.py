@@ -11,7 +11,7 @@ from PIL import Image
 from invmm_eval.audits.folder import read
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.run import audit
-from invmm_eval.reports.findings import whole
+from invmm_eval.reports.wording import population_limit
 from tests.helpers.command import SET, TINY, Invoke, lines
 
 
@@ -43,7 +43,7 @@ def test_a_run(
     assert sorted(row[:4] for row in rows) == [["a.png", "not", "replicated", "∞"], ["b.png", "not", "replicated", "∞"]]
     assert out.splitlines()[-3:] == [
         "0 of 2 images were replicated; 0 failed.",
-        whole(0, 2),
+        population_limit(0, 2),
         f"Results are in {out_folder}. To write a report: invmm-eval report {out_folder}",
     ]
     assert "compared by pixel-cosine, which is adequate up to 64x64 pixels" in caplog.text
@@ -168,7 +168,7 @@ def test_a_run_where_one_image_fails_is_no_error(
     counts, failed, rate, _ = out.splitlines()[-4:]
     assert counts == "0 of 3 images were replicated; 1 failed."
     assert failed.startswith(f"1 failed: The image '{images / 'c.png'}' cannot be used: ")
-    assert rate == whole(0, 2)
+    assert rate == population_limit(0, 2)
 
 
 def test_the_traceback_of_an_unexpected_error_is_shown_on_request(

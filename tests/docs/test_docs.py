@@ -93,7 +93,7 @@ def test_the_tutorial_leads_to_a_pull_request(
             code, out, _ = invoke(*command, *steps)
             assert code == 0, out
     assert [command[0] for command in TUTORIAL] == ["run", "run", "status", "report", "report", "card", "card", "card"]
-    assert "No image of 1 was replicated" in (workplace / "audit" / "report.html").read_text("utf-8")
+    assert "The image was not replicated within the budget" in (workplace / "audit" / "report.html").read_text("utf-8")
     [pull_request] = hub.repositories["models/org/model"].pull_requests
     assert b"Memorization audit (InvMM)" in pull_request["README.md"]
 

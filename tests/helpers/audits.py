@@ -14,6 +14,7 @@ from invmm_eval.audits.options import Choices, ModelOptions
 from invmm_eval.audits.plan import Plan, make_plan
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.recipe import STABLE_DIFFUSION
+from invmm_eval.reports.findings import Findings, find
 from invmm_eval.search.result import CONFIRMATION, DOSE_RESPONSE, Check, Point, Result, Status
 from invmm_eval.search.target import Target
 from invmm_eval.statistics.response import Response
@@ -116,3 +117,10 @@ def guided(folder: Path) -> Path:
     found = [result(index, Status.REPLICATED, value, NAMES[index]) for index, value in enumerate(values)]
     found += [result(index, Status.EXHAUSTED) for index in (4, 5)]
     return write(folder, [*found, result(6, Status.FAILED)])
+
+
+def of_values(folder: Path, values: Sequence[float | None]) -> Findings:
+    """Findings with one image per value: infinite if it was not replicated, None if it failed."""
+    kinds = [Status.FAILED if v is None else Status.EXHAUSTED if math.isinf(v) else Status.REPLICATED for v in values]
+    rows = zip(range(len(values)), kinds, values, strict=True)
+    return find(write(folder, [result(index, kind, value or 0.0) for index, kind, value in rows]))

@@ -39,7 +39,7 @@ def start(profile: Path) -> Chrome | None:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """A browser of which :func:`problems` and :func:`requests` tell what happened."""
+    """A browser; :func:`problems` and :func:`requests` report what happened in it."""
     opened = start(tmp_path_factory.mktemp("chromium"))
     if opened is None:
         pytest.skip("there is no Chromium with its chromedriver here")
@@ -48,15 +48,15 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 
 def problems(browser: Chrome) -> list[str]:
-    """What the console told since it was last asked: warnings and errors of the page."""
+    """Warnings and errors in the console since the last call."""
     return [entry["message"] for entry in browser.get_log("browser") if entry["level"] in ("WARNING", "SEVERE")]
 
 
 def requests(browser: Chrome) -> list[str]:
-    """The addresses that were asked for since it was last asked, but for those within the page or the browser."""
+    """The addresses requested since the last call, without those inside the page or the browser."""
     messages: Iterator[Any] = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
-    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    return [url for url in asked if not url.startswith(("data:", "chrome:"))]
+    urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    return [url for url in urls if not url.startswith(("data:", "chrome:"))]
 
 
 def screenshot(browser: Chrome, path: Path, height: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""A model's card: what an audit adds to it, that all else stays, and how it is proposed on the Hub."""
+"""A model's card: what an audit adds to it, that the rest is kept, and how it is proposed on the Hub."""
 
 import json
 import re
@@ -14,7 +14,8 @@ from markdown_it.token import Token
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports.card import END, ENTRIES, FOLDER, ROWS, START, Addition, addition, with_results, with_section
-from invmm_eval.reports.findings import LIMITS, Findings, find
+from invmm_eval.reports.findings import Findings, find
+from invmm_eval.reports.wording import LIMITS
 from invmm_eval.search.result import Status
 from tests.helpers import audits
 from tests.helpers.command import Invoke
@@ -62,7 +63,7 @@ def added(found: Findings) -> Addition:
 
 
 def kept(card: str) -> str:
-    """What is left of a card without the section and what belongs to model-index."""
+    """A card without the section and model-index."""
     without = card[: card.index(START)] + card[card.index(END) + len(END) :]
     return re.sub(r"^model-index:\s*\n(?:[- ].*\n)*", "", without, flags=re.M).rstrip()
 
@@ -84,7 +85,7 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("line", ["\n", "\r\n"], ids=["LF", "CRLF"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "byte order mark"])
 @pytest.mark.parametrize("end", ["", "\n", "\n\n", "\n\n\n"])
-def test_what_was_written_by_hand_stays(added: Addition, line: str, mark: str, end: str) -> None:
+def test_text_by_hand_is_kept(added: Addition, line: str, mark: str, end: str) -> None:
     before = mark + (BY_HAND.rstrip() + end).replace("\n", line)
     after = added.to(before.encode()).decode()
     assert after.startswith(mark + "---" + line)
@@ -104,7 +105,7 @@ def test_the_section_is_replaced_where_it_stands() -> None:
 @pytest.mark.parametrize(
     "card", [START, END, f"{END}\n{START}", f"{START}{START}{END}", f"{START}{END}{START}{END}", f"{START}{END}{END}"]
 )
-def test_comments_that_are_not_one_pair_are_told_and_nothing_is_written(
+def test_comments_that_are_not_one_pair_are_an_error_and_nothing_is_written(
     added: Addition, tmp_path: Path, card: str
 ) -> None:
     (tmp_path / "README.md").write_text(card)
@@ -141,7 +142,7 @@ def test_the_entries_are_what_the_hub_reads(added: Addition, found: Findings) ->
     assert {result.dataset_type for result in addition(found).results} == {"unknown"}
 
 
-def test_scalars_of_others_are_spelt_as_before(added: Addition) -> None:
+def test_scalars_of_other_results_keep_their_spelling(added: Addition) -> None:
     index = re.search(r"model-index:[\s\S]*?(?=# Tags)", added.to(BY_HAND.encode()).decode())
     assert index is not None
     assert "config: no}" in index[0]
@@ -172,32 +173,32 @@ def test_an_index_of_any_shape_takes_the_results(added: Addition, index: str, af
     assert (read.license, after in once) == ("mit", True)
 
 
-def test_results_of_an_older_audit_give_way(added: Addition, found: Findings) -> None:
+def test_results_of_an_older_audit_are_replaced(added: Addition, found: Findings) -> None:
     older = addition(found).to(BY_HAND.encode())
     assert metadata(added.to(older)).eval_results[1:] == added.results
 
 
 @pytest.mark.parametrize(
-    ("front", "told"),
+    ("front", "text"),
     [
         ("- a", "metadata block should be a dict"),
         ("a: [", "while parsing"),
         ("model-index:\n- name: x", "Invalid `model_index`"),
-        ("{license: mit}", "is not what the Hub takes"),
-        ("model-index:\n- name: &name x\n  results: []\nother: *name", "refer to model-index|not what the Hub takes"),
+        ("{license: mit}", "is invalid"),
+        ("model-index:\n- name: &name x\n  results: []\nother: *name", "refer to model-index|is invalid"),
     ],
 )
-def test_front_matter_that_cannot_be_updated_is_told(added: Addition, front: str, told: str) -> None:
-    with pytest.raises(InvMMError, match=rf"^The card's front matter .*({told}).*\.$"):
+def test_front_matter_that_cannot_be_updated_is_an_error(added: Addition, front: str, text: str) -> None:
+    with pytest.raises(InvMMError, match=rf"^The card's front matter .*({text}).*\.$"):
         added.to(f"---\n{front}\n---\n".encode())
 
 
-def test_a_card_that_is_not_text_is_told(added: Addition) -> None:
-    with pytest.raises(InvMMError, match="not text in UTF-8"):
+def test_a_card_that_is_not_text_is_an_error(added: Addition) -> None:
+    with pytest.raises(InvMMError, match="not UTF-8 text"):
         added.to(b"\xff\xfe")
 
 
-def test_a_missing_card_is_made(added: Addition, tmp_path: Path) -> None:
+def test_a_missing_card_is_created(added: Addition, tmp_path: Path) -> None:
     added.save(tmp_path / "model" / "README.md")
     card = (tmp_path / "model" / "README.md").read_text()
     assert metadata(card).model_name == "painter"
@@ -205,7 +206,7 @@ def test_a_missing_card_is_made(added: Addition, tmp_path: Path) -> None:
     assert set(files(tmp_path / "model")) == {"README.md", ENTRIES, f"{FOLDER}/distribution.png"}
 
 
-def test_the_section_tells_all(found: Findings, added: Addition) -> None:
+def test_the_section_has_all_findings(found: Findings, added: Addition) -> None:
     public = found.public()
     for text in (public.headline, *public.verdict, public.command, "### Citation", "arXiv", *LIMITS):
         assert text in added.section
@@ -217,10 +218,10 @@ def test_the_section_tells_all(found: Findings, added: Addition) -> None:
     assert [float(nats) for *_, nats in rows] == pytest.approx([0.02 * 256, 0.15 * 256, 0.4 * 256, 0.9 * 256], rel=1e-2)
 
 
-def test_images_are_private_unless_asked_for(found: Findings, added: Addition) -> None:
+def test_images_are_private_unless_requested(found: Findings, added: Addition) -> None:
     private = [*audits.NAMES, "picture 4.png", "balloon", "damaged"]
-    told = "".join([added.section, *map(str, added.results)])
-    assert not [text for text in private if text in told]
+    text = "".join([added.section, *map(str, added.results)])
+    assert not [word for word in private if word in text]
     assert list(added.files) == [f"{FOLDER}/distribution.png", ENTRIES]
     shown = addition(found.public(names=True), pictures=True)
     assert "Bild für Übung.jpg" in shown.section
@@ -232,7 +233,7 @@ def test_images_are_private_unless_asked_for(found: Findings, added: Addition) -
     ]
 
 
-def test_a_lost_picture_is_told(tmp_path: Path) -> None:
+def test_a_lost_picture_is_one_sentence(tmp_path: Path) -> None:
     found = find(audits.guided(tmp_path))
     found.picture(found.results[0]).unlink()
     with pytest.raises(InvMMError, match=r"picture .*\.png cannot be read: No such file or directory; leave"):
@@ -251,11 +252,11 @@ def test_a_name_cannot_break_the_card(tmp_path: Path) -> None:
         assert " ".join(name.split()) in texts
 
 
-def test_the_table_is_short_and_says_so(tmp_path: Path) -> None:
+def test_the_table_has_at_most_ten_images_and_says_so(tmp_path: Path) -> None:
     many = [audits.result(index, Status.REPLICATED, 0.1 + index) for index in range(ROWS + 3)]
     section = addition(find(audits.write(tmp_path, many)).public()).section
     assert len(re.findall(r"^\| [0-9a-f]{16} ", section, re.M)) == ROWS
-    assert f"These are the {ROWS} most memorized of {ROWS + 3}" in section
+    assert f"These are the {ROWS} most memorized of {ROWS + 3} replicated images" in section
 
 
 def test_where_nothing_was_replicated_there_is_no_infinity(tmp_path: Path) -> None:
@@ -344,14 +345,14 @@ def test_a_refusal_leaves_the_card_on_disk(
     assert START in card.read_text()
 
 
-def test_an_audit_that_is_not_there_is_told(invoke: Invoke, tmp_path: Path) -> None:
+def test_a_missing_audit_is_one_sentence(invoke: Invoke, tmp_path: Path) -> None:
     code, _, err = invoke("card", tmp_path, "--model-card", tmp_path / "README.md")
     assert code == 1
     assert "holds no audit" in err
     assert files(tmp_path) == {}
 
 
-def test_a_card_that_cannot_be_written_is_told(added: Addition, tmp_path: Path) -> None:
+def test_a_card_that_cannot_be_written_is_one_sentence(added: Addition, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InvMMError, match=r"^The card .* cannot be written: Not a directory\.$"):
         added.save(tmp_path / "file" / "README.md")

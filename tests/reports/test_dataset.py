@@ -45,7 +45,7 @@ def test_datasets_reads_what_was_found(found: Findings, tmp_path: Path) -> None:
     assert json.loads(files["config.json"].read_text()) == found.config
 
 
-def test_images_are_private_unless_asked_for(found: Findings, tmp_path: Path) -> None:
+def test_images_are_private_unless_requested(found: Findings, tmp_path: Path) -> None:
     files = write_dataset(found.public(), tmp_path / "dataset")
     everything = b"".join(path.read_bytes() for path in files.values()).decode(errors="replace")
     everything += str(pq.read_table(files["results.parquet"]).to_pylist())
@@ -84,12 +84,12 @@ def test_the_card_is_what_the_hub_reads(found: Findings, tmp_path: Path) -> None
 
 
 def test_an_audit_without_results_makes_no_data_set(tmp_path: Path) -> None:
-    with pytest.raises(InvMMError, match="holds no result yet"):
+    with pytest.raises(InvMMError, match="has no results yet"):
         write_dataset(find(audits.write(tmp_path, [])), tmp_path / "dataset")
     assert not (tmp_path / "dataset").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_told(found: Findings, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_one_sentence(found: Findings, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InvMMError, match=r"cannot be written to .*: Not a directory\.$"):
         write_dataset(found, tmp_path / "file" / "dataset")

@@ -1,4 +1,4 @@
-"""The figures of an audit: that they show every image, in the ink they were asked for."""
+"""The figure of an audit shows every image."""
 
 import math
 from io import BytesIO
@@ -9,11 +9,9 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from invmm_eval.reports.figures import distribution, trace
-from invmm_eval.reports.findings import find
+from invmm_eval.reports.figures import distribution
 from invmm_eval.statistics.bound import TELLING_NATS
 from tests.helpers import audits
-from tests.reports.test_findings import of
 
 
 def heights(figure: Figure, panel: int) -> list[float]:
@@ -34,30 +32,19 @@ def heights(figure: Figure, panel: int) -> list[float]:
     ],
 )
 def test_every_image_is_shown(values: list[float | None], replicated: int, apart: list[float], tmp_path: Path) -> None:
-    figure = distribution(of(tmp_path, values))
+    figure = distribution(audits.of_values(tmp_path, values))
     assert sum(heights(figure, 0)) == replicated
     assert heights(figure, 1) == apart
     figure.savefig(BytesIO(), format="svg")
 
 
-def test_the_line_is_where_the_bound_ends(tmp_path: Path) -> None:
-    left = distribution(of(tmp_path, [0.02, 0.4])).axes[0]
+def test_the_line_is_at_the_limit_of_the_bound(tmp_path: Path) -> None:
+    left = distribution(audits.of_values(tmp_path, [0.02, 0.4])).axes[0]
     [line] = left.lines
     assert np.asarray(line.get_xdata()).tolist() == pytest.approx([TELLING_NATS / audits.DIMENSIONS] * 2)
 
 
-def test_a_bar_stands_at_its_value(tmp_path: Path) -> None:
-    left = distribution(of(tmp_path, [0.02])).axes[0]
+def test_a_bar_is_at_its_value(tmp_path: Path) -> None:
+    left = distribution(audits.of_values(tmp_path, [0.02])).axes[0]
     [bar] = [patch for patch in left.patches if isinstance(patch, Rectangle) and patch.get_height()]
     assert bar.get_x() <= 0.02 <= bar.get_x() + bar.get_width()
-
-
-def test_the_way_of_a_search(tmp_path: Path) -> None:
-    result = find(audits.guided(tmp_path)).results[-2]
-    figure = trace(result, ink="#abcdef")
-    drawn = {axes.get_title(loc="left"): axes.lines[0] for axes in figure.axes}
-    assert list(drawn) == ["loss", "KL, nats per dimension", "weight λ"]
-    assert np.asarray(drawn["loss"].get_xdata()).tolist() == [point.step for point in result.trace]
-    assert np.asarray(drawn["KL, nats per dimension"].get_ydata()).tolist() == [point.kl for point in result.trace]
-    assert np.asarray(drawn["weight λ"].get_ydata()).tolist() == [point.weight for point in result.trace]
-    assert figure.axes[0].xaxis.label.get_color() == "#abcdef"

@@ -1,4 +1,4 @@
-"""The Hub: what is sent to it, what is shown before, and what is told when it refuses. The client is the real one."""
+"""The Hub: what is sent to it, what is shown before, and the sentences when it refuses. The client is the real one."""
 
 import time
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[loopback.Hu
         yield serving
 
 
-def test_a_repository_is_found_as_it_stands(hub: loopback.Hub) -> None:
+def test_a_repository_is_looked_up(hub: loopback.Hub) -> None:
     found = Repository.find("org/model", "model")
     assert found == Repository(
         "org/model", "model", hub.repositories[CARD].head, frozenset({"README.md", "picture.png"}), private=False
@@ -59,7 +59,7 @@ def test_the_diff_shows_texts_line_by_line_and_names_other_files(hub: loopback.H
     assert not any(request.startswith("POST") for request in hub.requests)
 
 
-def test_what_is_there_already_is_no_change(hub: loopback.Hub) -> None:
+def test_equal_files_are_no_change(hub: loopback.Hub) -> None:
     found = Repository.find("org/model", "model")
     same = {"README.md": b"# Model\n\nOld.\n"}
     assert found.diff(same) == ""
@@ -84,7 +84,7 @@ def test_a_pull_request_proposes_and_changes_nothing(hub: loopback.Hub) -> None:
 
 
 @pytest.mark.parametrize("private", [True, False])
-def test_a_data_set_is_made_where_there_is_none(hub: loopback.Hub, tmp_path: Path, private: bool) -> None:
+def test_a_missing_data_set_is_created(hub: loopback.Hub, tmp_path: Path, private: bool) -> None:
     (tmp_path / "table.parquet").write_bytes(b"rows")
     found = Repository.find("org/audit", "dataset", missing_ok=True)
     assert (found.head, found.files) == (None, frozenset())
@@ -96,25 +96,25 @@ def test_a_data_set_is_made_where_there_is_none(hub: loopback.Hub, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("status", "told"),
+    ("status", "text"),
     [
-        (400, "400, 'refused with 400'): do what it says"),
+        (400, "400, 'refused with 400'): follow its message"),
         (401, "401, 'refused with 401'): log in with `hf auth login`, or set HF_TOKEN"),
-        (403, "403, 'refused with 403'): take a token that may write there"),
-        (404, "404, 'refused with 404'): check the name, and that your token may see it"),
-        (409, "409, 'refused with 409'): somebody else changed it meanwhile, so run the command again"),
-        (412, "412, 'refused with 412'): somebody else changed it meanwhile, so run the command again"),
+        (403, "403, 'refused with 403'): use a token with write access to it"),
+        (404, "404, 'refused with 404'): check the name, and that your token has access to it"),
+        (409, "409, 'refused with 409'): it was changed in the meantime; run the command again"),
+        (412, "412, 'refused with 412'): it was changed in the meantime; run the command again"),
         (429, "429, 'refused with 429'): wait some minutes"),
         (500, "500, 'refused with 500'): run the command again later"),
         (503, "503, 'refused with 503'): run the command again later"),
     ],
 )
 @pytest.mark.parametrize("place", ["/api/models/", "/preupload/", "/commit/"])
-def test_a_refusal_is_told_in_one_sentence(hub: loopback.Hub, place: str, status: int, told: str) -> None:
+def test_a_refusal_is_one_sentence(hub: loopback.Hub, place: str, status: int, text: str) -> None:
     hub.refusals[place] = status
     with pytest.raises(InvMMError) as error:
         Repository.find("org/model", "model").send({"README.md": b"New.\n"}, "Change", pull_request=True)
-    assert told in str(error.value)
+    assert text in str(error.value)
     assert str(error.value).startswith("The Hub refused the model org/model (")
     assert str(error.value).endswith(".")
     assert "\n" not in str(error.value)
@@ -122,30 +122,30 @@ def test_a_refusal_is_told_in_one_sentence(hub: loopback.Hub, place: str, status
 
 
 @pytest.mark.usefixtures("hub")
-def test_a_model_that_is_not_there_is_refused() -> None:
+def test_a_missing_model_is_refused() -> None:
     with pytest.raises(InvMMError, match=r"the model org/none \(404, 'Repository not found'\): check the name"):
         Repository.find("org/none", "model")
 
 
 @pytest.mark.parametrize("status", [401, 403, 409])
-def test_a_data_set_that_may_not_be_made_is_told(hub: loopback.Hub, status: int) -> None:
+def test_a_data_set_that_may_not_be_created_is_one_sentence(hub: loopback.Hub, status: int) -> None:
     found = Repository.find("org/audit", "dataset", missing_ok=True)
     hub.refusals["/api/repos/create"] = status
     with pytest.raises(InvMMError, match=rf"refused the dataset org/audit \({status}, "):
         found.send({"README.md": b"# Results\n"}, "Publish")
 
 
-def test_a_change_by_somebody_else_is_a_conflict(hub: loopback.Hub) -> None:
+def test_a_change_in_the_meantime_is_a_conflict(hub: loopback.Hub) -> None:
     found = Repository.find("org/model", "model")
     hub.repositories[CARD].files["README.md"] = b"Somebody else's.\n"
-    with pytest.raises(InvMMError, match=r"\(412, .*somebody else changed it meanwhile, so run the command again\.$"):
+    with pytest.raises(InvMMError, match=r"\(412, .*it was changed in the meantime; run the command again\.$"):
         found.send({"README.md": b"Ours.\n"}, "Change")
     assert hub.repositories[CARD].files["README.md"] == b"Somebody else's.\n"
 
 
 @pytest.mark.parametrize("place", ["/api/models/", "/resolve/", "/preupload/", "/commit/"])
 @pytest.mark.parametrize("fault", ["hang", "close"])
-def test_a_hub_that_does_not_answer_is_told(
+def test_a_hub_that_does_not_answer_is_one_sentence(
     hub: loopback.Hub, place: str, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "TIMEOUT", 0.1)
@@ -160,21 +160,21 @@ def test_a_hub_that_does_not_answer_is_told(
         read_and_send()
 
 
-def test_offline_is_told(hub: loopback.Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_is_one_sentence(hub: loopback.Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InvMMError, match=r"could not be reached \(.*offline.*\); check the network"):
         Repository.find("org/model", "model")
     assert hub.requests == []
 
 
-def test_metadata_that_the_hub_does_not_take_are_told(hub: loopback.Hub) -> None:
+def test_invalid_metadata_are_one_sentence(hub: loopback.Hub) -> None:
     found = Repository.find("org/model", "model")
     hub.invalid = ["licence is no key"]
-    with pytest.raises(InvMMError, match=r"Invalid metadata in README\.md\. - licence is no key; mend"):
+    with pytest.raises(InvMMError, match=r"Invalid metadata in README\.md\. - licence is no key; fix"):
         found.send({"README.md": b"---\nlicence: mit\n---\n"}, "Change")
 
 
-def test_a_name_that_is_none_is_told(hub: loopback.Hub) -> None:
-    with pytest.raises(InvMMError, match=r"'a/b/c' is no name on the Hub; it is of the form org/name\."):
+def test_an_invalid_name_is_one_sentence(hub: loopback.Hub) -> None:
+    with pytest.raises(InvMMError, match=r"'a/b/c' is not a name on the Hub; names have the form org/name\."):
         Repository.find("a/b/c", "model")
     assert hub.requests == []

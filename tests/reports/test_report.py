@@ -24,8 +24,9 @@ from invmm_eval.audits.folder.sheet import strip
 from invmm_eval.cli.app import main
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports import FORMATS, report
-from invmm_eval.reports.findings import LIMITS, find
+from invmm_eval.reports.findings import find
 from invmm_eval.reports.html.page import thumbnails
+from invmm_eval.reports.wording import LIMITS
 from invmm_eval.search.result import Status
 from tests.helpers import audits
 from tests.helpers.browser import browser, problems, requests  # noqa: F401
@@ -69,11 +70,11 @@ class Parts(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def test_the_page_tells_what_was_found(guided: Path, page: Path) -> None:
+def test_the_page_has_all_findings(guided: Path, page: Path) -> None:
     assert page == guided / "report.html"
     found, parts = find(guided), Parts(page)
     text = " ".join(parts.text.split())
-    for sentence in (found.headline, *found.verdict, *LIMITS, *found.settings.values(), "7 results, the last of "):
+    for sentence in (found.headline, *found.verdict, *LIMITS, *found.settings.values(), "7 results, last written "):
         assert " ".join(sentence.split()) in text
     assert " ".join(found.command.split()) in text
     blocks = dict(zip((a.get("id") for a in parts.attributes("script")), parts.code["script"], strict=True))
@@ -136,27 +137,27 @@ def test_a_picture_that_was_removed_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("results", "told"),
+    ("results", "text"),
     [
-        ([], "This audit holds no result yet."),
-        ([audits.result(0, Status.FAILED)], "No image could be measured: the searches of all 1 failed."),
-        ([audits.result(0, Status.EXHAUSTED)], "No image of 1 was replicated within the budget."),
+        ([], "This audit has no results yet."),
+        ([audits.result(0, Status.FAILED)], "The image could not be measured."),
+        ([audits.result(0, Status.EXHAUSTED)], "The image was not replicated within the budget."),
     ],
     ids=["empty", "failed", "exhausted"],
 )
-def test_an_audit_that_found_nothing_is_told(results: list[Any], told: str, tmp_path: Path) -> None:
+def test_an_audit_without_findings_has_a_page(results: list[Any], text: str, tmp_path: Path) -> None:
     parts = Parts(report(audits.write(tmp_path, results)))
-    assert told in parts.text
+    assert text in parts.text
     assert bool(parts.attributes("table")) == bool(results)
 
 
-def test_images_that_wait_are_told(tmp_path: Path) -> None:
+def test_images_without_a_result_are_counted(tmp_path: Path) -> None:
     found = audits.result(0, Status.EXHAUSTED)
     names = (found[1].name, "another.png", "a third.png")
     told = [Parts(report(audits.write(tmp_path / str(n), [found], asked=names[:n]))).text for n in (1, 2, 3)]
-    assert ["still waiting" in text for text in told] == [False, True, True]
-    assert "1 image is still waiting" in told[1]
-    assert "2 images are still waiting" in told[2]
+    assert ["no result yet" in text for text in told] == [False, True, True]
+    assert "1 image has no result yet" in told[1]
+    assert "2 images have no result yet" in told[2]
 
 
 def test_the_table_as_csv(guided: Path) -> None:
@@ -183,8 +184,8 @@ def test_the_figure_alone(guided: Path) -> None:
     assert any("InvMM" in (text.text or "") for text in drawn.iter("{http://www.w3.org/2000/svg}text"))
 
 
-def test_what_cannot_be_written_is_told(guided: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvMMError, match=f"no format 'pdf'; take one of {', '.join(FORMATS)}"):
+def test_a_report_that_cannot_be_written_is_one_sentence(guided: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvMMError, match=f"no format 'pdf'; choose one of {', '.join(FORMATS)}"):
         report(guided, format="pdf")
     with pytest.raises(InvMMError, match="holds no audit"):
         report(tmp_path)
@@ -245,7 +246,7 @@ def named(*indices: int) -> list[str]:
     return [names[index] for index in indices]
 
 
-def test_the_page_opens_without_complaints_and_asks_for_nothing(opened: Page, page: Path) -> None:
+def test_the_page_opens_without_warnings_and_requests_nothing(opened: Page, page: Path) -> None:
     assert opened.names() == named(0, 3, 1, 2, 4, 5, 6)
     assert problems(opened.browser) == []
     assert requests(opened.browser) == [page.as_uri()]
@@ -291,7 +292,7 @@ def test_an_opened_image_shows_all(opened: Page) -> None:
     button.click()
     assert button.get_attribute("aria-expanded") == "true"
     detail = opened.one("tr.detail")
-    for told in ("5.12 nats in all", "Guidance 1: 2 samples", "Guidance 3: 8 samples", "Guidance 7: 1 sample"):
+    for told in ("5.12 nats in total", "Guidance 1: 2 samples", "Guidance 3: 8 samples", "Guidance 7: 1 sample"):
         assert told in detail.text
     assert "a <i>red</i> balloon" in detail.text
     assert len(detail.find_elements(By.CSS_SELECTOR, ".scale figure")) == 11
@@ -341,7 +342,7 @@ def luminance(colour: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_its_ground(scheme: str, opened: Page) -> None:
+def test_text_has_enough_contrast(scheme: str, opened: Page) -> None:
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     opened.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     opened.one("tbody button").click()
@@ -375,7 +376,7 @@ def test_it_prints_on_white_without_controls(opened: Page) -> None:
     assert base64.b64decode(printed).startswith(b"%PDF")
 
 
-def test_many_images_are_shown_by_and_by(browser: Chrome, tmp_path: Path) -> None:  # noqa: F811
+def test_many_images_are_shown_in_parts(browser: Chrome, tmp_path: Path) -> None:  # noqa: F811
     first = audits.result(0, Status.REPLICATED, 0.1)
     failed = [audits.result(index, Status.FAILED) for index in range(1, 150)]
     page = Page(browser, report(audits.write(tmp_path, [first, *failed])))
@@ -388,5 +389,5 @@ def test_many_images_are_shown_by_and_by(browser: Chrome, tmp_path: Path) -> Non
 
 def test_an_empty_audit_opens(browser: Chrome, tmp_path: Path) -> None:  # noqa: F811
     page = Page(browser, report(audits.write(tmp_path, [])))
-    assert page.one("h1").text == "This audit holds no result yet."
+    assert page.one("h1").text == "This audit has no results yet."
     assert problems(browser) == []

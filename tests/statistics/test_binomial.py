@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from invmm_eval.reports.findings import whole
+from invmm_eval.reports.wording import population_limit
 from invmm_eval.statistics.binomial import images_needed, most, percent
 
 
@@ -63,9 +63,9 @@ def test_limits_are_rounded_up(share: float, text: str) -> None:
     assert percent(share) == text
 
 
-def test_the_statement_tells_what_it_supposes() -> None:
-    assert whole(0, 300) == (
+def test_the_sentence_names_its_assumption() -> None:
+    assert population_limit(0, 300) == (
         "If these 300 images were drawn at random from a larger set, at most 1.00 % of that set would be replicated "
-        "within this recipe's budget, at 95 % confidence (exact binomial)."
+        "with this recipe (95 % confidence, exact binomial limit)."
     )
-    assert "this image was drawn" in whole(0, 1)
+    assert "this image was drawn" in population_limit(0, 1)

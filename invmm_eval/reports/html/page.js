@@ -33,7 +33,7 @@
   };
   const short = (number) => (number === null ? "–" : Number(number.toPrecision(3)).toString());
 
-  // A part of the sheet in which an image and its samples lie side by side, one row a guidance scale.
+  // A part of the sheet in which an image and its samples lie side by side, one row per guidance scale.
   const part = (row, detail, x, y, count, side, label) => {
     return svg(
       "svg",
@@ -92,7 +92,7 @@
     ]);
   const heading = (scale, count, drawn) => {
     const samples = `${count} ${count === 1 ? "sample" : "samples"}`;
-    return drawn.length > 1 ? `Guidance ${Number(scale)}: ${samples}` : `Samples, similarity of each (a copy from ${threshold})`;
+    return drawn.length > 1 ? `Guidance ${Number(scale)}: ${samples}` : `Samples with their similarity (a copy: at least ${threshold})`;
   };
 
   // One curve over the steps, from 0 up, with its first and last value.
@@ -104,18 +104,18 @@
     const most = Math.max(...points.map((point) => point[column])) || 1;
     const x = (point) => ((point[0] / last[0]) * (W - 3)).toFixed(1);
     const y = (point) => (H - bottom - (point[column] / most) * (H - bottom - top)).toFixed(1);
-    const said = `${title}: ${short(points[0][column])} at step ${points[0][0]}, ${short(last[column])} at step ${last[0]}`;
+    const label = `${title}: ${short(points[0][column])} at step ${points[0][0]}, ${short(last[column])} at step ${last[0]}`;
     return html(
       "figure",
       {},
       html("figcaption", { "aria-hidden": "true" }, title),
       svg(
         "svg",
-        { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": said },
+        { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": label },
         svg("line", { x1: 0, x2: W, y1: H - bottom, y2: H - bottom }),
         svg("polyline", { points: points.map((point) => `${x(point)},${y(point)}`).join(" ") }),
         svg("circle", { cx: x(last), cy: y(last), r: 2.5 }),
-        svg("text", { x: 0, y: 10 }, `most ${short(most)}, last ${short(last[column])}`),
+        svg("text", { x: 0, y: 10 }, `maximum ${short(most)}, last ${short(last[column])}`),
         svg("text", { x: 0, y: H - 4 }, "0"),
         svg("text", { x: W, y: H - 4, "text-anchor": "end" }, `step ${last[0].toLocaleString("en")}`),
       ),
@@ -148,14 +148,14 @@
   };
 
   const toggle = (row) => {
-    const there = field(`row-${row.id}`);
+    const line = field(`row-${row.id}`);
     const open = !opened.delete(row.id);
     if (open) {
       opened.add(row.id);
-      there.after(detailed(row));
+      line.after(detailed(row));
     } else field(`detail-${row.id}`).remove();
-    there.classList.toggle("opened", open);
-    there.querySelector("button").setAttribute("aria-expanded", open);
+    line.classList.toggle("opened", open);
+    line.querySelector("button").setAttribute("aria-expanded", open);
   };
 
   const wanted = () => {
@@ -169,7 +169,7 @@
       (!bounded || (row.values.invmm !== null && !(row.values.invmm < least) && !(row.values.invmm > most)));
   };
 
-  // What has no value comes last, whichever way one sorts.
+  // Rows without a value come last in both directions.
   const compare = (a, b) => {
     const [x, y] = [a, b].map((row) => (sorted.key in row.values ? row.values : row)[sorted.key]);
     if (x === null || y === null) return (x === null) - (y === null);
@@ -181,8 +181,8 @@
     const shown = found.slice(0, limit);
     body.replaceChildren(...shown.flatMap((row) => (opened.has(row.id) ? [line(row), detailed(row)] : [line(row)])));
     for (const heading of headings) {
-      const ours = heading.dataset.key === sorted.key;
-      if (ours) heading.setAttribute("aria-sort", sorted.sign > 0 ? "ascending" : "descending");
+      const active = heading.dataset.key === sorted.key;
+      if (active) heading.setAttribute("aria-sort", sorted.sign > 0 ? "ascending" : "descending");
       else heading.removeAttribute("aria-sort");
     }
     const count = (number) => number.toLocaleString("en");
@@ -191,7 +191,7 @@
     field("more").hidden = shown.length === found.length;
     field("more").textContent = `Show ${count(Math.min(STEP, found.length - shown.length))} more`;
   };
-  const showAnew = () => {
+  const restart = () => {
     limit = STEP;
     show();
   };
@@ -200,11 +200,11 @@
     heading.querySelector("button").addEventListener("click", () => {
       sorted.sign = sorted.key === heading.dataset.key ? -sorted.sign : 1;
       sorted.key = heading.dataset.key;
-      showAnew();
+      restart();
     });
   }
-  form.addEventListener("input", showAnew);
-  form.addEventListener("reset", () => setTimeout(showAnew));
+  form.addEventListener("input", restart);
+  form.addEventListener("reset", () => setTimeout(restart));
   form.addEventListener("submit", (event) => event.preventDefault());
   field("more").addEventListener("click", () => {
     limit += STEP;

@@ -1,8 +1,8 @@
-"""The page of a report, written as it is made, so that thousands of pictures are never held at once.
+"""The HTML report, written in parts, so that thousands of pictures are never in memory at once.
 
-What a row needs comes first, as JSON, and the page works from there on. What an opened row shows, and all pictures,
-follow in blocks of their own, which are read when they are looked at. The page may run no script but its own and load
-nothing from anywhere: its Content-Security-Policy says so.
+The data of all rows comes first, as JSON. The details and pictures of each image follow in blocks of their own, which
+the page parses when a row is shown. Its Content-Security-Policy allows its own script only and forbids to load
+anything.
 """
 
 import base64
@@ -22,16 +22,17 @@ from PIL import Image
 
 from invmm_eval.audits.folder.sheet import cut
 from invmm_eval.reports.figures import distribution
-from invmm_eval.reports.findings import LIMITS, Findings, finite, meaning
-from invmm_eval.search.fields import STATUS_WORDS, Field, fields, present
+from invmm_eval.reports.findings import Findings
+from invmm_eval.reports.wording import LIMITS, meaning
+from invmm_eval.search.fields import STATUS_WORDS, Field, fields, finite, present
 from invmm_eval.search.result import Result
 
 PIXELS = 64_000_000
-"""About so many pixels are kept of all pictures together: at most some 50 MB, unless :data:`SIDES` asks for more."""
+"""Approximate number of pixels of all pictures together, at most about 50 MB, unless :data:`SIDES` requires more."""
 SIDES = (24, 128)
-"""The least and the largest side of a picture that is kept."""
+"""Smallest and largest side of a picture, in pixels."""
 INKS = {"light": "#3a3833", "dark": "#cfcabf"}
-"""What the figure is drawn with on either ground."""
+"""Ink of the figure on a light and a dark page."""
 
 _FIXED = ("name", "status")
 """Fields that the page shows in its own way."""
@@ -44,15 +45,15 @@ def write_page(findings: Findings, path: Path, *, pictures: bool = True) -> None
 
     Args:
         findings: The audit.
-        path: Where to write.
-        pictures: Whether each image and its samples are shown.
+        path: Output file.
+        pictures: Whether to show each image and its samples.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     environment = Environment(loader=PackageLoader("invmm_eval.reports.html", ""), autoescape=True, trim_blocks=True)
     style, script = (Markup((Path(__file__).parent / f"page.{kind}").read_text("utf-8")) for kind in ("css", "js"))
-    columns = [field for field in present("html", findings.results) if field.name not in _NO_COLUMN]
+    columns = [field for field in present("html", findings.results, findings.describe) if field.name not in _NO_COLUMN]
     page = environment.get_template("page.html").generate(
         findings=findings,
         columns=columns,
@@ -71,7 +72,7 @@ def write_page(findings: Findings, path: Path, *, pictures: bool = True) -> None
 
 
 def _row(position: int, result: Result, columns: Sequence[Field]) -> dict[str, Any]:
-    """What the table shows of one image."""
+    """The data of one row of the table."""
     row = {
         "id": position,
         "name": result.name,
@@ -87,7 +88,7 @@ def _row(position: int, result: Result, columns: Sequence[Field]) -> dict[str, A
 
 
 def _details(findings: Findings, pictures: bool) -> Iterator[dict[str, Any]]:
-    """What the page shows of one image that is opened, image after image."""
+    """The details of each image, one after the other."""
     cells = sum(map(_cells, findings.results))
     side = min(max(math.isqrt(PIXELS // max(cells, 1)), SIDES[0]), SIDES[1]) if pictures else 0
     with ThreadPoolExecutor() as threads:
@@ -99,7 +100,7 @@ def _cells(result: Result) -> int:
 
 
 def _detail(findings: Findings, side: int, result: Result) -> dict[str, Any]:
-    """Of one image; a side of no pixels is no picture."""
+    """The details of one image; a side of 0 leaves out the picture."""
     record = result.record()
     path = findings.picture(result)
     counts = [len(values) for values in record["similarities"].values()]
@@ -113,7 +114,7 @@ def _detail(findings: Findings, side: int, result: Result) -> dict[str, Any]:
         "meaning": meaning(result),
         "facts": [
             (field.title, field.full(result), field.description)
-            for field in fields("html", [result])
+            for field in fields("html", [result], findings.describe)
             if field.name not in _FIXED and field.value(result) is not None
         ],
     }
@@ -123,10 +124,10 @@ def thumbnails(path: Path, shape: Sequence[int], counts: Sequence[int], side: in
     """A sheet without its gaps, each picture scaled down to ``side`` pixels at most.
 
     Args:
-        path: The sheet's file.
+        path: File of the sheet.
         shape: Channels, height and width of a picture in it.
         counts: Samples in each of its rows.
-        side: Of a picture; one that is smaller keeps its pixels.
+        side: Maximum side of a picture in pixels; smaller pictures are kept.
     """
     _, height, width = shape
     shrink = min(1.0, side / max(height, width))
@@ -158,5 +159,5 @@ def _uri(kind: str, data: bytes) -> str:
 
 
 def _digest(text: str) -> str:
-    """As a Content-Security-Policy names a script or style that is allowed."""
+    """The hash by which a Content-Security-Policy allows a script or style."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

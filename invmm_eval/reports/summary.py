@@ -1,0 +1,108 @@
+"""The numbers of an audit: how its images ended, and the values that faces compare."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+from invmm_eval.audits.folder import Record
+from invmm_eval.recipe import Recipe
+from invmm_eval.search.result import Result
+from invmm_eval.statistics.bound import TELLING_NATS
+
+NOT_PUBLISHED = "The reason is not published."
+"""What stands for the errors of images whose names are private."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One audit, counted.
+
+    Attributes:
+        record: The content of the folder.
+        results: One result per image in the order of :func:`~invmm_eval.search.result.rank`: most memorized first.
+        written: When the last result was written; None if there is none yet.
+        replicated: Number of images that were replicated.
+        exhausted: Number of images that were not replicated within the budget.
+        failed: Number of images that could not be measured.
+        fraction: Share of replicated images among those that did not fail; None if all failed.
+        median: Median InvMM of the images that did not fail: infinite unless more than half were replicated.
+        least: Smallest InvMM: infinite if no image was replicated; None if all failed.
+    """
+
+    record: Record
+    results: tuple[Result, ...]
+    written: datetime | None
+    replicated: int
+    exhausted: int
+    failed: int
+    fraction: float | None
+    median: float | None
+    least: float | None
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Everything that determines the results."""
+        return self.record.config
+
+    @property
+    def images(self) -> int:
+        """Number of images that have a result."""
+        return len(self.results)
+
+    @property
+    def waiting(self) -> int:
+        """Number of requested images that have no result yet."""
+        return self.record.progress.waiting
+
+    @property
+    def measured(self) -> int:
+        """Number of images that did not fail."""
+        return self.images - self.failed
+
+    @property
+    def telling(self) -> tuple[Result, ...]:
+        """The results of at most ``TELLING_NATS``, for which the bound predicts copies in ordinary sampling."""
+        return tuple(result for result in self.results if result.nats is not None and result.nats <= TELLING_NATS)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The settings of the search."""
+        return Recipe.from_record(self.config["recipe"])
+
+    @property
+    def threshold(self) -> float:
+        """The similarity from which on a sample counts as a copy."""
+        own = self.recipe.threshold
+        return float(self.config["similarity"]["threshold"] if own is None else own)
+
+    def describe(self, estimator: str) -> Mapping[str, str]:
+        """Descriptions of the values of one of the recipe's estimators."""
+        descriptions: Mapping[str, Mapping[str, str]] = self.config.get("estimators", {})
+        return descriptions.get(estimator, {})
+
+    def picture(self, result: Result) -> Path:
+        """The picture of an image and its samples, one row per guidance scale; failed images have none."""
+        return self.record.picture(result.record())
+
+    def public(self, *, names: bool = False) -> Self:
+        """A copy that can be published: images named by their digest, the model's folder without its path.
+
+        Args:
+            names: Whether images keep their names, prompts and errors.
+        """
+        results = self.results
+        if not names:
+            results = tuple(
+                replace(
+                    result,
+                    name=result.digest[:16] or f"image {result.index}",
+                    prompt=None if result.prompt is None else "",  # the verdict depends on whether there was one
+                    error=result.error and NOT_PUBLISHED,
+                    traceback=None,
+                )
+                for result in results
+            )
+        rows = tuple(result.record() for result in results)
+        return replace(self, record=replace(self.record.public(), rows=rows), results=results)

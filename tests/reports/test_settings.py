@@ -1,0 +1,28 @@
+"""The settings of an audit in words, and the command that repeats it."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from invmm_eval.recipe import STABLE_DIFFUSION, by_dose
+from invmm_eval.reports.findings import Findings, find
+from tests.helpers import audits
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    return find(audits.guided(tmp_path_factory.mktemp("guided")))
+
+
+def test_settings_are_in_words(found: Findings, tmp_path: Path) -> None:
+    settings = found.settings
+    assert settings["Model"] == "org/painter@v1.0"
+    assert settings["Similarity"].startswith("sscd (threshold 0.5, sha256 aaaa")
+    assert settings["Noise family"] == "low-rank-gaussian (rank 2)"
+    assert settings["Check"].endswith("guidance 1, 3, 7")
+    assert "Doses" not in settings
+    config = {**audits.CONFIG, "recipe": asdict(by_dose(STABLE_DIFFUSION))}
+    assert find(audits.write(tmp_path, [], config)).settings["Doses"] == (
+        "from 2 nats, doubled after each failed check; 64 samples for the curve, InvMM read at 95%"
+    )
