@@ -197,7 +197,7 @@ class Host:
         """Return the versions of the distributions that provide these parts, by distribution.
 
         Args:
-            backbone: The backbone; the package of its class tells which plugin it belongs to.
+            backbone: The backbone; its plugin is the one in whose package its class is.
             similarity: Registered name of the similarity.
             noise: Registered name of the noise family.
             estimators: Registered names of the estimators.

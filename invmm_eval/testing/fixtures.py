@@ -1,6 +1,6 @@
-"""Fixtures of pytest for plugins: small real models and pictures.
+"""Pytest fixtures for plugins: small real models and pictures.
 
-Pytest loads this module wherever invmm_eval is installed, so it imports nothing heavy before a test asks for it.
+Pytest loads this module wherever invmm_eval is installed, so it imports nothing heavy before a test needs it.
 """
 
 from pathlib import Path

@@ -44,14 +44,14 @@ from transformers import (
 )
 
 SIDE = 16
-"""Pixels a side of the images."""
+"""Side of the images in pixels."""
 
 LATENT_SIDE = 8
 WIDTH = 16
 """Channels of every network and text encoder."""
 
 WORDS = ("a", "the", "of", "and", "with", "red", "blue", "green", "face", "heart", "cat", "dog", "photo", "picture")
-"""Words that are one token each; others are spelt letter by letter."""
+"""Words of one token each; other words are spelt letter by letter."""
 
 _LETTERS = "!'(),-.0123456789:?abcdefghijklmnopqrstuvwxyz"
 
@@ -301,7 +301,7 @@ def _kl(latent_channels: int, **options: Any) -> AutoencoderKL:
 
 
 def _ready(pipeline: Any) -> Any:
-    """As ``from_pretrained`` would give it: in evaluation mode; and with no bars of its own."""
+    """In evaluation mode, as ``from_pretrained`` returns it, and without progress bars."""
     for part in pipeline.components.values():
         if isinstance(part, nn.Module):
             part.eval()

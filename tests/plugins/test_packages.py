@@ -75,8 +75,8 @@ def run(code: str, *arguments: object, path: list[str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def told(site: Path) -> dict[str, Any]:
-    """What the host tells of each distribution."""
+def known(site: Path) -> dict[str, Any]:
+    """What the host knows of each distribution."""
     code = """
         import json, sys
         from importlib.metadata import entry_points
@@ -97,12 +97,12 @@ def told(site: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def audits(site: Path, told: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def audits(site: Path, known: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for each pipeline class, with the results of ``invmm-eval run`` on a saved pipeline of that class."""
     folder = tmp_path_factory.mktemp("audits")
     pixels = np.random.default_rng(0).integers(0, 256, (tiny.SIDE, tiny.SIDE, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "image.png")
-    served = sorted(PIPELINES.keys() & {name for package in told.values() for name in package["pipelines"]})
+    served = sorted(PIPELINES.keys() & {name for package in known.values() for name in package["pipelines"]})
     for name in served:
         PIPELINES[name]().save_pretrained(folder / "models" / name)
     code = """
@@ -121,14 +121,14 @@ def audits(site: Path, told: dict[str, Any], tmp_path_factory: pytest.TempPathFa
 
 @pytest.mark.parametrize("package", [package.name for package in PACKAGES])
 def test_an_installed_package_is_found_and_serves_its_pipelines(
-    package: str, site: Path, told: dict[str, Any], audits: Path
+    package: str, site: Path, known: dict[str, Any], audits: Path
 ) -> None:
     module = site / package.replace("-", "_")
     assert (module / "py.typed").is_file()
-    assert told[package]["light"]
-    assert told[package]["home"] == str(module / "__init__.py")
-    assert told[package]["parts"] > 0
-    for name, backbone in told[package]["pipelines"].items():
+    assert known[package]["light"]
+    assert known[package]["home"] == str(module / "__init__.py")
+    assert known[package]["parts"] > 0
+    for name, backbone in known[package]["pipelines"].items():
         assert name in PIPELINES, "a small pipeline of each class that a package serves belongs into PIPELINES"
         config = json.loads((audits / name / "config.json").read_text())
         [result] = map(json.loads, (audits / name / "results.jsonl").read_text().splitlines())

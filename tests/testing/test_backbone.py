@@ -52,7 +52,7 @@ class Words:
 
 
 class Good:
-    """Keeps every promise: a convolution that predicts the noise and is told three numbers."""
+    """Keeps every promise: a convolution that predicts the noise from x_t and three numbers."""
 
     def __init__(self) -> None:
         with torch.random.fork_rng():
@@ -201,7 +201,7 @@ def test_a_good_backbone_passes() -> None:
     check_backbone(Good())
 
 
-def test_a_good_backbone_that_is_told_nothing_passes() -> None:
+def test_a_good_backbone_without_condition_passes() -> None:
     good = Good()
     words(lambda _: Unconditional())(good)
     before("predict_x0", lambda x_t, t, _: (x_t, t, Words().null(len(x_t))))(good)
@@ -213,9 +213,9 @@ def test_a_good_backbone_that_is_told_nothing_passes() -> None:
 def test_a_broken_promise_is_named(sentence: str, breach: Breach) -> None:
     with pytest.raises(BrokenPromise, match=sentence) as caught:
         check_backbone(breach(Good()))
-    told = str(caught.value)
-    assert told.endswith(".")
-    assert "\n" not in told
+    message = str(caught.value)
+    assert message.endswith(".")
+    assert "\n" not in message
 
 
 def test_what_is_missing_is_named() -> None:
@@ -230,3 +230,23 @@ def test_what_is_missing_is_named() -> None:
 def test_the_built_in_pixel_models_pass(prediction_type: str, dtype: torch.dtype) -> None:
     pipeline = tiny_ddpm(prediction_type).to(dtype)
     check_backbone(DDPM(pipeline, revision=None, device=CPU, dtype=dtype))
+
+
+def test_captions_and_images_can_be_given() -> None:
+    """For a model that needs a caption, or knows only certain images."""
+    captions: list[str | None] = []
+    encoded: list[Tensor] = []
+
+    def condition(caption: str | None = None) -> Words:
+        assert caption is not None
+        captions.append(caption)
+        return Words()
+
+    def encode(images: Tensor) -> Tensor:
+        encoded.append(images)
+        return images * 2 - 1
+
+    images = torch.rand((3, 3, 8, 8), generator=Generator().manual_seed(0)) / 2
+    check_backbone(sets(condition=condition, encode=encode)(Good()), captions=["a label"], images=images)
+    assert set(captions) == {"a label"}
+    assert torch.equal(encoded[0], images)

@@ -50,7 +50,7 @@ def copies(parameters: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 
 class Hidden(Good):
-    """Has a scale of its own, which its parameters do not tell."""
+    """Has a scale of its own, which is not among its parameters."""
 
     made = 0
 

@@ -1,4 +1,4 @@
-"""The kit's small models are real ones: they save, load, sample, and are told words."""
+"""The kit's small models are real ones: they save, load, sample and read prompts."""
 
 import subprocess
 import sys
@@ -29,8 +29,8 @@ FAMILIES: list[tuple[Callable[..., Any], dict[str, Any]]] = [
 UNCONDITIONAL = (tiny.tiny_ddpm, tiny.tiny_ldm)
 
 
-def images(pipeline: Any, *, told: bool) -> Any:
-    text = {"prompt": "a red cat", "height": tiny.SIDE, "width": tiny.SIDE} if told else {}
+def images(pipeline: Any, *, prompted: bool) -> Any:
+    text = {"prompt": "a red cat", "height": tiny.SIDE, "width": tiny.SIDE} if prompted else {}
     if "PixArt" in type(pipeline).__name__:
         text["use_resolution_binning"] = False
     generator = torch.Generator().manual_seed(0)
@@ -45,7 +45,7 @@ def test_saved_and_loaded_it_makes_the_same_images(
     pipeline = make(**options)
     pipeline.save_pretrained(tmp_path)
     loaded = DiffusionPipeline.from_pretrained(tmp_path, use_safetensors=True)
-    expected, found = (images(each, told=make not in UNCONDITIONAL) for each in (pipeline, loaded))
+    expected, found = (images(each, prompted=make not in UNCONDITIONAL) for each in (pipeline, loaded))
     assert found.shape == (1, tiny.SIDE, tiny.SIDE, 3)
     assert found.std() > 0
     assert abs(found - expected).max() < 1e-5

@@ -134,10 +134,10 @@ def test_samples_are_those_of_the_pipeline(make: Any, places: int, guidance: flo
 
 def test_a_model_of_1024_pixels_gets_its_size_as_from_the_pipeline() -> None:
     pipeline = large()
-    told: list[dict[str, Tensor]] = []
+    passed: list[dict[str, Tensor]] = []
 
     def listen(module: nn.Module, arguments: Any, keywords: Any) -> None:  # noqa: ARG001
-        told.append(keywords["added_cond_kwargs"])
+        passed.append(keywords["added_cond_kwargs"])
 
     pipeline.transformer.register_forward_pre_hook(listen, with_kwargs=True)
     model = backbone(pipeline)
@@ -154,7 +154,7 @@ def test_a_model_of_1024_pixels_gets_its_size_as_from_the_pipeline() -> None:
     )
     estimate = model.predict_x0(random(3, 4, 128, 128), TIMES, drawn(model, 3))
     assert estimate.shape == (3, 4, 128, 128)
-    expected, _, found = told
+    expected, _, found = passed
     assert expected["resolution"].tolist() == [[height, width]]
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor.expand(3, -1))

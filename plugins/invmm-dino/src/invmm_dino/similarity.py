@@ -29,9 +29,9 @@ _RESAMPLING = {2: "bilinear", 3: "bicubic"}
 class DINO:
     """Cosine of features of DINOv2 (its class token) or CLIP (its projected image embedding), in [-1, 1].
 
-    These features tell what an image shows, not whether it is a copy: two photographs of one place may be nearer than a
-    copy and its original. No threshold for copies is published, so none is taken for granted: measure it on images
-    that are known to be new, for each model.
+    These features describe what an image shows, not whether it is a copy: two photographs of one place may be nearer
+    than a copy and its original. No threshold for copies is published, so there is no default: measure it on
+    images that are known to be new, for each model.
 
     Args:
         device: Where to compute, in float32.
