@@ -84,7 +84,9 @@ def summarize(folder: Path, *, debug: bool) -> None:
 
     audit = read(folder)
     progress = audit.progress
-    out.print(ResultsTable(nsmallest(SHOWN, map(audit.result, audit.rows), key=rank)))
+    shown = nsmallest(SHOWN, map(audit.result, audit.rows), key=rank)
+    descriptions = audit.config.get("estimators", {})
+    out.print(ResultsTable(shown, describe=lambda name: descriptions.get(name, {})))
     if len(audit.rows) > SHOWN:
         typer.echo(f"These are the {SHOWN} most memorized of {len(audit.rows):,} images.")
     typer.echo(f"{progress.replicated:,} of {progress.images:,} images were replicated; {progress.failed:,} failed.")
