@@ -1,4 +1,4 @@
-"""A noise family of one's own, registered from a script: a Gaussian with covariance along a few directions.
+"""A custom noise family, registered from a script: a Gaussian with covariance along a few directions.
 
     python examples/low_rank_noise.py
 

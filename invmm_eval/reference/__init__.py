@@ -1,7 +1,7 @@
 """The reference model: a small DDPM of OpenMoji pictures, some of which were repeated in its training set.
 
 Here the truth about memorization is known: how many copies of each picture the training set held, and how often each
-came back in plain sampling. ``benchmarks/train_reference.py`` made it; the model's card tells how.
+came back in plain sampling. ``benchmarks/train_reference.py`` made it; the model's card describes how.
 """
 
 import io

@@ -19,7 +19,7 @@ LIMITS = (
     "A large or infinite value does not prove that an image was not memorized: the search may have failed within its "
     "budget, and the noise it finds is not the closest possible to the standard normal.",
     "A replica alone does not prove memorization: with enough steps, noise can be found even for pictures that the "
-    "model was never trained on, above all plain ones with few strong shapes. The value tells them apart: compare it "
+    "model was never trained on, above all plain ones with few strong shapes. The value separates them: compare it "
     "with the values of images known to be new, under the same recipe.",
     "The value is noisy: it is the KL at the first check that all samples pass. Compare values of the same recipe "
     "only, and repeat them over seeds.",

@@ -35,8 +35,8 @@ class _Saved(Mapping[str, Tensor]):
             raise InvMMError(f"{self._path} cannot be read: {error.strerror}.") from error
         if sha256(contents).hexdigest() != self._expected:
             raise InvMMError(
-                f"{self._path} is not what the audit wrote: its SHA-256 differs. Remove it and run the same command "
-                "again to measure its image anew."
+                f"{self._path} is not what the audit wrote: its SHA-256 differs. Remove it, and the same command "
+                "measures its image again."
             )
         return dict(load(contents))
 
