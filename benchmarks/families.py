@@ -359,7 +359,7 @@ def flux_output(pipeline: Any, x_t: Tensor, t: Tensor, prompts: list[str]) -> Te
 
 @dataclass(frozen=True)
 class Family:
-    """How a family's small model is made, and what its network gives at ``x_t``."""
+    """How a family's small model is made, and the output of its network at ``x_t``."""
 
     autoencoder: str
     build: Callable[[Any, Data], Any]

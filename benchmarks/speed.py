@@ -185,7 +185,7 @@ def channels_last(path: Path, device: str | None) -> Any:
 
 
 def options(models: Sequence[str], checks: int, most: int, seeds: int, device: str | None) -> dict[str, Any]:
-    """Other seeds are no option: they tell how far values lie apart anyway."""
+    """Options against the default. Other seeds are no option; they show the spread of the values."""
     clock = Clock(find_device(device))
     figures: dict[str, Any] = {}
     for model in models:

@@ -70,8 +70,8 @@ def measure(rows: int) -> dict[str, float]:
         figures: dict[str, float] = {"rows": rows, "bytes a line": simulate(folder, rows)}
         for work in (status, resume):
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                told = pool.submit(timed, work, folder).result()
-            figures |= {f"{work.__name__}, {what}": value for what, value in told.items()}
+                took = pool.submit(timed, work, folder).result()
+            figures |= {f"{work.__name__}, {what}": value for what, value in took.items()}
     return figures
 
 

@@ -1,4 +1,4 @@
-"""Figures that say how well scores tell images apart; NaN where there are no images to say it of."""
+"""Measures of how well scores separate images; NaN if there are no images."""
 
 import math
 from collections.abc import Sequence

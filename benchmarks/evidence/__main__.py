@@ -1,4 +1,4 @@
-"""Make the evidence: train what is not there yet, count, audit, test every claim, and write docs/lab/evidence.md.
+"""Make the evidence: train missing models, count, audit, test every claim, and write docs/lab/evidence.md.
 
     python -m benchmarks.evidence
 

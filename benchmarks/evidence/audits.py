@@ -95,6 +95,6 @@ def audited(
         ]
         return asdict(Audit(tuple(rows), run.rows_without, run.rows_with))
 
-    asked = {"images": list(images), "recipe": procedure.recipe.name, "threshold": threshold, "fresh": fresh}
-    found = kept(root / "audits" / procedure.name / f"{name}.json", asked, find)
+    request = {"images": list(images), "recipe": procedure.recipe.name, "threshold": threshold, "fresh": fresh}
+    found = kept(root / "audits" / procedure.name / f"{name}.json", request, find)
     return Audit(tuple(Row(**row) for row in found["rows"]), found["plain"], found["differentiated"])

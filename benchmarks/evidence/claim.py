@@ -67,7 +67,7 @@ def no_worse(what: str, ours: float, theirs: float, digits: int = 3) -> Finding:
     return Finding(what, f"{ours:.{digits}f} against {theirs:.{digits}f}", "no worse", ours >= theirs)
 
 
-def told(value: float) -> str:
+def as_nats(value: float) -> str:
     """Nats for a table; infinite where there is none."""
     return "∞" if value == math.inf else f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
@@ -84,7 +84,7 @@ def plot(width: float = 5, height: float = 3.4) -> tuple[Figure, Axes]:
 
 
 def save(figure: Figure, pictures: Path, name: str) -> str:
-    """Write a figure; gives its file name."""
+    """Write a figure; returns its file name."""
     pictures.mkdir(parents=True, exist_ok=True)
     figure.savefig(pictures / f"{name}.png", dpi=90)
     return f"{name}.png"

@@ -1,4 +1,4 @@
-"""Three sets of real images, told apart from each other, some of them repeated 2 to 256 times and some held out."""
+"""Three sets of real images that differ from each other, some of them repeated 2 to 256 times and some held out."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,8 +65,8 @@ def patches() -> NDArray[np.float32]:
             tiles = small[:height, :width].reshape(height // 16, 16, width // 16, 16, 3).transpose(0, 2, 4, 1, 3)
             cut.append(tiles.reshape(-1, 3, 16, 16))
     every = np.concatenate(cut).astype(np.float32)
-    telling = every[every.std(axis=(2, 3)).mean(axis=1) > LEAST_DEVIATION]
-    shuffled: NDArray[np.float32] = telling[np.random.default_rng(0).permutation(len(telling))]
+    varied = every[every.std(axis=(2, 3)).mean(axis=1) > LEAST_DEVIATION]
+    shuffled: NDArray[np.float32] = varied[np.random.default_rng(0).permutation(len(varied))]
     return shuffled
 
 

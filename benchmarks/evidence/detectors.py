@@ -58,8 +58,8 @@ def scored(case: Case, images: list[int]) -> dict[str, Scored]:
             found[name] = {"scores": way(backbone).tolist(), "evaluations": counter.rows_without / len(images)}
         return found
 
-    asked = {"images": images, "attack": case.budget.attack, "detectors": list(ways)}
-    found = kept(case.root / "detectors" / f"{case.name}.json", asked, find)
+    request = {"images": images, "attack": case.budget.attack, "detectors": list(ways)}
+    found = kept(case.root / "detectors" / f"{case.name}.json", request, find)
     return {name: Scored(np.array(one["scores"]), one["evaluations"]) for name, one in found.items()}
 
 

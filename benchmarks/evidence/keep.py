@@ -1,4 +1,4 @@
-"""What was found is kept, with what it was asked for: a second call does what is missing."""
+"""Findings are kept in files with the request that they answer, so that a second call computes only what is missing."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -6,15 +6,9 @@ from pathlib import Path
 from typing import Any
 
 
-def kept(path: Path, asked: Mapping[str, Any], find: Callable[[], Any]) -> Any:
-    """What ``path`` keeps for ``asked``, or else what ``find()`` gives, which is written there.
-
-    Args:
-        path: A JSON file.
-        asked: What decides the finding, as JSON can hold it.
-        find: Gives what JSON can hold.
-    """
-    wanted = json.loads(json.dumps(asked))
+def kept(path: Path, request: Mapping[str, Any], find: Callable[[], Any]) -> Any:
+    """The finding in the JSON file ``path`` if it answers ``request``; else that of ``find()``, which is written."""
+    wanted = json.loads(json.dumps(request))
     if path.exists() and (known := json.loads(path.read_text()))["asked"] == wanted:
         return known["found"]
     found = json.loads(json.dumps(find()))

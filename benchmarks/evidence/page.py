@@ -28,7 +28,7 @@ def render(facts: Mapping[str, Any]) -> str:
 
 
 def write(facts: Mapping[str, Any], docs: Path) -> Path:
-    """Write the facts, and the page of them; gives the page."""
+    """Write the facts and their page; returns the path of the page."""
     (docs / "evidence").mkdir(parents=True, exist_ok=True)
     (docs / "evidence" / "evidence.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     page = docs / "evidence.md"

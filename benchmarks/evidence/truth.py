@@ -1,4 +1,4 @@
-"""The truth: how often plain sampling gives each image back, counted, with Clopper-Pearson intervals.
+"""The truth: copies of each image counted among plain samples, with Clopper-Pearson intervals.
 
 A sample is a copy of an image from a pixel-cosine threshold on. It is set for each set of images by the held-out ones,
 which no sample can be a copy of: the least of 0.90, 0.91, ... that no plain sample of the trained model reaches with
@@ -78,6 +78,6 @@ def counted(
         limit = threshold_of(reached) if threshold is None else threshold
         return {"threshold": limit, "held_out": reached, "counts": (alike >= limit).sum(axis=0).tolist()}
 
-    asked = {"samples": samples, "steps": steps, "threshold": threshold}
-    found = kept(root / "truth" / f"{data.name}-{moment:g}.json", asked, find)
+    request = {"samples": samples, "steps": steps, "threshold": threshold}
+    found = kept(root / "truth" / f"{data.name}-{moment:g}.json", request, find)
     return Truth(samples, found["threshold"], found["held_out"], np.array(found["counts"]))

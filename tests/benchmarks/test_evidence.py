@@ -73,10 +73,10 @@ def test_the_threshold_is_above_what_held_out_images_reached(reached: float, thr
     assert threshold_of(reached) == threshold
 
 
-def test_what_is_kept_is_found_once_for_what_was_asked(tmp_path: Path) -> None:
+def test_a_finding_is_computed_once_for_a_request(tmp_path: Path) -> None:
     numbers: Iterator[int] = iter(range(10))
     path = tmp_path / "a" / "b.json"
-    found = [kept(path, {"asked": asked}, lambda: [next(numbers)]) for asked in (1, 1, 2, 2, 1)]
+    found = [kept(path, {"seed": seed}, lambda: [next(numbers)]) for seed in (1, 1, 2, 2, 1)]
     assert found == [[0], [0], [1], [1], [2]]
 
 
@@ -90,7 +90,7 @@ def test_measures_of_scores() -> None:
     assert 0.5 < low < auc([0.5, 0.2, 0.4, 0.1], labels) < high < 1
 
 
-def test_the_calibration_finds_a_power_law_and_tells_by_what_factor_another_set_departs_from_it() -> None:
+def test_the_calibration_finds_a_power_law_and_the_factor_by_which_another_set_departs_from_it() -> None:
     nats = np.array([2.0, 5.0, 20.0])
     law, tenfold = (nats, 3 * nats**1.5), (nats, 30 * nats**1.5)
     line = Calibration.fitted([law])
@@ -99,7 +99,7 @@ def test_the_calibration_finds_a_power_law_and_tells_by_what_factor_another_set_
 
 
 @pytest.mark.parametrize("average", [1.0, 0.5])
-def test_other_weights_go_straight_whatever_the_loss_does(average: float) -> None:
+def test_other_weights_change_linearly_whatever_the_loss(average: float) -> None:
     ends: dict[str, tuple[float, float]]
     ends = {"fixed 0.01": (0.01, 0.01), "fixed 10": (10, 10), "rising": (0, 1), "falling": (1, 0)}
     for procedure in schedules(QUICK):
@@ -111,13 +111,13 @@ def test_other_weights_go_straight_whatever_the_loss_does(average: float) -> Non
             assert [first, weight.value] == pytest.approx(ends[procedure.name], abs=1e-9)
 
 
-def test_a_claim_holds_where_all_that_was_aimed_at_was_reached() -> None:
-    yes, no, told = Finding("a", "1", "1", True), Finding("b", "2", "1", False), Finding("c", "3")
-    held = [Claim("n", "t", "m", findings).held for findings in ((yes, told), (yes, no, told), (told,))]
+def test_a_claim_holds_if_all_targets_were_reached() -> None:
+    yes, no, reported = Finding("a", "1", "1", True), Finding("b", "2", "1", False), Finding("c", "3")
+    held = [Claim("n", "t", "m", findings).held for findings in ((yes, reported), (yes, no, reported), (reported,))]
     assert held == [True, False, None]
 
 
-def test_the_page_is_that_of_the_facts() -> None:
+def test_the_page_is_rendered_from_the_facts() -> None:
     facts = json.loads((DOCS / "evidence" / "evidence.json").read_text())
     assert (DOCS / "evidence.md").read_text() == render(facts)
 

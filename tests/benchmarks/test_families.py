@@ -58,11 +58,11 @@ def test_every_family_can_be_made_and_audited(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("invmm_eval.audits.plan.host", lambda: fresh)
     monkeypatch.setattr(families, "CACHE", tmp_path)
     monkeypatch.setattr(families, "data", known)
-    told = tmp_path / "families.json"
+    written = tmp_path / "families.json"
     quick = ("max_steps=1", "check_every=1", "draws=1", "check_images=1", "sampler_steps=1")
     sets = [part for setting in quick for part in ("--set", setting)]
-    families.main(["--steps", "2", "--audited", "1", "--json", str(told), *sets, "--only", *families.FAMILIES])
-    rows = json.loads(told.read_text())
+    families.main(["--steps", "2", "--audited", "1", "--json", str(written), *sets, "--only", *families.FAMILIES])
+    rows = json.loads(written.read_text())
     modes = {name: family.modes for name, family in families.FAMILIES.items()}
     assert [(row["family"], row["prompt"]) for row in rows] == [(name, m) for name in modes for m in modes[name]]
     assert all(one["status"] != Status.FAILED for row in rows for one in (*row["repeated"], *row["held_out"]))

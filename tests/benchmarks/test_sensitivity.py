@@ -67,10 +67,12 @@ def test_runs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_script(tiny_folder: Path, images: Path, tmp_path: Path) -> None:
-    told = tmp_path / "sensitivity.json"
+    written = tmp_path / "sensitivity.json"
     files = ("--memorized", str(images / "a.png"), "--held-out", str(images / "b.png"))
-    sensitivity.main(["--model", str(tiny_folder), *files, *SET, "--runs", str(tmp_path / "runs"), "--json", str(told)])
-    found = json.loads(told.read_text())
+    sensitivity.main(
+        ["--model", str(tiny_folder), *files, *SET, "--runs", str(tmp_path / "runs"), "--json", str(written)]
+    )
+    found = json.loads(written.read_text())
     assert (found["memorized"], found["held_out"]) == (1, 1)
     named = ["seed", "noise", *sensitivity.SETTINGS, "1 - threshold"]
     assert [row["setting"] for row in found["rows"]] == named
@@ -83,11 +85,11 @@ def test_some_rows_alone(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    told = tmp_path / "sensitivity.json"
+    written = tmp_path / "sensitivity.json"
     files = ("--memorized", str(images / "a.png"), "--held-out", str(images / "b.png"))
-    asked = ["--model", str(tiny_folder), *files, *SET, "--runs", str(tmp_path / "runs"), "--json", str(told)]
-    sensitivity.main([*asked, "--only", "xi", "seed"])
-    assert [row["setting"] for row in json.loads(told.read_text())["rows"]] == ["seed", "xi"]
+    arguments = ["--model", str(tiny_folder), *files, *SET, "--runs", str(tmp_path / "runs"), "--json", str(written)]
+    sensitivity.main([*arguments, "--only", "xi", "seed"])
+    assert [row["setting"] for row in json.loads(written.read_text())["rows"]] == ["seed", "xi"]
     with pytest.raises(SystemExit):
-        sensitivity.main([*asked, "--only", "side"])
+        sensitivity.main([*arguments, "--only", "side"])
     assert "there is no row side; there are seed, noise, max_steps" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from benchmarks import exact
 from benchmarks.common.measures import quantiles
 from benchmarks.common.procedure import Procedure
 from benchmarks.evidence.case import Case
-from benchmarks.evidence.claim import Claim, Finding, Table, told
+from benchmarks.evidence.claim import Claim, Finding, Table, as_nats
 from benchmarks.evidence.keep import kept
 from benchmarks.evidence.truth import clopper_pearson
 from benchmarks.exact import Found
@@ -40,8 +40,11 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
             findings.append(Finding(f"{name}: searches below the bound", str(below), "none", not below))
             for weight in exact.WEIGHTS:
                 group = [one for one in passed if one.weight == weight]
-                nats, rates = ", ".join(told(one.nats) for one in group), ", ".join(f"{one.rate:.2f}" for one in group)
-                least = told(least_kl(0.9, weight))
+                nats, rates = (
+                    ", ".join(as_nats(one.nats) for one in group),
+                    ", ".join(f"{one.rate:.2f}" for one in group),
+                )
+                least = as_nats(least_kl(0.9, weight))
                 rows.append((name, f"{weight:g}", f"{len(group)} of {seeds}", nats, rates, least))
     return Claim(
         "closed-form",
@@ -66,5 +69,5 @@ def _searched(root: Path, procedure: Procedure, spread: float, seeds: int) -> li
         found = (exact.search(seed, FRESH, spread=spread, recipe=recipe) for seed in range(seeds))
         return [asdict(one) for one in chain.from_iterable(found)]
 
-    asked = {"recipe": procedure.recipe.name, "seeds": seeds}
-    return [Found(**one) for one in kept(root / "exact" / f"{procedure.name}-{spread:g}.json", asked, find)]
+    request = {"recipe": procedure.recipe.name, "seeds": seeds}
+    return [Found(**one) for one in kept(root / "exact" / f"{procedure.name}-{spread:g}.json", request, find)]

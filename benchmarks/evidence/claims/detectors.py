@@ -1,4 +1,4 @@
-"""Other detectors of memorization on the same images: how well they tell, and what they spend."""
+"""Other detectors of memorization on the same images: how well they separate them, and their cost."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass
@@ -25,13 +25,13 @@ GUIDED = Path(__file__).parents[3] / "tests" / "data" / "stable-diffusion"
 GUIDANCE = 3.0
 GUIDED_THRESHOLD = 0.8
 CAPTION = "caption's magnitude (Wen)"
-UNTOLD = 64
+UNCAPTIONED = 64
 """Samples that the text-guided model draws without a caption."""
 
 
 @dataclass(frozen=True)
-class Told:
-    """How well a detector tells, and what it spends an image."""
+class Performance:
+    """How well a detector separates images, and its network evaluations per image."""
 
     auc: float
     tpr: float
@@ -45,13 +45,15 @@ class Told:
 
 def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path) -> Claim:  # noqa: ARG001
     """AUC, TPR at 1 % FPR and network evaluations, averaged over the sets; and on a text-guided model."""
-    told: dict[str, list[Told]] = {}
+    by_name: dict[str, list[Performance]] = {}
     for case in cases:
         images, found = judged(case, procedures)
         for name, one in found.items():
-            told.setdefault(name, []).append(_told(one, case.memorized(images).tolist()))
-    means = {name: Told(*np.mean([astuple(one) for one in ones], axis=0).tolist()) for name, ones in told.items()}
-    guided, untold = _guided(cases[0], procedures) if cases[0].budget.guided else ({}, 0)
+            by_name.setdefault(name, []).append(_performance(one, case.memorized(images).tolist()))
+    means = {
+        name: Performance(*np.mean([astuple(one) for one in ones], axis=0).tolist()) for name, ones in by_name.items()
+    }
+    guided, copied = _guided(cases[0], procedures) if cases[0].budget.guided else ({}, 0)
     findings = [
         finding
         for procedure in procedures
@@ -64,7 +66,7 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
     columns = ("detector", "AUC", "TPR at 1 % FPR", "network evaluations an image")
     on_guided = (
         "On the text-guided model, given the captions. Its repeated pictures are most of its training rows: without a "
-        f"caption {untold} of {UNTOLD} samples are copies of them, so that a caption of theirs moves the estimate "
+        f"caption {copied} of {UNCAPTIONED} samples are copies of them, so that a caption of theirs moves the estimate "
         "least, against what the magnitude supposes"
     )
     tables = [
@@ -84,19 +86,19 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
     )
 
 
-def _told(found: Scored, labels: Sequence[bool]) -> Told:
-    return Told(auc(found.scores, labels), tpr(found.scores, labels), found.evaluations)
+def _performance(found: Scored, labels: Sequence[bool]) -> Performance:
+    return Performance(auc(found.scores, labels), tpr(found.scores, labels), found.evaluations)
 
 
-def _against(name: str, told: dict[str, Told], rival: str) -> list[Finding]:
-    ours, theirs, what = told[name], told[rival], f"{name} against {rival}"
+def _against(name: str, performances: dict[str, Performance], rival: str) -> list[Finding]:
+    ours, theirs, what = performances[name], performances[rival], f"{name} against {rival}"
     return [
         no_worse(f"{what}: AUC", ours.auc, theirs.auc),
         no_worse(f"{what}: TPR at 1 % FPR", ours.tpr, theirs.tpr, digits=2),
     ]
 
 
-def _guided(case: Case, procedures: Sequence[Procedure]) -> tuple[dict[str, Told], int]:
+def _guided(case: Case, procedures: Sequence[Procedure]) -> tuple[dict[str, Performance], int]:
     """The same on the text-guided model: six repeated pictures against single-copy and held-out ones.
 
     And how many of its samples without a caption are copies of the repeated ones.
@@ -116,18 +118,18 @@ def _guided(case: Case, procedures: Sequence[Procedure]) -> tuple[dict[str, Told
             run = way.run(with_caption, targets, **BATCH)
             values = [procedure.nats(result) for result in run.results]
             scores = np.array([-np.inf if value is None else -value for value in values])
-            found[f"{procedure.name}, text-guided"] = asdict(_told(Scored(scores, run.evaluations), labels))
+            found[f"{procedure.name}, text-guided"] = asdict(_performance(Scored(scores, run.evaluations), labels))
         steps = procedures[0].recipe.sampler_steps
         backbone, counter = counted(with_caption)
         captions = [target.caption or "" for target in targets]
         moved = caption_magnitude(backbone, captions, guidance=GUIDANCE, steps=steps).double().numpy()
-        found[CAPTION] = asdict(_told(Scored(moved, counter.rows_without / len(targets)), labels))
+        found[CAPTION] = asdict(_performance(Scored(moved, counter.rows_without / len(targets)), labels))
         cosine = PixelCosine(device=torch.device("cpu"))
         repeated = pixels(known.repeated[:count]) / 2 + 0.5
         without = load_backbone(GUIDED, device="cpu", backbone_options={"prompt_mode": "empty"})
-        alike = sampled(without, repeated, cosine, samples=UNTOLD, steps=steps).amax(dim=1)
+        alike = sampled(without, repeated, cosine, samples=UNCAPTIONED, steps=steps).amax(dim=1)
         return {"told": found, "untold": int((alike >= GUIDED_THRESHOLD).sum())}
 
-    asked = {"count": count, "recipes": [procedure.recipe.name for procedure in procedures]}
-    found = kept(case.root / "detectors" / "text-guided.json", asked, find)
-    return {name: Told(**one) for name, one in found["told"].items()}, found["untold"]
+    request = {"count": count, "recipes": [procedure.recipe.name for procedure in procedures]}
+    found = kept(case.root / "detectors" / "text-guided.json", request, find)
+    return {name: Performance(**one) for name, one in found["told"].items()}, found["untold"]

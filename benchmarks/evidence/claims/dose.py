@@ -1,4 +1,4 @@
-"""Dose: the value falls as copies rise, tells memorized images from others, and tells how many samples a copy takes."""
+"""Dose: the value falls as copies rise, separates memorized images, and predicts the samples until a copy."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.common.measures import auc, quantiles, rank_correlation
 from benchmarks.common.procedure import Procedure
 from benchmarks.evidence.case import Case
-from benchmarks.evidence.claim import COLOURS, Claim, Finding, Table, at_least, at_most, listed, save, told
+from benchmarks.evidence.claim import COLOURS, Claim, Finding, Table, as_nats, at_least, at_most, listed, save
 from benchmarks.evidence.data import DOSES
 from invmm_eval.statistics.bound import least_kl
 
@@ -119,7 +119,7 @@ def _doses(case: Case, procedures: Sequence[Procedure]) -> list[tuple[str, ...]]
     for dose in (*DOSES, 1, 0):
         images = [i for i in case.steady if case.data.copies[i] == dose]
         counts = ", ".join(f"{case.truth.rates[i]:.2%}" for i in images)
-        values = (", ".join(told(known[i]) for i in images) for known in medians)
+        values = (", ".join(as_nats(known[i]) for i in images) for known in medians)
         rows.append((case.name, str(dose or "held out"), counts, *values))
     return rows
 
@@ -136,12 +136,12 @@ def _values(axes: Axes, cases: Sequence[Case], procedure: Procedure) -> None:
     medians = [case.medians(procedure) for case in cases]
     roof = 2 * max((value for known in medians for value in known.values() if value < math.inf), default=1)
     for position, (case, known, colour) in enumerate(zip(cases, medians, COLOURS, strict=False)):
-        beside = 2 ** (0.15 * (position - 1))
+        offset = 2 ** (0.15 * (position - 1))
         for finite, marker in ((True, "o"), (False, "^")):
             images = [i for i in case.repeated if (known[i] < math.inf) == finite]
             heights = [min(known[i], roof) for i in images]
             label = case.name if finite else None
-            axes.scatter(case.data.copies[images] * beside, heights, s=14, marker=marker, color=colour, label=label)
+            axes.scatter(case.data.copies[images] * offset, heights, s=14, marker=marker, color=colour, label=label)
     axes.set(xscale="log", yscale="log", xlabel="copies in the training set", ylabel="value, nats in all")
     axes.set_xticks(DOSES, [str(dose) for dose in DOSES])
     axes.minorticks_off()

@@ -1,4 +1,4 @@
-"""Membership is not memorization: what was seen once is told by membership attacks, and not by the value."""
+"""Membership is not memorization: membership attacks separate images that were seen once, the value does not."""
 
 from collections.abc import Sequence
 from pathlib import Path

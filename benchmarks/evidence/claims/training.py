@@ -12,12 +12,12 @@ from benchmarks.common.procedure import Procedure
 from benchmarks.evidence import truth
 from benchmarks.evidence.audits import SHORT
 from benchmarks.evidence.case import SOME_DOSES, Case
-from benchmarks.evidence.claim import COLOURS, Claim, Finding, Table, listed, plot, save, scale, told
+from benchmarks.evidence.claim import COLOURS, Claim, Finding, Table, as_nats, listed, plot, save, scale
 from benchmarks.evidence.models import MOMENTS
 from benchmarks.evidence.truth import Truth
 
 REPEATED = 16
-"""Copies from which on an image's value is looked for along training."""
+"""The least number of copies of the images whose values are followed along training."""
 
 
 def counted(case: Case, moment: float) -> Truth:
@@ -46,7 +46,7 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
         lines[case.name] = middles
         what = f"{case.name}: median nats of the images with {REPEATED} copies or more, along training"
         falls = all(a >= b for a, b in pairwise(middles)) and middles[-1] < middles[0]
-        findings.append(Finding(what, ", ".join(map(told, middles)), "falls, and never rises", falls))
+        findings.append(Finding(what, ", ".join(map(as_nats, middles)), "falls, and never rises", falls))
         early = [row for row in audits[0].rows if truths[0].counts[row.image] == 0]
         flagged = sum(row.replicated for row in early)
         what = f"{case.name}: flagged after {MOMENTS[0]:.0%} of training, of the images that never came back then"
@@ -55,7 +55,7 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
             for dose in (*SOME_DOSES, 0):
                 group = [row for row in audit.rows if row.copies == dose]
                 copies = mean([known.rates[row.image] for row in group])
-                values = ", ".join(told(row.value) for row in group)
+                values = ", ".join(as_nats(row.value) for row in group)
                 rows.append((case.name, f"{moment:.0%}", str(dose or "held out"), f"{copies:.2%}", values))
     return Claim(
         "training",

@@ -28,12 +28,12 @@ def schedules(recipe: Recipe) -> tuple[Procedure, ...]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a schedule came to: share of memorized images replicated, their median nats, held-out ones replicated."""
+    """Results of a schedule."""
 
-    success: float
-    nats: float
-    evaluations: float
-    wrong: int
+    success: float  # share of memorized images replicated
+    nats: float  # their median
+    evaluations: float  # per image
+    wrong: int  # held-out images replicated
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -64,8 +64,8 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
     for way in others:
         theirs = audits[way.name]
         worse = _outcome(cases, ours, theirs).worse_in(_outcome(cases, theirs, ours))
-        told = f"worse in {' and '.join(worse)}" if worse else "no worse in anything"
-        findings.append(Finding(f"the adaptive weight against {way.name}", told, "no worse in anything", not worse))
+        words = f"worse in {' and '.join(worse)}" if worse else "no worse in anything"
+        findings.append(Finding(f"the adaptive weight against {way.name}", words, "no worse in anything", not worse))
     outcomes = {name: _outcome(cases, found, found) for name, found in audits.items()}
     return Claim(
         "weights",
@@ -86,9 +86,9 @@ def claim(cases: Sequence[Case], procedures: Sequence[Procedure], pictures: Path
     )
 
 
-def _outcome(cases: Sequence[Case], audits: Sequence[Audit], beside: Sequence[Audit]) -> Outcome:
+def _outcome(cases: Sequence[Case], audits: Sequence[Audit], compared: Sequence[Audit]) -> Outcome:
     success, nats, wrong = [], [], 0
-    for case, audit, other in zip(cases, audits, beside, strict=True):
+    for case, audit, other in zip(cases, audits, compared, strict=True):
         seen = case.memorized(case.along)
         for row, rival, memorized in zip(audit.rows, other.rows, seen, strict=True):
             if memorized:
