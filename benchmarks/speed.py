@@ -32,7 +32,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers import DiffusionPipeline
@@ -53,6 +53,8 @@ from invmm_eval.search.memory import MicroBatch
 from invmm_eval.search.result import Status
 from invmm_eval.search.target import Target
 
+T = TypeVar("T")
+
 
 class Clock:
     """Seconds of work on a device: of the process on the CPU, of the day on CUDA."""
@@ -66,15 +68,14 @@ class Clock:
             return time.perf_counter()
         return time.process_time()
 
+    def timed(self, work: Callable[[], T]) -> tuple[T, float]:
+        """What ``work`` returns, and the seconds it took."""
+        start = self.now()
+        return work(), self.now() - start
+
     def pairs(self, a: Callable[[], Any], b: Callable[[], Any], count: int) -> tuple[float, float, float]:
-        """The medians of a, of b, and of their ratios pair by pair."""
-        took: list[tuple[float, float]] = []
-        for _ in range(count):
-            start = self.now()
-            a()
-            between = self.now()
-            b()
-            took.append((between - start, self.now() - between))
+        """The medians of the seconds of a, of b, and of their ratios pair by pair."""
+        took = [(self.timed(a)[1], self.timed(b)[1]) for _ in range(count)]
         a_all, b_all = zip(*took, strict=True)
         return statistics.median(a_all), statistics.median(b_all), statistics.median(x / y for x, y in took)
 
@@ -161,11 +162,11 @@ def against_plain(procedures: Sequence[tuple[str, bool]], checks: int, most: int
         for kind, chosen in zip(("memorized", "new"), memorized_and_new(model), strict=True):
             ours, theirs, ratios = [], [], []
             for target in targets_of(chosen[:most], plan.backbone):
-                start = clock.now()
-                ours += plan.measure([target])
-                between = clock.now()
-                theirs.append(plain(replace(plan, backbone=slow), target))
-                ratios.append((clock.now() - between) / (between - start))
+                results, seconds = clock.timed(partial(plan.measure, [target]))
+                outcome, longer = clock.timed(partial(plain, replace(plan, backbone=slow), target))
+                ours += results
+                theirs.append(outcome)
+                ratios.append(longer / seconds)
             agree = [(a.status, a.steps) == (b.status, b.steps) for a, b in zip(ours, theirs, strict=True)]
             differences = [abs((a.kl or 0) - b.kl) for a, b in zip(ours, theirs, strict=True)]
             name = f"{model}, weights {'with gradients' if learning else 'frozen'}, {kind}"
@@ -204,12 +205,14 @@ def options(models: Sequence[str], checks: int, most: int, seeds: int, device: s
         for name, (plan, rows) in variants.items():
             expected, found, ratios = [], [], []
             for seed in range(seeds):
-                start = clock.now()
-                expected += replace(default, seed=seed).measure(targets, batch_size=len(targets))
-                between = clock.now()
-                changed = replace(plan, seed=plan.seed + seed)
-                found += changed.measure(targets, batch_size=len(targets), micro_batch=rows)
-                ratios.append((between - start) / (clock.now() - between))
+                base, changed = replace(default, seed=seed), replace(plan, seed=plan.seed + seed)
+                results, seconds = clock.timed(partial(base.measure, targets, batch_size=len(targets)))
+                others, other_seconds = clock.timed(
+                    partial(changed.measure, targets, batch_size=len(targets), micro_batch=rows)
+                )
+                expected += results
+                found += others
+                ratios.append(seconds / other_seconds)
             both = [
                 (a.invmm, b.invmm)
                 for a, b in zip(expected, found, strict=True)
