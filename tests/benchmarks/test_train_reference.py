@@ -6,8 +6,8 @@ import datasets
 import numpy as np
 import pytest
 
-from benchmarks.common.data import assign, different
-from benchmarks.train_reference import REFERENCE, card, directions, to_tensor
+from benchmarks.common.data import assign, different, to_tensor
+from benchmarks.train_reference import REFERENCE, card, directions
 
 
 def test_the_card_of_the_shipped_model_states_its_counts() -> None:
