@@ -59,8 +59,9 @@ def register_noise_families() -> Mapping[str, NoiseFamilyMaker]:
 
 @hookimpl
 def register_estimators() -> Mapping[str, EstimatorMaker]:
-    """The estimators that the settings ``responses`` and ``confirm`` of a recipe use."""
+    """Those that the settings ``responses`` and ``confirm`` of a recipe use, and the share of plain samples."""
     return {
         "dose-response": lazy("invmm_eval.search.estimators:DoseResponse"),
         "confirmation": lazy("invmm_eval.search.estimators:Confirmation"),
+        "plain-share": lazy("invmm_eval.search.plain_share:PlainShare"),
     }

@@ -1,0 +1,66 @@
+"""The share of copies among plain samples, against models whose samples have known shares."""
+
+import math
+
+import pytest
+import torch
+
+from invmm_eval.noise import Noise, NoiseFamily
+from invmm_eval.noise.gaussian import diagonal
+from invmm_eval.recipe import Recipe
+from invmm_eval.search.engine import invert
+from invmm_eval.search.plain_share import DRAWS, LOCATING, PlainShare
+from invmm_eval.search.result import Result, Status
+from invmm_eval.similarity.pixel_cosine import PixelCosine
+from invmm_eval.statistics.importance import SHIFTS
+from invmm_eval.testing import check_estimator
+from tests.helpers.exact import Mixture, pictures, targets
+
+PICTURES = pictures(4)
+RECIPE = Recipe(
+    name="ray", optimizer="dose", max_steps=160, check_every=16, draws=16, first_weight=0.0, delta=0.0, first_dose=2.0,
+    sampler_steps=20, threshold=0.9,
+)  # fmt: skip
+
+
+def measured(cosine: PixelCosine, share: float, *, seed: int, noise: NoiseFamily | None = None) -> Result:
+    """The search for a picture that a model of known pictures gives with a known probability."""
+    others = [(1 - share) / 3] * 3
+    model = Mixture(PICTURES, torch.tensor([share, *others]))
+    (result,) = invert(
+        model, targets(PICTURES[:1]), cosine, noise or diagonal(), recipe=RECIPE, estimators=[PlainShare()], seed=seed
+    )
+    assert result.status is Status.REPLICATED
+    return result
+
+
+@pytest.mark.parametrize("share", [0.2, 0.02, 1e-3])
+def test_the_share_is_that_of_plain_samples(cosine: PixelCosine, share: float) -> None:
+    estimates = [measured(cosine, share, seed=seed).estimates["plain-share"] for seed in range(8)]
+    factors = [math.log(values["share"] / share) for values in estimates]
+    assert math.sqrt(sum(factor**2 for factor in factors) / 8) < math.log(1.6)
+    assert sum(values["low"] > share for values in estimates) <= 2
+    for values in estimates:
+        assert values["nats"] == pytest.approx(-math.log(values["share"]))
+        assert values["samples"] == LOCATING + DRAWS * len(SHIFTS)
+        assert 0 < values["copies"] < values["samples"]
+
+
+def test_q_is_left_as_it_was(cosine: PixelCosine) -> None:
+    model = Mixture(PICTURES, torch.tensor([0.02, 0.3, 0.34, 0.34]))
+    (alone,) = invert(model, targets(PICTURES[:1]), cosine, diagonal(), recipe=RECIPE)
+    found = measured(cosine, 0.02, seed=0)
+    assert found.kl == pytest.approx(alone.kl, rel=1e-4)
+
+
+def test_a_family_that_is_not_a_shifted_standard_normal_has_no_share(cosine: PixelCosine) -> None:
+    def narrow(like: torch.Tensor) -> Noise:
+        q = diagonal()(like)
+        q.parameters()["logvar"].data.fill_(-0.5)
+        return q
+
+    assert "plain-share" not in measured(cosine, 0.2, seed=0, noise=narrow).estimates
+
+
+def test_it_keeps_the_promises_of_an_estimator() -> None:
+    check_estimator(PlainShare())
