@@ -1,7 +1,7 @@
 """Mixtures of tokens, held against the encoders' own reading of the tokens."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -35,9 +35,17 @@ def t5() -> tuple[Any, Any]:
     return tiny.tiny_t5_encoder(tokenizer), tokenizer
 
 
-ENCODERS = pytest.mark.parametrize("make", [openai, openclip, old_openclip, t5])
-CLIPS = pytest.mark.parametrize("make", [openai, openclip, old_openclip])
-Make = Callable[[], tuple[Any, Any]]
+class Kit(NamedTuple):
+    make: Callable[[], tuple[Any, Any]]
+    encoder: Any
+    tokenizer: Any
+    soft: SoftTextEncoder
+
+
+@pytest.fixture(params=[openai, openclip, old_openclip, t5])
+def kit(request: pytest.FixtureRequest) -> Kit:
+    encoder, tokenizer = request.param()
+    return Kit(request.param, encoder, tokenizer, SoftTextEncoder(encoder, tokenizer))
 
 
 def tokens(encoder: SoftTextEncoder, n: int = 2) -> Tensor:
@@ -55,10 +63,8 @@ def marked(ids: Tensor, tokenizer: Any) -> Tensor:
     return torch.cat([*marks[:-1], ids, marks[-1]], dim=1)
 
 
-@ENCODERS
-def test_one_hot_mixtures_are_encoded_as_the_tokens(make: Make) -> None:
-    encoder, tokenizer = make()
-    soft = SoftTextEncoder(encoder, tokenizer)
+def test_one_hot_mixtures_are_encoded_as_the_tokens(kit: Kit) -> None:
+    _, encoder, tokenizer, soft = kit
     ids = tokens(soft)
     with torch.no_grad():
         found = soft(one_hot(ids, soft.vocabulary), output_hidden_states=True)
@@ -70,10 +76,9 @@ def test_one_hot_mixtures_are_encoded_as_the_tokens(make: Make) -> None:
     torch.testing.assert_close(found.last_hidden_state, expected.last_hidden_state, atol=1e-5, rtol=0)
 
 
-@CLIPS
-def test_the_pooled_output_is_read_off_at_the_end_mark(make: Make) -> None:
-    encoder, tokenizer = make()
-    soft = SoftTextEncoder(encoder, tokenizer)
+@pytest.mark.parametrize("kit", [openai, openclip, old_openclip], indirect=True)
+def test_the_pooled_output_is_read_off_at_the_end_mark(kit: Kit) -> None:
+    make, encoder, tokenizer, soft = kit
     ids = tokens(soft)
     name = "text_embeds" if make is not openai else "pooler_output"
     with torch.no_grad():
@@ -82,10 +87,8 @@ def test_the_pooled_output_is_read_off_at_the_end_mark(make: Make) -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-@ENCODERS
-def test_a_prompt_fills_the_places_between_the_marks(make: Make) -> None:
-    encoder, tokenizer = make()
-    soft = SoftTextEncoder(encoder, tokenizer)
+def test_a_prompt_fills_the_places_between_the_marks(kit: Kit) -> None:
+    make, encoder, tokenizer, soft = kit
     marks = 1 if make is t5 else 2
     assert soft.length == tokenizer.model_max_length - marks
     assert soft.vocabulary == len(tokenizer)
@@ -95,11 +98,9 @@ def test_a_prompt_fills_the_places_between_the_marks(make: Make) -> None:
     assert short(one_hot(tokens(short), short.vocabulary)).last_hidden_state.shape == (2, 10, tiny.WIDTH)
 
 
-@ENCODERS
-def test_a_mixture_mixes_embeddings_not_encodings(make: Make) -> None:
+def test_a_mixture_mixes_embeddings_not_encodings(kit: Kit) -> None:
     """Half of two tokens is what a table with one more row, their mean, gives."""
-    encoder, tokenizer = make()
-    soft = SoftTextEncoder(encoder, tokenizer)
+    _, encoder, tokenizer, soft = kit
     ids = tokens(soft, n=1)
     weights = one_hot(ids, soft.vocabulary)
     weights[0, 0] = 0
@@ -113,10 +114,8 @@ def test_a_mixture_mixes_embeddings_not_encodings(make: Make) -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-@ENCODERS
-def test_the_gradient_reaches_every_place_and_no_weight(make: Make) -> None:
-    encoder, tokenizer = make()
-    soft = SoftTextEncoder(encoder, tokenizer)
+def test_the_gradient_reaches_every_place_and_no_weight(kit: Kit) -> None:
+    _, encoder, _, soft = kit
     logits = torch.zeros(2, soft.length, soft.vocabulary, requires_grad=True)
     hidden = soft(logits.softmax(dim=-1)).last_hidden_state
     hidden.square().sum().backward()
@@ -125,9 +124,8 @@ def test_the_gradient_reaches_every_place_and_no_weight(make: Make) -> None:
     assert all(parameter.grad is None for parameter in encoder.parameters())
 
 
-@ENCODERS
-def test_the_encoder_stays_as_it_is(make: Make) -> None:
-    encoder, tokenizer = make()
+def test_the_encoder_stays_as_it_is(kit: Kit) -> None:
+    _, encoder, tokenizer, _ = kit
     encoder.train()
     table = encoder.get_input_embeddings()
     soft = SoftTextEncoder(encoder, tokenizer)
@@ -145,10 +143,8 @@ def test_an_encoder_in_half_precision_takes_mixtures_in_float32() -> None:
     assert soft(one_hot(tokens(soft), soft.vocabulary)).last_hidden_state.dtype == torch.bfloat16
 
 
-@ENCODERS
-def test_the_likeliest_tokens_are_read(make: Make) -> None:
-    encoder, tokenizer = make()
-    soft = SoftTextEncoder(encoder, tokenizer)
+def test_the_likeliest_tokens_are_read(kit: Kit) -> None:
+    _, _, tokenizer, soft = kit
     ids = tokenizer("a red cat with the heart").input_ids
     ids = torch.tensor([each for each in ids if each not in (tokenizer.bos_token_id, tokenizer.eos_token_id)])
     assert soft.read(torch.randn(len(ids), soft.vocabulary) + 100 * one_hot(ids, soft.vocabulary)).strip() == (
