@@ -42,12 +42,12 @@ def backbone(pipeline: Any) -> DDPM:
     return DDPM(pipeline, revision=None, device=torch.device("cpu"), dtype=torch.float32)
 
 
-def noisy(shape: tuple[int, ...], scheduler: Any) -> tuple[Tensor, Tensor, Tensor]:
+def noisy(scheduler: Any) -> tuple[Tensor, Tensor]:
+    """Times and noised images at them, ``(3, 3, 8, 8)``."""
     generator = torch.Generator().manual_seed(1)
-    x_0 = torch.rand(shape, generator=generator) * 2 - 1
+    x_0 = torch.rand((3, 3, 8, 8), generator=generator) * 2 - 1
     t = torch.tensor([0, 17, 49])
-    n = torch.randn(shape, generator=generator)
-    return x_0, t, scheduler.add_noise(x_0, n, t)
+    return t, scheduler.add_noise(x_0, torch.randn(x_0.shape, generator=generator), t)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
@@ -57,9 +57,8 @@ def test_x0_is_what_the_scheduler_makes_of_the_output(prediction: str, betas: st
         num_train_timesteps=50, prediction_type=prediction, beta_schedule=betas, clip_sample=False
     )
     pipeline = DDIMPipeline(unet(), scheduler)
-    _, t, x_t = noisy((3, 3, 8, 8), pipeline.scheduler)
-    model = backbone(pipeline)
-    found = model.predict_x0(x_t, t, {})
+    t, x_t = noisy(scheduler)
+    found = backbone(pipeline).predict_x0(x_t, t, {})
     pipeline.unet.eval()
     pipeline.scheduler.set_timesteps(50)
     with torch.no_grad():
@@ -83,13 +82,8 @@ def test_plain_samples_are_those_of_the_pipeline() -> None:
     pipeline = DDIMPipeline(unet(), scheduler)
     pipeline.unet.eval()
     pipeline.set_progress_bar_config(disable=True)
-    expected = pipeline(
-        2,
-        torch.Generator().manual_seed(5),
-        num_inference_steps=10,
-        use_clipped_model_output=True,
-        output_type="np",
-    ).images
+    generator = torch.Generator().manual_seed(5)
+    expected = pipeline(2, generator, num_inference_steps=10, use_clipped_model_output=True, output_type="np").images
     noise = torch.randn((2, 3, 8, 8), generator=torch.Generator().manual_seed(5))
     found = sample(backbone(pipeline), noise, {}, {}, torch.ones(2), steps=10, micro_batch=2)
     torch.testing.assert_close(found, torch.from_numpy(expected).permute(0, 3, 1, 2), rtol=1e-3, atol=1e-3)
@@ -120,15 +114,14 @@ def test_a_learned_variance_is_left_aside() -> None:
     weights = learned.unet.state_dict()
     for name, tensor in plain.unet.state_dict().items():
         weights[name][: len(tensor)] = tensor
-    _, t, x_t = noisy((3, 3, 8, 8), plain.scheduler)
+    t, x_t = noisy(plain.scheduler)
     torch.testing.assert_close(backbone(learned).predict_x0(x_t, t, {}), backbone(plain).predict_x0(x_t, t, {}))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_network_in_half_precision_gives_x0_in_float32(tiny_folder: Path, dtype: str) -> None:
     exact, half = load_backbone(tiny_folder), load_backbone(tiny_folder, dtype=dtype)
-    scheduler = DDIMScheduler(num_train_timesteps=50)
-    _, t, x_t = noisy((3, 3, 8, 8), scheduler)
+    t, x_t = noisy(DDIMScheduler(num_train_timesteps=50))
     x_t.requires_grad_()
     found = half.predict_x0(x_t, t, {})
     assert found.dtype == torch.float32
@@ -146,11 +139,7 @@ def test_a_model_in_training_is_audited_untouched(tiny_folder: Path, cosine: Pix
     pipeline = DDIMPipeline.from_pretrained(tiny_folder)
     pipeline.unet.train()
     (found,) = invert(
-        load_backbone(pipeline),
-        [Target(torch.zeros(3, 8, 8, dtype=torch.uint8))],
-        cosine,
-        diagonal(),
-        recipe=QUICK,
+        load_backbone(pipeline), [Target(torch.zeros(3, 8, 8, dtype=torch.uint8))], cosine, diagonal(), recipe=QUICK
     )
     assert found.error is None
     assert pipeline.unet.training

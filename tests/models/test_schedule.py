@@ -35,12 +35,7 @@ def test_variance_is_preserved_while_data_gives_way_to_noise() -> None:
     torch.testing.assert_close(alpha**2 + sigma**2, torch.ones(1001))
     assert (alpha.diff() < 0).all()
     assert (sigma.diff() > 0).all()
-
-
-def test_the_time_before_the_first_is_clean() -> None:
-    alpha, sigma = linear_schedule()(torch.tensor([-1]))
-    assert alpha.tolist() == [1]
-    assert sigma.tolist() == [0]
+    assert (alpha[0].item(), sigma[0].item()) == (1, 0), "the time before the first is clean"
 
 
 @pytest.mark.parametrize("beta_schedule", BETA_SCHEDULES)
@@ -127,25 +122,20 @@ def test_draws_depend_on_the_generator_alone(schedule: Schedule) -> None:
 # Conversions
 
 
-def perfect_output(kind: str, x_0: Tensor, noise: Tensor, alpha_t: Tensor, sigma_t: Tensor) -> Tensor:
-    """What a network says that knows both the clean sample and the noise."""
-    outputs: dict[str, Tensor] = {
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample", "flow_prediction"])
+def test_a_perfect_output_gives_the_clean_sample_back(kind: str) -> None:
+    """The output of a network that knows both the clean sample and the noise."""
+    x_0, noise = random_data(20)
+    schedule: Schedule = flow_schedule() if kind == "flow_prediction" else linear_schedule()
+    t = torch.linspace(0.01, 0.99, 20) if kind == "flow_prediction" else torch.arange(0, 1000, 50)
+    x_t, alpha_t, sigma_t = noised(schedule, x_0, noise, t)
+    outputs = {
         "epsilon": noise,
         "v_prediction": alpha_t * noise - sigma_t * x_0,
         "sample": x_0,
         "flow_prediction": noise - x_0,
     }
-    return outputs[kind]
-
-
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample", "flow_prediction"])
-def test_a_perfect_output_gives_the_clean_sample_back(kind: str) -> None:
-    x_0, noise = random_data(20)
-    schedule: Schedule = flow_schedule() if kind == "flow_prediction" else linear_schedule()
-    t = torch.linspace(0.01, 0.99, 20) if kind == "flow_prediction" else torch.arange(0, 1000, 50)
-    x_t, alpha_t, sigma_t = noised(schedule, x_0, noise, t)
-    output = perfect_output(kind, x_0, noise, alpha_t, sigma_t)
-    torch.testing.assert_close(X0_FROM[kind](output, x_t, alpha_t, sigma_t), x_0, atol=2e-4, rtol=0)
+    torch.testing.assert_close(X0_FROM[kind](outputs[kind], x_t, alpha_t, sigma_t), x_0, atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize("beta_schedule", BETA_SCHEDULES)
@@ -177,5 +167,4 @@ def test_levels_broadcast_along_rows(dimensions: int) -> None:
     x_t = torch.randn((3, *[2] * (dimensions - 1)), generator=seeded())
     values = torch.tensor([2.0, 0.0, -1.0])
     product = broadcast(values, x_t) * x_t
-    for row, value in enumerate(values):
-        assert torch.equal(product[row], value * x_t[row])
+    assert all(torch.equal(product[row], value * x_t[row]) for row, value in enumerate(values))
