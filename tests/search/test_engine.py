@@ -57,15 +57,8 @@ def test_company_and_order_do_not_matter(cosine: PixelCosine) -> None:
     images = torch.cat([MEMORIZED, UNSEEN])
     alone = run(model, images, cosine, batch_size=1)
     for batch_size, order in ((5, [0, 1, 2, 3, 4, 5]), (5, [5, 3, 1, 4, 2, 0]), (2, [2, 0, 5, 1, 4, 3])):
-        together = invert(
-            model,
-            [targets(images)[index] for index in order],
-            cosine,
-            diagonal(),
-            recipe=QUICK,
-            batch_size=batch_size,
-        )
-        for result in together:
+        ordered = [targets(images)[index] for index in order]
+        for result in invert(model, ordered, cosine, diagonal(), recipe=QUICK, batch_size=batch_size):
             expected = alone[result.name]
             assert (result.status, result.kl, result.steps) == (expected.status, expected.kl, expected.steps)
             assert torch.equal(result.noise["mu"], expected.noise["mu"])
@@ -78,12 +71,11 @@ def test_company_does_not_matter_to_a_network(cosine: PixelCosine) -> None:
     recipe = Recipe(max_steps=4, check_every=2, draws=2, sampler_steps=3, check_images=2, threshold=0.9)
     alone, together = (run(model, images, cosine, recipe=recipe, batch_size=size) for size in (1, 3))
     for name, result in together.items():
-        assert result.check is not None
-        assert (result.kl, result.trace, result.check.similarities) == (
-            alone[name].kl,
-            alone[name].trace,
-            alone[name].check.similarities,  # type: ignore[union-attr]
-        )
+        expected = alone[name]
+        assert result.check
+        assert expected.check
+        assert (result.kl, result.trace) == (expected.kl, expected.trace)
+        assert result.check.similarities == expected.check.similarities
 
 
 def test_one_seed_gives_the_same_numbers_and_another_gives_others(cosine: PixelCosine) -> None:
@@ -211,11 +203,7 @@ class Halved(Mixture):
 
 
 @pytest.mark.parametrize(
-    ("model", "sentence"),
-    [
-        (Halved, "must return torch.float32"),
-        (Blocking, "lets no gradient through"),
-    ],
+    ("model", "sentence"), [(Halved, "must return torch.float32"), (Blocking, "lets no gradient through")]
 )
 def test_a_broken_promise_fails_the_search(cosine: PixelCosine, model: type[Mixture], sentence: str) -> None:
     (found,) = run(model(MEMORIZED), MEMORIZED[:1], cosine).values()
@@ -224,12 +212,11 @@ def test_a_broken_promise_fails_the_search(cosine: PixelCosine, model: type[Mixt
     assert found.traceback is None
 
 
-class Misspelt(Mixture):
-    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-        return super().predict_x0(x_t, t, context) * context["hiden_states"]
-
-
 def test_an_unexpected_error_keeps_its_traceback_and_is_one_line(cosine: PixelCosine) -> None:
+    class Misspelt(Mixture):
+        def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+            return super().predict_x0(x_t, t, context) * context["hiden_states"]
+
     (found,) = run(Misspelt(MEMORIZED), MEMORIZED[:1], cosine).values()
     assert found.error == "KeyError: 'hiden_states'"
     assert 'context["hiden_states"]' in str(found.traceback)
@@ -267,8 +254,7 @@ def test_the_callback_can_read_a_search(cosine: PixelCosine) -> None:
     seen: list[tuple[int, float, float, float]] = []
 
     def watch(searches: Sequence[Search]) -> None:
-        (search,) = searches
-        seen.append((search.step, search.loss, search.kl, search.optimizer.weight))
+        seen.extend((search.step, search.loss, search.kl, search.optimizer.weight) for search in searches)
 
     found = run(Mixture(MEMORIZED), UNSEEN, cosine, recipe=replace(QUICK, max_steps=20), on_step=watch)["0"]
     steps, losses, kls, _ = zip(*seen, strict=True)

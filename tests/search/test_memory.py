@@ -9,12 +9,18 @@ from torch import Generator, Tensor
 from invmm_eval.models.condition import Context
 from invmm_eval.noise.gaussian import diagonal
 from invmm_eval.search.engine import invert
-from invmm_eval.search.result import Status
+from invmm_eval.search.result import Result, Status
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 from tests.helpers.exact import QUICK, Chooser, Choosing, Mixture, pictures, run, targets
 
 MEMORIZED = pictures(5)
 UNSEEN = pictures(1, seed=99)
+
+
+def assert_same(found: dict[str, Result], expected: dict[str, Result]) -> None:
+    for name, result in found.items():
+        assert (result.status, result.steps) == (expected[name].status, expected[name].steps)
+        assert result.kl == pytest.approx(expected[name].kl, rel=1e-3)
 
 
 class Cramped(Mixture):
@@ -40,9 +46,7 @@ def test_where_memory_runs_out_the_portion_is_halved_for_good_and_nothing_is_los
     model = Cramped(MEMORIZED, room)
     found = run(model, MEMORIZED[:2], cosine, batch_size=2)
     assert model.refused == refused, "16 rows, then 8, then 4, and what fits is kept"
-    for name, result in found.items():
-        assert (result.status, result.steps) == (expected[name].status, expected[name].steps)
-        assert result.kl == pytest.approx(expected[name].kl, rel=1e-3)
+    assert_same(found, expected)
 
 
 def test_memory_that_runs_out_at_checks_alone_is_as_harmless(cosine: PixelCosine) -> None:
@@ -56,9 +60,7 @@ def test_memory_that_runs_out_at_checks_alone_is_as_harmless(cosine: PixelCosine
     model = CrampedChoosing(MEMORIZED, 16)
     found = run(model, MEMORIZED[:2], cosine, recipe=recipe, batch_size=2)
     assert model.refused == 1
-    for name, result in found.items():
-        assert (result.status, result.steps) == (expected[name].status, expected[name].steps)
-        assert result.kl == pytest.approx(expected[name].kl, rel=1e-3)
+    assert_same(found, expected)
 
 
 def test_memory_that_never_suffices_fails_each_image_in_one_sentence(cosine: PixelCosine) -> None:
@@ -99,6 +101,4 @@ def test_micro_batches_bound_the_rows_and_keep_the_result(cosine: PixelCosine, m
     model = Mixture(MEMORIZED)
     cut = run(model, MEMORIZED, cosine, batch_size=5, micro_batch=micro_batch)
     assert max(model.rows_seen) <= micro_batch
-    for name, result in cut.items():
-        assert result.status is whole[name].status
-        assert result.kl == pytest.approx(whole[name].kl, rel=1e-3)
+    assert_same(cut, whole)
