@@ -25,31 +25,21 @@ def kl(name: str) -> Any:
     return getattr(tiny, f"tiny_{name}")().vae
 
 
-FACTORS = pytest.mark.parametrize(
+@pytest.mark.parametrize(
     ("name", "scale", "shift"),
     [("stable_diffusion", 0.18215, 0.0), ("sdxl", 0.13025, 0.0), ("sd3", 1.5305, 0.0609), ("flux", 0.3611, 0.1159)],
 )
-
-
-@FACTORS
-def test_x_0_is_the_scaled_and_shifted_mode(name: str, scale: float, shift: float) -> None:
-    vae = kl(name)
-    images = pictures()
-    with torch.no_grad():
-        expected = (vae.encode(images * 2 - 1).latent_dist.mean - shift) * scale
-        found = Autoencoder(vae).encode(images)
-    assert found.shape == (2, vae.config.latent_channels, tiny.LATENT_SIDE, tiny.LATENT_SIDE)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-
-
-@FACTORS
-def test_images_are_decoded_as_the_pipelines_do(name: str, scale: float, shift: float) -> None:
-    vae = kl(name)
+def test_x_0_is_the_scaled_and_shifted_mode_and_decoded_as_the_pipelines_do(
+    name: str, scale: float, shift: float
+) -> None:
+    vae, images = kl(name), pictures()
     x_0 = latents(vae.config.latent_channels)
     with torch.no_grad():
-        expected = (vae.decode(x_0 / scale + shift).sample / 2 + 0.5).clamp(0, 1)
-        found = Autoencoder(vae).decode(x_0)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+        encoded = (vae.encode(images * 2 - 1).latent_dist.mean - shift) * scale
+        torch.testing.assert_close(Autoencoder(vae).encode(images), encoded, atol=1e-5, rtol=0)
+        decoded = (vae.decode(x_0 / scale + shift).sample / 2 + 0.5).clamp(0, 1)
+        torch.testing.assert_close(Autoencoder(vae).decode(x_0), decoded, atol=1e-5, rtol=0)
+    assert encoded.shape == x_0.shape
 
 
 def test_images_are_clipped() -> None:
@@ -105,13 +95,12 @@ def test_it_tells_its_sizes() -> None:
 def test_a_tiny_autoencoder_decodes_but_does_not_encode() -> None:
     vae = kl("stable_diffusion")
     torch.manual_seed(0)
-    small = AutoencoderTiny(
-        encoder_block_out_channels=(8, 8),
-        decoder_block_out_channels=(8, 8),
-        num_encoder_blocks=(1, 1),
-        num_decoder_blocks=(1, 1),
-        scaling_factor=0.5,
-    ).to(torch.bfloat16)
+    sizes: dict[str, Any] = {
+        "encoder_block_out_channels": (8, 8),
+        "decoder_block_out_channels": (8, 8),
+        "scaling_factor": 0.5,
+    }
+    small = AutoencoderTiny(**sizes, num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1)).to(torch.bfloat16)
     autoencoder = Autoencoder(vae, small=small)
     x_0 = latents(4)
     with torch.no_grad():

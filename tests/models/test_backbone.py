@@ -39,13 +39,12 @@ def test_the_class_of_a_pipeline(tiny_pipeline: DDIMPipeline, tiny_folder: Path)
     assert pipeline_class(tiny_folder) == "DDIMPipeline"
 
 
-def test_a_loaded_pipeline_stays_as_it_is(tiny_pipeline: DDIMPipeline) -> None:
+def test_a_folder_is_loaded_in_the_precision_asked_for_and_a_pipeline_stays_as_it_is(
+    tiny_pipeline: DDIMPipeline, tiny_folder: Path
+) -> None:
+    assert load_pipeline(tiny_folder, device=CPU, dtype=torch.bfloat16).unet.dtype == torch.bfloat16
     assert load_pipeline(tiny_pipeline, device=CPU, dtype=torch.bfloat16) is tiny_pipeline
     assert tiny_pipeline.unet.dtype == torch.float32
-
-
-def test_a_folder_is_loaded_in_the_precision_asked_for(tiny_folder: Path) -> None:
-    assert load_pipeline(tiny_folder, device=CPU, dtype=torch.bfloat16).unet.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(
@@ -63,16 +62,13 @@ def test_no_model_there(model: object, sentence: str, monkeypatch: pytest.Monkey
         pipeline_class(model)
 
 
-def test_a_folder_that_is_no_pipeline(tmp_path: Path) -> None:
+def test_a_folder_without_an_index_or_with_a_damaged_one_is_no_pipeline(tmp_path: Path) -> None:
     with pytest.raises(InvMMError, match=r"has no model_index.json"):
         pipeline_class(tmp_path)
-
-
-@pytest.mark.parametrize("text", ["{", "{}", "[]", "7"])
-def test_a_damaged_index(tmp_path: Path, text: str) -> None:
-    (tmp_path / "model_index.json").write_text(text)
-    with pytest.raises(InvMMError, match="is damaged"):
-        pipeline_class(tmp_path)
+    for text in ("{", "{}", "[]", "7"):
+        (tmp_path / "model_index.json").write_text(text)
+        with pytest.raises(InvMMError, match="is damaged"):
+            pipeline_class(tmp_path)
 
 
 def test_code_of_its_own_is_never_run(tmp_path: Path) -> None:
@@ -95,21 +91,16 @@ def test_a_pickle_is_never_loaded(tiny_folder: Path, tmp_path: Path) -> None:
         load_pipeline(folder, device=CPU)
 
 
-def test_weights_of_the_wrong_shape(tiny_folder: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(tiny_folder, tmp_path / "wrong")
-    config = json.loads((folder / "unet" / "config.json").read_text())
-    config["block_out_channels"] = [16, 16]
-    (folder / "unet" / "config.json").write_text(json.dumps(config))
+def test_weights_of_the_wrong_shape_or_length(tiny_folder: Path, tmp_path: Path) -> None:
+    wrong, short = (shutil.copytree(tiny_folder, tmp_path / name) / "unet" for name in ("wrong", "short"))
+    config = json.loads((wrong / "config.json").read_text())
+    (wrong / "config.json").write_text(json.dumps(config | {"block_out_channels": [16, 16]}))
     with pytest.raises(InvMMError, match="cannot be loaded"):
-        load_pipeline(folder, device=CPU)
-
-
-def test_truncated_weights(tiny_folder: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(tiny_folder, tmp_path / "short")
-    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+        load_pipeline(wrong.parent, device=CPU)
+    weights = short / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(InvMMError, match=r"cannot be loaded|no usable safetensors"):
-        load_pipeline(folder, device=CPU)
+        load_pipeline(short.parent, device=CPU)
 
 
 def test_other_weights_have_another_identity(tiny_pipeline: DDIMPipeline, tiny_folder: Path, tmp_path: Path) -> None:

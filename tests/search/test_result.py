@@ -101,10 +101,8 @@ def test_saved_and_loaded(result: Result, tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_result(tmp_path: Path) -> None:
-    path = tmp_path / "r.safetensors"
-    with pytest.raises(InvMMError, match="not a saved result"):
-        Result.load(path)
-    RESULT.save(path)
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(InvMMError, match="not a saved result"):
-        Result.load(path)
+    RESULT.save(tmp_path / "r.safetensors")
+    (tmp_path / "cut").write_bytes((tmp_path / "r.safetensors").read_bytes()[:100])
+    for name in ("missing", "cut"):
+        with pytest.raises(InvMMError, match="not a saved result"):
+            Result.load(tmp_path / name)
