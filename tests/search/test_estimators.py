@@ -99,9 +99,8 @@ def test_rarer_pictures_have_larger_values_in_any_company() -> None:
     weights = [0.5, 0.3, 0.1, 0.06, 0.03, 0.01]
     model = Mixture(images, torch.tensor(weights))
     alone, together = (run(model, images, batch_size=size) for size in (1, 6))
-    assert [result.record() | {"seconds_steps": 0, "seconds_checks": 0} for result in alone] == [
-        result.record() | {"seconds_steps": 0, "seconds_checks": 0} for result in together
-    ]
+    untimed = {"seconds_steps": 0, "seconds_checks": 0}
+    assert [result.record() | untimed for result in alone] == [result.record() | untimed for result in together]
     halves = [result.ed50.nats for result in alone if result.ed50]
     for result, weight in zip(alone, weights, strict=True):
         assert result.plain_share

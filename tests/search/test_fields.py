@@ -123,20 +123,14 @@ def test_a_field_is_in_the_table_of_mlflow(found: Findings, tmp_path: Path, monk
     assert (row["oddity"], row["dice_odds"], row["rate_high"]) == (12345.0, 54321.0, Count(60, 64).interval[1])
 
 
-def with_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give every result of a run the value of an estimator, as the engine does for those of a recipe."""
-    made = Result.__init__
-    estimates = {"dice": {"odds": 54321.0}}
-    monkeypatch.setattr(
-        Result, "__init__", lambda self, *args, **how: made(self, *args, **how | {"estimates": estimates})
-    )
-
-
 @pytest.mark.usefixtures("added")
 def test_metrics_return_a_field(tiny_pipeline: DDIMPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     metric, watched = InvMM(), WatchedInvMM(tiny_pipeline, settings=TINY)
     watched.update(pictures(2, (3, 8, 8)))
-    with_an_estimate(monkeypatch)
+    made, estimates = Result.__init__, {"dice": {"odds": 54321.0}}  # as the engine gives those of a recipe
+    monkeypatch.setattr(
+        Result, "__init__", lambda self, *args, **how: made(self, *args, **how | {"estimates": estimates})
+    )
     found: Mapping[str, Any] = metric.compute(references=pictures(2, (3, 8, 8)), model=tiny_pipeline, settings=TINY)
     assert (found["oddity"], found["dice_odds"]) == ([12345.0, 12346.0], [54321.0] * 2)
     tensors = watched.compute()

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
-from invmm_eval.models.condition import Context
+from invmm_eval.models.condition import Context, rows
 from invmm_eval.models.schedule import RectifiedFlow, Schedule, VariancePreserving
 from invmm_eval.recipe import SAMPLERS
 from invmm_eval.search.sampling import chunks, sample, verified
@@ -188,22 +188,19 @@ def test_scales_may_differ_from_row_to_row() -> None:
     scales = [3.0, 1.0, 7.0, 1.0, 0.0, 3.0]
     images = sample(backbone, noises(6), context, null, torch.tensor(scales), steps=10, micro_batch=6)
     for row, scale in enumerate(scales):
-        one = slice(row, row + 1)
-        context_of_one, null_of_one = {"logits": context["logits"][one]}, {"logits": null["logits"][one]}
-        alone = sample(
-            backbone, noises(6)[one], context_of_one, null_of_one, torch.tensor([scale]), steps=10, micro_batch=6
-        )
+        one, g = slice(row, row + 1), torch.tensor([scale])
+        alone = sample(backbone, noises(6)[one], rows(context, one), rows(null, one), g, steps=10, micro_batch=6)
         torch.testing.assert_close(images[one], alone, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
-    ("scales", "rows"), [([1.0] * 5, 5), ([3.0] * 5, 10), ([1.0, 2.0, 1.0, 0.0, 1.0], 7), ([2.0], 2)]
+    ("scales", "network_rows"), [([1.0] * 5, 5), ([3.0] * 5, 10), ([1.0, 2.0, 1.0, 0.0, 1.0], 7), ([2.0], 2)]
 )
-def test_only_guided_rows_take_an_unconditional_pass(scales: list[float], rows: int) -> None:
+def test_only_guided_rows_take_an_unconditional_pass(scales: list[float], network_rows: int) -> None:
     backbone = Choosing(pictures(4))
     context, null = chooser(len(scales))
     sample(backbone, noises(len(scales)), context, null, torch.tensor(scales), steps=3, micro_batch=8)
-    assert backbone.rows_seen == [rows] * 3
+    assert backbone.rows_seen == [network_rows] * 3
 
 
 # Batches
