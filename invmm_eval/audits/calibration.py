@@ -55,10 +55,7 @@ class Calibration:
         return {"rate": self.rate, "images": self.images, "reached": self.reached, "limit": self.limit}
 
     def check_fit(self, config: Mapping[str, Any]) -> None:
-        """Check that the scores were measured with what an audit uses.
-
-        Args:
-            config: Of the audit.
+        """Check that the scores were measured with what the audit of a config uses.
 
         Raises:
             InvMMError: They differ in something that determines the scores.

@@ -65,7 +65,8 @@ class Request:
 
     def record(self) -> dict[str, Any]:
         """The request as JSON can hold it. Images and captions that are not text are None, objects their names."""
-        values = {option.name: getattr(part, option.name) for part in self._parts for option in fields(part)}
+        parts = (self.model, self.choices, self.resources)
+        values = {option.name: getattr(part, option.name) for part in parts for option in fields(part)}
         model = values.pop("source")
         if not isinstance(values["similarity"], str | None):
             values["similarity"] = values["similarity"].name
@@ -77,10 +78,6 @@ class Request:
             "captions": self.captions if isinstance(self.captions, str) else _texts(self.captions or None),
             **{name: _plain(value) for name, value in values.items()},
         }
-
-    @property
-    def _parts(self) -> tuple[ModelOptions, Choices, Resources]:
-        return self.model, self.choices, self.resources
 
 
 def _texts(values: Any) -> list[str] | None:
@@ -102,12 +99,7 @@ def _plain(value: Any) -> Any:
 
 
 def rebuilt(config: Mapping[str, Any], *, captions: bool) -> dict[str, Any]:
-    """The record of a request that was not kept, as far as the config of its audit says.
-
-    Args:
-        config: Of the audit.
-        captions: Whether an image has a caption.
-    """
+    """The record of a request that was not kept, as far as its audit's config, and whether it has captions, say."""
     at_revision = _HUB_ID.fullmatch(config["model"])
     model, revision = at_revision.groups() if at_revision else (config["model"], None)
     similarity, noise, backbone = (dict(config[part]) for part in ("similarity", "noise", "backbone"))
@@ -133,12 +125,7 @@ def _without(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def published(record: Mapping[str, Any], *, local_model: bool) -> dict[str, Any]:
-    """The record of a request as strangers may see it: without local paths.
-
-    Args:
-        record: Of the request.
-        local_model: Whether the model is a folder, of which only the name is kept.
-    """
+    """The record of a request as strangers may see it: without local paths; of a local model its name is kept."""
     hidden = {**record, "images": None}
     if local_model:
         hidden["model"] = Path(record["model"]).name
@@ -156,12 +143,9 @@ def published(record: Mapping[str, Any], *, local_model: bool) -> dict[str, Any]
 
 
 def command(record: Mapping[str, Any]) -> str:
-    """The command that reproduces an audit, one option per line.
+    """The command that reproduces the audit of a request's record, one option per line.
 
     ``FOLDER`` stands for the output folder, and ``IMAGES``, ``CAPTIONS`` and ``CALIBRATION`` for what is not known.
-
-    Args:
-        record: Of the request.
     """
     words = [("--model", record["model"])]
     words += [("--images", image) for image in record["images"] or ["IMAGES"]]

@@ -21,12 +21,7 @@ SEPARATE = {"ui": "invmm-ui", "space": "invmm-ui"}
 
 
 class PluginCommand(TyperCommand):
-    """A command of a plugin in the list of commands. Its module is imported when it runs.
-
-    Args:
-        name: Name of the command.
-        entry: What the plugin registered.
-    """
+    """A command of a plugin in the list of commands. Its module is imported when it runs."""
 
     def __init__(self, name: str, entry: CommandEntry) -> None:
         super().__init__(name, help=entry.help, rich_help_panel="Commands of plugins")

@@ -18,11 +18,8 @@ def plugins(
     from invmm_eval.plugins.host import host
 
     if as_json:
-        listing = {
-            "plugins": [dataclasses.asdict(plugin) for plugin in host().plugins],
-            "broken": [dataclasses.asdict(plugin) for plugin in host().broken],
-        }
-        typer.echo(json.dumps(listing, indent=2))
+        listing = {"plugins": host().plugins, "broken": host().broken}
+        typer.echo(json.dumps(listing, default=dataclasses.asdict, indent=2))
         return
     table = Table("plugin", "distribution", "version", "provides")
     for plugin in host().plugins:

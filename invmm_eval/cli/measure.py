@@ -67,11 +67,7 @@ def run(
 
 
 def summarize(folder: Path, *, debug: bool) -> None:
-    """Print what an audit found, and the next command.
-
-    Args:
-        folder: The audit's.
-        debug: Print the traceback of the first image that failed with an unexpected error.
+    """Print what an audit found, with ``debug`` the first traceback, and the next command.
 
     Raises:
         typer.Exit: All images failed.

@@ -1,7 +1,6 @@
 """A progress bar over the images of an audit, shown on a terminal only."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from types import TracebackType
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -36,9 +35,7 @@ class Bar:
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if not self._progress.disable:
             self._progress.stop()
 

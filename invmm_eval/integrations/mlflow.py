@@ -108,7 +108,6 @@ def _images(features: Any, captions: Any) -> tuple[list[Any], Any]:
 
 
 def _log(findings: "Findings", folder: Path, run_id: str, *, pictures: bool) -> dict[str, EvaluationArtifact]:
-    """Write the findings into a folder, and log them."""
     from invmm_eval.reports.card import addition
     from invmm_eval.reports.html.page import write_page
 

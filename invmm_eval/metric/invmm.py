@@ -171,7 +171,6 @@ def _stored(image: Any) -> str | bytes | None:
 
 
 def _size(image: Any) -> tuple[int, int]:
-    """Height and width of what has pixels."""
     match image:
         case Image.Image():
             return image.height, image.width

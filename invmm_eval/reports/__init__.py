@@ -47,21 +47,16 @@ def _figure(findings: Findings, path: Path, *, format: str) -> None:  # noqa: A0
         figure.savefig(path, format=format, dpi=160)
 
 
-def _csv(findings: Findings, path: Path) -> None:
+def _table(findings: Findings, path: Path, *, write: Callable[..., object]) -> None:
     with path.open("wb") as file:
-        pyarrow.csv.write_csv(findings.table(), file)
-
-
-def _parquet(findings: Findings, path: Path) -> None:
-    with path.open("wb") as file:
-        pyarrow.parquet.write_table(findings.table(), file)
+        write(findings.table(), file)
 
 
 FORMATS: Mapping[str, Callable[[Findings, Path], None]] = {
     "html": write_page,
     "png": partial(_figure, format="png"),
     "svg": partial(_figure, format="svg"),
-    "csv": _csv,
-    "parquet": _parquet,
+    "csv": partial(_table, write=pyarrow.csv.write_csv),
+    "parquet": partial(_table, write=pyarrow.parquet.write_table),
 }
 """The writer of each format."""

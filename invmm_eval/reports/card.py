@@ -164,12 +164,7 @@ def with_section(card: str, section: str) -> str:
 
 
 def with_results(card: str, model: str, results: list[EvalResult]) -> str:
-    """The card with results in its ``model-index``, which replace those of earlier audits.
-
-    Args:
-        card: The card.
-        model: Name of the model in a new ``model-index``.
-        results: All results of an audit.
+    """The card with all results of an audit in its ``model-index``, which replace those of earlier audits.
 
     Raises:
         InvMMError: The front matter is invalid.
@@ -240,7 +235,6 @@ def _end(node: yaml.Node, text: str) -> int:
 
 
 def _line_end(text: str) -> str:
-    """The line ending of a text's first line."""
     found = re.search(r"\r\n|\r|\n", text)
     return found[0] if found else "\n"
 
@@ -248,8 +242,8 @@ def _line_end(text: str) -> str:
 def _scores(findings: Findings) -> dict[str, float]:
     """The numbers in the metadata, which cannot hold infinity."""
     replicated = [result.invmm for result in findings.results if result.status is Status.REPLICATED]
-    scores = {_FRACTION: float(findings.fraction or 0)}
-    return scores | ({_MEDIAN: float(statistics.median(replicated))} if replicated else {})
+    median = {_MEDIAN: float(statistics.median(replicated))} if replicated else {}
+    return {_FRACTION: float(findings.fraction or 0), **median}
 
 
 def _setup(findings: Findings) -> dict[str, Any]:

@@ -2,22 +2,13 @@
 
 import difflib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from huggingface_hub import (
-    CommitOperationAdd,
-    DatasetInfo,
-    HfApi,
-    ModelInfo,
-    SpaceInfo,
-    get_session,
-    hf_hub_url,
-    hf_raise_for_status,
-)
+from huggingface_hub import CommitOperationAdd, HfApi, get_session, hf_hub_url, hf_raise_for_status
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
@@ -75,8 +66,7 @@ class Repository:
         """
         with _one_sentence(name, kind):
             try:
-                ask: Callable[..., ModelInfo | DatasetInfo | SpaceInfo] = getattr(HfApi(), f"{kind}_info")
-                found = ask(name, timeout=TIMEOUT)
+                found: Any = HfApi().repo_info(name, repo_type=kind, timeout=TIMEOUT)
             except RepositoryNotFoundError as error:
                 if missing_ok and error.response.status_code == 404:
                     return cls(name, kind, None)

@@ -146,12 +146,7 @@ def _by_dose(response: Response, rate: float, prompt: str) -> str:
 
 
 def population_limit(replicated: int, measured: int) -> str:
-    """What the images say about the set that they were drawn from.
-
-    Args:
-        replicated: Number of replicated images.
-        measured: Number of images that did not fail, at least 1.
-    """
+    """What the images that did not fail, at least one, say about the set that they were drawn from."""
     drawn = "this image was" if measured == 1 else f"these {measured:,} images were"
     return (
         f"If {drawn} drawn at random from a larger set, at most {percent(most(replicated, measured))} of that set "

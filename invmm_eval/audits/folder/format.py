@@ -58,7 +58,7 @@ def differences(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> list
     The path of a model does not count where its weights are known to be the same, nor does the name of a recipe or the
     version of invmm-eval itself, if both versions give the same values.
     """
-    one, other = dict(_settings(stored)), dict(_settings(requested))
+    one, other = dict(settings_of(stored)), dict(settings_of(requested))
     ignored = {"format", "recipe.name"}
     if stored.get("weights") and stored.get("weights") == requested.get("weights"):
         ignored.add("model")
@@ -72,7 +72,8 @@ def differences(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> list
     ]
 
 
-def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def settings_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The settings of a config by their dotted names."""
     for name, value in config.items():
         if isinstance(value, Mapping):
             yield from ((f"{name}.{key}", part) for key, part in value.items())

@@ -119,11 +119,7 @@ def _parsed(lines: bytes, longest: int) -> pa.Table | None:
 
 
 def _blame(path: Path, lines: bytes, before: int) -> None:
-    """Report the first damaged line.
-
-    Raises:
-        InvMMError: Always.
-    """
+    """Raise InvMMError about the first damaged line."""
     number = next(
         n for n, line in enumerate(lines.split(b"\n"), start=before + 1) if len(_parsed(line, len(line)) or ()) != 1
     )

@@ -54,11 +54,7 @@ class Worker:
         threading.Thread(target=self._run, daemon=True).start()
 
     def ready(self) -> Ready:
-        """Make the plan.
-
-        Raises:
-            InvMMError: A requested part is unknown or incompatible on this machine.
-        """
+        """Make the plan; raises what :func:`start` does."""
         ready: Ready = self._call(None)
         return ready
 
@@ -189,7 +185,8 @@ class _Actors:
     def first(self) -> Ready:
         """The first report."""
         while not self._first:
-            self._receive_ready(self._wait(self._starting))
+            [reference], _ = self._ray.wait(list(self._starting))
+            self._receive_ready(reference)
         return self._first
 
     def measure(self, targets: Iterable[Target]) -> Iterator[Result]:
@@ -209,7 +206,7 @@ class _Actors:
                 worker = free.popleft()
                 calls[worker.measure.remote(image[1])] = worker, image
                 image = next(images, None)
-            reference = self._wait({**calls, **self._starting})
+            [reference], _ = self._ray.wait([*calls, *self._starting])
             if reference in self._starting:
                 free.extend([self._receive_ready(reference)] * places)
                 continue
@@ -229,10 +226,6 @@ class _Actors:
                 free.append(worker)
                 yield replace(result, index=number)
         return lost
-
-    def _wait(self, references: dict[Any, Any]) -> Any:
-        [reference], _ = self._ray.wait(list(references))
-        return reference
 
     def _get(self, reference: Any) -> Any:
         """What a call returned or raised; Ray's own errors mean that its process died."""

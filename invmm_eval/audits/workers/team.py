@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from invmm_eval.audits.folder.format import settings_of
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.result import Result
 from invmm_eval.search.target import Target
@@ -74,16 +75,9 @@ def check_agreement(ready: Ready, first: Ready) -> None:
     expected, found = version("invmm-eval"), ready.config["versions"]["invmm-eval"]
     if expected != found:
         raise InvMMError(f"The worker on {ready.machine} has invmm-eval {found}; install {expected} there.")
-    one, other = (
-        {f"{part} {key}": value for part, values in config.items() for key, value in _items(values)}
-        for config in (first.config, ready.config)
-    )
-    if differing := sorted(name.strip() for name in one.keys() | other.keys() if one.get(name) != other.get(name)):
+    one, other = (dict(settings_of(config)) for config in (first.config, ready.config))
+    if differing := sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name)):
         raise InvMMError(
             f"The worker on {ready.machine} and the one on {first.machine} differ in {', '.join(differing)}; install "
             "the same packages, and put the same model, on all machines."
         )
-
-
-def _items(values: object) -> list[tuple[str, object]]:
-    return list(values.items()) if isinstance(values, Mapping) else [("", values)]

@@ -72,7 +72,6 @@ def write_page(findings: Findings, path: Path, *, pictures: bool = True) -> None
 
 
 def _row(position: int, result: Result, columns: Sequence[Field]) -> dict[str, Any]:
-    """The data of one row of the table."""
     row = {
         "id": position,
         "name": result.name,
@@ -88,7 +87,6 @@ def _row(position: int, result: Result, columns: Sequence[Field]) -> dict[str, A
 
 
 def _details(findings: Findings, pictures: bool) -> Iterator[dict[str, Any]]:
-    """The details of each image, one after the other."""
     cells = sum(map(_cells, findings.results))
     side = min(max(math.isqrt(PIXELS // max(cells, 1)), SIDES[0]), SIDES[1]) if pictures else 0
     with ThreadPoolExecutor() as threads:
