@@ -341,7 +341,7 @@ def test_a_flipped_bit_is_noticed_when_the_tensors_are_looked_at(finished: Path)
     results = [result for result in run(plan(), ALL, finished) if result.check]
     for looked_at in ("noise", "condition", "check"):
         held = getattr(results[1], looked_at)
-        with pytest.raises(InvMMError, match=f"{path.name} is not what the audit wrote: .*Remove it and run the same"):
+        with pytest.raises(InvMMError, match=f"{path.name} is not what the audit wrote: .*Remove it, and the same"):
             dict(held.samples if looked_at == "check" else held)
     assert [len(result.noise) for result in results if result.name != "picture 1"] == [2, 2, 2]
     [told] = read(finished).damaged()
