@@ -3,15 +3,13 @@
 import ast
 import inspect
 import pkgutil
-import subprocess
-import sys
-import textwrap
 from types import ModuleType
 
 import pytest
 
 import invmm_eval
 from invmm_eval import plugin
+from tests.helpers.command import python
 
 FACADES = pytest.mark.parametrize("facade", [invmm_eval, plugin])
 
@@ -40,13 +38,8 @@ def test_every_name_can_be_imported(facade: ModuleType) -> None:
         for name in facade.__all__:
             assert getattr(facade, name) is getattr(facade, name), name
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    failed, _, err = python(code)
+    assert not failed, err
 
 
 @pytest.mark.parametrize("name", ["hookimpl", "lazy", "Unconditional"])

@@ -1,9 +1,6 @@
 """The evaluator of mlflow, through mlflow's own call, into a real store: all is read back by mlflow's client."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,13 +18,13 @@ from invmm_eval.reports.card import START
 from invmm_eval.reports.findings import find
 from invmm_eval.search.fields import columns
 from invmm_eval.testing.tiny import SIDE, tiny_stable_diffusion
+from tests.helpers.command import TINY, python
 from tests.helpers.exact import Mixture, pictures
 
 mlflow = pytest.importorskip("mlflow", reason="mlflow is an extra: pip install invmm-eval[mlflow]")
 
 MEMORIZED = pictures(2)
 EXACT = {"model": "any", "backbone": "exact", "similarity": "pixel-cosine"}
-TINY = {"max_steps": 2, "check_every": 1, "draws": 2, "sampler_steps": 2, "check_images": 2}
 
 LIGHT = """
 import json, sys
@@ -255,14 +252,9 @@ def test_what_cannot_be_done_is_told_in_one_sentence(files: list[str]) -> None:
 
 def test_mlflow_finds_it_and_pays_nothing_for_it() -> None:
     """In a fresh process, where the package has not been imported yet."""
-    done = subprocess.run(
-        [sys.executable, "-c", LIGHT],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    name, can, imported, torch_too = json.loads(done.stdout.splitlines()[-1])
+    code, out, err = python(LIGHT)
+    assert code == 0, err
+    name, can, imported, torch_too = json.loads(out.splitlines()[-1])
     assert name == "invmm"
     assert can == [False, False, False, True]
     assert set(imported) <= {"invmm_eval"}

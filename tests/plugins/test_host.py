@@ -1,9 +1,7 @@
 """The host, tested with distributions that are written into a temporary folder as an installer would."""
 
 import logging
-import os
 import re
-import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -18,6 +16,7 @@ from invmm_eval.plugins import hooks as hookspecs
 from invmm_eval.plugins.builtin import COMMANDS
 from invmm_eval.plugins.hooks import BackboneEntry, hookimpl, lazy
 from invmm_eval.plugins.host import Host, host
+from tests.helpers.command import python
 
 Install = Callable[..., str]
 
@@ -406,15 +405,8 @@ def test_the_host_imports_nothing_heavy(install: Install) -> None:
         assert "toy" in host().backbones
         print(sorted({"torch", "diffusers", "datasets", "evaluate", "numpy"} & set(sys.modules)))
     """
-    chosen = {"INVMM_EVAL_PLUGINS": "toy-models", "INVMM_EVAL_STRICT": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **chosen},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout == "[]\n", done.stderr
+    _, out, err = python(code, INVMM_EVAL_PLUGINS="toy-models", INVMM_EVAL_STRICT="1")
+    assert out == "[]\n", err
 
 
 def test_the_versions_of_the_plugins_that_provide_parts(install: Install) -> None:

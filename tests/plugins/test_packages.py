@@ -1,10 +1,8 @@
 """The packages of ``plugins/``, installed for real: a new kind of model comes by installing alone."""
 
 import json
-import os
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from diffusers import PixArtSigmaPipeline, ScoreSdeVePipeline, ScoreSdeVeSchedul
 from PIL import Image
 
 from invmm_eval.testing import tiny
+from tests.helpers.command import python
 
 PACKAGES = sorted(file.parent for file in (Path(__file__).parents[2] / "plugins").glob("*/pyproject.toml"))
 
@@ -63,15 +62,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(code: str, *arguments: object, path: list[str]) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "INVMM_EVAL_STRICT": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    failed, out, err = python(code, *arguments, path=path, INVMM_EVAL_STRICT="1")
+    assert not failed, err
+    return out
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """The kit's small models are real ones: they save, load, sample and read prompts."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from diffusers import DiffusionPipeline
 from invmm_eval.models.pipelines import pipeline_class
 from invmm_eval.reference import Picture
 from invmm_eval.testing import tiny
+from tests.helpers.command import python
 
 FAMILIES: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (tiny.tiny_ddpm, {}),
@@ -105,5 +104,4 @@ def test_planted_images_are_repeated_and_held_out_ones(planted_images: list[Pict
 
 def test_the_fixtures_load_nothing_heavy() -> None:
     code = "import sys, invmm_eval.testing.fixtures; print({'torch', 'diffusers', 'transformers'} & sys.modules.keys())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    assert python(code)[:2] == (0, "set()\n")
