@@ -55,18 +55,14 @@ BREACHES: list[tuple[str, Breach]] = [
 ]
 
 
-def test_a_good_estimator_passes() -> None:
-    check_estimator(Good())
-
-
 @pytest.mark.parametrize(("sentence", "breach"), BREACHES)
 def test_a_broken_promise_is_named(sentence: str, breach: Breach) -> None:
     with pytest.raises(BrokenPromise, match=sentence):
         check_estimator(breach(Good()))
 
 
-@pytest.mark.parametrize("estimator", [DoseResponse(), Confirmation()])
-def test_the_built_in_estimators_pass(estimator: Estimator) -> None:
+@pytest.mark.parametrize("estimator", [Good(), DoseResponse(), Confirmation()])
+def test_good_and_built_in_estimators_pass(estimator: Estimator) -> None:
     check_estimator(estimator)
 
 
