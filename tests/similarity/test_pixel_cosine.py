@@ -3,12 +3,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from invmm_eval.errors import InvMMError
-from invmm_eval.plugins.builtin import register_similarities
 from invmm_eval.similarity import Similarity
 from invmm_eval.similarity.pixel_cosine import PixelCosine
-
-CPU = torch.device("cpu")
 
 
 def noise(count: int, *shape: int, seed: int = 0) -> Tensor:
@@ -17,10 +13,6 @@ def noise(count: int, *shape: int, seed: int = 0) -> Tensor:
 
 def compare(similarity: Similarity, a: Tensor, b: Tensor) -> Tensor:
     return similarity.compare(similarity.embed(a), similarity.embed(b))
-
-
-def test_it_is_registered() -> None:
-    assert isinstance(register_similarities()[PixelCosine.name](device=CPU), PixelCosine)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 5, 7), (3, 1, 2)])
@@ -55,25 +47,3 @@ def test_the_faintest_picture_is_still_one(cosine: PixelCosine) -> None:
     faint = torch.full((1, 1, 8, 8), 0.5)
     faint[0, 0, 2, 3] += 1 / 255
     assert compare(cosine, faint, faint).item() == pytest.approx(1, abs=1e-3)
-
-
-@pytest.mark.parametrize("shape", [(3, 4, 16), (3, 16, 16), (1, 8, 8)])
-def test_other_sizes_are_refused(cosine: PixelCosine, shape: tuple[int, ...]) -> None:
-    with pytest.raises(InvMMError, match=r"\(3, 8, 8\) cannot be compared .* resize"):
-        compare(cosine, noise(2, 3, 8, 8), noise(2, *shape))
-
-
-def test_the_threshold_lies_between_copies_and_other_pictures(cosine: PixelCosine) -> None:
-    data = pytest.importorskip("skimage.data")
-    transform = pytest.importorskip("skimage.transform")
-    pictures = torch.stack(
-        [
-            torch.from_numpy(transform.resize(picture[..., :3], (32, 32), anti_aliasing=True)).permute(2, 0, 1).float()
-            for picture in (data.astronaut(), data.coffee(), data.cat(), data.rocket(), data.colorwheel(), data.logo())
-        ]
-    )
-    noisy = (pictures + 0.05 * torch.randn(pictures.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
-    values = compare(cosine, pictures, noisy)
-    same = torch.eye(len(pictures), dtype=torch.bool)
-    assert values[same].min() > cosine.threshold
-    assert values[~same].max() < cosine.threshold - 0.2

@@ -4,16 +4,13 @@ import torch
 from torch import Tensor
 
 from invmm_eval.errors import InvMMError
-from invmm_eval.plugins.builtin import register_similarities
 from invmm_eval.similarity import Similarity
 from invmm_eval.similarity.ssim import SSIM
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def ssim() -> Similarity:
-    return SSIM(device=CPU)
+    return SSIM(device=torch.device("cpu"))
 
 
 def blocks(count: int, channels: int, height: int, width: int, seed: int = 0) -> Tensor:
@@ -26,10 +23,6 @@ def blocks(count: int, channels: int, height: int, width: int, seed: int = 0) ->
 
 def compare(similarity: Similarity, a: Tensor, b: Tensor) -> Tensor:
     return similarity.compare(similarity.embed(a), similarity.embed(b))
-
-
-def test_it_is_registered() -> None:
-    assert isinstance(register_similarities()[SSIM.name](device=CPU), SSIM)
 
 
 def scikit_image(a: Tensor, b: Tensor) -> float:
@@ -66,25 +59,3 @@ def test_an_image_is_itself_and_the_order_does_not_matter(ssim: Similarity) -> N
 def test_images_smaller_than_the_window_allows_are_refused(ssim: Similarity, size: tuple[int, int]) -> None:
     with pytest.raises(InvMMError, match=f"at least 6 pixels a side, these are {size[0]}x{size[1]}"):
         ssim.embed(torch.zeros(1, 3, *size))
-
-
-@pytest.mark.parametrize("shape", [(3, 4, 16), (3, 16, 16), (1, 8, 8)])
-def test_other_sizes_are_refused(ssim: Similarity, shape: tuple[int, ...]) -> None:
-    with pytest.raises(InvMMError, match=r"\(3, 8, 8\) cannot be compared .* resize"):
-        ssim.compare(torch.zeros(2, 3, 8, 8), torch.zeros(2, *shape))
-
-
-def test_the_threshold_lies_between_copies_and_other_pictures(ssim: Similarity) -> None:
-    data = pytest.importorskip("skimage.data")
-    transform = pytest.importorskip("skimage.transform")
-    pictures = torch.stack(
-        [
-            torch.from_numpy(transform.resize(picture[..., :3], (32, 32), anti_aliasing=True)).permute(2, 0, 1).float()
-            for picture in (data.astronaut(), data.coffee(), data.cat(), data.rocket(), data.colorwheel(), data.logo())
-        ]
-    )
-    noisy = (pictures + 0.03 * torch.randn(pictures.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
-    values = compare(ssim, pictures, noisy)
-    same = torch.eye(len(pictures), dtype=torch.bool)
-    assert values[same].min() > ssim.threshold
-    assert values[~same].max() < ssim.threshold - 0.1
