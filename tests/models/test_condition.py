@@ -19,17 +19,14 @@ def test_an_unconditional_model_is_told_nothing_and_searches_nothing() -> None:
     assert rows(condition.null(4), slice(1, 3)) == {}
 
 
-def test_joined_contexts_keep_their_rows_in_order() -> None:
+def test_contexts_are_joined_by_name_and_keep_their_rows_in_order() -> None:
     joined = join([prompts(2), prompts(1, 10), prompts(3, 20)])
     assert joined.keys() == {"tokens", "pooled"}
     assert joined["tokens"].shape == (6, 2, 3)
     assert joined["tokens"][:, 1, 2].tolist() == [0, 1, 10, 20, 21, 22]
     assert joined["pooled"].tolist() == [0, -1, -10, -20, -21, -22]
-
-
-def test_tensors_are_joined_by_name_whatever_their_order() -> None:
-    joined = join([prompts(1), dict(sorted(prompts(1, 5).items()))])
-    assert joined["pooled"].tolist() == [0, -5]
+    by_name = join([prompts(1), dict(sorted(prompts(1, 5).items()))])
+    assert by_name["pooled"].tolist() == [0, -5]
 
 
 def test_rows_are_cut_by_slice_or_index() -> None:
@@ -77,16 +74,12 @@ def test_a_soft_prompt_starts_even_and_hands_out_mixtures() -> None:
 
 
 def test_every_draw_and_place_is_its_own_and_the_generator_repeats_them() -> None:
+    before = torch.get_rng_state()
     drawn = mixtures(soft(), 4)
+    assert torch.equal(torch.get_rng_state(), before), "global random numbers stay where they are"
     assert len({tuple(each.tolist()) for each in drawn.flatten(0, 1)}) == 8
     assert torch.equal(drawn, mixtures(soft(), 4))
     assert not torch.equal(drawn, mixtures(soft(), 4, seed=1))
-
-
-def test_the_global_random_numbers_stay_where_they_are() -> None:
-    before = torch.get_rng_state()
-    mixtures(soft(), 4)
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("tau", [0.5, 2.0])

@@ -11,6 +11,12 @@ FAMILIES = [diagonal(), isotropic()]
 SHAPES = [(2, 3, 4), (5, 6), (7,)]
 
 
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> NoiseFamily:
+    made: NoiseFamily = request.param
+    return made
+
+
 def seeded(seed: int = 0) -> Generator:
     return Generator().manual_seed(seed)
 
@@ -34,7 +40,6 @@ def standard(like: Tensor) -> Distribution:
     return Independent(Normal(torch.zeros_like(like), torch.ones_like(like)), like.ndim)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_it_starts_as_the_standard_normal(family: NoiseFamily, shape: tuple[int, ...]) -> None:
     q = family(torch.full(shape, 3.0, dtype=torch.float64))
@@ -45,7 +50,6 @@ def test_it_starts_as_the_standard_normal(family: NoiseFamily, shape: tuple[int,
     assert torch.equal(drawn, torch.randn((5, *shape), generator=seeded()))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 def test_all_parameters_are_float32_leaves(family: NoiseFamily) -> None:
     for parameter in family(torch.zeros(2, 3, dtype=torch.float16)).parameters().values():
         assert parameter.is_leaf
@@ -59,7 +63,6 @@ def test_the_isotropic_family_has_one_variance() -> None:
     assert sizes == [{"mu": 24, "logvar": 24}, {"mu": 24, "logvar": 1}]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 def test_no_two_parameters_are_shared(family: NoiseFamily) -> None:
     like = torch.zeros(3)
     first, second = family(like), family(like)
@@ -70,7 +73,6 @@ def test_no_two_parameters_are_shared(family: NoiseFamily) -> None:
     assert not like.any()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("seed", range(3))
 def test_kl_is_that_of_torch(family: NoiseFamily, shape: tuple[int, ...], seed: int) -> None:
@@ -81,7 +83,6 @@ def test_kl_is_that_of_torch(family: NoiseFamily, shape: tuple[int, ...], seed: 
     assert q.kl().item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 def test_kl_is_the_mean_log_ratio_of_its_samples(family: NoiseFamily) -> None:
     q = bent(family, (2, 3, 4))
     drawn = q.rsample(20_000, seeded()).detach().double()
@@ -91,7 +92,6 @@ def test_kl_is_the_mean_log_ratio_of_its_samples(family: NoiseFamily) -> None:
     assert standard_error < 0.01 * q.kl()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("size", [1e-1, 1e-2, 1e-3, 1e-4, 1e-5])
 def test_kl_is_not_negative_near_the_standard_normal(family: NoiseFamily, size: float) -> None:
     for seed in range(20):
@@ -101,7 +101,6 @@ def test_kl_is_not_negative_near_the_standard_normal(family: NoiseFamily, size: 
         assert q.kl() >= 0
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 def test_samples_have_its_mean_and_covariance(family: NoiseFamily) -> None:
     q = bent(family, (2, 4))
     drawn = q.rsample(200_000, seeded()).detach().double().flatten(1)
@@ -109,7 +108,6 @@ def test_samples_have_its_mean_and_covariance(family: NoiseFamily) -> None:
     torch.testing.assert_close(drawn.T.cov(), truth(q).variance.flatten().diag(), atol=0.05, rtol=0)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 def test_samples_depend_on_the_generator_alone(family: NoiseFamily) -> None:
     q, generator = bent(family, (5, 6)), seeded()
     first, second = q.rsample(3, generator), q.rsample(3, generator)
@@ -118,7 +116,6 @@ def test_samples_depend_on_the_generator_alone(family: NoiseFamily) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*double precision")
-@pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_are_finite_differences(family: NoiseFamily) -> None:
     q = bent(family, (2, 3))
     parameters = tuple(q.parameters().values())

@@ -24,10 +24,8 @@ def curves(seed: int) -> Iterator[tuple[float, float, Response]]:
     """A hundred curves from the prior's middle, with the responses at doses near them."""
     generator = Generator().manual_seed(seed)
     for place in range(100):
-        t, b = (
-            2 + 2 * torch.rand(1, generator=generator).item(),
-            0.4 + 0.5 * torch.rand(1, generator=generator).item(),
-        )
+        t = 2 + 2 * torch.rand(1, generator=generator).item()
+        b = 0.4 + 0.5 * torch.rand(1, generator=generator).item()
         yield t, b, Response(drawn(t, b, torch.full((64,), t + 0.7 / b), place))
 
 
