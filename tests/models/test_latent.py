@@ -47,8 +47,7 @@ def test_samples_are_those_of_the_pipeline(autoencoder: str, channels: int, pred
     )
     generator = Generator().manual_seed(0)
     expected = pipeline(batch_size=2, generator=generator, num_inference_steps=10, output_type="np").images
-    model = backbone(pipeline)
-    found = sample(model, random(2, channels), {}, {}, torch.ones(2), steps=10, micro_batch=2)
+    found = sample(backbone(pipeline), random(2, channels), {}, {}, torch.ones(2), steps=10, micro_batch=2)
     assert expected.std() > 0.01
     torch.testing.assert_close(found, torch.from_numpy(expected).permute(0, 3, 1, 2), atol=1e-4, rtol=0)
 
