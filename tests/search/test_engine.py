@@ -5,7 +5,6 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -150,9 +149,8 @@ def test_the_trace_follows_the_weight(cosine: PixelCosine) -> None:
 
 def test_an_image_of_the_wrong_size_fails_alone(cosine: PixelCosine) -> None:
     wrong = Target(torch.zeros(1, 5, 5, dtype=torch.uint8), name="wrong")
-    found = list(
-        invert(Mixture(MEMORIZED), [wrong, *targets(MEMORIZED[:1])], cosine, diagonal(), recipe=QUICK, batch_size=2)
-    )
+    both = [wrong, *targets(MEMORIZED[:1])]
+    found = list(invert(Mixture(MEMORIZED), both, cosine, diagonal(), recipe=QUICK, batch_size=2))
     assert {result.name: result.status for result in found} == {"wrong": Status.FAILED, "0": Status.REPLICATED}
     assert "torch.uint8 of shape (1, 4, 4)" in str(found[0].error)
     assert math.isnan(found[0].invmm)
@@ -238,16 +236,9 @@ def test_finished_images_leave_and_waiting_ones_enter(cosine: PixelCosine) -> No
 
 
 def test_images_are_taken_only_when_there_is_a_place(cosine: PixelCosine) -> None:
-    taken = []
-
-    def queue() -> Any:
-        for target in targets(MEMORIZED):
-            taken.append(target.name)
-            yield target
-
-    results = invert(Mixture(MEMORIZED), queue(), cosine, diagonal(), recipe=QUICK, batch_size=2)
-    next(results)
-    assert len(taken) <= 3
+    queue = iter(targets(MEMORIZED))
+    next(invert(Mixture(MEMORIZED), queue, cosine, diagonal(), recipe=QUICK, batch_size=2))
+    assert len(list(queue)) >= 2, "of five, two are searched and one may wait"
 
 
 def test_the_callback_can_read_a_search(cosine: PixelCosine) -> None:

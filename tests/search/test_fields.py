@@ -162,15 +162,6 @@ def test_descriptions_of_estimators_are_looked_up() -> None:
     assert (odds.description, fair.type, faces.value(result)) == ("the odds", pa.bool_(), "[1]")
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(0.0, "0"), (0.012345, "0.0123"), (12345.6, "12,346"), (math.inf, "∞"), (math.nan, "-")]
-)
-def test_numbers_have_three_significant_digits(value: float, text: str) -> None:
-    assert number(value) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(0.0, "0%"), (1.0, "100%"), (0.128, "13%"), (0.0123, "1.2%"), (1e-9, "<0.01%")]
-)
-def test_shares_are_in_per_cent(value: float, text: str) -> None:
-    assert share(value) == text
+def test_numbers_have_three_significant_digits_and_shares_are_in_per_cent() -> None:
+    assert [*map(number, (0.0, 0.012345, 12345.6, math.inf, math.nan))] == ["0", "0.0123", "12,346", "∞", "-"]
+    assert [*map(share, (0.0, 1.0, 0.128, 0.0123, 1e-9))] == ["0%", "100%", "13%", "1.2%", "<0.01%"]
