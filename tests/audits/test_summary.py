@@ -1,6 +1,7 @@
 """A set of results in a few numbers."""
 
 import math
+from functools import partial
 
 import pytest
 
@@ -14,37 +15,23 @@ def result(kl: float | None, *, replicated: bool = True) -> Result:
     return Result(0, "", "", Status.REPLICATED if replicated else Status.EXHAUSTED, kl=kl)
 
 
-def exhausted(kl: float) -> Result:
-    return result(kl, replicated=False)
+exhausted = partial(result, replicated=False)
+NUMBERS = ("replicated", "failed", "replicated_fraction", "median_invmm", "smallest_invmm")
 
 
 @pytest.mark.parametrize(
-    ("results", "replicated", "failed", "fraction", "median", "smallest"),
+    ("results", "numbers"),
     [
-        ([result(0.5), result(0.1), result(0.4)], 3, 0, 1.0, 0.4, 0.1),
-        ([result(0.5), result(0.1), result(0.25), result(0.75)], 4, 0, 1.0, 0.375, 0.1),
-        ([exhausted(0.01), result(0.5), result(0.1), exhausted(0.2), result(0.3)], 3, 0, 0.6, 0.5, 0.1),
-        ([exhausted(0.01), result(0.5), result(0.1), exhausted(0.2)], 2, 0, 0.5, math.inf, 0.1),
-        ([exhausted(0.01), result(0.5), exhausted(0.2)], 1, 0, 1 / 3, math.inf, 0.5),
-        ([exhausted(0.01), exhausted(0.2)], 0, 0, 0.0, math.inf, math.inf),
-        ([result(None), result(0.5), result(None), exhausted(0.1), result(0.25)], 2, 2, 2 / 3, 0.5, 0.25),
-        ([result(None), result(None)], 0, 2, None, None, None),
-        ([], 0, 0, None, None, None),
+        ([result(0.5), result(0.1), result(0.4)], (3, 0, 1.0, 0.4, 0.1)),
+        ([result(0.5), result(0.1), result(0.25), result(0.75)], (4, 0, 1.0, 0.375, 0.1)),
+        ([exhausted(0.01), result(0.5), result(0.1), exhausted(0.2), result(0.3)], (3, 0, 0.6, 0.5, 0.1)),
+        ([exhausted(0.01), result(0.5), result(0.1), exhausted(0.2)], (2, 0, 0.5, math.inf, 0.1)),
+        ([exhausted(0.01), result(0.5), exhausted(0.2)], (1, 0, 1 / 3, math.inf, 0.5)),
+        ([exhausted(0.01), exhausted(0.2)], (0, 0, 0.0, math.inf, math.inf)),
+        ([result(None), result(0.5), result(None), exhausted(0.1), result(0.25)], (2, 2, 2 / 3, 0.5, 0.25)),
+        ([result(None), result(None)], (0, 2, None, None, None)),
+        ([], (0, 0, None, None, None)),
     ],
 )
-def test_a_summary(
-    results: list[Result],
-    replicated: int,
-    failed: int,
-    fraction: float | None,
-    median: float | None,
-    smallest: float | None,
-) -> None:
-    assert summarize(results) == {
-        "images": len(results),
-        "replicated": replicated,
-        "failed": failed,
-        "replicated_fraction": fraction,
-        "median_invmm": median,
-        "smallest_invmm": smallest,
-    }
+def test_a_summary(results: list[Result], numbers: tuple[float | None, ...]) -> None:
+    assert summarize(results) == {"images": len(results), **dict(zip(NUMBERS, numbers, strict=True))}
