@@ -12,8 +12,6 @@ from datasets import Dataset
 from PIL import Image
 
 from invmm_eval.errors import InvMMError
-from invmm_eval.plugins.hooks import BackboneEntry, hookimpl
-from invmm_eval.plugins.host import host
 from invmm_eval.reports.card import START
 from invmm_eval.reports.findings import find
 from invmm_eval.search.fields import columns
@@ -49,22 +47,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         experiment = mlflow.create_experiment("audits", artifact_location=f"{folder}/artifacts")
         patch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
         yield folder
-
-
-@pytest.fixture
-def exact() -> Iterator[Mixture]:
-    """A model that knows two pictures, as the backbone ``exact``."""
-    model = Mixture(MEMORIZED)
-
-    class Plugin:
-        @hookimpl
-        def register_backbones(self) -> dict[str, BackboneEntry]:
-            return {"exact": BackboneEntry(lambda *_, **__: model)}
-
-    host.cache_clear()
-    host().register(Plugin())
-    yield model
-    host.cache_clear()
 
 
 @pytest.fixture

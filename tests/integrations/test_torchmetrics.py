@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,12 @@ from torchmetrics import MetricTracker
 from invmm_eval.audits.run import audit
 from invmm_eval.errors import InvMMError
 from invmm_eval.integrations.torchmetrics import InvMM
-from invmm_eval.plugins.hooks import BackboneEntry, hookimpl
-from invmm_eval.plugins.host import host
 from invmm_eval.testing.tiny import SIDE, tiny_stable_diffusion
+from tests.helpers.command import TINY
 from tests.helpers.exact import Mixture, pictures
 
 mpl.use("Agg")
 
-TINY = {"max_steps": 2, "check_every": 1, "draws": 2, "sampler_steps": 2, "check_images": 2}
 IMAGES = pictures(4, (3, 8, 8))
 
 PROCESS = """
@@ -34,6 +31,7 @@ import json, sys
 import torch
 from invmm_eval.audits import plan
 from invmm_eval.integrations import torchmetrics
+from tests.helpers.command import TINY
 from tests.helpers.exact import Mixture, pictures
 
 rank, folder, cases = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
@@ -49,22 +47,6 @@ for shares in cases:
     print(json.dumps({"found": found, "rows": sum(model.rows_seen), "images": len(metric.pixels)}))
 torch.distributed.destroy_process_group()
 """
-
-
-@pytest.fixture
-def exact() -> Iterator[Mixture]:
-    """A model that knows two pictures, as the backbone ``exact``."""
-    model = Mixture(pictures(2))
-
-    class Plugin:
-        @hookimpl
-        def register_backbones(self) -> dict[str, BackboneEntry]:
-            return {"exact": BackboneEntry(lambda *_, **__: model)}
-
-    host.cache_clear()
-    host().register(Plugin())
-    yield model
-    host.cache_clear()
 
 
 @pytest.mark.usefixtures("exact")
