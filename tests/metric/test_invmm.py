@@ -28,12 +28,12 @@ from invmm_eval.metric.invmm import InvMM
 from invmm_eval.plugins.hooks import BackboneEntry, hookimpl
 from invmm_eval.plugins.host import host
 from invmm_eval.testing.tiny import tiny_stable_diffusion
+from tests.helpers.command import TINY
 from tests.helpers.exact import Mixture, pictures
 
 MEMORIZED = pictures(2)
 UNSEEN = pictures(1, seed=99)
 COLOURS = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-TINY = {"max_steps": 2, "check_every": 1, "draws": 2, "sampler_steps": 2, "check_images": 2}
 
 
 class Models:

@@ -23,16 +23,6 @@ from tests.helpers.hub import Hub
 FILES = {"README.md", "results.parquet", "config.json", "distribution.png"}
 
 
-@pytest.fixture(scope="module")
-def audit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return audits.guided(tmp_path_factory.mktemp("audit"))
-
-
-@pytest.fixture(scope="module")
-def found(audit: Path) -> Findings:
-    return find(audit)
-
-
 def load(folder: Path, cache: Path) -> datasets.Dataset:
     return datasets.load_dataset(str(folder), split="test", cache_dir=str(cache))
 

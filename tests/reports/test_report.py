@@ -33,11 +33,6 @@ from tests.helpers.browser import browser, problems, requests  # noqa: F401
 
 
 @pytest.fixture(scope="module")
-def guided(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return audits.guided(tmp_path_factory.mktemp("guided"))
-
-
-@pytest.fixture(scope="module")
 def page(guided: Path) -> Path:
     return report(guided)
 

@@ -3,16 +3,9 @@
 from dataclasses import asdict
 from pathlib import Path
 
-import pytest
-
 from invmm_eval.recipe import STABLE_DIFFUSION, by_dose
 from invmm_eval.reports.findings import Findings, find
 from tests.helpers import audits
-
-
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Findings:
-    return find(audits.guided(tmp_path_factory.mktemp("guided")))
 
 
 def test_settings_are_in_words(found: Findings, tmp_path: Path) -> None:

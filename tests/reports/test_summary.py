@@ -5,14 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from invmm_eval.reports.findings import Findings, find
+from invmm_eval.reports.findings import Findings
 from invmm_eval.reports.wording import meaning
 from tests.helpers import audits
-
-
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Findings:
-    return find(audits.guided(tmp_path_factory.mktemp("guided")))
 
 
 def test_the_numbers(found: Findings) -> None:

@@ -16,11 +16,6 @@ from invmm_eval.statistics.response import Outcome, Response
 from tests.helpers import audits
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Findings:
-    return find(audits.guided(tmp_path_factory.mktemp("guided")))
-
-
 @pytest.mark.parametrize(
     ("values", "text"),
     [
