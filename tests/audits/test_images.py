@@ -241,35 +241,21 @@ def test_the_first_frame_of_an_animation_counts() -> None:
 # v / 65535 * 255 by hand: 128 is 0.498, 129 is 0.502, 32767 is 127.498, 32768 is 127.502.
 DEEP = np.array([[0, 128, 129], [32767, 32768, 65535]], np.uint16)
 SHALLOW = [[0, 0, 1], [127, 128, 255]]
+DEEP_SOURCES: dict[str, ImageLike] = {
+    "PNG": encoded(Image.fromarray(DEEP), "PNG"),
+    "TIFF": encoded(Image.fromarray(DEEP), "TIFF"),
+    "big endian TIFF": encoded(Image.fromarray(DEEP.astype(">u2")), "TIFF"),
+    "I TIFF": encoded(Image.fromarray(DEEP.astype(np.int32)), "TIFF"),
+    "PIL I;16": Image.fromarray(DEEP),
+    "PIL I": Image.fromarray(DEEP.astype(np.int32)),
+    "numpy": DEEP,
+    "numpy >u2": DEEP.astype(">u2"),
+    "torch HW": torch.from_numpy(DEEP),
+    "torch CHW": torch.from_numpy(DEEP)[None],
+}
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        encoded(Image.fromarray(DEEP), "PNG"),
-        encoded(Image.fromarray(DEEP), "TIFF"),
-        encoded(Image.fromarray(DEEP.astype(">u2")), "TIFF"),
-        encoded(Image.fromarray(DEEP.astype(np.int32)), "TIFF"),
-        Image.fromarray(DEEP),
-        Image.fromarray(DEEP.astype(np.int32)),
-        DEEP,
-        DEEP.astype(">u2"),
-        torch.from_numpy(DEEP),
-        torch.from_numpy(DEEP)[None],
-    ],
-    ids=[
-        "PNG",
-        "TIFF",
-        "big endian TIFF",
-        "I TIFF",
-        "PIL I;16",
-        "PIL I",
-        "numpy",
-        "numpy >u2",
-        "torch HW",
-        "torch CHW",
-    ],
-)
+@pytest.mark.parametrize("source", DEEP_SOURCES.values(), ids=DEEP_SOURCES)
 def test_sixteen_bits_are_scaled_not_clipped(source: ImageLike) -> None:
     assert grey(source, 2, 3) == SHALLOW
 

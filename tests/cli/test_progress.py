@@ -65,26 +65,27 @@ def last_lines(file: StringIO) -> tuple[str, str]:
     return lines[bar], "".join(lines[bar + 1 :])
 
 
+def shown(images: int, *standing: Standing, width: int = 200) -> tuple[str, str]:
+    """The lines of a bar that was told of these searches once."""
+    console, file = terminal(width)
+    with Bar(images, console) as bar:
+        bar.on_step(searches(*standing))
+    return last_lines(file)
+
+
 def test_a_search_is_shown() -> None:
-    console, file = terminal()
-    with Bar(3, console) as bar:
-        bar.on_step(searches(Standing("cat.png", 7, 0.12345, 1.23456), Standing("dog.png", 7, 9, 9)))
-    assert last_lines(file)[1] == "step 7/40  loss 0.123  KL 1.235  cat.png"
+    line = shown(3, Standing("cat.png", 7, 0.12345, 1.23456), Standing("dog.png", 7, 9, 9))[1]
+    assert line == "step 7/40  loss 0.123  KL 1.235  cat.png"
 
 
 def test_the_best_similarity_of_the_last_check_is_shown() -> None:
-    console, file = terminal()
-    with Bar(3, console) as bar:
-        bar.on_step(searches(Standing("cat.png", 20, 0.1, 0.2, checked(s1=(0.2, 0.3), s2=(0.777, 0.1), s3=(0.5,)))))
-    assert last_lines(file)[1] == "step 20/40  loss 0.100  KL 0.200  best similarity 0.78  cat.png"
+    line = shown(3, Standing("cat.png", 20, 0.1, 0.2, checked(s1=(0.2, 0.3), s2=(0.777, 0.1), s3=(0.5,))))[1]
+    assert line == "step 20/40  loss 0.100  KL 0.200  best similarity 0.78  cat.png"
 
 
 @pytest.mark.parametrize("name", ["[red]x", "a[/]b", "[/red]", "train[:100]#3", ":smile:.png", "{task}", "x\\"])
 def test_a_name_is_shown_as_it_is(name: str) -> None:
-    console, file = terminal()
-    with Bar(1, console) as bar:
-        bar.on_step(searches(Standing(name, 1, 0.5, 0.5)))
-    assert last_lines(file)[1].endswith(f"  {name}")
+    assert shown(1, Standing(name, 1, 0.5, 0.5))[1].endswith(f"  {name}")
 
 
 def test_images_are_counted() -> None:
@@ -95,10 +96,9 @@ def test_images_are_counted() -> None:
 
 
 def test_count_and_time_are_readable_at_80_columns() -> None:
-    console, file = terminal(width=80)
-    with Bar(123456, console) as bar:
-        bar.on_step(searches(Standing("a/folder/of/pictures/" * 5, 2000, 0.1, 0.2, checked(s1=(0.5,)), 2000)))
-    line, below = last_lines(file)
+    line, below = shown(
+        123456, Standing("a/folder/of/pictures/" * 5, 2000, 0.1, 0.2, checked(s1=(0.5,)), 2000), width=80
+    )
     assert line.endswith(" 0/123,456 images -:--:-- left")
     assert below.startswith("step 2000/2000  loss 0.100  KL 0.200  best similarity 0.50  a/folder")
     assert max(map(len, (line, below))) <= 80
@@ -116,12 +116,9 @@ def test_results_pass_as_they_come() -> None:
             next(results)
 
 
-@pytest.mark.parametrize(("steps", "half_cells"), [((0, 0), 0), ((20,), 20), ((20, 20), 40), ((40, 10), 50)])
+@pytest.mark.parametrize(("steps", "half_cells"), [((), 0), ((0, 0), 0), ((20,), 20), ((20, 20), 40), ((40, 10), 50)])
 def test_a_search_under_way_moves_the_bar_but_is_not_counted(steps: Sequence[int], half_cells: int) -> None:
-    console, file = terminal()
-    with Bar(2, console) as bar:
-        bar.on_step(searches(*(Standing("a", step, 0.5, 0.5) for step in steps)))
-    line = last_lines(file)[0]
+    line = shown(2, *(Standing("a", step, 0.5, 0.5) for step in steps))[0]
     assert " 0/2 images " in line
     assert 2 * line.count("━") + line.count("╸") == half_cells, "40 cells for 2 images"
 
@@ -146,13 +143,6 @@ def test_it_is_silent_where_there_is_no_terminal() -> None:
         bar.on_step(cast("Sequence[Search]", [Unreadable()]))
         assert list(bar.over(RESULTS)) == RESULTS
     assert file.getvalue() == ""
-
-
-def test_no_search_may_be_under_way() -> None:
-    console, file = terminal()
-    with Bar(3, console) as bar:
-        bar.on_step([])
-    assert " 0/3 images " in last_lines(file)[0]
 
 
 def test_it_follows_a_run(cosine: PixelCosine) -> None:
