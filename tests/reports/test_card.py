@@ -48,16 +48,6 @@ Text by hand, with trailing spaces.  \t
 
 
 @pytest.fixture(scope="module")
-def audit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return audits.guided(tmp_path_factory.mktemp("audit"))
-
-
-@pytest.fixture(scope="module")
-def found(audit: Path) -> Findings:
-    return find(audit)
-
-
-@pytest.fixture(scope="module")
 def added(found: Findings) -> Addition:
     return addition(found.public(), dataset="org/audit")
 
@@ -291,9 +281,9 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         yield serving
 
 
-def test_the_command_changes_nothing_when_it_runs_twice(invoke: Invoke, audit: Path, tmp_path: Path) -> None:
+def test_the_command_changes_nothing_when_it_runs_twice(invoke: Invoke, guided: Path, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text(BY_HAND)
-    command = ("card", audit, "--model-card", tmp_path / "README.md", "--dataset", "org/audit", "--pictures")
+    command = ("card", guided, "--model-card", tmp_path / "README.md", "--dataset", "org/audit", "--pictures")
     assert invoke(*command) == (0, f"Wrote the audit into {tmp_path / 'README.md'}.\n", "")
     once = files(tmp_path)
     assert len(once) == 7
@@ -301,8 +291,8 @@ def test_the_command_changes_nothing_when_it_runs_twice(invoke: Invoke, audit: P
     assert files(tmp_path) == once
 
 
-def test_a_proposal_is_shown_first_and_then_sent(invoke: Invoke, audit: Path, hub: Hub, tmp_path: Path) -> None:
-    command = ("card", audit, "--model-card", tmp_path / "README.md", "--push", "org/painter")
+def test_a_proposal_is_shown_first_and_then_sent(invoke: Invoke, guided: Path, hub: Hub, tmp_path: Path) -> None:
+    command = ("card", guided, "--model-card", tmp_path / "README.md", "--push", "org/painter")
     code, out, _ = invoke(*command)
     assert code == 0
     lines = out.splitlines()
@@ -330,7 +320,7 @@ def test_a_proposal_is_shown_first_and_then_sent(invoke: Invoke, audit: Path, hu
 @pytest.mark.parametrize("place", ["/api/validate-yaml", "/commit/"])
 def test_a_refusal_leaves_the_card_on_disk(
     invoke: Invoke,
-    audit: Path,
+    guided: Path,
     hub: Hub,
     tmp_path: Path,
     place: str,
@@ -338,7 +328,7 @@ def test_a_refusal_leaves_the_card_on_disk(
 ) -> None:
     hub.refusals[place] = status
     card = tmp_path / "README.md"
-    code, out, err = invoke("card", audit, "--model-card", card, "--push", "org/painter", "--yes")
+    code, out, err = invoke("card", guided, "--model-card", card, "--push", "org/painter", "--yes")
     assert (code, out) == (1, f"Wrote the audit into {card}.\n")
     assert err.startswith(f"error The Hub refused the model org/painter ({status}, ")
     assert err.count("\n") == 1
