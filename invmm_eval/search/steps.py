@@ -61,7 +61,7 @@ def backward(backbone: Backbone, micro_batch: MicroBatch, draws: Sequence[Draw])
     searches = [draw.search for draw in draws]
     for search in searches:
         search.optimizer.zero_grad()
-    weights = torch.tensor([search.optimizer.weight for search in searches], device=n.device)
+    weights = torch.tensor([search.optimizer.weight for search in searches], dtype=torch.float32, device=n.device)
     kl = torch.stack([search.noise.kl() for search in searches])
     count = len(n) // len(draws)
     torch.autograd.backward([weights @ kl, *inputs], [None, *(gradient / (scale * count) for gradient in gradients)])

@@ -13,7 +13,7 @@ from torch import Tensor
 from invmm_eval.noise.gaussian import diagonal
 from invmm_eval.recipe import by_dose
 from invmm_eval.search.engine import invert
-from invmm_eval.search.estimators import Found
+from invmm_eval.search.estimators import Confirmation, Found
 from invmm_eval.search.result import Result, Status, rank
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 from tests.helpers.exact import QUICK, SHAPE, Choosing, Mixture, pictures, targets
@@ -171,6 +171,12 @@ def test_an_estimator_of_a_third_party_adds_its_values_and_changes_no_others() -
         assert values["status"] == after.status
         assert Result.from_record(after.record()).estimates == after.estimates
     assert estimated[0].estimates["mean-similarity"]["mean"] > 0.9 > estimated[1].estimates["mean-similarity"]["mean"]
+
+
+def test_an_estimator_that_the_settings_switch_on_and_the_recipe_names_runs_once() -> None:
+    recipe = replace(QUICK, confirm=8)
+    once, named = (run(Mixture(TWO), TWO[:1], recipe=recipe, estimators=e) for e in ((), (Confirmation(),)))
+    assert [result.estimates for result in once] == [result.estimates for result in named]
 
 
 def test_values_that_json_cannot_hold_fail_the_image_in_one_sentence() -> None:

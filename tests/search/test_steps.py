@@ -80,3 +80,12 @@ def test_it_works_where_the_caller_has_switched_gradients_off(cosine: PixelCosin
     expected = run(Mixture(MEMORIZED), MEMORIZED[:1], cosine)["0"]
     with torch.no_grad():
         assert run(Mixture(MEMORIZED), MEMORIZED[:1], cosine)["0"].kl == expected.kl
+
+
+def test_settings_may_be_whole_numbers(cosine: PixelCosine) -> None:
+    numbers = {kind: QUICK.changed(first_weight=kind(0), delta=kind(0), xi=kind(0)) for kind in (int, float)}
+    whole, fractional = (
+        run(Mixture(MEMORIZED), MEMORIZED[:1], cosine, recipe=recipe)["0"] for recipe in numbers.values()
+    )
+    assert whole.error is None
+    assert whole.trace == fractional.trace
