@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from invmm_eval.reports.summary import Summary
+from invmm_eval.search.criteria import CRITERIA
 from invmm_eval.statistics.binomial import CONFIDENCE, percent
 
 
@@ -12,6 +13,7 @@ def settings(summary: Summary) -> dict[str, str]:
     config, recipe = summary.config, summary.recipe
     similarity, noise, backbone = (dict(config[part]) for part in ("similarity", "noise", "backbone"))
     shape = "x".join(map(str, backbone.pop("image_shape")))
+    criterion = CRITERIA[recipe.criterion](recipe, summary.threshold)
     return {
         "Model": config["model"],
         "Weights": config["weights"] or "unknown",
@@ -23,8 +25,8 @@ def settings(summary: Summary) -> dict[str, str]:
         "Recipe": recipe.name,
         "Steps": f"at most {recipe.max_steps:,}, {recipe.draws} draws each; learning rate {recipe.learning_rate:g}; "
         f"a check every {recipe.check_every} steps",
-        "Check": f"{recipe.check_images} samples per guidance scale, all of which must pass; {recipe.sampler_steps} "
-        f"steps of the sampler {recipe.sampler}; guidance " + ", ".join(f"{scale:g}" for scale in recipe.guidance),
+        "Check": f"passed if {criterion.description}; {recipe.sampler_steps} steps of the sampler {recipe.sampler}; "
+        f"guidance {', '.join(f'{scale:g}' for scale in recipe.guidance)}",
         **_doses(summary),
         "Seed": str(config["seed"]),
         "Versions": ", ".join(f"{name} {version}" for name, version in config["versions"].items()),

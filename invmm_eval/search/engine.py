@@ -109,7 +109,7 @@ class _Engine:
             started = time.perf_counter()
             self._take_steps(searches, on_step)
             stepped = time.perf_counter()
-            self._take_checks(_running(searches))
+            self._check_all(_running(searches))
             checked = time.perf_counter()
             for search in searches:
                 search.seconds_steps += (stepped - started) / len(searches)
@@ -131,7 +131,7 @@ class _Engine:
             with _failing(search):
                 search.read_losses()
 
-    def _take_checks(self, searches: Sequence[Search]) -> None:
+    def _check_all(self, searches: Sequence[Search]) -> None:
         """A check of each search, and the estimates of those that it ends."""
         for complete in (False, True):
             chosen = [search for search in searches if search.is_checked_completely is complete]

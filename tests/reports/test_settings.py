@@ -13,6 +13,7 @@ def test_settings_are_in_words(found: Findings, tmp_path: Path) -> None:
     assert settings["Model"] == "org/painter@v1.0"
     assert settings["Similarity"].startswith("sscd (threshold 0.5, sha256 aaaa")
     assert settings["Noise family"] == "low-rank-gaussian (rank 2)"
+    assert settings["Check"].startswith("passed if all 8 samples at one guidance scale reach a similarity of 0.5; ")
     assert settings["Check"].endswith("guidance 1, 3, 7")
     assert "Doses" not in settings
     config = {**audits.CONFIG, "recipe": asdict(by_dose(STABLE_DIFFUSION))}
