@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from invmm_eval.plugins.hooks import (
     BackboneEntry,
+    DetectorMaker,
     EstimatorMaker,
     NoiseFamilyMaker,
     SimilarityMaker,
@@ -64,4 +65,15 @@ def register_estimators() -> Mapping[str, EstimatorMaker]:
         "dose-response": lazy("invmm_eval.search.estimators:DoseResponse"),
         "confirmation": lazy("invmm_eval.search.estimators:Confirmation"),
         "plain-share": lazy("invmm_eval.search.plain_share:PlainShare"),
+    }
+
+
+@hookimpl
+def register_detectors() -> Mapping[str, DetectorMaker]:
+    """Errors of the network's estimates for the image, and the effect of its caption."""
+    return {
+        "denoising-loss": lazy("invmm_eval.search.screening.denoising_loss:DenoisingLoss"),
+        "secmi": lazy("invmm_eval.search.screening.step_error:StepError"),
+        "pia": lazy("invmm_eval.search.screening.proximal:Proximal"),
+        "caption-magnitude": lazy("invmm_eval.search.screening.caption_magnitude:CaptionMagnitude"),
     }

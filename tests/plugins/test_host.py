@@ -44,7 +44,7 @@ def gives(hook: str, mapping: str, before: str = "") -> str:
     """
 
 
-NOTHING: dict[str, tuple[str, ...]] = {"detectors": (), "commands": ()}
+NOTHING: dict[str, tuple[str, ...]] = {"commands": ()}
 """Kinds of which there is no built-in part."""
 
 BROKEN = {
@@ -123,6 +123,7 @@ def test_built_in_parts_are_a_plugin() -> None:
     assert "sscd" in builtin.gives["similarities"]
     assert "diagonal-gaussian" in builtin.gives["noise_families"]
     assert "dose-response" in builtin.gives["estimators"]
+    assert "denoising-loss" in builtin.gives["detectors"]
 
 
 def test_every_hook_is_implemented_by_a_built_in_plugin() -> None:
@@ -142,6 +143,7 @@ def test_an_installed_plugin_is_found_and_described(install: Install) -> None:
         "similarities": ("colour", "shape"),
         "noise_families": (),
         "estimators": (),
+        "detectors": (),
         **NOTHING,
     }
     assert found.backbone("toy") is found.backbone_for("ToyPipeline") is found.backbones["toy"]

@@ -1,0 +1,75 @@
+"""How far the caption moves the noise estimate: a caption that was memorized with its image decides the sample.
+
+Along plain sampling with the caption,
+
+    score = mean |noise_hat(x_t, t, caption) - noise_hat(x_t, t, null)|_2
+
+over the sampling times and over several initial noises. Wen et al. 2024, "Detecting, Explaining, and Mitigating
+Memorization in Diffusion Models", equation 3. The score depends on the caption alone, not on the image.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.models.backbone import Backbone
+from invmm_eval.models.condition import join
+from invmm_eval.search.screening.estimates import contexts, estimate
+from invmm_eval.search.target import Target
+
+
+class CaptionMagnitude:
+    """The magnitude of the guidance.
+
+    Args:
+        guidance: Scale of classifier-free guidance of the samples.
+        steps: Number of sampler steps.
+        draws: Number of initial noises, the same for all captions.
+    """
+
+    name = "caption-magnitude"
+
+    def __init__(self, guidance: float = 7.5, steps: int = 10, draws: int = 2) -> None:
+        self._guidance = guidance
+        self._steps = steps
+        self._draws = draws
+
+    @property
+    def settings(self) -> Mapping[str, str | int | float | None]:
+        """All three arguments."""
+        return {"guidance": self._guidance, "steps": self._steps, "draws": self._draws}
+
+    @property
+    def rows(self) -> int:
+        """Two for each noise and step: with and without the caption."""
+        return 2 * self._draws * self._steps
+
+    def __call__(
+        self, backbone: Backbone, x_0: Tensor, targets: Sequence[Target], *, seed: int, micro_batch: int
+    ) -> Tensor:
+        """Scores ``(n,)``, at least 0.
+
+        Raises:
+            InvMMError: The model takes no prompt.
+        """
+        if not contexts(backbone, targets[:1], 1, seed):
+            raise InvMMError("The detector caption-magnitude needs a text-guided model; choose denoising-loss.")
+        noises = torch.randn(self._draws, *x_0.shape[1:], generator=torch.Generator().manual_seed(seed)).to(x_0.device)
+        x_t = noises.repeat(len(targets), *[1] * (x_0.ndim - 1))
+        null = join([backbone.condition(target.caption).null(self._draws) for target in targets])
+        both = join([contexts(backbone, targets, self._draws, seed), null])
+        magnitudes = []
+        for t, s in pairwise(backbone.schedule.grid(self._steps)):
+            x0_hat, noise_hat = estimate(backbone, torch.cat([x_t, x_t]), t, both, micro_batch)
+            with_caption, without = noise_hat.chunk(2)
+            magnitudes.append(torch.linalg.vector_norm((with_caption - without).flatten(1), dim=1))
+            conditional, unconditional = x0_hat.chunk(2)
+            guided = unconditional + self._guidance * (conditional - unconditional)
+            if backbone.clip is not None:
+                guided = guided.clamp(-backbone.clip, backbone.clip)
+            (alpha_t, sigma_t), (alpha_s, sigma_s) = backbone.schedule(t), backbone.schedule(s)
+            x_t = alpha_s * guided + sigma_s * (x_t - alpha_t * guided) / sigma_t
+        return torch.stack(magnitudes).mean(dim=0).view(len(targets), self._draws).mean(dim=1)

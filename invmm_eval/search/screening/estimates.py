@@ -1,0 +1,50 @@
+"""The network's estimates that detectors compare, for one image or many, at one time."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from invmm_eval.models.backbone import Backbone
+from invmm_eval.models.condition import Context, join, rows
+from invmm_eval.models.schedule import Schedule
+from invmm_eval.search.sampling import chunks, verified
+from invmm_eval.search.target import Target, generator
+
+
+def time_at(schedule: Schedule, share: float) -> Tensor:
+    """The sampling time that lies at ``share`` in (0, 1] of the way from clean to noisiest, to one hundredth."""
+    return schedule.grid(100)[100 - max(1, round(100 * share))]
+
+
+def contexts(backbone: Backbone, targets: Sequence[Target], n: int, seed: int) -> Context:
+    """``n`` contexts of each image's own condition, one image after the other."""
+    drawn = [
+        backbone.condition(target.caption).rsample(n, generator(seed, target.digest, "detector", backbone.device))
+        for target in targets
+    ]
+    return join(drawn)
+
+
+@torch.no_grad()
+def estimate(backbone: Backbone, x_t: Tensor, t: Tensor, context: Context, micro_batch: int) -> tuple[Tensor, Tensor]:
+    """Estimate x_0 and the noise ``(x_t - alpha_t x_0) / sigma_t``.
+
+    Args:
+        backbone: The model.
+        x_t: Noised data, ``(n, ...)``.
+        t: One time, a scalar tensor.
+        context: n contexts.
+        micro_batch: Maximum number of rows of a network call.
+
+    Returns:
+        Two tensors in the shape of ``x_t``.
+    """
+    x_0 = torch.cat(
+        [
+            verified(backbone.predict_x0(x_t[cut], t.expand(len(x_t[cut])), rows(context, cut)), x_t[cut])
+            for cut in chunks(len(x_t), micro_batch)
+        ]
+    )
+    alpha_t, sigma_t = backbone.schedule(t)
+    return x_0, (x_t - alpha_t * x_0) / sigma_t
