@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.baselines import caption_magnitude, loss, pia, sampled, secmi, time_at
+from benchmarks.baselines import caption_magnitude, loss, pia, sampled, secmi
 from benchmarks.common.counting import counted
 from invmm_eval.models.condition import Context, FixedPrompt
 from invmm_eval.noise.gaussian import diagonal
 from invmm_eval.search.engine import invert
+from invmm_eval.search.screening.estimates import time_at
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 from tests.helpers.exact import QUICK, SHAPE, Mixture, flow_schedule, linear_schedule, pictures, targets
 
