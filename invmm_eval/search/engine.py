@@ -12,8 +12,9 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -27,6 +28,7 @@ from invmm_eval.search.estimators import Estimator, Found, Samples, built_in_est
 from invmm_eval.search.memory import MicroBatch
 from invmm_eval.search.optimizers import OPTIMIZERS
 from invmm_eval.search.result import Result, Status
+from invmm_eval.search.rows import Counted
 from invmm_eval.search.search import Search, Setup
 from invmm_eval.search.steps import backward
 from invmm_eval.search.target import Target
@@ -84,6 +86,8 @@ class _Engine:
     """Runs searches in batches."""
 
     def __init__(self, setup: Setup, micro_batch: int | None) -> None:
+        self._counted = Counted(setup.backbone)
+        setup = replace(setup, backbone=cast("Backbone", self._counted))
         self._setup = setup
         self._micro_batch = MicroBatch(micro_batch or setup.recipe.draws)
         # The last digits of a network's output depend on the rows that it computes together.
@@ -122,7 +126,7 @@ class _Engine:
         """C steps of each search."""
         with torch.inference_mode(mode=False), torch.enable_grad():
             for _ in range(self._setup.recipe.check_every):
-                for search, loss in _isolated(self._backward, _drawn(Search.draw, _running(searches))):
+                for search, loss in self._isolated(self._backward, _drawn(Search.draw, _running(searches))):
                     with _failing(search):
                         search.take_step(loss)
                 if on_step:
@@ -137,12 +141,12 @@ class _Engine:
             chosen = [search for search in searches if search.is_checked_completely is complete]
             trials = _drawn(lambda search: search.draw_trial(self._setup.recipe.check_images), chosen)
             for group in [[trial] for trial in trials] if self._checks_images_alone else [trials]:
-                for search, outcome in _isolated(partial(self._check, complete=complete), group):
+                for search, outcome in self._isolated(partial(self._check, complete=complete), group):
                     with _failing(search):
                         search.record_check(outcome)
         for search in searches:
             if search.status and search.status is not Status.FAILED:
-                with _failing(search):
+                with _failing(search), self._counted.shared([search]):
                     self._estimate(search)
 
     def _estimate(self, search: Search) -> None:
@@ -165,6 +169,26 @@ class _Engine:
             values = estimator(found)
             if values is not None:
                 search.estimates[estimator.name] = _as_json(estimator.name, values)
+
+    def _isolated(
+        self, work: Callable[[Sequence[J]], Sequence[R]], jobs: Sequence[tuple[Search, J]]
+    ) -> list[tuple[Search, R]]:
+        """The outcomes of work on all jobs together; where that raises, on each alone: only the culprits fail."""
+        groups = [list(jobs)] if jobs else []
+        outcomes: list[tuple[Search, R]] = []
+        while groups:
+            group = groups.pop(0)
+            try:
+                with self._counted.shared([search for search, _ in group]):
+                    done = work([job for _, job in group])
+            except Exception as error:
+                if len(group) == 1:
+                    group[0][0].fail(error)
+                else:
+                    groups = [[job] for job in group]
+            else:
+                outcomes += [(search, outcome) for (search, _), outcome in zip(group, done, strict=True)]
+        return outcomes
 
 
 def _find(kind: str, name: str, parts: Mapping[str, J]) -> J:
@@ -193,24 +217,6 @@ def _drawn(draw: Callable[[Search], J], searches: Sequence[Search]) -> list[tupl
         with _failing(search):
             drawn.append((search, draw(search)))
     return drawn
-
-
-def _isolated(work: Callable[[Sequence[J]], Sequence[R]], jobs: Sequence[tuple[Search, J]]) -> list[tuple[Search, R]]:
-    """The outcomes of work on all jobs together; where that raises, on each alone, so that only the culprits fail."""
-    groups = [list(jobs)] if jobs else []
-    outcomes: list[tuple[Search, R]] = []
-    while groups:
-        group = groups.pop(0)
-        try:
-            done = work([job for _, job in group])
-        except Exception as error:
-            if len(group) == 1:
-                group[0][0].fail(error)
-            else:
-                groups = [[job] for job in group]
-        else:
-            outcomes += [(search, outcome) for (search, _), outcome in zip(group, done, strict=True)]
-    return outcomes
 
 
 def _as_json(name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:

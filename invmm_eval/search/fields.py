@@ -206,6 +206,13 @@ FIELDS: tuple[Field, ...] = (
         form=lambda value: f"{value:,}",
     ),
     Field("prompt", pa.string(), "the prompt that was found or given", lambda r: r.prompt or None, _DATA, form=str),
+    Field(
+        "rows",
+        pa.int64(),
+        "network rows spent on the image: samples in network calls, those with gradients counted three times",
+        lambda r: r.rows,
+        _DATA,
+    ),
     Field("seconds_steps", pa.float64(), "seconds spent on steps", lambda r: r.seconds_steps, _DATA),
     Field("seconds_checks", pa.float64(), "seconds spent on checks", lambda r: r.seconds_checks, _DATA),
     Field(

@@ -88,6 +88,8 @@ class Result:
         trace: One point per check.
         seconds_steps: This image's share of the time spent on steps.
         seconds_checks: This image's share of the time spent on checks.
+        rows: Network rows spent on the image (see :mod:`invmm_eval.search.rows`), a share of those it had in common
+            with others; None in results of version 0.1.
         error: One sentence, where the status is ``failed``.
         caption: The image's caption, if any.
         traceback: Full text of an unexpected error; None for an :class:`InvMMError`.
@@ -108,6 +110,7 @@ class Result:
     trace: tuple[Point, ...] = ()
     seconds_steps: float = 0.0
     seconds_checks: float = 0.0
+    rows: int | None = None
     error: str | None = None
     caption: str | None = None
     traceback: str | None = None
@@ -183,6 +186,7 @@ class Result:
             "trace": [[_finite(value) for value in point] for point in self.trace],
             "seconds_steps": round(self.seconds_steps, 3),
             "seconds_checks": round(self.seconds_checks, 3),
+            "rows": self.rows,
             "ed50": _listed(self.ed50),
             "ed90": _listed(self.ed90),
             "plain_share": _listed(self.plain_share),
@@ -247,7 +251,7 @@ class Result:
 
 _UNCHANGED = (
     *("index", "name", "digest", "caption", "kl", "dimensions", "steps", "prompt"),
-    *("seconds_steps", "seconds_checks", "error", "traceback", "estimates"),
+    *("seconds_steps", "seconds_checks", "rows", "error", "traceback", "estimates"),
 )
 """The keys whose values a record holds unchanged."""
 

@@ -66,6 +66,7 @@ class Search:
         error: What went wrong, in one sentence, where the status is ``failed``.
         traceback: The traceback of an unexpected error.
         estimates: The values of each estimator, by its name.
+        rows: Network rows spent so far (see :mod:`invmm_eval.search.rows`).
     """
 
     def __init__(self, index: int, target: Target, setup: Setup) -> None:
@@ -80,6 +81,7 @@ class Search:
         self.seconds_steps = 0.0
         self.seconds_checks = 0.0
         self.estimates: dict[str, Mapping[str, Any]] = {}
+        self.rows = 0.0
         self._setup = setup
         self._losses: list[float] = []
         self._unread: list[Tensor] = []
@@ -246,6 +248,7 @@ class Search:
             trace=tuple(self.trace),
             seconds_steps=self.seconds_steps,
             seconds_checks=self.seconds_checks,
+            rows=round(self.rows),
             error=self.error,
             traceback=self.traceback,
             **found,
