@@ -17,6 +17,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
@@ -54,6 +55,8 @@ def sample(
     steps: int,
     micro_batch: int,
     sampler: str = "ddim",
+    target: Tensor | None = None,
+    reject: float = -1.0,
 ) -> Tensor:
     """Sample one image per row of ``noise``.
 
@@ -66,6 +69,10 @@ def sample(
         steps: Number of sampler steps, at least 1.
         micro_batch: Maximum number of images sampled together, at least 1; guided ones take two rows each.
         sampler: One of :data:`invmm_eval.recipe.SAMPLERS`.
+        target: The encoded image that each row is to become, ``(n, ...)``. It decides nothing but which rows are given
+            up half-way: those whose estimate of x_0 has a centred cosine with it below ``reject``. Their image is that
+            estimate.
+        reject: In [-1, 1].
 
     Returns:
         Images ``(n, C, H, W)``, float32 in [0, 1].
@@ -76,27 +83,47 @@ def sample(
     path = _path(backbone.schedule, steps, sampler)
     images = []
     for cut in chunks(len(noise), micro_batch):
-        guided = (guidance[cut] != 1).nonzero()[:, 0]
-        scale = broadcast(guidance[cut][guided].float(), noise)
-        contexts = rows(context, cut)
-        if len(guided):
-            contexts = join([contexts, rows(rows(null, cut), guided)])
-        x_t = previous = noise[cut]
-        for t, s, share in path:
+        x_t, scales, contexts, nulls = noise[cut], guidance[cut].float(), rows(context, cut), rows(null, cut)
+        finished, at = x_t.clone(), torch.arange(len(x_t), device=x_t.device)
+        previous = x_t
+        guided, both = _guided(scales, contexts, nulls)
+        for index, (t, s, share) in enumerate(path):
             inputs = torch.cat([x_t, x_t[guided]]) if len(guided) else x_t
-            estimate = verified(backbone.predict_x0(inputs, t.expand(len(inputs)), contexts), inputs)
+            estimate = verified(backbone.predict_x0(inputs, t.expand(len(inputs)), both), inputs)
             x_0 = estimate[: len(x_t)]
             if len(guided):
                 unconditional = estimate[len(x_t) :]
+                scale = broadcast(scales[guided], x_0)
                 x_0 = x_0.index_copy(0, guided, unconditional + scale * (x_0[guided] - unconditional))
             if backbone.clip is not None:
                 x_0 = x_0.clamp(-backbone.clip, backbone.clip)
+            if target is not None and index == len(path) // 2:
+                kept = (_centred_cosine(x_0, target[cut]) >= reject).nonzero()[:, 0]
+                if len(kept) < len(x_0):
+                    finished, at = x_0.clone(), kept
+                    if not len(kept):
+                        break
+                    x_0, x_t, previous, scales = x_0[kept], x_t[kept], previous[kept], scales[kept]
+                    guided, both = _guided(scales, rows(contexts, kept), rows(nulls, kept))
             alpha_t, sigma_t = backbone.schedule(t)
             alpha_s, sigma_s = backbone.schedule(s)
             x_0, previous = x_0 + share * (x_0 - previous), x_0
             x_t = alpha_s * x_0 + sigma_s * (x_t - alpha_t * x_0) / sigma_t
-        images.append(backbone.decode(x_t))
+        if len(at):
+            finished[at] = x_t
+        images.append(backbone.decode(finished))
     return torch.cat(images)
+
+
+def _guided(scales: Tensor, context: Context, null: Context) -> tuple[Tensor, Context]:
+    """The rows at other scales than 1, and the contexts of all rows and then of the unconditional pass of these."""
+    guided = (scales != 1).nonzero()[:, 0]
+    return guided, join([context, rows(null, guided)]) if len(guided) else context
+
+
+def _centred_cosine(x_0: Tensor, target: Tensor) -> Tensor:
+    centred = (x.flatten(1) - x.flatten(1).mean(dim=1, keepdim=True) for x in (x_0, target))
+    return cosine_similarity(*centred)
 
 
 def _path(schedule: Schedule, steps: int, sampler: str) -> list[tuple[Tensor, Tensor, float]]:
