@@ -122,8 +122,8 @@ def _guided(scales: Tensor, context: Context, null: Context) -> tuple[Tensor, Co
 
 
 def _centred_cosine(x_0: Tensor, target: Tensor) -> Tensor:
-    centred = (x.flatten(1) - x.flatten(1).mean(dim=1, keepdim=True) for x in (x_0, target))
-    return cosine_similarity(*centred)
+    one, other = (x.flatten(1) - x.flatten(1).mean(dim=1, keepdim=True) for x in (x_0, target))
+    return cosine_similarity(one, other)
 
 
 def _path(schedule: Schedule, steps: int, sampler: str) -> list[tuple[Tensor, Tensor, float]]:

@@ -219,6 +219,55 @@ def test_the_micro_batch_bounds_the_network_and_changes_nothing(micro_batch: int
     assert sum(backbone.rows_seen) == 5 * (7 + 5)
 
 
+# Rejection
+
+
+class Watched(RawChoosing):
+    """It notes how many rows each call has."""
+
+    def __init__(self, images: Tensor) -> None:
+        super().__init__(images, spread=0.3, schedule=linear_schedule())
+        self.rows: list[int] = []
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        self.rows.append(len(x_t))
+        return super().predict_x0(x_t, t, context)
+
+
+def test_rows_far_from_their_target_are_given_up_half_way() -> None:
+    """The others end where they would have; both passes of a guided row end together."""
+    backbone, noise, n = Watched(pictures(4)), noises(12), 12
+    context, null = chooser(n)
+    scales = torch.tensor([1.0, 2.5, 1.0] * 4)
+    target = backbone.encode(pictures(4)[:1] / 255).expand(n, *SHAPE)
+
+    def run(**options: Any) -> Tensor:
+        return sample(backbone, noise, context, null, scales, steps=10, micro_batch=n, **options)
+
+    whole = run()
+    near = torch.tensor([cosine(one, target[0]) for one in whole]) > 0.8
+    assert 0 < near.sum() < n
+    backbone.rows.clear()
+    drawn = run(target=target, reject=0.5)
+    kept = (drawn - whole).flatten(1).norm(dim=1) < 1e-4
+    assert (kept >= near).all(), "no copy is given up"
+    assert backbone.rows == [n + 4] * 6 + [int(kept.sum() + (kept & (scales != 1)).sum())] * 4
+    for index in (~kept).nonzero()[:, 0]:
+        assert cosine(drawn[index], target[0]) < 0.5
+
+
+def cosine(one: Tensor, other: Tensor) -> float:
+    return float(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1])
+
+
+def test_sampling_stops_half_way_where_no_row_is_left() -> None:
+    backbone, n = Watched(pictures(4)), 5
+    context, null = chooser(n)
+    target = -backbone.encode(pictures(4)[:1] / 255).expand(n, *SHAPE)
+    sample(backbone, noises(n), context, null, torch.ones(n), steps=10, micro_batch=n, target=target, reject=0.9)
+    assert backbone.rows == [n] * 6
+
+
 @pytest.mark.parametrize(("length", "size"), [(0, 3), (1, 1), (3, 3), (7, 3), (8, 100)])
 def test_chunks_cover_all_rows_once(length: int, size: int) -> None:
     cuts = chunks(length, size)
