@@ -8,9 +8,11 @@ import pytest
 import torch
 from diffusers import DDIMPipeline
 
-from invmm_eval.audits.images import Source, prepare
+from invmm_eval.audits.images import Source, find_images, prepare
 from invmm_eval.audits.options import Choices, ModelOptions, Resources
 from invmm_eval.audits.plan import load_backbone, make_plan
+from invmm_eval.audits.request import Request, command
+from invmm_eval.errors import InvMMError
 from invmm_eval.reference import MODEL, THRESHOLD, choose, pictures, plain_samples
 from invmm_eval.search.result import Status
 from invmm_eval.search.sampling import sample
@@ -76,3 +78,29 @@ def test_repeated_pictures_are_found_and_held_out_ones_are_not(tmp_path: Path) -
 def test_pictures_of_each_number_of_copies_are_chosen() -> None:
     copies = [picture.copies for picture in choose(pictures(), each=2, held_out=3)]
     assert copies == [256, 256, 64, 64, 16, 16, 4, 4, 1, 1, 0, 0, 0]
+
+
+def test_its_name_stands_for_the_model_and_its_pictures() -> None:
+    """They are those of the demo, and records name them so that their command runs on any machine."""
+    assert load_backbone("reference").image_shape == (3, 32, 32)
+    trained, held_out = (find_images(name) for name in ("reference", "reference:held-out"))
+    assert [(each.name, each.value.tobytes()) for each in (*trained, *held_out)] == [  # type: ignore[union-attr]
+        (picture.name, picture.image.tobytes()) for picture in choose(pictures())
+    ]
+    assert (len(trained), len(held_out)) == (15, 6)
+    for name in ("reference", MODEL):
+        plan = make_plan(ModelOptions(source=name), Choices(similarity="pixel-cosine"))
+        assert plan.config["model"] == "reference"
+    request = Request.of("reference", ["reference", "reference:held-out"])
+    assert "--model reference \\\n  --images reference \\\n  --images reference:held-out" in command(request.record())
+
+
+def test_a_folder_of_its_name_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reference").mkdir()
+    for use in (find_images, load_backbone):
+        with pytest.raises(InvMMError, match=r"there is a reference here too; write \./reference for that"):
+            use("reference")
+    assert len(find_images("reference:held-out")) == 6
+    with pytest.raises(InvMMError, match="holds no image file"):
+        find_images("./reference")

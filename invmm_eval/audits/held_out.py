@@ -46,7 +46,7 @@ def calibrate(
     """Find the threshold at which a model replicates at most a share of images that it was not trained on.
 
     Args:
-        model: Folder written by ``save_pretrained``, Hub id, or loaded diffusers pipeline.
+        model: Folder written by ``save_pretrained``, Hub id, loaded diffusers pipeline, or ``reference``.
         held_out: The images, as :func:`invmm_eval.audit` takes them; those that fail are not counted.
         rate: The share, in (0, 1). With n images it can be as low as 1 / (n + 1).
         captions: The texts, one per image, or where they are.

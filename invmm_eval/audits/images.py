@@ -21,6 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from invmm_eval.errors import InvMMError
+from invmm_eval.reference import named
 
 ImageLike = str | Path | bytes | bytearray | memoryview | Image.Image | NDArray[Any] | Tensor | Mapping[str, Any]
 """One image: a file, a file's contents, a PIL image, an array ``(H, W)`` or ``(H, W, C)``, a tensor ``(H, W)`` or
@@ -161,6 +162,8 @@ def find_images(
 
             - A folder: all image files in and below it, sorted, named by their path in it; hidden ones are left out.
             - A file.
+            - The text ``reference`` or ``reference:held-out``: pictures that the reference model was trained on, or
+              that it never saw.
             - The text ``dataset:NAME[:SPLIT[:COLUMN]]``: a dataset of the Hub, a local folder or a local file that
               :func:`datasets.load_dataset` reads; by default the split "train" and the first column of images.
             - A :class:`datasets.Dataset`: its first column of images.
@@ -178,6 +181,8 @@ def find_images(
     for item in _items(where):
         if isinstance(item, str) and item.startswith("dataset:"):
             sources += _loaded(item, place)
+        elif isinstance(item, str) and (pictures := named(item)):
+            sources += [Source(picture.name, picture.image) for picture in pictures]
         elif isinstance(item, str | Path):
             sources += [_captioned(source, place) for source in _files(Path(item))]
         elif isinstance(item, datasets.Dataset):

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import Recipe
+from invmm_eval.reference import located
 
 if TYPE_CHECKING:
     from invmm_eval.audits.calibration import Calibration
@@ -49,7 +50,8 @@ class ModelOptions:
     """The model that is audited, and how it is loaded.
 
     ``source`` is the folder that ``save_pretrained`` wrote, the Hub id, or the loaded diffusers pipeline; faces call it
-    ``model``. See :data:`OPTIONS` for the other fields.
+    ``model``. The name ``reference`` becomes the folder of the reference model. See :data:`OPTIONS` for the other
+    fields.
     """
 
     source: Any
@@ -65,6 +67,7 @@ class ModelOptions:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise InvMMError(f"There is no precision {self.dtype!r}; choose one of {', '.join(DTYPES)}.")
+        object.__setattr__(self, "source", located(self.source))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from invmm_eval.models.pipelines import pipeline_class
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.plugins.host import host
 from invmm_eval.recipe import DEMO, Recipe, by_dose
+from invmm_eval.reference import name_of
 from invmm_eval.search.engine import invert
 from invmm_eval.search.estimators import Estimator
 from invmm_eval.search.result import Result
@@ -187,7 +188,7 @@ def load_backbone(model: object, **options: Any) -> Backbone:
     """Load a model with the backbone that serves its pipeline's class, or with a named one.
 
     Args:
-        model: Folder written by ``save_pretrained``, Hub id, or loaded diffusers pipeline.
+        model: Folder written by ``save_pretrained``, Hub id, loaded diffusers pipeline, or ``reference``.
         **options: {options}
 
     Raises:
@@ -223,7 +224,7 @@ def find_device(name: str | None) -> torch.device:
 
 def model_name(model: object, revision: str | None = None) -> str:
     """The name of a model in records: its path or Hub id, with the revision, or the class of a loaded pipeline."""
-    name = str(model) if isinstance(model, str | Path) else type(model).__name__
+    name = name_of(model) if isinstance(model, str | Path) else type(model).__name__
     return f"{name}@{revision}" if revision else name
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from invmm_eval.audits.options import OPTIONS, Choices, ModelOptions, Resources, sort_options
 from invmm_eval.recipe import DDPM, DEMO, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe, by_dose
+from invmm_eval.reference import name_of
 
 if TYPE_CHECKING:
     from invmm_eval.audits.images import Source
@@ -73,7 +74,7 @@ class Request:
         if not isinstance(values["calibration"], str | Path | None):
             values["calibration"] = values["calibration"].summary
         return {
-            "model": str(model) if isinstance(model, str | Path) else type(model).__name__,
+            "model": name_of(model) if isinstance(model, str | Path) else type(model).__name__,
             "images": _texts(self.images),
             "captions": self.captions if isinstance(self.captions, str) else _texts(self.captions or None),
             **{name: _plain(value) for name, value in values.items()},

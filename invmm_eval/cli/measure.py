@@ -17,7 +17,7 @@ from invmm_eval.errors import InvMMError
 SHOWN = 100
 """Maximum number of images in the table at the end of a run."""
 
-MODEL = "Folder written by save_pretrained, or Hub id."
+MODEL = "Folder written by save_pretrained, Hub id, or reference (the model of the demo)."
 Captions = Annotated[
     str | None,
     typer.Option(
@@ -31,7 +31,11 @@ def run(
     context: typer.Context,
     model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL)],
     images: Annotated[
-        list[str], typer.Option(metavar="IMAGES", help="Folder, file, or dataset:NAME[:split[:column]]. Repeatable.")
+        list[str],
+        typer.Option(
+            metavar="IMAGES",
+            help="Folder, file, dataset:NAME[:split[:column]], reference or reference:held-out. Repeatable.",
+        ),
     ],
     out_folder: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Output folder. An existing audit in it is resumed.")

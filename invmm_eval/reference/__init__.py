@@ -2,6 +2,9 @@
 
 Here the truth about memorization is known: how many copies of each picture the training set held, and how often each
 came back in plain sampling. ``benchmarks/train_reference.py`` made it; the model's card describes how.
+
+Wherever a model or images are named, ``reference`` stands for this model and for pictures that it was trained on, and
+``reference:held-out`` for pictures that it never saw.
 """
 
 import io
@@ -9,14 +12,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pyarrow.parquet
-from PIL import Image
+from invmm_eval.errors import InvMMError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _FOLDER = Path(__file__).parent
 
 MODEL = _FOLDER / "model"
 """The folder of the pipeline."""
+
+NAME = "reference"
+HELD_OUT = f"{NAME}:held-out"
 
 THRESHOLD = 0.9
 """The pixel-cosine from which on a sample is a copy, by which :attr:`Picture.drawn` was counted."""
@@ -44,7 +53,7 @@ class Picture:
     name: str
     copies: int
     drawn: int
-    image: Image.Image
+    image: "Image.Image"
 
 
 def plain_samples() -> int:
@@ -56,6 +65,9 @@ def plain_samples() -> int:
 
 def pictures() -> list[Picture]:
     """All repeated and held-out pictures and some of those seen once, the most repeated first."""
+    import pyarrow.parquet
+    from PIL import Image
+
     drawn = _truth()["copies_drawn"]
     assert isinstance(drawn, dict)
     rows = pyarrow.parquet.read_table(_FOLDER / "images.parquet").to_pylist()
@@ -81,6 +93,46 @@ def choose(known: Sequence[Picture], *, each: int = 3, held_out: int = 6) -> lis
     """
     wanted = dict.fromkeys(COPIES, each) | {0: held_out}
     return [picture for copies, count in wanted.items() for picture in [p for p in known if p.copies == copies][:count]]
+
+
+def named(name: object) -> list[Picture]:
+    """The pictures that a name stands for: those of :func:`choose` that were in the training set, or that were not.
+
+    Args:
+        name: ``reference`` or ``reference:held-out``; there are no pictures of any other name.
+
+    Raises:
+        InvMMError: There is a file or folder of that name.
+    """
+    if name not in (NAME, HELD_OUT):
+        return []
+    _refuse_file(str(name))
+    return [picture for picture in choose(pictures()) if (picture.copies == 0) is (name == HELD_OUT)]
+
+
+def located(model: object) -> object:
+    """The folder of the reference model for its name; any other model as it is.
+
+    Raises:
+        InvMMError: There is a file or folder of that name.
+    """
+    if model != NAME:
+        return model
+    _refuse_file(NAME)
+    return MODEL
+
+
+def name_of(model: str | Path) -> str:
+    """The name of a model in records: its path or Hub id, or ``reference``."""
+    return NAME if Path(model) == MODEL else str(model)
+
+
+def _refuse_file(name: str) -> None:
+    if Path(name).exists():
+        raise InvMMError(
+            f"{name!r} names what this package brings, but there is a {name} here too; write ./{name} for that, or run "
+            "the command in another folder."
+        )
 
 
 def _truth() -> dict[str, object]:
