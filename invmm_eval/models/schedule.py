@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
+from invmm_eval.device import to_device
+
 
 class Schedule(Protocol):
     """The times of a model and their noise levels."""
@@ -43,7 +45,8 @@ class VariancePreserving:
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """``sqrt`` of the product and of one minus it, at integer times in [-1, T-1]."""
-        return self._alpha[t + 1], self._sigma[t + 1]
+        # take, since brackets read an index of no dimensions on the host, which waits for the device.
+        return self._alpha.take(t + 1), self._sigma.take(t + 1)
 
     def draw(self, n: int, generator: Generator) -> Tensor:
         """Uniform over the T training times."""
@@ -53,7 +56,8 @@ class VariancePreserving:
         """Evenly spaced from T-1 down to the clean time -1, rounded to integers; T steps at most, one for each time."""
         last = len(self._alpha) - 2
         steps = min(steps, last + 1)
-        return torch.linspace(last, -1, steps + 1, dtype=torch.float64, device=self._alpha.device).round().long()
+        times = torch.linspace(last, -1, steps + 1, dtype=torch.float64).round().long()
+        return to_device(times, self._alpha.device)
 
 
 class RectifiedFlow:
@@ -66,7 +70,8 @@ class RectifiedFlow:
     """
 
     def __init__(self, sigmas: Tensor, levels: Callable[[int], Tensor] | None = None) -> None:
-        self._sigmas = sigmas.float()
+        self._sigmas = sigmas.float().cpu()
+        self._device = sigmas.device
         self._levels = levels or (lambda steps: torch.linspace(1, 0, steps + 1))
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,11 +81,11 @@ class RectifiedFlow:
     def draw(self, n: int, generator: Generator) -> Tensor:
         """Uniform over the training noise levels."""
         index = torch.randint(len(self._sigmas), (n,), generator=generator, device=generator.device)
-        return self._sigmas[index.to(self._sigmas.device)].to(generator.device)
+        return self._sigmas.to(generator.device)[index]
 
     def grid(self, steps: int) -> Tensor:
         """The sampling noise levels."""
-        return self._levels(steps).to(self._sigmas.device)
+        return to_device(self._levels(steps), self._device)
 
 
 Conversion = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

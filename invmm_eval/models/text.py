@@ -62,10 +62,13 @@ class SoftTextEncoder:
         self._embeddings = _GivenEmbeddings()
         self._encoder.set_input_embeddings(self._embeddings)
         self._tokenizer = tokenizer
-        self._begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+        # Slices, since a list as an index is copied to the device at every call.
+        self._before = self._table[:0] if begin is None else self._table[begin : begin + 1]
+        self._after = self._table[end : end + 1]
         self._places: int = places or tokenizer.model_max_length
         self.device = self._table.device
-        self.length = self._places - len(self._begin) - 1
+        self.length = self._places - len(self._before) - 1
         self.vocabulary = len(self._table)
 
     def __call__(self, weights: Tensor, **options: Any) -> Any:
@@ -75,13 +78,13 @@ class SoftTextEncoder:
             weights: Mixtures ``(n, L, V)``, each row of V summing to 1.
             **options: Passed to the encoder, for example ``output_hidden_states``.
         """
-        n, end = len(weights), self._tokenizer.eos_token_id
-        before, after = (self._table[mark].expand(n, -1, -1) for mark in (self._begin, [end]))
+        n = len(weights)
+        before, after = (marks.expand(n, -1, -1) for marks in (self._before, self._after))
         mixed = weights.to(self._table.dtype) @ self._table
         self._embeddings.embeddings = torch.cat([before, mixed, after], dim=1)
         # The encoder uses the ids only to find the end mark, where it reads a pooled output.
         ids = torch.zeros((n, self._places), dtype=torch.long, device=self.device)
-        ids[:, -1] = end
+        ids[:, -1] = self._tokenizer.eos_token_id
         return self._encoder(ids, **options)
 
     def read(self, logits: Tensor) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Generator, Tensor
 
+from invmm_eval.device import to_device
 from invmm_eval.noise import NoiseFamily
 
 
@@ -31,8 +32,8 @@ class Gaussian:
 
     def rsample(self, n: int, generator: Generator) -> Tensor:
         """``mu + exp(logvar / 2) * z`` with ``z`` standard normal, shape ``(n, *mu.shape)``."""
-        z = torch.randn((n, *self.mu.shape), generator=generator, device=generator.device).to(self.mu.device)
-        return self.mu + (self.logvar / 2).exp() * z
+        z = torch.randn((n, *self.mu.shape), generator=generator, device=generator.device)
+        return self.mu + (self.logvar / 2).exp() * to_device(z, self.mu.device)
 
     def kl(self) -> Tensor:
         """The closed form above."""

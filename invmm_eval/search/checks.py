@@ -76,7 +76,7 @@ def check(
                     noise,
                     join([rows(trials[index].context, cut) for index, _, cut in requests]),
                     join([rows(trials[index].null, cut) for index, _, cut in requests]),
-                    scales.to(noise.device),
+                    scales,
                     steps=recipe.sampler_steps,
                     micro_batch=size,
                     sampler=recipe.sampler,

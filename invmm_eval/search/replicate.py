@@ -56,7 +56,7 @@ def replicate(
             q.rsample(n, generator(seed, result.digest, "replicate")),
             condition.rsample(n, generator(seed, result.digest, "replicate condition", backbone.device)),
             condition.null(n),
-            torch.full((n,), scale, device=backbone.device),
+            torch.full((n,), scale),
             steps=recipe.sampler_steps,
             micro_batch=recipe.draws,
             sampler=recipe.sampler,

@@ -13,12 +13,13 @@ Guidance (Ho and Salimans 2022, "Classifier-Free Diffusion Guidance") is linear 
 ``x_0 = null + g * (conditional - null)``.
 """
 
-from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from invmm_eval.device import to_device
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import Context, join, rows
@@ -65,7 +66,7 @@ def sample(
         noise: Initial noises, ``(n, ...)``, on the model's device.
         context: n contexts.
         null: n contexts of the unconditional pass.
-        guidance: Guidance scale of each row, ``(n,)``; rows at scale 1 take no unconditional pass.
+        guidance: Guidance scale of each row, ``(n,)``, on the CPU; rows at scale 1 take no unconditional pass.
         steps: Number of sampler steps, at least 1.
         micro_batch: Maximum number of images sampled together, at least 1; guided ones take two rows each.
         sampler: One of :data:`invmm_eval.recipe.SAMPLERS`.
@@ -83,42 +84,44 @@ def sample(
     path = _path(backbone.schedule, steps, sampler)
     images = []
     for cut in chunks(len(noise), micro_batch):
-        x_t, scales, contexts, nulls = noise[cut], guidance[cut].float(), rows(context, cut), rows(null, cut)
-        finished, at = x_t.clone(), torch.arange(len(x_t), device=x_t.device)
-        previous = x_t
-        guided, both = _guided(scales, contexts, nulls)
-        for index, (t, s, share) in enumerate(path):
+        x_t, scales, contexts, nulls = noise[cut], guidance[cut], rows(context, cut), rows(null, cut)
+        previous = finished = x_t
+        kept = None
+        guided, scale, both = _guided(scales, contexts, nulls, x_t)
+        for index, step in enumerate(path):
             inputs = torch.cat([x_t, x_t[guided]]) if len(guided) else x_t
-            estimate = verified(backbone.predict_x0(inputs, t.expand(len(inputs)), both), inputs)
+            estimate = verified(backbone.predict_x0(inputs, step.t.expand(len(inputs)), both), inputs)
             x_0 = estimate[: len(x_t)]
             if len(guided):
                 unconditional = estimate[len(x_t) :]
-                scale = broadcast(scales[guided], x_0)
                 x_0 = x_0.index_copy(0, guided, unconditional + scale * (x_0[guided] - unconditional))
             if backbone.clip is not None:
                 x_0 = x_0.clamp(-backbone.clip, backbone.clip)
             if target is not None and index == len(path) // 2:
-                kept = (_centred_cosine(x_0, target[cut]) >= reject).nonzero()[:, 0]
-                if len(kept) < len(x_0):
-                    finished, at = x_0.clone(), kept
+                # The one place where the host waits for the device.
+                alive = (_centred_cosine(x_0, target[cut]) >= reject).cpu()
+                if not alive.all():
+                    finished, kept = x_0, to_device(alive.nonzero()[:, 0], x_0.device)
+                    x_0, x_t, previous, scales = x_0[kept], x_t[kept], previous[kept], scales[alive]
                     if not len(kept):
                         break
-                    x_0, x_t, previous, scales = x_0[kept], x_t[kept], previous[kept], scales[kept]
-                    guided, both = _guided(scales, rows(contexts, kept), rows(nulls, kept))
-            alpha_t, sigma_t = backbone.schedule(t)
-            alpha_s, sigma_s = backbone.schedule(s)
-            x_0, previous = x_0 + share * (x_0 - previous), x_0
-            x_t = alpha_s * x_0 + sigma_s * (x_t - alpha_t * x_0) / sigma_t
-        if len(at):
-            finished[at] = x_t
-        images.append(backbone.decode(finished))
+                    guided, scale, both = _guided(scales, rows(contexts, kept), rows(nulls, kept), x_t)
+            if step.share is not None:
+                x_0, previous = x_0 + step.share * (x_0 - previous), x_0
+            x_t = step.alpha_s * x_0 + step.sigma_s * (x_t - step.alpha_t * x_0) / step.sigma_t
+        images.append(backbone.decode(x_t if kept is None else finished.index_copy(0, kept, x_t)))
     return torch.cat(images)
 
 
-def _guided(scales: Tensor, context: Context, null: Context) -> tuple[Tensor, Context]:
-    """The rows at other scales than 1, and the contexts of all rows and then of the unconditional pass of these."""
-    guided = (scales != 1).nonzero()[:, 0]
-    return guided, join([context, rows(null, guided)]) if len(guided) else context
+def _guided(scales: Tensor, context: Context, null: Context, like: Tensor) -> tuple[Tensor, Tensor, Context]:
+    """The rows at other scales than 1, their scales, and the contexts of all rows and of their unconditional pass.
+
+    ``scales`` is on the CPU, so that the host knows these rows without waiting for the device.
+    """
+    is_guided = scales != 1
+    guided = to_device(is_guided.nonzero()[:, 0], like.device)
+    scale = broadcast(to_device(scales[is_guided].float(), like.device), like)
+    return guided, scale, join([context, rows(null, guided)]) if len(guided) else context
 
 
 def _centred_cosine(x_0: Tensor, target: Tensor) -> Tensor:
@@ -126,14 +129,34 @@ def _centred_cosine(x_0: Tensor, target: Tensor) -> Tensor:
     return cosine_similarity(one, other)
 
 
-def _path(schedule: Schedule, steps: int, sampler: str) -> list[tuple[Tensor, Tensor, float]]:
-    """From which time to which each step goes, and how far x_0 is extrapolated along its line."""
+class _Step(NamedTuple):
+    """A step from time t to time s; all are scalar tensors on the model's device.
+
+    Attributes:
+        t: The time from which it goes.
+        alpha_t: The levels there.
+        sigma_t: See ``alpha_t``.
+        alpha_s: The levels to which it goes.
+        sigma_s: See ``alpha_s``.
+        share: How far x_0 is extrapolated along the line through the last two estimates; None of DDIM.
+    """
+
+    t: Tensor
+    alpha_t: Tensor
+    sigma_t: Tensor
+    alpha_s: Tensor
+    sigma_s: Tensor
+    share: Tensor | None
+
+
+def _path(schedule: Schedule, steps: int, sampler: str) -> list[_Step]:
+    """All steps, computed at once on the device, so that no step of the sampler looks a level up."""
     times = schedule.grid(steps)
-    shares = [0.0] * (len(times) - 1)
+    alpha, sigma = schedule(times)
+    shares: list[Tensor | None] = [None] * (len(times) - 1)
     if sampler == "dpm-solver++":
-        alpha, sigma = (level.double() for level in schedule(times))
-        lengths = (alpha / sigma).log().diff()
+        lengths = (alpha.double() / sigma.double()).log().diff()
         ratios = lengths[1:] / (2 * lengths[:-1])
         # The first step has no previous estimate, and a step to pure data (sigma 0) has no length.
-        shares[1:] = torch.where(ratios.isfinite(), ratios, 0).tolist()
-    return [(t, s, share) for (t, s), share in zip(pairwise(times), shares, strict=True)]
+        shares = list(torch.cat([ratios.new_zeros(1), torch.where(ratios.isfinite(), ratios, 0)]).float())
+    return list(map(_Step, times, alpha, sigma, alpha[1:], sigma[1:], shares))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invmm_eval.device import to_device
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import Context, repeat
@@ -101,7 +102,7 @@ class Search:
                 f"{backbone.image_shape} (invmm_eval.audits.images.prepare converts it)."
             )
         with torch.no_grad():
-            pixels = image.to(backbone.device)[None].float() / 255
+            pixels = to_device(image, backbone.device)[None].float() / 255
             self.x_0 = backbone.encode(pixels)
             self.features = setup.similarity.embed(pixels)
         self.noise = setup.family(self.x_0[0])
@@ -141,7 +142,7 @@ class Search:
         return Draw(
             search=self,
             noise=self.noise.rsample(n, self._steps),
-            t=backbone.schedule.draw(n, self._steps).to(backbone.device),
+            t=to_device(backbone.schedule.draw(n, self._steps), backbone.device),
             context=self.condition.rsample(n, self._step_contexts),
         )
 

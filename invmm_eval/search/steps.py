@@ -61,8 +61,8 @@ def backward(backbone: Backbone, micro_batch: MicroBatch, draws: Sequence[Draw])
     searches = [draw.search for draw in draws]
     for search in searches:
         search.optimizer.zero_grad()
-    weights = torch.tensor([search.optimizer.weight for search in searches], dtype=torch.float32, device=n.device)
-    kl = torch.stack([search.noise.kl() for search in searches])
+    kl = [search.noise.kl() for search in searches]
+    weights = [torch.full_like(its, search.optimizer.weight) for its, search in zip(kl, searches, strict=True)]
     count = len(n) // len(draws)
-    torch.autograd.backward([weights @ kl, *inputs], [None, *(gradient / (scale * count) for gradient in gradients)])
+    torch.autograd.backward([*kl, *inputs], [*weights, *(gradient / (scale * count) for gradient in gradients)])
     return list(losses.view(len(draws), count).mean(dim=1))
