@@ -75,5 +75,7 @@ def register_detectors() -> Mapping[str, DetectorMaker]:
         "denoising-loss": lazy("invmm_eval.search.screening.denoising_loss:DenoisingLoss"),
         "secmi": lazy("invmm_eval.search.screening.step_error:StepError"),
         "pia": lazy("invmm_eval.search.screening.proximal:Proximal"),
+        "mirrored-loss": lazy("invmm_eval.search.screening.mirrored_loss:MirroredLoss"),
         "caption-magnitude": lazy("invmm_eval.search.screening.caption_magnitude:CaptionMagnitude"),
+        "sharpness": lazy("invmm_eval.search.screening.sharpness:Sharpness"),
     }

@@ -12,11 +12,14 @@ from torch import Tensor
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import Context, FixedPrompt
+from invmm_eval.models.schedule import Schedule, broadcast
 from invmm_eval.search.detectors import Detector
 from invmm_eval.search.screening.caption_magnitude import CaptionMagnitude
 from invmm_eval.search.screening.denoising_loss import DenoisingLoss
 from invmm_eval.search.screening.estimates import time_at
+from invmm_eval.search.screening.mirrored_loss import MIRRORINGS, MirroredLoss
 from invmm_eval.search.screening.proximal import Proximal
+from invmm_eval.search.screening.sharpness import Sharpness
 from invmm_eval.search.screening.step_error import StepError
 from invmm_eval.search.target import Target
 from invmm_eval.testing import check_detector
@@ -25,7 +28,8 @@ from tests.helpers.exact import SHAPE, Mixture, flow_schedule, linear_schedule, 
 PICTURES = pictures(3)
 """The model knows the first."""
 DISTANCE = (PICTURES.float() - PICTURES[:1].float()).flatten(1) / 127.5
-DETECTORS: list[Callable[[], Detector]] = [DenoisingLoss, Proximal, StepError]
+DETECTORS: list[Callable[[], Detector]] = [DenoisingLoss, MirroredLoss, Proximal, StepError]
+ON_CAPTIONS: list[Callable[[], Detector]] = [CaptionMagnitude, Sharpness]
 
 
 @pytest.fixture(params=["variance preserving", "flow"])
@@ -97,9 +101,55 @@ def test_the_caption_magnitude_is_the_shift_of_the_noise_estimate() -> None:
     assert sum(model.rows_seen) == detector.rows * len(chosen)
 
 
-def test_the_caption_magnitude_refuses_a_model_without_a_prompt() -> None:
+@pytest.mark.parametrize("make", ON_CAPTIONS)
+def test_detectors_of_captions_refuse_a_model_without_a_prompt(make: Callable[[], Detector]) -> None:
     with pytest.raises(InvMMError, match="needs a text-guided model"):
-        scores(CaptionMagnitude(), Mixture(PICTURES), targets(PICTURES))
+        scores(make(), Mixture(PICTURES), targets(PICTURES))
+
+
+class Narrowed(Mixture):
+    """A Gaussian around one picture, of spread 1 without a caption and 1 over its length with one."""
+
+    def condition(self, caption: str | None = None) -> FixedPrompt:
+        spread, null = torch.full((1,), 1 / max(1, len(caption or ""))), torch.ones(1)
+        return FixedPrompt({"spread": spread}, {"spread": null}, caption or "")
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        self.rows_seen.append(len(x_t))
+        alpha_t, sigma_t = (broadcast(level, x_t) for level in self.schedule(t))
+        variance = context["spread"].reshape(-1, 1, 1, 1) ** 2
+        gain = alpha_t * variance / (alpha_t**2 * variance + sigma_t**2)
+        return self.points[0] + gain * (x_t - alpha_t * self.points[0])
+
+
+@pytest.mark.parametrize("schedule", [linear_schedule(), flow_schedule()], ids=["variance preserving", "flow"])
+def test_the_sharpness_of_gaussians_is_the_square_of_the_difference_of_their_precisions(schedule: Schedule) -> None:
+    model, detector = Narrowed(PICTURES[:1], schedule=schedule), Sharpness(draws=3)
+    alpha_t, sigma_t = (level.double() for level in model.schedule(time_at(model.schedule, 0.98)))
+    noises = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))
+    distance = torch.linalg.vector_norm((noises - alpha_t * model.points[0]).flatten(1), dim=1).mean()
+    precisions = [1 / (alpha_t**2 * spread**2 + sigma_t**2) for spread in (1, 1 / 2, 1 / 5)]
+    expected = [(distance * (precisions[0] - other) ** 2).item() for other in precisions]
+    chosen = [Target(image, caption=text) for image, text in zip(PICTURES, ("a", "ab", "abcde"), strict=True)]
+    assert scores(detector, model, chosen).tolist() == pytest.approx(expected, rel=1e-2)
+    assert sum(model.rows_seen) == detector.rows * len(chosen)
+
+
+def test_the_mirrored_loss_compares_the_distances_of_a_picture_and_of_its_mirror_images(memorized: Mixture) -> None:
+    point, chosen = memorized.points[0], PICTURES[1:]
+    x_0 = memorized.encode(chosen.float() / 255)
+    itself, *mirrored = ((x_0.flip(flipped) - point).square().flatten(1).mean(dim=1).log() for flipped in MIRRORINGS)
+    expected = sum(mirrored) / 2 - itself
+    assert expected.abs().min() > 1e-2
+    torch.testing.assert_close(scores(MirroredLoss(), memorized, targets(chosen)), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_picture_of_low_contrast_has_a_small_loss_in_a_model_that_knows_no_picture_but_no_mirrored_loss() -> None:
+    model = Mixture(torch.full((1, *SHAPE), 128, dtype=torch.uint8), spread=0.5)
+    pair = torch.stack([(128 + contrast * (PICTURES[1] - 127.5)).to(torch.uint8) for contrast in (0.1, 1)])
+    plain, full = scores(DenoisingLoss(0.5), model, targets(pair)).tolist()
+    assert plain > full / 2
+    torch.testing.assert_close(scores(MirroredLoss(0.5), model, targets(pair)), torch.zeros(2), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("make", DETECTORS)
@@ -110,9 +160,9 @@ def test_the_known_picture_scores_highest_at_the_stated_cost(make: Callable[[], 
     assert sum(model.rows_seen) == detector.rows * len(PICTURES)
 
 
-@pytest.mark.parametrize("make", [*DETECTORS, CaptionMagnitude])
+@pytest.mark.parametrize("make", [*DETECTORS, *ON_CAPTIONS])
 def test_the_score_of_an_image_does_not_depend_on_its_batch(make: Callable[[], Detector]) -> None:
-    model = Captioned(PICTURES[:1]) if make is CaptionMagnitude else Mixture(PICTURES[:2], spread=0.3)
+    model = Narrowed(PICTURES[:1]) if make in ON_CAPTIONS else Mixture(PICTURES[:2], spread=0.3)
     chosen = targets(PICTURES)
     together = scores(make(), model, chosen, micro_batch=5)
     alone = torch.cat([scores(make(), model, [target], micro_batch=1) for target in reversed(chosen)]).flip(0)
