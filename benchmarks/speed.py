@@ -281,8 +281,9 @@ def sizes(repeats: int, device: str | None) -> dict[str, float]:
         figures[f"side {side}: ms a row, forward"] = 1000 * without / 8
         figures[f"side {side}: ms a row, forward and backward"] = 1000 * with_gradient / 8
     target = targets_of(memorized_and_new("pixel")[1][:1], backbone)[0]
-    features = plan.similarity.embed(target.image[None].to(backbone.device) / 255)
-    trial = Trial(torch.randn(8, 3, 32, 32, device=backbone.device), {}, {}, features)
+    pixels = target.image[None].to(backbone.device) / 255
+    noise = torch.randn(8, 3, 32, 32, device=backbone.device)
+    trial = Trial(noise, {}, {}, plan.similarity.embed(pixels), backbone.encode(pixels))
     for steps in (5, 10, 20):
         recipe = plan.recipe.changed(sampler_steps=steps)
         criterion, micro_batch = AllSamples(recipe, threshold=0.9), MicroBatch(32)

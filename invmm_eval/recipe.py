@@ -15,20 +15,27 @@ SAMPLERS = ("ddim", "dpm-solver++")
 """The published deterministic sampler, and one of second order that needs fewer steps for the same samples."""
 
 
+TIMES = ("uniform", "informative")
+"""The times of a step."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Settings of the search; the letters are the paper's.
 
     Attributes:
         name: Name of the settings; a changed recipe has its changes in its name.
-        optimizer: How q is moved: ``adam`` (the paper's) or ``dose``, one of
+        optimizer: How q is moved: ``adam`` (the paper's), ``dose`` or ``one-shot``, one of
             :data:`invmm_eval.search.optimizers.OPTIMIZERS`.
-        criterion: The stopping rule: ``all-samples`` (the paper's), one of
+        criterion: The stopping rule: ``all-samples`` (the paper's) or ``any-sample``, one of
             :data:`invmm_eval.search.criteria.CRITERIA`.
         estimators: Registered names of further estimators that run after each search.
         max_steps: Maximum number of optimizer steps, a multiple of ``check_every``.
         learning_rate: Step size of Adam.
-        draws: Number of noises and times drawn per step (S).
+        draws: Number of noises and times drawn per step (S). With 0 the optimizer ``one-shot`` takes no gradients, for
+            models that give none.
+        times: The times of a step: ``uniform`` (the paper's), or ``informative``, those at which a noised image can be
+            told from others (:func:`invmm_eval.search.times.informative`).
         check_every: Number of steps between two checks (C).
         xi: The weight is halved if the average loss fell by less than this between two checks.
         delta: Growth of the weight per step otherwise.
@@ -37,13 +44,20 @@ class Recipe:
         check_images: Number of samples per guidance scale at a check (K).
         sampler: The deterministic sampler of checks, one of :data:`SAMPLERS`.
         sampler_steps: Number of its steps.
+        reject: A sample is given up half-way if the estimate of x_0 there has a smaller centred cosine with the image,
+            in [-1, 1]; -1 gives none up.
+        plain: Number of plain samples of the model, drawn once and compared with every image that takes no text of its
+            own, for the share of copies among them.
         guidance: Scales of classifier-free guidance tried at a check.
         shared_context: Whether a check draws one context (soft prompt) for all its noises, or one for each.
         threshold: Similarity from which on a sample counts as a replica (beta); None takes the similarity's own.
         stop: Whether a search ends at the first passed check. If not, it takes all steps, and its checks draw all
             samples, so that its trace has the score of each.
-        first_dose: First KL of the optimizer ``dose``, in nats over all dimensions, above 0; it doubles after each
-            failed check. The weight should then be 0.
+        first_dose: First KL of the optimizers ``dose`` and ``one-shot``, in nats over all dimensions, above 0. The
+            weight should then be 0.
+        growth: By which factor the dose grows after each failed check, above 1.
+        aim: Number of noises and times drawn for a last gradient, at a quarter of the dose of the passed check, which
+            re-aims the ray; an even number. The cosine of the gradients of its halves says how good the aim is.
         responses: Number of samples for the dose-response curve, drawn after the passed check, or, if none was passed,
             where most samples of a check were replicas. With 0 the value is the dose that passed.
         rate: The share of samples that replicate at the value, where there is a curve.
@@ -57,6 +71,7 @@ class Recipe:
     max_steps: int = 2000
     learning_rate: float = 0.1
     draws: int = 32
+    times: str = "uniform"
     check_every: int = 50
     xi: float = 1e-3
     delta: float = 1e-4
@@ -65,17 +80,21 @@ class Recipe:
     check_images: int = 8
     sampler: str = "ddim"
     sampler_steps: int = 200
+    reject: float = -1.0
+    plain: int = 0
     guidance: tuple[float, ...] = (1.0,)
     shared_context: bool = True
     threshold: float | None = None
     stop: bool = True
     first_dose: float = 0.0
+    growth: float = 2.0
+    aim: int = 0
     responses: int = 0
     rate: float = 0.95
     confirm: int = 0
 
     def __post_init__(self) -> None:
-        counts = ("max_steps", "draws", "check_every", "window", "check_images", "sampler_steps")
+        counts = ("max_steps", "check_every", "window", "check_images", "sampler_steps")
         for name in counts:
             if getattr(self, name) < 1:
                 raise InvMMError(f"The recipe's {name} is {getattr(self, name)}; it must be at least 1.")
@@ -84,7 +103,17 @@ class Recipe:
                 f"The recipe's max_steps ({self.max_steps}) must be a multiple of check_every ({self.check_every}): "
                 "a search can only end at a check."
             )
-        for name in ("learning_rate", "delta", "first_weight", "guidance", "threshold", "first_dose", "rate"):
+        for name in (
+            "learning_rate",
+            "delta",
+            "first_weight",
+            "reject",
+            "guidance",
+            "threshold",
+            "first_dose",
+            "growth",
+            "rate",
+        ):
             value = getattr(self, name)
             if not all(map(math.isfinite, value if isinstance(value, tuple) else (value or 0,))):
                 raise InvMMError(f"The recipe's {name} is {value}; it must be finite.")
@@ -92,11 +121,19 @@ class Recipe:
             raise InvMMError(f"The recipe's learning_rate is {self.learning_rate}; it must be above 0.")
         if self.sampler not in SAMPLERS:
             raise InvMMError(f"There is no sampler {self.sampler!r}; choose one of {', '.join(SAMPLERS)}.")
-        for name in ("first_dose", "responses", "confirm"):
+        if self.times not in TIMES:
+            raise InvMMError(f"There are no times {self.times!r}; choose one of {', '.join(TIMES)}.")
+        if not -1 <= self.reject <= 1:
+            raise InvMMError(f"The recipe's reject is {self.reject}; it must be a cosine, between -1 and 1.")
+        if not self.growth > 1:
+            raise InvMMError(f"The recipe's growth is {self.growth}; it must be above 1.")
+        if self.draws < (self.optimizer != "one-shot"):
+            raise InvMMError(f"The recipe's draws is {self.draws}; it must be at least 1.")
+        for name in ("draws", "aim", "plain", "first_dose", "responses", "confirm"):
             if getattr(self, name) < 0:
                 raise InvMMError(f"The recipe's {name} is {getattr(self, name)}; it must not be negative.")
-        if self.optimizer == "dose" and not self.first_dose:
-            raise InvMMError("The recipe's optimizer dose needs a first_dose above 0, in nats.")
+        if self.optimizer in ("dose", "one-shot") and not self.first_dose:
+            raise InvMMError(f"The recipe's optimizer {self.optimizer} needs a first_dose above 0, in nats.")
         for name in ("first_dose", "responses"):
             if self.optimizer == "adam" and getattr(self, name):
                 raise InvMMError(f"The recipe's {name} has no effect on optimizer adam; set optimizer=dose.")
@@ -224,3 +261,38 @@ def by_dose(published: Recipe) -> Recipe:
         first_dose=2.0,
         responses=64,
     )
+
+
+def fast(published: Recipe) -> Recipe:
+    """The one-shot search (docs/fast.md), up to 31 nats, with a family's published guidance and contexts."""
+    return replace(
+        published,
+        name=f"fast-{published.name.removeprefix('paper-')}",
+        optimizer="one-shot",
+        criterion="any-sample",
+        estimators=("plain-share",),
+        max_steps=4,
+        check_every=1,
+        draws=24,
+        times="informative",
+        first_weight=0.0,
+        delta=0.0,
+        check_images=4,
+        sampler="dpm-solver++",
+        sampler_steps=10,
+        reject=0.6,
+        plain=512,
+        first_dose=2.0,
+        growth=2.5,
+        aim=64,
+        responses=32,
+    )
+
+
+RECIPES: Mapping[str, Callable[[Recipe], Recipe]] = {
+    "fast": fast,
+    "paper": lambda published: published,
+    "dose": by_dose,
+    "demo": lambda _: DEMO,
+}
+"""What people choose by name, made from the published settings of a family."""

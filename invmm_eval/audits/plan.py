@@ -22,7 +22,7 @@ from invmm_eval.models.identity import weights_identity
 from invmm_eval.models.pipelines import pipeline_class
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.plugins.host import host
-from invmm_eval.recipe import DEMO, Recipe, by_dose
+from invmm_eval.recipe import RECIPES, Recipe
 from invmm_eval.reference import name_of
 from invmm_eval.search.engine import invert
 from invmm_eval.search.estimators import Estimator
@@ -240,17 +240,16 @@ def default_similarity() -> str:
 
 
 def find_recipe(recipe: str | Recipe, backbone: Backbone) -> Recipe:
-    """A recipe by name: ``paper`` (the backbone's published one), ``dose`` (search by dose) or ``demo``.
+    """A recipe, or the one of that name in :data:`invmm_eval.recipe.RECIPES` for the backbone.
 
     Raises:
         InvMMError: There is no such recipe.
     """
     if isinstance(recipe, Recipe):
         return recipe
-    named = {"paper": backbone.recipe, "dose": by_dose(backbone.recipe), "demo": DEMO}
-    if recipe not in named:
-        raise InvMMError(f"There is no recipe {recipe!r}; choose one of {', '.join(named)}.")
-    return named[recipe]
+    if recipe not in RECIPES:
+        raise InvMMError(f"There is no recipe {recipe!r}; choose one of {', '.join(RECIPES)}.")
+    return RECIPES[recipe](backbone.recipe)
 
 
 def _made(maker: Callable[..., Any], name: str, options: Mapping[str, Any]) -> Any:

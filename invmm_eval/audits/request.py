@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invmm_eval.audits.options import OPTIONS, Choices, ModelOptions, Resources, sort_options
-from invmm_eval.recipe import DDPM, DEMO, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe, by_dose
+from invmm_eval.recipe import DDPM, LDM, RECIPES, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe
 from invmm_eval.reference import name_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _HUB_ID = re.compile(r"((?:[\w.-]+/)?[\w.-]+)@(.+)")
 """A Hub id with a revision; a folder is named by its path as it is."""
 _PUBLISHED = (DDPM, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3)
-_RECIPES = {recipe.name: recipe for recipe in (DEMO, *_PUBLISHED, *map(by_dose, _PUBLISHED))}
+_RECIPES = {made(one).name: (name, made(one)) for name, made in RECIPES.items() for one in _PUBLISHED}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,9 +173,9 @@ def _recipe(recipe: str | Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if isinstance(recipe, str):
         yield OPTIONS["recipe"].flag, recipe
         return
-    base = _RECIPES.get(recipe["name"].split(" with ")[0])
+    name, base = _RECIPES.get(recipe["name"].split(" with ")[0], ("paper", None))
     known = _plain(base) if base else {}
-    yield OPTIONS["recipe"].flag, "demo" if base is DEMO else "dose" if base and base.first_dose else "paper"
+    yield OPTIONS["recipe"].flag, name
     for key, value in _plain(recipe).items():
         if key != "name" and value is not None and (key not in known or value != known[key]):
             yield OPTIONS["settings"].flag, f"{key}={_text(value)}"

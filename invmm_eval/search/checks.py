@@ -25,12 +25,14 @@ class Trial:
         context: K contexts.
         null: K contexts of the unconditional pass.
         features: The image's features, ``(1, ...)``.
+        x_0: The encoded image, ``(1, ...)``.
     """
 
     noise: Tensor
     context: Context
     null: Context
     features: Tensor
+    x_0: Tensor
 
 
 def check(
@@ -80,6 +82,10 @@ def check(
                     steps=recipe.sampler_steps,
                     micro_batch=size,
                     sampler=recipe.sampler,
+                    target=torch.cat([trials[index].x_0[[0] * (cut.stop - cut.start)] for index, _, cut in requests])
+                    if recipe.reject > -1
+                    else None,
+                    reject=recipe.reject,
                 )
                 features = torch.split(similarity.embed(images), counts)
                 pixels = torch.split((images * 255).round().to("cpu", torch.uint8), counts)
@@ -88,6 +94,7 @@ def check(
                     samples[index][scale].append(pixel)
             return [
                 Check(
+                    judged_by=criterion.judged_by,
                     passed=criterion.passed(drawn),
                     similarities={scale: tuple(similarities) for scale, similarities in drawn.items()},
                     samples={scale: torch.cat(parts) for scale, parts in kept.items()},

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from invmm_eval.recipe import Recipe
-from invmm_eval.search.result import Point, Status
+from invmm_eval.search.result import Judged, Point, Status
 
 Similarities = Mapping[float, Sequence[float]]
 """The similarities of the samples drawn so far, by guidance scale."""
@@ -15,6 +15,11 @@ Similarities = Mapping[float, Sequence[float]]
 
 class Criterion(Protocol):
     """The stopping rule of a search."""
+
+    @property
+    def judged_by(self) -> Judged:
+        """Which of the similarities at a guidance scale decides."""
+        ...
 
     @property
     def description(self) -> str:
@@ -39,6 +44,13 @@ class Criterion(Protocol):
         ...
 
 
+def _status(recipe: Recipe, trace: Sequence[Point], *, passed: bool) -> Status | None:
+    last = trace[-1].step >= recipe.max_steps
+    if passed and (recipe.stop or last):
+        return Status.REPLICATED
+    return Status.EXHAUSTED if last else None
+
+
 class AllSamples:
     """The paper's: all K samples at one guidance scale reach the similarity threshold beta.
 
@@ -50,6 +62,11 @@ class AllSamples:
     def __init__(self, recipe: Recipe, threshold: float) -> None:
         self._recipe = recipe
         self._threshold = threshold
+
+    @property
+    def judged_by(self) -> Judged:
+        """The least similarity."""
+        return Judged.LEAST
 
     @property
     def description(self) -> str:
@@ -74,17 +91,54 @@ class AllSamples:
 
     def status(self, trace: Sequence[Point], *, passed: bool) -> Status | None:
         """Replicated at the first passed check, or with ``stop=False`` at a passed last one."""
-        last = trace[-1].step >= self._recipe.max_steps
-        if passed and (self._recipe.stop or last):
-            return Status.REPLICATED
-        return Status.EXHAUSTED if last else None
+        return _status(self._recipe, trace, passed=passed)
 
     def _reached(self, values: Sequence[float]) -> bool:
         return all(value >= self._threshold for value in values)
 
 
+class AnySample:
+    """One sample at one guidance scale that reaches the threshold beta is enough.
+
+    How often the image comes back is then for an estimator to tell. One sample is drawn at every scale first, then all
+    K at every scale.
+    """
+
+    def __init__(self, recipe: Recipe, threshold: float) -> None:
+        self._recipe = recipe
+        self._threshold = threshold
+
+    @property
+    def judged_by(self) -> Judged:
+        """The greatest similarity."""
+        return Judged.GREATEST
+
+    @property
+    def description(self) -> str:
+        """With the numbers of the recipe."""
+        return (
+            f"one of {self._recipe.check_images} samples at one guidance scale reaches a similarity of "
+            f"{self._threshold:g}"
+        )
+
+    def request(self, drawn: Similarities) -> Mapping[float, int]:
+        """All K samples where there is one scale; else one at each scale, and all if none of these is enough."""
+        if self.passed(drawn):
+            return {}
+        first = len(drawn) > 1 and not all(drawn.values())
+        return dict.fromkeys(drawn, 1 if first else self._recipe.check_images)
+
+    def passed(self, drawn: Similarities) -> bool:
+        """Any sample."""
+        return any(value >= self._threshold for values in drawn.values() for value in values)
+
+    def status(self, trace: Sequence[Point], *, passed: bool) -> Status | None:
+        """Replicated at the first passed check, or with ``stop=False`` at a passed last one."""
+        return _status(self._recipe, trace, passed=passed)
+
+
 CriterionMaker = Callable[[Recipe, float], Criterion]
 """``make(recipe, threshold)``."""
 
-CRITERIA: dict[str, CriterionMaker] = {"all-samples": AllSamples}
+CRITERIA: dict[str, CriterionMaker] = {"all-samples": AllSamples, "any-sample": AnySample}
 """By the name that a recipe gives."""

@@ -23,16 +23,19 @@ from invmm_eval.models.backbone import Backbone
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.checks import check
+from invmm_eval.search.common import Common
 from invmm_eval.search.criteria import CRITERIA
 from invmm_eval.search.estimators import Estimator, Found, Samples, built_in_estimators
 from invmm_eval.search.memory import MicroBatch
 from invmm_eval.search.optimizers import OPTIMIZERS
+from invmm_eval.search.ray import unit
 from invmm_eval.search.result import Result, Status
 from invmm_eval.search.rows import Counted
 from invmm_eval.search.search import Search, Setup
 from invmm_eval.search.steps import backward
 from invmm_eval.search.target import Target
 from invmm_eval.similarity import Similarity
+from invmm_eval.statistics.response import Outcome
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -78,20 +81,32 @@ def invert(
     if missing := sorted(set(recipe.estimators) - {estimator.name for estimator in estimators}):
         raise InvMMError(f"The recipe's estimator {missing[0]!r} is not among the estimators passed to the search.")
     by_name = {estimator.name: estimator for estimator in (*built_in_estimators(recipe), *estimators)}
-    setup = Setup(backbone, similarity, noise, recipe, threshold, optimizer, criterion, tuple(by_name.values()), seed)
-    return _Engine(setup, micro_batch).run(targets, batch_size, on_step)
+    counted = Counted(backbone)
+    at_once = MicroBatch(micro_batch or recipe.draws or recipe.check_images)
+    setup = Setup(
+        backbone=cast("Backbone", counted),
+        similarity=similarity,
+        family=noise,
+        recipe=recipe,
+        threshold=threshold,
+        optimizer=optimizer,
+        criterion=criterion,
+        estimators=tuple(by_name.values()),
+        seed=seed,
+        common=Common(cast("Backbone", counted), similarity, recipe, seed, at_once),
+    )
+    return _Engine(setup, counted, at_once, images_alone=micro_batch is None).run(targets, batch_size, on_step)
 
 
 class _Engine:
     """Runs searches in batches."""
 
-    def __init__(self, setup: Setup, micro_batch: int | None) -> None:
-        self._counted = Counted(setup.backbone)
-        setup = replace(setup, backbone=cast("Backbone", self._counted))
+    def __init__(self, setup: Setup, counted: Counted, micro_batch: MicroBatch, *, images_alone: bool) -> None:
         self._setup = setup
-        self._micro_batch = MicroBatch(micro_batch or setup.recipe.draws)
+        self._counted = counted
+        self._micro_batch = micro_batch
         # The last digits of a network's output depend on the rows that it computes together.
-        self._checks_images_alone = micro_batch is None
+        self._checks_images_alone = images_alone
         self._backward = partial(backward, setup.backbone, self._micro_batch)
         self._check = partial(check, setup.backbone, setup.similarity, setup.recipe, setup.criterion, self._micro_batch)
 
@@ -126,7 +141,12 @@ class _Engine:
         """C steps of each search."""
         with torch.inference_mode(mode=False), torch.enable_grad():
             for _ in range(self._setup.recipe.check_every):
-                for search, loss in self._isolated(self._backward, _drawn(Search.draw, _running(searches))):
+                running = _running(searches)
+                for search in running:
+                    if not search.optimizer.uses_gradients:
+                        search.take_step()
+                uphill = [search for search in running if search.optimizer.uses_gradients]
+                for search, loss in self._isolated(self._backward, _drawn(Search.draw, uphill)):
                     with _failing(search):
                         search.take_step(loss)
                 if on_step:
@@ -141,12 +161,13 @@ class _Engine:
             chosen = [search for search in searches if search.is_checked_completely is complete]
             trials = _drawn(lambda search: search.draw_trial(self._setup.recipe.check_images), chosen)
             for group in [[trial] for trial in trials] if self._checks_images_alone else [trials]:
+                drawn = dict(group)
                 for search, outcome in self._isolated(partial(self._check, complete=complete), group):
                     with _failing(search):
-                        search.record_check(outcome)
+                        search.record_check(drawn[search], outcome)
         for search in searches:
             if search.status and search.status is not Status.FAILED:
-                with _failing(search), self._counted.shared([search]):
+                with _failing(search):
                     self._estimate(search)
 
     def _estimate(self, search: Search) -> None:
@@ -156,19 +177,56 @@ class _Engine:
         assert search.status is not None
         assert search.last_check is not None
         scale = search.last_check.best_scale
+        ray = search.optimizer.ray
+        outcomes: list[Outcome] = []
 
         def sample(n: int) -> Samples:
             trial = search.draw_trial(n)
             [drawn] = self._check([trial], guidance=(scale,), complete=True)
             similarities = drawn.similarities[scale]
             hits = tuple(value >= setup.threshold for value in similarities)
+            search.remember_samples(trial, drawn)
+            if ray:
+                outcomes.extend(map(Outcome, ray.distances(trial.noise), hits))
             return Samples(trial.noise, similarities, hits, drawn.samples[scale])
 
-        found = Found(search.status, setup.recipe, setup.threshold, origin, search.noise, search.optimizer.ray, sample)
-        for estimator in setup.estimators:
-            values = estimator(found)
-            if values is not None:
-                search.estimates[estimator.name] = _as_json(estimator.name, values)
+        found = Found(
+            status=search.status,
+            recipe=setup.recipe,
+            threshold=setup.threshold,
+            check=origin,
+            noise=search.noise,
+            ray=ray,
+            sample=sample,
+            shifted=lambda: [shifted for shifted in search.shifted if shifted.scale == scale],
+            outcomes=outcomes,
+            plain=setup.common.plain(scale, search.x_0, search.condition, search.features, setup.threshold),
+        )
+        with self._counted.shared([search]):
+            if origin:
+                found = replace(found, aim=self._aim(search))
+            for estimator in setup.estimators:
+                values = estimator(found)
+                if values is not None:
+                    search.estimates[estimator.name] = _as_json(estimator.name, values)
+
+    def _aim(self, search: Search) -> float | None:
+        """Re-aim the ray by a last gradient; returns the cosine of the gradients of its halves."""
+        ray, n = search.optimizer.ray, self._setup.recipe.aim
+        if ray is None or not n:
+            return None
+        reached, halves = ray.nats, []
+        ray.move(reached / 4)
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            for _ in range(2):
+                self._backward([search.draw(n // 2)])
+                gradient = search.noise.parameters()["mu"].grad
+                assert gradient is not None
+                halves.append(unit(gradient))
+        search.optimizer.zero_grad()
+        ray.aim(ray.direction - unit(halves[0] + halves[1]))
+        ray.move(reached)
+        return float((halves[0] * halves[1]).sum())
 
     def _isolated(
         self, work: Callable[[Sequence[J]], Sequence[R]], jobs: Sequence[tuple[Search, J]]

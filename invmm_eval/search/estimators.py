@@ -3,8 +3,8 @@
 An estimator runs once per image, after the search of the image has ended without an error.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any, Protocol
 
@@ -35,6 +35,23 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class Shifted:
+    """Samples whose noise was drawn from ``N(mean, I)``.
+
+    Attributes:
+        scale: The guidance scale.
+        mean: In the shape of one noise; zeros for plain samples.
+        drawn: Number of samples.
+        noise: The noises of those that are copies, ``(h, ...)``.
+    """
+
+    scale: float
+    mean: Tensor
+    drawn: int
+    noise: Tensor
+
+
+@dataclass(frozen=True)
 class Found:
     """What the search of one image found.
 
@@ -47,6 +64,12 @@ class Found:
         noise: q. Where an estimator changes its parameters, the result is that of the changed q.
         ray: The ray that the mean of q lies on; None where the optimizer follows none.
         sample: Draws ``n`` new samples from q as it is now, at the best guidance scale of the last check.
+        shifted: Returns all samples so far at that scale whose noise was plain noise shifted along a ray: those of the
+            checks, and those that ``sample`` has drawn.
+        outcomes: Of all samples that ``sample`` has drawn: the distance of the noise along the ray, and whether it
+            gave a copy.
+        plain: Plain samples of the model; None where there are none.
+        aim: The cosine of two independent estimates of the direction of the ray; None where there are none.
     """
 
     status: Status
@@ -56,6 +79,10 @@ class Found:
     noise: Noise
     ray: Ray | None
     sample: Callable[[int], Samples]
+    shifted: Callable[[], Sequence[Shifted]] = tuple
+    outcomes: list[Outcome] = field(default_factory=list)
+    plain: Shifted | None = None
+    aim: float | None = None
 
 
 class Estimator(Protocol):
@@ -93,11 +120,10 @@ class DoseResponse:
         if found.check is None or ray is None or not recipe.responses:
             return None
         reached = ray.nats
-        largest = recipe.first_dose * 2.0 ** (recipe.max_steps // recipe.check_every - 1)
-        outcomes: tuple[Outcome, ...] = ()
+        largest = recipe.first_dose * recipe.growth ** (recipe.max_steps // recipe.check_every - 1)
         for _, share in zip(range(recipe.responses // recipe.check_images), cycle(DRAWN_AT), strict=False):
-            samples = found.sample(recipe.check_images)
-            outcomes += tuple(map(Outcome, ray.distances(samples.noise), samples.hits))
+            found.sample(recipe.check_images)
+            outcomes = tuple(found.outcomes)
             ray.move(min(Response(outcomes).dose(share).nats, largest))
         replicated = found.status is Status.REPLICATED
         ray.move(Response(outcomes).dose(recipe.rate).nats if replicated else reached)

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import Recipe
-from invmm_eval.search.ray import Ray
+from invmm_eval.search.ray import Ray, unit
 
 Parameters = Mapping[str, Tensor]
+Start = Callable[[], Tensor]
+"""Returns ``x_0 - m``, in the shape of one noise."""
 
 
 class Optimizer(Protocol):
@@ -28,6 +30,11 @@ class Optimizer(Protocol):
     @property
     def ray(self) -> Ray | None:
         """The ray that the mean of q lies on; None where it follows none."""
+        ...
+
+    @property
+    def uses_gradients(self) -> bool:
+        """Whether the next step needs the gradients of the loss."""
         ...
 
     def zero_grad(self) -> None:
@@ -80,8 +87,9 @@ class Adam:
     """The paper's: Adam on all parameters, with the adaptive weight."""
 
     ray: Ray | None = None
+    uses_gradients = True
 
-    def __init__(self, noise: Parameters, condition: Parameters, recipe: Recipe) -> None:
+    def __init__(self, noise: Parameters, condition: Parameters, recipe: Recipe, start: Start) -> None:  # noqa: ARG002
         self._adam = torch.optim.Adam([*noise.values(), *condition.values()], lr=recipe.learning_rate)
         self._adaptive = AdaptiveWeight(recipe)
 
@@ -116,16 +124,16 @@ class Dose:
 
     with m an average of gradients over about the C steps of a dose. Unlike Adam's, a step spends nothing on dimensions
     that do not matter: near the standard normal the Fisher metric is Euclidean, so the plain gradient is the direction
-    that lowers the loss most for the least KL. The dose doubles after each check that does not end the search. Other
+    that lowers the loss most for the least KL. The dose grows after each check that does not end the search. Other
     parameters of the noise keep their values; Adam moves those of the condition.
 
     Raises:
         InvMMError: The noise family has no ``mu``.
     """
 
-    def __init__(self, noise: Parameters, condition: Parameters, recipe: Recipe) -> None:
+    def __init__(self, noise: Parameters, condition: Parameters, recipe: Recipe, start: Start) -> None:  # noqa: ARG002
         if "mu" not in noise:
-            raise InvMMError("The search by dose moves the mean of the noise, but this noise family has no mu.")
+            raise InvMMError("A search by dose moves the mean of the noise, but this noise family has no mu.")
         for name, tensor in noise.items():
             tensor.requires_grad_(name == "mu")
         self._mu = noise["mu"]
@@ -133,6 +141,7 @@ class Dose:
         self._average = torch.zeros_like(self._mu, requires_grad=False)
         self._memory = 1 - 1 / recipe.check_every
         self._dose = recipe.first_dose
+        self._growth = recipe.growth
         self._adaptive = AdaptiveWeight(recipe)
         self._adam = torch.optim.Adam(list(condition.values()), lr=recipe.learning_rate) if condition else None
 
@@ -140,6 +149,11 @@ class Dose:
     def weight(self) -> float:
         """The adaptive weight; 0 in :func:`invmm_eval.recipe.by_dose`."""
         return self._adaptive.value
+
+    @property
+    def uses_gradients(self) -> bool:
+        """Always."""
+        return True
 
     def zero_grad(self) -> None:
         """Clear the gradients."""
@@ -149,9 +163,7 @@ class Dose:
 
     def step(self, *, checked: bool) -> None:
         """Move the mean to the dose, along the average of gradients."""
-        assert self._mu.grad is not None
-        self._average = self._memory * self._average - self._mu.grad
-        self.ray.aim(self._average)
+        self._aim()
         self.ray.move(self._dose)
         if self._adam:
             self._adam.step()
@@ -159,13 +171,44 @@ class Dose:
             self._adaptive.grow()
 
     def after_check(self, average_loss: float) -> None:
-        """Double the dose, from the next step on."""
+        """Raise the dose, from the next step on."""
         self._adaptive.after_check(average_loss)
-        self._dose *= 2
+        self._dose *= self._growth
+
+    def _aim(self) -> None:
+        assert self._mu.grad is not None
+        self._average = self._memory * self._average - self._mu.grad
+        self.ray.aim(self._average)
 
 
-OptimizerMaker = Callable[[Parameters, Parameters, Recipe], Optimizer]
-"""``make(noise, condition, recipe)``: from the parameters of q and of the condition, by name."""
+class OneShot(Dose):
+    """The search by a few doses, each along a direction that costs little or nothing.
 
-OPTIMIZERS: dict[str, OptimizerMaker] = {"adam": Adam, "dose": Dose}
+    The first direction needs no gradient: it is ``x_0 - m``, with ``m`` the mean of the model's images. Noise that
+    leans towards an image is denoised to it where the model knows it well, as the network's own estimate at high noise
+    leans the same way. At each further dose the gradient at the mean reached so far is added, both at length 1.
+    """
+
+    def __init__(self, noise: Parameters, condition: Parameters, recipe: Recipe, start: Start) -> None:
+        super().__init__(noise, condition, recipe, start)
+        self._gradients = bool(recipe.draws)
+        self._started = bool(condition)
+        self._average = unit(start())
+
+    @property
+    def uses_gradients(self) -> bool:
+        """Not before the second dose, unless a prompt is searched too."""
+        return self._gradients and self._started
+
+    def _aim(self) -> None:
+        if self._mu.grad is not None:
+            self._average = self._average - unit(self._mu.grad)
+        self.ray.aim(self._average)
+        self._started = True
+
+
+OptimizerMaker = Callable[[Parameters, Parameters, Recipe, Start], Optimizer]
+"""``make(noise, condition, recipe, start)``: from the parameters of q and of the condition, by name."""
+
+OPTIMIZERS: dict[str, OptimizerMaker] = {"adam": Adam, "dose": Dose, "one-shot": OneShot}
 """By the name that a recipe gives."""

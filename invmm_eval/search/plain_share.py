@@ -1,66 +1,87 @@
 """The estimator of the share of copies among plain samples, by importance sampling along the ray of a search."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from invmm_eval.search.estimators import Found
-from invmm_eval.search.ray import Ray
-from invmm_eval.statistics.importance import SHIFTS, Draw, plain_share
-from invmm_eval.statistics.response import HALF, Outcome, Response
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
+from invmm_eval.search.estimators import Found, Shifted
+from invmm_eval.search.ray import Ray
+from invmm_eval.statistics.importance import SHIFTS, plain_share
+from invmm_eval.statistics.response import HALF, Response
+
+DRAWS = 28
+"""Samples at each of :data:`~invmm_eval.statistics.importance.SHIFTS` times the distance of half."""
 LOCATING = 32
-"""Samples that find the distance at which half of the samples are copies."""
-DRAWS = 32
-"""Samples at each of :data:`~invmm_eval.statistics.importance.SHIFTS` times that distance."""
+"""Samples along the ray from which the distance of half is known well enough."""
 
 
 class PlainShare:
     """Samples at several distances along the ray (see :mod:`invmm_eval.statistics.importance`).
 
-    It needs a search along a ray, and a noise family whose q is ``N(d u, I)`` there. q is left as it was.
+    All samples count that the search drew from shifted plain noise, and plain samples of the model where there are
+    some. q is left as it was.
     """
 
     name = "plain-share"
     fields: Mapping[str, str] = {
         "share": "share of copies among plain samples, by importance sampling",
         "low": "lower limit of the share, at 97.5 % confidence",
-        "nats": "-ln(share), the limit of InvMM over all noise families, in nats in total; null at a share of 0",
+        "high": "upper limit of the share, at 97.5 % confidence, from plain samples alone; 1 without any",
         "copies": "number of copies among the samples",
         "samples": "number of samples",
+        "plain_copies": "number of copies among the plain samples",
+        "plain_samples": "number of plain samples",
+        "aim": "cosine of two independent estimates of the direction; null where there are none",
     }
 
     def __call__(self, found: Found) -> Mapping[str, Any] | None:
-        """160 samples; None without a check to start from, a ray, or such a noise family."""
-        ray = found.ray
-        if found.check is None or ray is None or not _is_shifted_normal(found, ray):
+        """None without any sample of plain or shifted plain noise."""
+        if found.check and found.ray and found.shifted():
+            _draw_along(found, found.ray)
+        plain = found.plain
+        samples = [*([plain] if plain else []), *found.shifted()]
+        if not samples:
             return None
-        reached = ray.nats
-        draws: list[Draw] = []
-        while len(draws) < LOCATING:
-            draws += _drawn(found, ray, found.recipe.check_images)
-            half = Response(tuple(Outcome(draw.distance, draw.hit) for draw in draws)).dose(HALF).nats
-            ray.move(min(half, reached))
-        for shift in SHIFTS:
-            ray.move(shift**2 * half)
-            draws += _drawn(found, ray, DRAWS)
-        ray.move(reached)
-        share = plain_share(draws)
+        known = (len(plain.noise), plain.drawn) if plain else (0, 0)
+        share = plain_share(_log_ratios(samples), np.array([one.drawn for one in samples]), known)
         return {
             "share": share.rate,
             "low": share.low,
-            "nats": share.nats if share.rate else None,
-            "copies": sum(draw.hit for draw in draws),
-            "samples": len(draws),
+            "high": share.high,
+            "copies": sum(len(one.noise) for one in samples),
+            "samples": sum(one.drawn for one in samples),
+            "plain_copies": known[0],
+            "plain_samples": known[1],
+            "aim": found.aim,
         }
 
 
-def _is_shifted_normal(found: Found, ray: Ray) -> bool:
-    return math.isclose(found.noise.kl().item() * ray.direction.numel(), ray.nats, rel_tol=1e-3)
+def _draw_along(found: Found, ray: Ray) -> None:
+    """Find the distance at which half of the samples are copies, then draw at its shifts."""
+    reached = ray.nats
+    while len(found.outcomes) < LOCATING:
+        if found.outcomes:
+            ray.move(_half(found))
+        found.sample(found.recipe.check_images)
+    half = _half(found)
+    for shift in SHIFTS:
+        ray.move(shift**2 * half)
+        found.sample(DRAWS)
+    ray.move(reached)
 
 
-def _drawn(found: Found, ray: Ray, n: int) -> list[Draw]:
-    samples = found.sample(n)
-    shift = math.sqrt(2 * ray.nats)
-    distances = ray.distances(samples.noise)
-    return [Draw(shift, distance, hit) for distance, hit in zip(distances, samples.hits, strict=True)]
+def _half(found: Found) -> float:
+    """The dose of half, in nats; at most the largest that was drawn at, beyond which the curve is a guess."""
+    largest = max(one.mean.square().sum().item() / 2 for one in found.shifted())
+    return min(Response(tuple(found.outcomes)).dose(HALF).nats, largest)
+
+
+def _log_ratios(samples: Sequence[Shifted]) -> NDArray[np.float64]:
+    """``ln r_j(n)``, one row for each copy and one column for each mean."""
+    means = torch.stack([one.mean.flatten() for one in samples]).double()
+    noise = torch.cat([one.noise.flatten(1) for one in samples]).double()
+    ratios: NDArray[np.float64] = (noise @ means.T - means.square().sum(dim=1) / 2).cpu().numpy()
+    return ratios

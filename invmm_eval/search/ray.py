@@ -9,6 +9,12 @@ import torch
 from torch import Tensor
 
 
+def unit(vector: Tensor) -> Tensor:
+    """The vector at length 1; zeros where it is zero."""
+    unit: Tensor = vector / vector.norm().clamp(min=torch.finfo(vector.dtype).tiny)
+    return unit
+
+
 class Ray:
     """The mean of a noise distribution, movable along one direction.
 
@@ -27,7 +33,7 @@ class Ray:
 
     def aim(self, vector: Tensor) -> None:
         """Take the direction of a vector of any length; zeros where the vector is zero. The mean is not moved."""
-        self.direction = vector / vector.norm().clamp(min=torch.finfo(vector.dtype).tiny)
+        self.direction = unit(vector)
 
     def aim_at_mean(self) -> None:
         """Take the direction and the KL of the mean as it is."""

@@ -3,7 +3,8 @@
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -30,6 +31,13 @@ class Point(NamedTuple):
     score: float
 
 
+class Judged(StrEnum):
+    """Which of the similarities at a guidance scale decides about a check."""
+
+    LEAST = "least"
+    GREATEST = "greatest"
+
+
 @dataclass(frozen=True)
 class Check:
     """The samples of one image at one check, and their similarities to the image.
@@ -38,23 +46,28 @@ class Check:
         passed: Whether the criterion was met.
         similarities: By guidance scale: all K values, or fewer where the decision did not need them.
         samples: By guidance scale: the samples, uint8 ``(m, C, H, W)``, on the CPU.
+        judged_by: Which of the similarities at a scale decides.
     """
 
     passed: bool
     similarities: dict[float, tuple[float, ...]]
     samples: Mapping[float, Tensor]
+    judged_by: Judged = Judged.LEAST
 
     @property
     def score(self) -> float:
-        """The least similarity at the best scale, which is compared with beta; NaN counts as -inf."""
-        return self._least(self.best_scale)
+        """The deciding similarity at the best scale, which is compared with beta; NaN counts as -inf."""
+        return self._deciding(self.best_scale)
 
     @property
     def best_scale(self) -> float:
-        """The guidance scale of :attr:`score`; of a passed check one at which all K samples passed."""
-        return max(
-            self.similarities, key=lambda scale: (self.passed and len(self.similarities[scale]), self._least(scale))
-        )
+        """The guidance scale of :attr:`score`; of a passed check of all samples one at which all K passed."""
+
+        def key(scale: float) -> tuple[int, float]:
+            drawn = len(self.similarities[scale]) if self.passed and self.judged_by is Judged.LEAST else 0
+            return drawn, self._deciding(scale)
+
+        return max(self.similarities, key=key)
 
     def hits(self, threshold: float) -> dict[float, int]:
         """Number of samples that reach a threshold, by guidance scale."""
@@ -62,10 +75,11 @@ class Check:
 
     def at(self, scale: float) -> "Check":
         """The check restricted to one guidance scale."""
-        return Check(self.passed, {scale: self.similarities[scale]}, {scale: self.samples[scale]})
+        return replace(self, similarities={scale: self.similarities[scale]}, samples={scale: self.samples[scale]})
 
-    def _least(self, scale: float) -> float:
-        return min(-math.inf if math.isnan(value) else value for value in self.similarities[scale])
+    def _deciding(self, scale: float) -> float:
+        values = [-math.inf if math.isnan(value) else value for value in self.similarities[scale]]
+        return min(values) if self.judged_by is Judged.LEAST else max(values)
 
 
 @dataclass(frozen=True)
@@ -182,6 +196,7 @@ class Result:
             "similarity": _finite(self.similarity),
             "passed": self.check.passed if self.check else None,
             "similarities": similarities,
+            "judged_by": str(self.check.judged_by) if self.check else None,
             "prompt": self.prompt,
             "trace": [[_finite(value) for value in point] for point in self.trace],
             "seconds_steps": round(self.seconds_steps, 3),
@@ -238,7 +253,8 @@ class Result:
         check = None
         if record["passed"] is not None:
             similarities = {float(scale): _floats(values) for scale, values in record["similarities"].items()}
-            check = Check(record["passed"], similarities, _Part("samples.", tensors, float))
+            samples = _Part("samples.", tensors, float)
+            check = Check(record["passed"], similarities, samples, Judged(record["judged_by"]))
         return cls(
             **{key: record[key] for key in _UNCHANGED},
             status=Status(record["status"]),

@@ -16,11 +16,13 @@ from invmm_eval.models.condition import Context, repeat
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.checks import Trial
+from invmm_eval.search.common import Common
 from invmm_eval.search.criteria import Criterion
-from invmm_eval.search.estimators import Confirmation, Estimator
+from invmm_eval.search.estimators import Confirmation, Estimator, Shifted
 from invmm_eval.search.optimizers import OptimizerMaker
 from invmm_eval.search.result import Check, Point, Result, Status
 from invmm_eval.search.target import Target, generator
+from invmm_eval.search.times import drawn, informative
 from invmm_eval.similarity import Similarity
 
 
@@ -38,6 +40,7 @@ class Setup:
         criterion: The stopping rule.
         estimators: They run after each search, in this order.
         seed: The seed of the run.
+        common: What all images have in common.
     """
 
     backbone: Backbone
@@ -49,6 +52,7 @@ class Setup:
     criterion: Criterion
     estimators: Sequence[Estimator]
     seed: int
+    common: Common
 
 
 class Search:
@@ -67,6 +71,7 @@ class Search:
         error: What went wrong, in one sentence, where the status is ``failed``.
         traceback: The traceback of an unexpected error.
         estimates: The values of each estimator, by its name.
+        shifted: The samples drawn so far from plain noise that was shifted along a ray.
         rows: Network rows spent so far (see :mod:`invmm_eval.search.rows`).
     """
 
@@ -87,6 +92,7 @@ class Search:
         self._losses: list[float] = []
         self._unread: list[Tensor] = []
         self._best_place: _Place | None = None
+        self.shifted: list[Shifted] = []
 
     def start(self) -> None:
         """Encode the image, and make q, the condition, the optimizer and the random numbers.
@@ -107,7 +113,16 @@ class Search:
             self.features = setup.similarity.embed(pixels)
         self.noise = setup.family(self.x_0[0])
         self.condition = backbone.condition(self.target.caption)
-        self.optimizer = setup.optimizer(self.noise.parameters(), self.condition.parameters(), setup.recipe)
+        self.optimizer = setup.optimizer(
+            self.noise.parameters(),
+            self.condition.parameters(),
+            setup.recipe,
+            lambda: (self.x_0 - setup.common.mean(self.x_0, self.condition))[0],
+        )
+        self._times: Tensor | None = None
+        if setup.recipe.times == "informative":
+            distance = (self.x_0 - setup.common.mean(self.x_0, self.condition)).norm().item()
+            self._times = informative(backbone.schedule, distance)
         seed, digest = setup.seed, self.target.digest
         self._steps = generator(seed, digest, "steps")
         self._checks = generator(seed, digest, "checks")
@@ -136,13 +151,18 @@ class Search:
         """Whether the next check draws all samples: the last one does, and every one if no check ends the search."""
         return not self._setup.recipe.stop or self.step >= self.max_steps
 
-    def draw(self) -> "Draw":
-        """The random numbers of one step."""
-        backbone, n = self._setup.backbone, self._setup.recipe.draws
+    def draw(self, n: int | None = None) -> "Draw":
+        """The random numbers of one step, or of ``n`` rows."""
+        backbone, n = self._setup.backbone, n or self._setup.recipe.draws
+        noise = self.noise.rsample(n, self._steps)
+        if self._times is None:
+            t = to_device(backbone.schedule.draw(n, self._steps), backbone.device)
+        else:
+            t = drawn(self._times, n, self._steps)
         return Draw(
             search=self,
-            noise=self.noise.rsample(n, self._steps),
-            t=to_device(backbone.schedule.draw(n, self._steps), backbone.device),
+            noise=noise,
+            t=t,
             context=self.condition.rsample(n, self._step_contexts),
         )
 
@@ -156,12 +176,18 @@ class Search:
                 context=repeat(context, n) if shared else context,
                 null=self.condition.null(n),
                 features=self.features,
+                x_0=self.x_0,
             )
 
-    def take_step(self, loss: Tensor) -> None:
-        """Move along the gradients. The loss stays unread on its device, so that no step waits for it."""
+    def take_step(self, loss: Tensor | None = None) -> None:
+        """Move along the gradients. The loss stays unread on its device, so that no step waits for it.
+
+        Args:
+            loss: None where the optimizer uses no gradients.
+        """
         self.optimizer.step(checked=(self.step + 1) % self._setup.recipe.check_every == 0)
-        self._unread.append(loss)
+        if loss is not None:
+            self._unread.append(loss)
         self.step += 1
 
     def read_losses(self) -> None:
@@ -179,18 +205,30 @@ class Search:
         if not math.isfinite(self.kl):
             raise InvMMError(f"The KL became {self.kl} by step {self.step}; try a smaller learning_rate.")
 
-    def record_check(self, check: Check) -> None:
+    def record_check(self, trial: Trial, check: Check) -> None:
         """Add a check to the trace, and end the search or let its optimizer adapt."""
         setup = self._setup
         window = self._losses[-setup.recipe.window :]
-        average_loss = sum(window) / len(window)
+        average_loss = sum(window) / len(window) if window else math.nan
         self.trace.append(Point(self.step, average_loss, self.kl, self.optimizer.weight, check.score))
         self.last_check = check
+        if not self.condition.parameters():
+            self.remember_samples(trial, check)
         self.status = setup.criterion.status(self.trace, passed=check.passed)
         if self.status is not Status.REPLICATED and self.optimizer.ray:
             self._remember_place(check)
         if self.status is None:
             self.optimizer.after_check(average_loss)
+
+    def remember_samples(self, trial: Trial, check: Check) -> None:
+        """Keep which noises gave copies, for the estimators, where q has the variance of plain noise."""
+        ray = self.optimizer.ray
+        if ray is None or not math.isclose(self.kl * ray.direction.numel(), ray.nats, rel_tol=1e-3):
+            return
+        mean = math.sqrt(2 * ray.nats) * ray.direction
+        for scale, values in check.similarities.items():
+            hits = [index for index, value in enumerate(values) if value >= self._setup.threshold]
+            self.shifted.append(Shifted(scale, mean, len(values), trial.noise[hits]))
 
     def _remember_place(self, check: Check) -> None:
         """Keep the parameters if more samples are replicas than at any earlier check, for the estimators."""

@@ -10,7 +10,7 @@ CONFIRMATION = "confirmation"
 
 def upgraded_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """A ``Result.record()`` of this version of the package or an earlier one, with the keys of this version."""
-    upgraded = {"caption": None, "traceback": None, "rows": None, **record}
+    upgraded = {"caption": None, "traceback": None, "rows": None, "judged_by": "least", **record}
     if "estimates" not in record:
         upgraded["estimates"] = {}
         if outcomes := record.get("outcomes"):

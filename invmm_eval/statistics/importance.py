@@ -1,44 +1,29 @@
 """The share of plain samples that are copies, from samples of shifted noise, by multiple importance sampling.
 
-Noise ``n`` drawn from ``N(d u, I)``, with a direction ``u`` of length 1, gives copies far more often than plain noise
-``N(0, I)``. With ``N_j`` samples drawn at each of several shifts ``d_j``, a shift of 0 being plain sampling, and
-``s = <n, u>``, the balance heuristic (Veach and Guibas 1995, "Optimally combining sampling techniques for Monte Carlo
-rendering") weights a sample by
+Noise ``n`` drawn from ``N(mu, I)``, with a well-chosen ``mu``, gives copies far more often than plain noise
+``N(0, I)``. With ``N_j`` samples drawn at each of several means ``mu_j``, a mean of 0 being plain sampling, the balance
+heuristic (Veach and Guibas 1995, "Optimally combining sampling techniques for Monte Carlo rendering") weights a sample
+by
 
-    w(s) = 1 / sum_j N_j exp(d_j s - d_j^2 / 2)
+    w(n) = 1 / sum_j N_j r_j(n),   r_j(n) = exp(<n, mu_j> - |mu_j|^2 / 2)
 
 and the sum of the weights of the copies estimates the share ``p`` of copies among plain samples. It is unbiased
-whatever set of noises gives copies. How far it scatters depends on the direction: a copy whose noise lies far off ``u``
-is rarely drawn, and its weight is large. So the shifted samples support a lower limit only; an upper limit comes from
-plain samples.
+whatever set of noises gives copies. How far it scatters depends on the means: a copy whose noise lies far off all of
+them is rarely drawn, and its weight is large. So the shifted samples support a lower limit only; an upper limit comes
+from plain samples.
 """
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaincinv
+from scipy.special import gammaincinv, logsumexp
 
 from invmm_eval.statistics.binomial import CONFIDENCE, most
 
 SHIFTS = (0.3, 0.5, 0.75, 1.0)
 """Shifts to draw at, in units of the distance at which half of the samples are copies."""
-
-
-class Draw(NamedTuple):
-    """One sample.
-
-    Attributes:
-        shift: ``d``, the distance by which its noise was shifted along ``u``; 0 for a plain sample.
-        distance: ``s = <n, u>`` of its noise ``n``.
-        hit: Whether the sample is a copy.
-    """
-
-    shift: float
-    distance: float
-    hit: bool
 
 
 class PlainShare(NamedTuple):
@@ -64,11 +49,20 @@ class PlainShare(NamedTuple):
         return -math.log(self.rate) if self.rate else math.inf
 
 
-def plain_share(draws: Sequence[Draw], *, confidence: float = CONFIDENCE) -> PlainShare:
+def plain_share(
+    log_ratios: NDArray[np.float64],
+    drawn: NDArray[np.int64],
+    plain: tuple[int, int] = (0, 0),
+    *,
+    confidence: float = CONFIDENCE,
+) -> PlainShare:
     """Estimate the share of copies among plain samples.
 
     Args:
-        draws: Samples at any shifts, plain ones included. All that were drawn count, copies or not.
+        log_ratios: ``ln r_j(n)`` of the noise ``n`` of every copy, one row for each, and of every mean ``mu_j``, one
+            column for each; zeros in the column of plain samples.
+        drawn: ``N_j``, the number of samples drawn at every mean, copies or not, shape ``(J,)``.
+        plain: Of the plain samples among them: the number of copies, and of all.
         confidence: Of the two limits together, in (0, 1): each fails with a probability of ``(1 - confidence) / 2``.
 
     Returns:
@@ -76,23 +70,14 @@ def plain_share(draws: Sequence[Draw], *, confidence: float = CONFIDENCE) -> Pla
         standardized rates", for its weighted count; and the exact upper limit of Clopper and Pearson 1934 for the
         plain samples alone.
     """
-    weights = hit_weights(draws)
-    plain = [draw.hit for draw in draws if draw.shift == 0]
+    weights = np.exp(-logsumexp(log_ratios, axis=1, b=drawn)) if len(log_ratios) else np.zeros(0)
+    copies, samples = plain
     tail = (1 - confidence) / 2
     return PlainShare(
         rate=min(1.0, float(weights.sum())),
         low=_lower(weights, tail),
-        high=most(sum(plain), len(plain), 1 - tail) if plain else 1.0,
+        high=most(copies, samples, 1 - tail) if samples else 1.0,
     )
-
-
-def hit_weights(draws: Sequence[Draw]) -> NDArray[np.float64]:
-    """The weights ``w(s)`` of the copies among ``draws``, shape ``(number of copies,)``."""
-    shifts, counts = np.unique(np.array([draw.shift for draw in draws]), return_counts=True)
-    distances = np.array([draw.distance for draw in draws if draw.hit])[:, None]
-    densities = np.exp(shifts * distances - np.square(shifts) / 2)
-    weights: NDArray[np.float64] = 1 / (counts * densities).sum(axis=1)
-    return weights
 
 
 def _lower(weights: NDArray[np.float64], tail: float) -> float:

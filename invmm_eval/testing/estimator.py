@@ -9,9 +9,10 @@ import torch
 
 from invmm_eval.noise.gaussian import diagonal
 from invmm_eval.recipe import Recipe
-from invmm_eval.search.estimators import Estimator, Found, Samples
+from invmm_eval.search.estimators import Estimator, Found, Samples, Shifted
 from invmm_eval.search.ray import Ray
 from invmm_eval.search.result import Check, Status
+from invmm_eval.statistics.response import Outcome
 from invmm_eval.testing.promises import BrokenPromise, hold_members, hold_name, promise, seeded
 
 SHAPE = (3, 4, 4)
@@ -83,16 +84,32 @@ def simulated(status: Status, *, with_ray: bool = True) -> Found:
     ray.aim(towards)
     ray.move(DOSES[status])
     numbers = seeded(seed=1)
+    shifted: list[Shifted] = []
+    outcomes: list[Outcome] = []
 
     def sample(n: int) -> Samples:
         with torch.no_grad():
             noise = q.rsample(n, numbers)
         similarities = torch.sigmoid(torch.tensor(ray.distances(noise)) - 3)
         hits = tuple((similarities >= THRESHOLD).tolist())
+        found_hits = [index for index, hit in enumerate(hits) if hit]
+        shifted.append(Shifted(1.0, mu.detach().clone(), n, noise[found_hits]))
+        outcomes.extend(map(Outcome, ray.distances(noise), hits))
         return Samples(noise, tuple(similarities.tolist()), hits, torch.zeros((n, *SHAPE), dtype=torch.uint8))
 
     recipe = Recipe(optimizer="dose", check_images=8, first_dose=1.0, responses=64, confirm=64)
     shown = sample(recipe.check_images)
     replicated = status is Status.REPLICATED
     check = Check(replicated, {1.0: shown.similarities}, {1.0: shown.images}) if replicated or with_ray else None
-    return Found(status, recipe, THRESHOLD, check, q, ray if with_ray else None, sample)
+    outcomes.clear()
+    return Found(
+        status=status,
+        recipe=recipe,
+        threshold=THRESHOLD,
+        check=check,
+        noise=q,
+        ray=ray if with_ray else None,
+        sample=sample,
+        shifted=lambda: shifted if with_ray else [],
+        outcomes=outcomes,
+    )

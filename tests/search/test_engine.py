@@ -20,7 +20,7 @@ from invmm_eval.reference import MODEL
 from invmm_eval.reference import pictures as known
 from invmm_eval.search.criteria import CRITERIA, AllSamples
 from invmm_eval.search.engine import invert
-from invmm_eval.search.optimizers import OPTIMIZERS, Parameters
+from invmm_eval.search.optimizers import OPTIMIZERS, Parameters, Start
 from invmm_eval.search.result import Point, Result, Status
 from invmm_eval.search.search import Search
 from invmm_eval.search.target import Target
@@ -298,7 +298,9 @@ class Descent:
     ray = None
     weight = 0.01
 
-    def __init__(self, noise: Parameters, condition: Parameters, recipe: Recipe) -> None:
+    uses_gradients = True
+
+    def __init__(self, noise: Parameters, condition: Parameters, recipe: Recipe, start: Start) -> None:  # noqa: ARG002
         self._sgd = torch.optim.SGD([*noise.values(), *condition.values()], lr=recipe.learning_rate)
 
     def zero_grad(self) -> None:

@@ -68,12 +68,16 @@ class Scaled:
         return {"logvar": self.logvar}
 
 
+def start() -> Tensor:
+    return torch.zeros(SHAPE)
+
+
 def gaussian() -> Gaussian:
     return Gaussian(torch.zeros(SHAPE), torch.zeros(SHAPE))
 
 
 def dose(nats: float, noise: Any, steps: int = 4) -> Dose:
-    return Dose(noise.parameters(), {}, replace(by_dose(QUICK), first_dose=nats, check_every=steps))
+    return Dose(noise.parameters(), {}, replace(by_dose(QUICK), first_dose=nats, check_every=steps), start)
 
 
 def step(optimizer: Dose, mu: Tensor, gradient: Tensor) -> None:

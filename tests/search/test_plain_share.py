@@ -41,8 +41,8 @@ def test_the_share_is_that_of_plain_samples(cosine: PixelCosine, share: float) -
     assert math.sqrt(sum(factor**2 for factor in factors) / 8) < math.log(1.6)
     assert sum(values["low"] > share for values in estimates) <= 2
     for values in estimates:
-        assert values["nats"] == pytest.approx(-math.log(values["share"]))
-        assert values["samples"] == LOCATING + DRAWS * len(SHIFTS)
+        assert values["samples"] >= LOCATING + DRAWS * len(SHIFTS)
+        assert (values["high"], values["plain_samples"], values["aim"]) == (1, 0, None)
         assert 0 < values["copies"] < values["samples"]
 
 

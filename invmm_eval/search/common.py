@@ -1,0 +1,122 @@
+"""What the images of a run have in common: the mean of the model's images, and plain samples of the model.
+
+Both are computed when first asked for, from the seed of the run alone, and not counted as rows of any image.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from invmm_eval.models.backbone import Backbone
+from invmm_eval.models.condition import Condition, rows
+from invmm_eval.recipe import Recipe
+from invmm_eval.search.estimators import Shifted
+from invmm_eval.search.memory import MicroBatch
+from invmm_eval.search.sampling import chunks, sample, verified
+from invmm_eval.search.target import generator
+from invmm_eval.search.times import faintest
+from invmm_eval.similarity import Similarity
+
+MEAN_OF = 16
+"""The number of estimates that the mean of the model's images is the mean of."""
+
+
+class Common:
+    """The mean and the plain samples of one model.
+
+    Args:
+        backbone: The model.
+        similarity: Compares plain samples with images.
+        recipe: The sampler, its steps, and the number of plain samples.
+        seed: The seed of the run.
+        micro_batch: Maximum number of rows of a network call.
+    """
+
+    def __init__(
+        self, backbone: Backbone, similarity: Similarity, recipe: Recipe, seed: int, micro_batch: MicroBatch
+    ) -> None:
+        self._backbone = backbone
+        self._similarity = similarity
+        self._recipe = recipe
+        self._seed = seed
+        self._micro_batch = micro_batch
+        self._mean: Tensor | None = None
+        self._features: Tensor | None = None
+
+    @torch.no_grad()
+    def mean(self, x_0: Tensor, condition: Condition) -> Tensor:
+        """The mean of the model's estimates of x_0 from noise alone, without a prompt.
+
+        Args:
+            x_0: Any encoded image, for its shape.
+            condition: Any of the model's; its null context is taken.
+
+        Returns:
+            In the shape of ``x_0``, ``(1, ...)``.
+        """
+        if self._mean is None:
+            n = torch.cat([self._noise(x_0, f"mean {index}") for index in range(MEAN_OF)])
+            t = faintest(self._backbone.schedule, x_0.numel() ** 0.5)
+            _, sigma_t = self._backbone.schedule(t)
+            x_t, context = sigma_t * n, condition.null(MEAN_OF)
+            self._mean = self._in_parts(
+                MEAN_OF,
+                lambda cut: verified(
+                    self._backbone.predict_x0(x_t[cut], t.expand(len(x_t[cut])), rows(context, cut)), x_t[cut]
+                ),
+            ).mean(dim=0, keepdim=True)
+        return self._mean
+
+    def plain(
+        self, scale: float, x_0: Tensor, condition: Condition, features: Tensor, threshold: float
+    ) -> Shifted | None:
+        """Compare the plain samples with an image.
+
+        Args:
+            scale: The guidance scale that they are to stand for; without a prompt all scales are the same.
+            x_0: The encoded image, ``(1, ...)``.
+            condition: Its condition.
+            features: Its features, ``(1, ...)``.
+            threshold: The similarity from which on a sample is a copy.
+
+        Returns:
+            None where the recipe requests no plain samples, or the image has a prompt of its own: no other image's
+            samples are samples of it then.
+        """
+        drawn = self._recipe.plain
+        if not drawn or condition.parameters() or condition.prompt():
+            return None
+        if self._features is None:
+            context = condition.rsample(drawn, generator(self._seed, "", "plain contexts", self._backbone.device))
+            null = condition.null(drawn)
+
+            def features_of(cut: slice) -> Tensor:
+                noise = torch.cat([self._noise(x_0, f"plain {index}") for index in range(cut.start, cut.stop)])
+                images = sample(
+                    self._backbone,
+                    noise,
+                    rows(context, cut),
+                    rows(null, cut),
+                    torch.ones(len(noise), device=noise.device),
+                    steps=self._recipe.sampler_steps,
+                    micro_batch=len(noise),
+                    sampler=self._recipe.sampler,
+                )
+                return self._similarity.embed(images)
+
+            self._features = self._in_parts(drawn, features_of)
+        similar = self._similarity.compare(self._features, features)[:, 0]
+        hits = (similar >= threshold).nonzero()[:, 0].tolist()
+        noise = [self._noise(x_0, f"plain {index}") for index in hits]
+        return Shifted(scale, torch.zeros_like(x_0[0]), drawn, torch.cat(noise) if noise else x_0[:0])
+
+    def _noise(self, x_0: Tensor, purpose: str) -> Tensor:
+        """A standard normal noise, which is drawn again instead of kept, ``(1, ...)``."""
+        return torch.randn(x_0.shape, generator=generator(self._seed, "", purpose)).to(x_0.device)
+
+    def _in_parts(self, n: int, part: Callable[[slice], Tensor]) -> Tensor:
+        """The outputs of calls on at most as many rows as fit into memory."""
+        while True:
+            with self._micro_batch as size:
+                return torch.cat([part(cut) for cut in chunks(n, size)])
