@@ -127,9 +127,12 @@ class Recipe:
             raise InvMMError(f"The recipe's reject is {self.reject}; it must be a cosine, between -1 and 1.")
         if not self.growth > 1:
             raise InvMMError(f"The recipe's growth is {self.growth}; it must be above 1.")
-        if self.draws < (self.optimizer != "one-shot"):
-            raise InvMMError(f"The recipe's draws is {self.draws}; it must be at least 1.")
-        for name in ("draws", "aim", "plain", "first_dose", "responses", "confirm"):
+        least = 0 if self.optimizer == "one-shot" else 1
+        if self.draws < least:
+            raise InvMMError(f"The recipe's draws is {self.draws}; it must be at least {least}.")
+        if self.aim % 2:
+            raise InvMMError(f"The recipe's aim is {self.aim}; it must be even, for two halves.")
+        for name in ("aim", "plain", "first_dose", "responses", "confirm"):
             if getattr(self, name) < 0:
                 raise InvMMError(f"The recipe's {name} is {getattr(self, name)}; it must not be negative.")
         if self.optimizer in ("dose", "one-shot") and not self.first_dose:

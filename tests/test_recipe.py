@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from invmm_eval.errors import InvMMError
-from invmm_eval.recipe import DDPM, DEMO, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe, by_dose
+from invmm_eval.recipe import DDPM, DEMO, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe, by_dose, fast
 
 PUBLISHED = ["learning_rate", "max_steps", "draws", "check_every", "xi", "delta"]
 PUBLISHED += ["first_weight", "check_images", "sampler_steps", "window", "guidance"]
@@ -62,16 +62,24 @@ def test_the_same_values_are_no_change() -> None:
 @pytest.mark.parametrize("key", ["steps", "name", "Draws", ""])
 def test_an_unknown_setting_is_refused(key: str) -> None:
     with pytest.raises(
-        InvMMError, match=rf"no setting '{key}'; it has check_every, check_images, confirm, .*xi\.$"
+        InvMMError, match=rf"no setting '{key}'; it has aim, check_every, check_images, confirm, .*xi\.$"
     ) as caught:
         DDPM.changed(**{key: 3, "draws": 4})
     assert " name," not in str(caught.value)
 
 
+def test_the_one_shot_search_keeps_the_guidance_and_the_contexts_of_a_family() -> None:
+    for published in (DDPM, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3):
+        recipe = fast(published)
+        assert recipe.name == published.name.replace("paper", "fast")
+        assert (recipe.guidance, recipe.shared_context) == (published.guidance, published.shared_context)
+        assert recipe.first_dose * recipe.growth ** (recipe.max_steps - 1) == pytest.approx(31.25)
+
+
 # Ranges
 
 
-COUNTS = ("max_steps", "draws", "check_every", "window", "check_images", "sampler_steps")
+COUNTS = ("max_steps", "check_every", "window", "check_images", "sampler_steps")
 
 
 @pytest.mark.parametrize(
@@ -79,6 +87,15 @@ COUNTS = ("max_steps", "draws", "check_every", "window", "check_images", "sample
     [
         *(({key: n}, rf"{key} is {n}; it must be at least 1\.") for key in COUNTS for n in (0, -5)),
         *(({"max_steps": n}, rf"max_steps \({n}\) must be a multiple of check_every \(50\)") for n in (49, 51, 120)),
+        *(({"draws": n}, rf"draws is {n}; it must be at least 1\.") for n in (0, -5)),
+        ({"optimizer": "one-shot", "first_dose": 1.0, "draws": -1}, "draws is -1; it must be at least 0"),
+        ({"optimizer": "one-shot"}, "optimizer one-shot needs a first_dose above 0"),
+        ({"times": "late"}, "no times 'late'; choose one of uniform, informative"),
+        ({"reject": 1.5}, "reject is 1.5; it must be a cosine, between -1 and 1"),
+        ({"reject": math.nan}, "reject is nan; it must be finite"),
+        ({"growth": 1.0}, "growth is 1.0; it must be above 1"),
+        ({"aim": 3}, "aim is 3; it must be even"),
+        ({"plain": -1}, "plain is -1; it must not be negative"),
         ({"learning_rate": 0.0}, "it must be above 0"),
         ({"learning_rate": -0.1}, "it must be above 0"),
         ({"sampler": "euler"}, r"no sampler 'euler'; choose one of ddim, dpm-solver\+\+\."),
@@ -152,7 +169,7 @@ def test_several_texts_are_read_together() -> None:
 
 @pytest.mark.parametrize("text", ["draws", "", "steps=3", "=3", "Draws=3", " draws=3"])
 def test_a_text_that_names_no_setting_is_refused(text: str) -> None:
-    with pytest.raises(InvMMError, match=r"is not KEY=VALUE with KEY one of check_every, .*xi\.$") as caught:
+    with pytest.raises(InvMMError, match=r"is not KEY=VALUE with KEY one of aim, check_every, .*xi\.$") as caught:
         Recipe.parse(["xi=0.5", text])
     assert str(caught.value).startswith(repr(text))
 

@@ -12,7 +12,7 @@ from invmm_eval.recipe import Recipe
 from invmm_eval.search.criteria import Criterion
 from invmm_eval.search.memory import MicroBatch
 from invmm_eval.search.result import Check
-from invmm_eval.search.sampling import sample
+from invmm_eval.search.sampling import Rejection, sample
 from invmm_eval.similarity import Similarity
 
 
@@ -26,6 +26,7 @@ class Trial:
         null: K contexts of the unconditional pass.
         features: The image's features, ``(1, ...)``.
         x_0: The encoded image, ``(1, ...)``.
+        reject_at: The index of the sampler step at which samples may be given up.
     """
 
     noise: Tensor
@@ -33,6 +34,7 @@ class Trial:
     null: Context
     features: Tensor
     x_0: Tensor
+    reject_at: int = 0
 
 
 def check(
@@ -82,10 +84,7 @@ def check(
                     steps=recipe.sampler_steps,
                     micro_batch=size,
                     sampler=recipe.sampler,
-                    target=torch.cat([trials[index].x_0[[0] * (cut.stop - cut.start)] for index, _, cut in requests])
-                    if recipe.reject > -1
-                    else None,
-                    reject=recipe.reject,
+                    rejection=_rejection(recipe, [trials[index] for index, _, _ in requests], counts),
                 )
                 features = torch.split(similarity.embed(images), counts)
                 pixels = torch.split((images * 255).round().to("cpu", torch.uint8), counts)
@@ -101,6 +100,14 @@ def check(
                 )
                 for drawn, kept in zip(values, samples, strict=True)
             ]
+
+
+def _rejection(recipe: Recipe, trials: Sequence[Trial], counts: Sequence[int]) -> Rejection | None:
+    """By the recipe; several images are rejected at the latest step of theirs."""
+    if recipe.reject == -1:
+        return None
+    targets = [trial.x_0.expand(count, *trial.x_0.shape[1:]) for trial, count in zip(trials, counts, strict=True)]
+    return Rejection(torch.cat(targets), recipe.reject, max(trial.reject_at for trial in trials))
 
 
 def _requests(

@@ -98,7 +98,7 @@ class Common:
                     noise,
                     rows(context, cut),
                     rows(null, cut),
-                    torch.ones(len(noise), device=noise.device),
+                    torch.ones(len(noise)),
                     steps=self._recipe.sampler_steps,
                     micro_batch=len(noise),
                     sampler=self._recipe.sampler,

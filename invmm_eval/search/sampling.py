@@ -45,6 +45,20 @@ def verified(x_0: Tensor, x_t: Tensor) -> Tensor:
     return x_0
 
 
+class Rejection(NamedTuple):
+    """When a row is given up: its image is then the estimate of x_0 at that step.
+
+    Attributes:
+        target: The encoded image that each row is to become, ``(n, ...)``.
+        cosine: The least centred cosine of an estimate with it that is not given up, in [-1, 1].
+        step: Index of the sampler step.
+    """
+
+    target: Tensor
+    cosine: float
+    step: int
+
+
 @torch.no_grad()
 def sample(
     backbone: Backbone,
@@ -56,8 +70,7 @@ def sample(
     steps: int,
     micro_batch: int,
     sampler: str = "ddim",
-    target: Tensor | None = None,
-    reject: float = -1.0,
+    rejection: Rejection | None = None,
 ) -> Tensor:
     """Sample one image per row of ``noise``.
 
@@ -70,10 +83,7 @@ def sample(
         steps: Number of sampler steps, at least 1.
         micro_batch: Maximum number of images sampled together, at least 1; guided ones take two rows each.
         sampler: One of :data:`invmm_eval.recipe.SAMPLERS`.
-        target: The encoded image that each row is to become, ``(n, ...)``. It decides nothing but which rows are given
-            up half-way: those whose estimate of x_0 has a centred cosine with it below ``reject``. Their image is that
-            estimate.
-        reject: In [-1, 1].
+        rejection: Which rows are given up on the way; None gives none up.
 
     Returns:
         Images ``(n, C, H, W)``, float32 in [0, 1].
@@ -97,9 +107,9 @@ def sample(
                 x_0 = x_0.index_copy(0, guided, unconditional + scale * (x_0[guided] - unconditional))
             if backbone.clip is not None:
                 x_0 = x_0.clamp(-backbone.clip, backbone.clip)
-            if target is not None and index == len(path) // 2:
+            if rejection is not None and index == rejection.step:
                 # The one place where the host waits for the device.
-                alive = (_centred_cosine(x_0, target[cut]) >= reject).cpu()
+                alive = (_centred_cosine(x_0, rejection.target[cut]) >= rejection.cosine).cpu()
                 if not alive.all():
                     finished, kept = x_0, to_device(alive.nonzero()[:, 0], x_0.device)
                     x_0, x_t, previous, scales = x_0[kept], x_t[kept], previous[kept], scales[alive]

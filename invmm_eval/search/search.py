@@ -22,7 +22,7 @@ from invmm_eval.search.estimators import Confirmation, Estimator, Shifted
 from invmm_eval.search.optimizers import OptimizerMaker
 from invmm_eval.search.result import Check, Point, Result, Status
 from invmm_eval.search.target import Target, generator
-from invmm_eval.search.times import drawn, informative
+from invmm_eval.search.times import drawn, first_decided, informative
 from invmm_eval.similarity import Similarity
 
 
@@ -120,9 +120,12 @@ class Search:
             lambda: (self.x_0 - setup.common.mean(self.x_0, self.condition))[0],
         )
         self._times: Tensor | None = None
-        if setup.recipe.times == "informative":
+        self._reject_at = 0
+        recipe = setup.recipe
+        if recipe.times == "informative" or recipe.reject > -1:
             distance = (self.x_0 - setup.common.mean(self.x_0, self.condition)).norm().item()
-            self._times = informative(backbone.schedule, distance)
+            self._times = informative(backbone.schedule, distance) if recipe.times == "informative" else None
+            self._reject_at = first_decided(backbone.schedule, distance, recipe.sampler_steps)
         seed, digest = setup.seed, self.target.digest
         self._steps = generator(seed, digest, "steps")
         self._checks = generator(seed, digest, "checks")
@@ -177,6 +180,7 @@ class Search:
                 null=self.condition.null(n),
                 features=self.features,
                 x_0=self.x_0,
+                reject_at=self._reject_at,
             )
 
     def take_step(self, loss: Tensor | None = None) -> None:

@@ -17,6 +17,8 @@ from invmm_eval.models.schedule import Schedule
 
 FAINTEST = 0.5
 CLEAREST = 16.0
+DECIDED = 6.0
+"""Two images at this distance from their mean are told apart with odds of ``exp(6^2)``, about 10^15 to 1."""
 
 
 def informative(schedule: Schedule, distance: float) -> Tensor:
@@ -29,7 +31,8 @@ def informative(schedule: Schedule, distance: float) -> Tensor:
     Returns:
         Times, shape ``(k,)``; the noisiest one alone where none is informative.
     """
-    times, signal = _signal(schedule, distance)
+    times = schedule.grid(1000)[:-1]
+    signal = _signal(schedule, distance, times)
     chosen = times[(signal >= FAINTEST) & (signal <= CLEAREST)]
     return chosen if len(chosen) else times[:1]
 
@@ -41,9 +44,26 @@ def faintest(schedule: Schedule, distance: float) -> Tensor:
         schedule: Of the model.
         distance: ``|x_0 - m|``, above 0.
     """
-    times, signal = _signal(schedule, distance)
+    times = schedule.grid(1000)[:-1]
+    signal = _signal(schedule, distance, times)
     visible = times[signal >= FAINTEST]
     return visible[0] if len(visible) else times[-1]
+
+
+def first_decided(schedule: Schedule, distance: float, steps: int) -> int:
+    """The index of the first sampler step, half-way at the earliest, at which a sample has become its image or not.
+
+    Args:
+        schedule: Of the model.
+        distance: ``|x_0 - m|``, above 0.
+        steps: Number of sampler steps.
+
+    Returns:
+        The step from a time at which the image stands out by :data:`DECIDED`; the number of steps where there is none.
+    """
+    times = schedule.grid(steps)[:-1]
+    decided = [index for index, signal in enumerate(_signal(schedule, distance, times).tolist()) if signal >= DECIDED]
+    return max(len(times) // 2, decided[0] if decided else len(times))
 
 
 def drawn(times: Tensor, n: int, generator: Generator) -> Tensor:
@@ -52,8 +72,7 @@ def drawn(times: Tensor, n: int, generator: Generator) -> Tensor:
     return times[index.to(times.device)]
 
 
-def _signal(schedule: Schedule, distance: float) -> tuple[Tensor, Tensor]:
-    """The noisy times from the noisiest on, and how far an image stands out of the noise there."""
-    times = schedule.grid(1000)[:-1]
+def _signal(schedule: Schedule, distance: float, times: Tensor) -> Tensor:
+    """How far an image stands out of the noise at each time."""
     alpha_t, sigma_t = schedule(times)
-    return times, distance * alpha_t / sigma_t
+    return distance * alpha_t / sigma_t

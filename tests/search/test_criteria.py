@@ -3,8 +3,8 @@
 import pytest
 
 from invmm_eval.recipe import Recipe
-from invmm_eval.search.criteria import AllSamples
-from invmm_eval.search.result import Point, Status
+from invmm_eval.search.criteria import AllSamples, AnySample
+from invmm_eval.search.result import Check, Judged, Point, Status
 
 RECIPE = Recipe(max_steps=20, check_every=10, check_images=4)
 
@@ -28,3 +28,37 @@ def test_a_search_ends_at_a_passed_check_or_after_all_steps(
 
 def test_it_describes_itself() -> None:
     assert AllSamples(RECIPE, 0.5).description == "all 4 samples at one guidance scale reach a similarity of 0.5"
+
+
+# Any sample
+
+
+ANY = AnySample(RECIPE, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "request_"),
+    [
+        ({1.0: []}, {1.0: 4}),
+        ({1.0: [0.1, 0.2, 0.3, 0.4]}, {1.0: 4}),
+        ({1.0: [0.1, 0.2, 0.3, 0.6]}, {}),
+        ({1.0: [], 3.0: []}, {1.0: 1, 3.0: 1}),
+        ({1.0: [0.2], 3.0: [0.6]}, {}),
+        ({1.0: [0.2], 3.0: [0.3]}, {1.0: 4, 3.0: 4}),
+    ],
+)
+def test_one_sample_is_enough(drawn: dict[float, list[float]], request_: dict[float, int]) -> None:
+    assert ANY.request(drawn) == request_
+    assert ANY.passed(drawn) == any(value >= 0.5 for values in drawn.values() for value in values)
+
+
+def test_its_check_is_judged_by_the_greatest_similarity() -> None:
+    similarities: dict[float, tuple[float, ...]] = {1.0: (0.4, 0.45), 3.0: (0.1, 0.7)}
+    check = Check(True, similarities, {}, ANY.judged_by)
+    assert (check.best_scale, check.score) == (3.0, 0.7)
+    assert Check(True, similarities, {}, Judged.LEAST).best_scale == 1.0
+
+
+def test_it_describes_itself_too() -> None:
+    assert ANY.description == "one of 4 samples at one guidance scale reaches a similarity of 0.5"
+    assert ANY.status([Point(20, 0.1, 0.2, 1.0, 0.3)], passed=False) is Status.EXHAUSTED

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.noise.gaussian import Gaussian, diagonal, isotropic
-from invmm_eval.recipe import Recipe, by_dose
-from invmm_eval.search.optimizers import AdaptiveWeight, Dose
+from invmm_eval.recipe import Recipe, by_dose, fast
+from invmm_eval.search.optimizers import AdaptiveWeight, Dose, OneShot
 from tests.helpers.exact import QUICK, SHAPE
 
 
@@ -130,3 +130,55 @@ def test_every_family_with_a_mean_has_the_kl_of_the_dose(family: Any) -> None:
 def test_a_family_without_a_mean_is_an_error() -> None:
     with pytest.raises(InvMMError, match="has no mu"):
         dose(1.0, Scaled())
+
+
+# One shot
+
+
+def one_shot(
+    noise: Gaussian, towards: Tensor, condition: Mapping[str, Tensor] | None = None, **changes: Any
+) -> OneShot:
+    recipe = fast(QUICK).changed(**changes)
+    return OneShot(noise.parameters(), condition or {}, recipe, lambda: towards)
+
+
+def axis(index: int) -> Tensor:
+    vector = torch.zeros(SHAPE)
+    vector.view(-1)[index] = 1
+    return vector
+
+
+def test_the_first_dose_lies_towards_the_image_without_a_gradient() -> None:
+    noise, towards = gaussian(), torch.randn(SHAPE)
+    moved = one_shot(noise, towards, first_dose=8.0)
+    assert not moved.uses_gradients
+    moved.zero_grad()
+    moved.step(checked=True)
+    torch.testing.assert_close(noise.mu.detach(), 4 * towards / towards.norm())
+
+
+def test_each_further_dose_adds_a_gradient_of_length_one() -> None:
+    noise = gaussian()
+    moved = one_shot(noise, 5 * axis(0), first_dose=2.0, growth=4.0)
+    moved.step(checked=True)
+    moved.after_check(math.nan)
+    assert moved.uses_gradients
+    step(moved, noise.mu, -30 * axis(1))
+    torch.testing.assert_close(noise.mu.detach(), 4 * (axis(0) + axis(1)) / math.sqrt(2))
+    moved.after_check(math.nan)
+    step(moved, noise.mu, -0.1 * axis(2))
+    torch.testing.assert_close(noise.mu.detach(), 8 * (axis(0) + axis(1) + axis(2)) / math.sqrt(3))
+
+
+def test_without_draws_it_never_uses_gradients() -> None:
+    noise = gaussian()
+    moved = one_shot(noise, axis(0), draws=0, first_dose=2.0, growth=4.0)
+    for nats in (2.0, 8.0, 32.0):
+        assert not moved.uses_gradients
+        moved.step(checked=True)
+        torch.testing.assert_close(noise.mu.detach(), math.sqrt(2 * nats) * axis(0))
+        moved.after_check(math.nan)
+
+
+def test_a_searched_prompt_needs_gradients_from_the_start() -> None:
+    assert one_shot(gaussian(), axis(0), {"logits": torch.zeros(3, requires_grad=True)}).uses_gradients

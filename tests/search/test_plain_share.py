@@ -7,7 +7,7 @@ import torch
 
 from invmm_eval.noise import Noise, NoiseFamily
 from invmm_eval.noise.gaussian import diagonal
-from invmm_eval.recipe import Recipe
+from invmm_eval.recipe import Recipe, fast
 from invmm_eval.search.engine import invert
 from invmm_eval.search.plain_share import DRAWS, LOCATING, PlainShare
 from invmm_eval.search.result import Result, Status
@@ -44,6 +44,35 @@ def test_the_share_is_that_of_plain_samples(cosine: PixelCosine, share: float) -
         assert values["samples"] >= LOCATING + DRAWS * len(SHIFTS)
         assert (values["high"], values["plain_samples"], values["aim"]) == (1, 0, None)
         assert 0 < values["copies"] < values["samples"]
+
+
+@pytest.mark.parametrize("share", [0.2, 0.02, 2e-3])
+def test_the_one_shot_search_tells_the_share_between_its_limits(cosine: PixelCosine, share: float) -> None:
+    model = Mixture(PICTURES, torch.tensor([share, *[(1 - share) / 3] * 3]))
+    recipe = fast(RECIPE).changed(threshold=0.9)
+    estimates = []
+    for seed in range(3, 11):
+        (found,) = invert(
+            model, targets(PICTURES[:1]), cosine, diagonal(), recipe=recipe, estimators=[PlainShare()], seed=seed
+        )
+        assert found.status is Status.REPLICATED
+        estimates.append(found.estimates["plain-share"])
+    factors = [math.log(values["share"] / share) for values in estimates]
+    assert math.sqrt(sum(factor**2 for factor in factors) / 8) < math.log(1.5)
+    assert sum(not values["low"] <= share <= values["high"] for values in estimates) <= 1
+    assert all(values["aim"] > 0.9 and values["plain_samples"] == 512 for values in estimates)
+
+
+def test_the_one_shot_search_of_a_new_picture_ends_at_its_largest_dose_with_an_upper_limit(cosine: PixelCosine) -> None:
+    recipe = fast(RECIPE).changed(threshold=0.9)
+    new = 255 - PICTURES[:1]
+    (found,) = invert(Mixture(PICTURES), targets(new), cosine, diagonal(), recipe=recipe, estimators=[PlainShare()])
+    assert found.status is Status.EXHAUSTED
+    values = found.estimates["plain-share"]
+    assert (values["share"], values["low"], values["copies"], values["aim"]) == (0, 0, 0, None)
+    assert values["high"] == pytest.approx(1 - 0.025 ** (1 / 512))
+    assert found.rows is not None
+    assert found.rows <= 3 * 3 * recipe.draws + 4 * recipe.check_images * recipe.sampler_steps
 
 
 def test_q_is_left_as_it_was(cosine: PixelCosine) -> None:

@@ -12,7 +12,7 @@ from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import Context, rows
 from invmm_eval.models.schedule import RectifiedFlow, Schedule, VariancePreserving
 from invmm_eval.recipe import SAMPLERS
-from invmm_eval.search.sampling import chunks, sample, verified
+from invmm_eval.search.sampling import Rejection, chunks, sample, verified
 from tests.helpers.exact import SHAPE, Choosing, Mixture, flow_schedule, linear_schedule, pictures
 
 SCHEDULES = [linear_schedule(), flow_schedule()]
@@ -248,7 +248,7 @@ def test_rows_far_from_their_target_are_given_up_half_way() -> None:
     near = torch.tensor([cosine(one, target[0]) for one in whole]) > 0.8
     assert 0 < near.sum() < n
     backbone.rows.clear()
-    drawn = run(target=target, reject=0.5)
+    drawn = run(rejection=Rejection(target, 0.5, 5))
     kept = (drawn - whole).flatten(1).norm(dim=1) < 1e-4
     assert (kept >= near).all(), "no copy is given up"
     assert backbone.rows == [n + 4] * 6 + [int(kept.sum() + (kept & (scales != 1)).sum())] * 4
@@ -264,7 +264,9 @@ def test_sampling_stops_half_way_where_no_row_is_left() -> None:
     backbone, n = Watched(pictures(4)), 5
     context, null = chooser(n)
     target = -backbone.encode(pictures(4)[:1] / 255).expand(n, *SHAPE)
-    sample(backbone, noises(n), context, null, torch.ones(n), steps=10, micro_batch=n, target=target, reject=0.9)
+    sample(
+        backbone, noises(n), context, null, torch.ones(n), steps=10, micro_batch=n, rejection=Rejection(target, 0.9, 5)
+    )
     assert backbone.rows == [n] * 6
 
 
