@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from invmm_eval import reference as reference
     from invmm_eval.audits.folder.files import picture_of as picture_of
-    from invmm_eval.audits.folder.sheet import cut as cut
     from invmm_eval.audits.images import ImageLike as ImageLike
     from invmm_eval.audits.images import Source as Source
     from invmm_eval.audits.images import prepare as prepare
@@ -75,6 +74,7 @@ if TYPE_CHECKING:
     from invmm_eval.search.result import Result as Result
     from invmm_eval.search.result import Status as Status
     from invmm_eval.search.search import Search as Search
+    from invmm_eval.search.sheet import cut as cut
     from invmm_eval.search.target import Target as Target
     from invmm_eval.search.target import generator as generator
     from invmm_eval.similarity import Similarity as Similarity
@@ -113,7 +113,7 @@ _HOMES = {
     "cli.console": ("hide_library_bars",),
     "cli.publish": ("create_or_update",),
     "audits.folder.files": ("picture_of",),
-    "audits.folder.sheet": ("cut",),
+    "search.sheet": ("cut",),
     "reports.findings": ("Findings", "find"),
     "reports.wording": ("LIMITS", "meaning"),
     "reports.card": ("TEMPLATES",),

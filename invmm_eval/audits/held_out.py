@@ -15,7 +15,7 @@ of different held-out images to each other, except for a share of ``rate`` of th
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -25,6 +25,7 @@ from invmm_eval.audits.calibration import FILE, RATE, Calibration, allowed
 from invmm_eval.audits.images import Source, prepare
 from invmm_eval.audits.options import OPTIONS, with_options
 from invmm_eval.audits.plan import OnStep, Plan, default_similarity, load, make_plan
+from invmm_eval.audits.progress import Bar
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.run import run
 from invmm_eval.errors import InvMMError
@@ -40,7 +41,7 @@ def calibrate(
     captions: str | Sequence[str | None] | None = None,
     out: str | Path | None = None,
     on_step: OnStep | None = None,
-    over: Callable[[Iterable[Result]], Iterable[Result]] = iter,
+    progress: bool = True,
     **options: Any,
 ) -> Calibration:
     """Find the threshold at which a model replicates at most a share of images that it was not trained on.
@@ -52,7 +53,7 @@ def calibrate(
         captions: The texts, one per image, or where they are.
         out: Output folder of the searches and of ``calibration.json``. Existing searches in it are resumed.
         on_step: Called after each step with the searches in progress; not called with workers.
-        over: Passes on the results as they are ready, as a progress bar does.
+        progress: Whether to show a progress bar where there is a terminal or a notebook.
         **options: {options}
 
     Raises:
@@ -67,7 +68,8 @@ def calibrate(
     similarity, settings = choices.similarity or default_similarity(), {**choices.settings, "stop": False}
     request = replace(request, choices=replace(choices, similarity=similarity, settings=settings))
     backbone = None if request.resources.workers else load(request.model, device)
-    results = list(over(run(request, out=out, on_step=on_step, backbone=backbone)))
+    with Bar(len(request.sources), shown=progress, also=on_step) as bar:
+        results = list(bar.over(run(request, out=out, on_step=bar.on_step, backbone=backbone)))
     plan = make_plan(request.model, request.choices, device=device, backbone=backbone)
     found = _found(plan, request.sources, results, rate)
     if out is not None:

@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -229,14 +229,19 @@ def model_name(model: object, revision: str | None = None) -> str:
 
 
 def default_similarity() -> str:
-    """``sscd`` if the environment names its weights, else ``pixel-cosine``, with a warning."""
+    """``sscd`` if the environment names its weights, else ``pixel-cosine``, with a warning, once per process."""
     if os.environ.get(WEIGHTS_VARIABLE):
         return "sscd"
+    _warn_without_sscd()
+    return "pixel-cosine"
+
+
+@cache
+def _warn_without_sscd() -> None:
     _log.warning(
         "%s names no weights of SSCD, so images are compared by pixel-cosine, which is adequate up to 64x64 pixels.",
         WEIGHTS_VARIABLE,
     )
-    return "pixel-cosine"
 
 
 def find_recipe(recipe: str | Recipe, backbone: Backbone) -> Recipe:

@@ -85,5 +85,5 @@ class _Images(Iterator[Target]):
     def shared(self, result: Result) -> Iterator[Result]:
         """The result of a search, for each image that waited for it."""
         for index, target in self._waiting.pop((result.digest, result.caption)):
-            own = replace(result, index=index, name=target.name)
+            own = replace(result, index=index, name=target.name, target=target.image)
             yield self._store.add(own, target) if self._store else own

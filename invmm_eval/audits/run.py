@@ -11,8 +11,10 @@ from typing import Any
 
 from invmm_eval.audits.options import Choices, ModelOptions, with_options
 from invmm_eval.audits.plan import OnStep, Plan, default_similarity, make_plan, no_captions
+from invmm_eval.audits.progress import Bar
 from invmm_eval.audits.record import measured
 from invmm_eval.audits.request import Request
+from invmm_eval.audits.results import Results
 from invmm_eval.audits.workers import actors, launched, ranks
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
@@ -27,8 +29,9 @@ def audit(
     captions: str | Sequence[str | None] | None = None,
     out: str | Path | None = None,
     on_step: OnStep | None = None,
+    progress: bool = True,
     **options: Any,
-) -> list[Result]:
+) -> Results:
     """Measure how much a model memorized each of a set of images.
 
     Args:
@@ -38,17 +41,22 @@ def audit(
         captions: The texts, one per image, or where they are, as :func:`invmm_eval.find_images` takes it.
         out: Output folder. An existing audit in it is resumed.
         on_step: Called after each step with the searches in progress; not called with workers.
+        progress: Whether to show a progress bar where there is a terminal or a notebook.
         **options: {options}
 
     Returns:
-        One result per image, in their order. With an output folder, tensors are read from it when they are looked at.
+        A list of one result per image, in their order. With an output folder, tensors are read from it when they are
+        looked at.
 
     Raises:
         InvMMError: A requested model, backbone, similarity, noise family, recipe, option, device or image is unknown or
             incompatible.
     """
     request = Request.of(model, images, captions, **options)
-    return sorted(run(request, out=out, on_step=on_step), key=lambda result: result.index)
+    leads = launched()[1]
+    with Bar(len(request.sources) if leads else 0, shown=progress and leads, also=on_step) as bar:
+        found = bar.over(run(request, out=out, on_step=bar.on_step))
+        return Results(sorted(found, key=lambda result: result.index))
 
 
 def run(

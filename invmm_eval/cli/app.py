@@ -7,11 +7,10 @@ from importlib.metadata import version as installed
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from invmm_eval.cli import extend, measure, publish
-from invmm_eval.cli.console import err, print_error
+from invmm_eval.cli.console import err, print_error, say
 from invmm_eval.errors import InvMMError
 from invmm_eval.plugins.hooks import CommandEntry
 from invmm_eval.plugins.host import host
@@ -52,7 +51,7 @@ class Commands(TyperGroup):
         try:
             return [*names, *sorted(host().commands)]
         except InvMMError as error:
-            err.print("[yellow]warning[/]", Text(f"Commands of plugins are not listed: {error}"), soft_wrap=True)
+            say(f"warning Commands of plugins are not listed: {error}", err)
             return names
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -83,7 +82,7 @@ class Commands(TyperGroup):
             print_error(error)
             raise typer.Exit(1) from error
         except KeyboardInterrupt as interruption:
-            err.print("Stopped. Finished images are kept; run the same command again to resume.", soft_wrap=True)
+            say("Stopped. Finished images are kept; run the same command again to resume.", err)
             raise typer.Exit(128 + signals[-1]) from interruption
 
 

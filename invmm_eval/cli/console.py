@@ -1,5 +1,7 @@
 """The terminal: where tables and messages go."""
 
+from typing import Any
+
 from rich.console import Console
 from rich.text import Text
 
@@ -7,9 +9,14 @@ out = Console()
 err = Console(stderr=True)
 
 
+def say(message: object, console: Console = out, **style: Any) -> None:
+    """Print a message: on a terminal in lines that break between words, elsewhere in one line."""
+    console.print(Text(str(message), **style), soft_wrap=not console.is_terminal)
+
+
 def print_error(message: object) -> None:
-    """Print an error on stderr, in one line."""
-    err.print("[red]error[/]", Text(str(message)), soft_wrap=True)
+    """Print an error on stderr."""
+    err.print(Text.assemble(("error ", "red"), str(message)), soft_wrap=not err.is_terminal)
 
 
 def hide_library_bars() -> None:

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import typer
 from matplotlib.figure import Figure
 
 from invmm_eval.audits.images import Source
 from invmm_eval.audits.options import Choices, ModelOptions, Resources
 from invmm_eval.audits.plan import make_plan
-from invmm_eval.cli.console import err, out
-from invmm_eval.cli.progress import Bar
+from invmm_eval.audits.progress import Bar
+from invmm_eval.cli.console import err, out, say
 from invmm_eval.recipe import DEMO
 from invmm_eval.reference import COPIES, MICRO_BATCH, MODEL, THRESHOLD, Picture, choose, pictures
 from invmm_eval.reports.terminal import ResultsTable
@@ -50,12 +49,12 @@ def run_demo(
     settings = {"threshold": THRESHOLD, **budget, **settings}
     choices = Choices(similarity="pixel-cosine", recipe=recipe, settings=settings, seed=seed)
     plan = make_plan(ModelOptions(source=MODEL), choices, device=device)
-    err.print(
+    say(
         f"Auditing the reference model with {len(chosen)} pictures whose number of copies in the training set is "
         f"known. Recipe: {plan.recipe.name}.",
-        soft_wrap=True,
+        err,
     )
-    with Bar(len(chosen), err) as bar:
+    with Bar(len(chosen)) as bar:
         measured = plan.run(
             [Source(picture.name, picture.image) for picture in chosen],
             Resources(batch_size=batch_size, micro_batch=MICRO_BATCH),
@@ -66,10 +65,10 @@ def run_demo(
     copies = {picture.name: picture.copies for picture in chosen}
     out.print(ResultsTable(results, copies))
     most, held_out = ([r.invmm for r in results if copies[r.name] == count] for count in (COPIES[0], 0))
-    typer.echo(f"AUC of pictures with {COPIES[0]} copies against held-out ones: {auc(most, held_out):.2f}")
+    say(f"AUC of pictures with {COPIES[0]} copies against held-out ones: {auc(most, held_out):.2f}")
     draw(chosen, results).savefig(folder / "replicas.png", dpi=120)
-    typer.echo(f"Each picture with the model's samples from the noise found for it: {folder / 'replicas.png'}")
-    typer.echo(f"Results are in {folder}. To write a report: invmm-eval report {folder}")
+    say(f"Each picture with the model's samples from the noise found for it: {folder / 'replicas.png'}")
+    say(f"Results are in {folder}. To write a report: invmm-eval report {folder}")
 
 
 def draw(chosen: Sequence[Picture], results: Sequence[Result]) -> Figure:

@@ -1,21 +1,18 @@
 """Commands that measure images, and tell how far they are."""
 
 import logging
+import os
 from datetime import timedelta
-from heapq import nsmallest
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
 from invmm_eval.audits.options import OPTIONS
-from invmm_eval.cli.console import err, hide_library_bars, out, print_error
+from invmm_eval.cli.console import err, hide_library_bars, say
+from invmm_eval.cli.ending import FOUND, FailOn, end
 from invmm_eval.cli.options import read_options, with_flags
 from invmm_eval.errors import InvMMError
-
-SHOWN = 100
-"""Maximum number of images in the table at the end of a run."""
 
 MODEL = "Folder written by save_pretrained, Hub id, or reference (the model of the demo)."
 Captions = Annotated[
@@ -44,13 +41,18 @@ def run(
         list[str], typer.Argument(metavar="IMAGES", help="More images, as the shell expands --images *.png.")
     ] = [],  # noqa: B006
     captions: Captions = None,
+    fail_on: Annotated[
+        FailOn | None, typer.Option(help=f"End with exit code {FOUND} if an image is memorized, or replicated at all.")
+    ] = None,
     **options: Any,
 ) -> None:
     """Measure how much a model memorized each of a set of images."""
+    if os.environ.get("RANK", "0") == "0":
+        say(f"Measuring how much {model} memorized {_named([*images, *more])}; results go to {out_folder}.", err)
+    from invmm_eval.audits.progress import Bar
     from invmm_eval.audits.request import Request
     from invmm_eval.audits.run import run as measure
     from invmm_eval.audits.workers import launched
-    from invmm_eval.cli.progress import Bar
 
     values = read_options(options)
     ranks, leads = launched()
@@ -63,47 +65,11 @@ def run(
         values["workers"] = "ranks"
     request = Request.of(model, [*images, *more], captions, **values)
     hide_library_bars()
-    with Bar(len(request.sources) if leads else 0, err) as bar:
+    with Bar(len(request.sources) if leads else 0, shown=leads) as bar:
         for _ in bar.over(measure(request, out=out_folder, on_step=bar.on_step)):
             pass
     if leads:
-        summarize(out_folder, debug=context.find_root().params["debug"])
-
-
-def summarize(folder: Path, *, debug: bool) -> None:
-    """Print what an audit found, with ``debug`` the first traceback, and the next command.
-
-    Raises:
-        typer.Exit: All images failed.
-    """
-    from invmm_eval.audits.folder import read
-    from invmm_eval.reports.failures import by_reason, in_one_sentence, listed
-    from invmm_eval.reports.terminal import ResultsTable
-    from invmm_eval.reports.wording import population_limit
-    from invmm_eval.search.result import rank
-
-    audit = read(folder)
-    progress = audit.progress
-    shown = nsmallest(SHOWN, map(audit.result, audit.rows), key=rank)
-    descriptions = audit.config.get("estimators", {})
-    out.print(ResultsTable(shown, describe=lambda name: descriptions.get(name, {})))
-    if len(audit.rows) > SHOWN:
-        typer.echo(f"These are the {SHOWN} most memorized of {len(audit.rows):,} images.")
-    typer.echo(f"{progress.replicated:,} of {progress.images:,} images were replicated; {progress.failed:,} failed.")
-    failures = by_reason(audit.rows)
-    if progress.done:
-        for line in (*listed(failures), population_limit(progress.replicated, progress.done)):
-            typer.echo(line)
-    typer.echo(f"Results are in {folder}. To write a report: invmm-eval report {folder}")
-    tracebacks = [row["traceback"] for group in failures for row in group if row.get("traceback")]
-    if tracebacks and debug:
-        err.print(Text(tracebacks[0]), soft_wrap=True)
-    elif tracebacks:
-        hint = f"Tracebacks are in {folder / 'results.jsonl'}; with --debug the same command prints the first one."
-        err.print(Text(hint), soft_wrap=True)
-    if failures and not progress.done:
-        print_error(in_one_sentence(failures))
-        raise typer.Exit(1)
+        end(out_folder, debug=context.find_root().params["debug"], fail_on=fail_on)
 
 
 @with_flags(OPTIONS.keys() - {"calibration"})
@@ -125,32 +91,23 @@ def calibrate(
     **options: Any,
 ) -> None:
     """Set the similarity threshold on held-out images, for a chosen rate of false replicas."""
+    say(f"Searching {model} for {_named(held_out)}, which it must not have seen; results go to {out_folder}.", err)
     from invmm_eval.audits.calibration import FILE
     from invmm_eval.audits.held_out import calibrate as find
-    from invmm_eval.audits.images import find_images
-    from invmm_eval.cli.progress import Bar
     from invmm_eval.statistics.binomial import CONFIDENCE, percent
 
-    values = read_options(options)
-    images = len(find_images(*held_out, captions=captions))
     hide_library_bars()
-    with Bar(images, err) as bar:
-        found = find(
-            model,
-            held_out,
-            rate=rate,
-            captions=captions,
-            out=out_folder,
-            on_step=bar.on_step,
-            over=bar.over,
-            **values,
-        )
-    typer.echo(
+    found = find(model, held_out, rate=rate, captions=captions, out=out_folder, **read_options(options))
+    say(
         f"The threshold is a similarity of {found.threshold:g}. {found.reached:,} of {found.images:,} held-out images "
         f"reach it; of further images like them at most {percent(found.limit)} do (at {percent(CONFIDENCE)} "
         "confidence)."
     )
-    typer.echo(f"To use it, run invmm-eval run --calibration {out_folder / FILE} with the same options.")
+    say(f"To use it, run invmm-eval run --calibration {out_folder / FILE} with the same options.")
+
+
+def _named(images: list[str]) -> str:
+    return images[0] if len(images) == 1 else f"{images[0]} and {len(images) - 1:,} more"
 
 
 def status(
@@ -164,21 +121,21 @@ def status(
 
     audit = read(folder)
     now = audit.progress
-    typer.echo(
+    say(
         f"{now.done:,} of {now.images:,} images are done: {now.replicated:,} replicated, {now.exhausted:,} not "
         f"replicated. {now.failed:,} failed, {now.waiting:,} waiting."
     )
     rate = "" if now.rate is None else f" at {3600 * now.rate:,.1f} images an hour"
     left = "" if now.left is None or not now.waiting else f"; {timedelta(seconds=round(now.left.total_seconds()))} left"
     if now.running:
-        typer.echo(f"The audit is running{rate}{left}.")
+        say(f"The audit is running{rate}{left}.")
     elif now.waiting or now.failed:
-        typer.echo(f"The audit is not running{rate and f'; it ran{rate}'}{left}. Run the same command again to resume.")
+        say(f"The audit is not running{rate and f'; it ran{rate}'}{left}. Run the same command again to resume.")
     if verify:
         damaged = list(audit.damaged())
         for sentence in damaged:
-            err.print(Text(sentence), soft_wrap=True)
-        typer.echo(f"Damaged tensor files: {len(damaged)}.")
+            say(sentence, err)
+        say(f"Damaged tensor files: {len(damaged)}.")
         raise typer.Exit(bool(damaged))
 
 

@@ -80,7 +80,6 @@ class InvMMEvaluator(ModelEvaluator):  # type: ignore[misc]
                 'loaded pipeline as evaluator_config={"model": ...}.'
             )
         from invmm_eval.audits.run import audit
-        from invmm_eval.audits.summary import summarize
         from invmm_eval.reports.findings import find
 
         chosen = dict(evaluator_config)
@@ -88,9 +87,8 @@ class InvMMEvaluator(ModelEvaluator):  # type: ignore[misc]
         images, captions = _images(dataset.features_data, chosen.pop("captions", None))
         with TemporaryDirectory() as folder:
             out = chosen.pop("out", None) or Path(folder, "audit")
-            audit(chosen.pop("model"), images, captions=captions, out=out, **chosen)
+            summary = audit(chosen.pop("model"), images, captions=captions, out=out, **chosen).summary
             findings = find(out)
-            summary = summarize(findings.results)
             metrics = {
                 f"invmm/{name}": value for name, value in summary.items() if value is not None and math.isfinite(value)
             }

@@ -48,9 +48,10 @@ _INPUTS = """
 Args:
     references: the images. A list of files, bytes, PIL images, arrays (H, W) or (H, W, C) or tensors
         (C, H, W), of uint8 or of floats in [0, 1]; or a batch of these as one array or tensor; or a folder,
-        "dataset:NAME[:split[:column]]", or a data set with an image column.
-    model: folder written by save_pretrained, Hub id, or loaded diffusers pipeline. The model of a folder or Hub id is
-        kept in memory for the next call; release() frees it.
+        "dataset:NAME[:split[:column]]", "reference" or "reference:held-out" (pictures of the reference model), or a
+        data set with an image column.
+    model: folder written by save_pretrained, Hub id, loaded diffusers pipeline, or "reference" (the model that the
+        package brings). The model of a folder or Hub id is kept in memory for the next call; release() frees it.
     captions (list): the text of each image, for a backbone that takes one. Defaults to none.
     out (str): output folder. An existing audit in it is resumed. Defaults to none.
     max_steps (int): maximum number of steps: short for settings={"max_steps": ...}.
@@ -63,9 +64,9 @@ Returns:
 Examples:
     >>> import evaluate, invmm_eval
     >>> invmm = evaluate.load(invmm_eval.metric_path())
-    >>> results = invmm.compute(references=["cat.png", "dog.png"], model="path/to/a/pipeline", seed=0)
-    >>> print(results["status"], results["invmm"])
-    ['replicated', 'exhausted'] [0.21, inf]
+    >>> results = invmm.compute(references="reference:held-out", model="reference", recipe="demo")
+    >>> print(results["images"], results["replicated"])
+    6 0
 """
 
 
@@ -80,6 +81,10 @@ class InvMM(evaluate.Metric):  # type: ignore[misc]
     """Has this diffusion model memorized this image?"""
 
     _kept: tuple[object, Backbone] | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.info.module_name = "invmm"  # evaluate derives inv_mm from the name of the class
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
@@ -101,7 +106,7 @@ class InvMM(evaluate.Metric):  # type: ignore[misc]
             InvMMError: There is no such file, folder or data set, or pixels that are not those of an image.
         """
         where = [references] if isinstance(references, str | Path | datasets.Dataset) else references
-        super().add_batch(references=[_stored(source.value) for source in find_images(*where)], **inputs)
+        super().add_batch(references=[_stored(source) for source in find_images(*where)], **inputs)
 
     def release(self) -> None:
         """Free the model that is kept for the next call."""
@@ -146,20 +151,25 @@ class InvMM(evaluate.Metric):  # type: ignore[misc]
         return self._kept[1]
 
 
-def _stored(image: Any) -> str | bytes | None:
-    """What evaluate keeps of an image until all are added: its file, or an exact PNG of its pixels.
+def _stored(source: Source) -> str | dict[str, Any] | None:
+    """What evaluate keeps of an image until all are added: its file, or its name and an exact PNG of its pixels.
 
     Left to itself, it would keep a PIL image as the name of the file it once came from, or as a JPEG, and refuse
-    tensors and floats.
+    tensors and floats. It would also open a file that has the name of the image, so such a name is left out, as is a
+    name that is only the image's position.
     """
+    image: Any = source.value
     if isinstance(image, Mapping):
         contents = image.get("bytes")
         image = image.get("path") if contents is None else contents
-    if image is None or isinstance(image, str | bytes):
-        return image
-    if isinstance(image, Path):
-        return str(image)
-    if isinstance(image, bytearray | memoryview):
+    if image is None or isinstance(image, str | Path):
+        return None if image is None else str(image)
+    named = not source.name.isdigit() and not Path(source.name).exists()
+    return {"path": source.name if named else None, "bytes": _contents(image)}
+
+
+def _contents(image: Any) -> bytes:
+    if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
     if isinstance(image, Image.Image):
         with suppress(Exception):  # prepare reports what is wrong with a damaged one

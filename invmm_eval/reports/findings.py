@@ -8,11 +8,11 @@ import pyarrow as pa
 
 from invmm_eval.audits.folder import read
 from invmm_eval.audits.request import command
+from invmm_eval.audits.results import Results
 from invmm_eval.audits.summary import summarize
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports import settings, wording
 from invmm_eval.reports.summary import Summary
-from invmm_eval.search.fields import columns, finite
 from invmm_eval.search.result import Result, rank
 
 
@@ -41,12 +41,7 @@ class Findings(Summary):
 
     def table(self) -> pa.Table:
         """One row per image in the order of ``results``, with the columns of the face ``dataset``."""
-        return pa.table(
-            {
-                column.name: pa.array([finite(column.value(result)) for result in self.results], column.type)
-                for column in columns("dataset", self.results, self.describe)
-            }
-        )
+        return Results(self.results).table()
 
 
 def find(folder: str | Path) -> Findings:

@@ -7,18 +7,23 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from invmm_eval.errors import InvMMError
+from invmm_eval.search.sheet import figure, html, picture_of
 from invmm_eval.search.status import Status as Status
 from invmm_eval.search.upgrade import CONFIRMATION as CONFIRMATION
 from invmm_eval.search.upgrade import DOSE_RESPONSE as DOSE_RESPONSE
 from invmm_eval.search.upgrade import upgraded_record
 from invmm_eval.statistics.response import HALF, MOST, Count, Dose, Outcome, Response, Share
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 
 class Point(NamedTuple):
@@ -82,7 +87,7 @@ class Check:
         return min(values) if self.judged_by is Judged.LEAST else max(values)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """The outcome for one image.
 
@@ -108,6 +113,7 @@ class Result:
         caption: The image's caption, if any.
         traceback: Full text of an unexpected error; None for an :class:`InvMMError`.
         estimates: The values of each estimator, by its name (see :mod:`invmm_eval.search.estimators`).
+        target: The image as uint8 ``(C, H, W)``, or the file whose picture begins with it; None where it is not kept.
     """
 
     index: int
@@ -129,6 +135,7 @@ class Result:
     caption: str | None = None
     traceback: str | None = None
     estimates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    target: Tensor | Path | None = field(default=None, compare=False)
 
     @property
     def invmm(self) -> float:
@@ -178,6 +185,30 @@ class Result:
     def similarity(self) -> float | None:
         """The last check's score: the least similarity at the best guidance scale."""
         return self.check.score if self.check else None
+
+    @property
+    def picture(self) -> "Image | None":
+        """The image and, beside it, its samples at the best guidance scale; None where one of them is not kept."""
+        if self.check is None or self.target is None:
+            return None
+        return picture_of(self.target, self.check.samples[self.check.best_scale])
+
+    def plot(self) -> "Figure":
+        """The :attr:`picture` with what was found, as a figure of matplotlib."""
+        return figure(self.words, self.picture)
+
+    @property
+    def words(self) -> str:
+        """The image's name and what was found, in one line."""
+        found = self.error or f"InvMM {self.invmm:.3g}"
+        return f"{self.name or 'unnamed'}: {self.status}, {found}"
+
+    def __repr__(self) -> str:
+        return f"<Result {self.words}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return html(self.words, self.picture)
 
     def record(self) -> dict[str, Any]:
         """All values but the tensors, as JSON can hold them; infinity and NaN are null."""

@@ -23,7 +23,6 @@ from safetensors import safe_open
 from torch import Tensor
 
 from invmm_eval.audits.folder import read
-from invmm_eval.audits.folder.sheet import strip
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source
 from invmm_eval.audits.options import Resources
@@ -31,6 +30,7 @@ from invmm_eval.audits.plan import OnStep, Plan
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.result import Check, Point, Result, Status
 from invmm_eval.search.search import Search
+from invmm_eval.search.sheet import strip
 from invmm_eval.search.target import Target
 from tests.helpers.audits import planned
 from tests.helpers.exact import Mixture, pictures

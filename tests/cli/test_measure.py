@@ -12,7 +12,7 @@ from invmm_eval.audits.folder import read
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.run import audit
 from invmm_eval.reports.wording import population_limit
-from tests.helpers.command import SET, TINY, Invoke, lines
+from tests.helpers.command import SET, TINY, Invoke, lines, python
 
 
 def test_captions_lie_beside_the_images(
@@ -93,7 +93,7 @@ def test_the_status_of_an_audit(invoke: Invoke, tiny_folder: Path, images: Path,
 def test_a_long_table_shows_the_most_memorized(
     invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("invmm_eval.cli.measure.SHOWN", 1)
+    monkeypatch.setattr("invmm_eval.cli.ending.SHOWN", 1)
     code, out, _ = invoke("run", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", *SET)
     assert code == 0
     assert "a.png" in out
@@ -153,8 +153,8 @@ def test_a_run_where_all_images_fail_is_an_error(invoke: Invoke, tiny_folder: Pa
     assert code == 1
     assert "[a].png" in out
     assert "[/].png" in out
-    assert out.splitlines()[-2] == "0 of 2 images were replicated; 2 failed."
-    assert out.splitlines()[-1].startswith(f"Results are in {out_folder}.")
+    assert out.splitlines()[-3] == "0 of 2 images were replicated; 2 failed."
+    assert out.splitlines()[-2].startswith(f"Results are in {out_folder}.")
     assert err.splitlines()[-1].startswith(f"error All 2 images failed for the same reason: The image '{folder}")
     assert [row["status"] for row in lines(out_folder)] == ["failed", "failed"]
 
@@ -165,10 +165,43 @@ def test_a_run_where_one_image_fails_is_no_error(
     (images / "c.png").write_bytes(b"no image")
     code, out, _ = invoke("run", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", *SET)
     assert code == 0
-    counts, failed, rate, _ = out.splitlines()[-4:]
+    counts, failed, rate, _, again = out.splitlines()[-5:]
+    assert again == "The same command measures the failed images again, and no others."
     assert counts == "0 of 3 images were replicated; 1 failed."
     assert failed.startswith(f"1 failed: The image '{images / 'c.png'}' cannot be used: ")
     assert rate == population_limit(0, 2)
+
+
+def test_a_run_says_what_it_does_before_it_imports_the_model(tiny_folder: Path, images: Path, tmp_path: Path) -> None:
+    out_folder = tmp_path / "out"
+    code, _, err = python(
+        """
+        import sys
+        sys.modules["torch"] = None
+        sys.argv = ["invmm-eval", "run", "--model", sys.argv[1], "--images", sys.argv[2], "--out", sys.argv[3]]
+        from invmm_eval.cli import main
+        main()
+        """,
+        *(tiny_folder, images, out_folder),
+    )
+    assert code
+    assert f"Measuring how much {tiny_folder} memorized {images}; results go to {out_folder}." in err
+
+
+@pytest.mark.parametrize(
+    ("threshold", "fail_on", "code"),
+    [(-1, None, 0), (-1, "replicated", 3), (-1, "memorized", 3), (1, "replicated", 0), (1, "memorized", 0)],
+)
+def test_an_exit_code_tells_what_was_found(
+    threshold: int, fail_on: str | None, code: int, invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path
+) -> None:
+    """With a threshold that every sample passes, the noise need not move, which is memorized; with 1 none passes."""
+    command = ["run", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", *SET]
+    found, _, err = invoke(
+        *command, "--set", f"threshold={threshold}", *(() if fail_on is None else ("--fail-on", fail_on))
+    )
+    assert found == code
+    assert (f"because of 'a.png' and --fail-on {fail_on}" in err) is bool(code)
 
 
 def test_the_traceback_of_an_unexpected_error_is_shown_on_request(

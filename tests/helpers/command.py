@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from invmm_eval.audits.plan import _warn_without_sscd
 from invmm_eval.cli.app import main
 from invmm_eval.plugins.host import host
 
@@ -34,6 +35,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for variable in ("FORCE_COLOR", "TTY_COMPATIBLE", "INVMM_SSCD_WEIGHTS", "INVMM_EVAL_PLUGINS", "INVMM_EVAL_STRICT"):
         monkeypatch.delenv(variable, raising=False)
     host.cache_clear()
+    _warn_without_sscd.cache_clear()
     yield
     host.cache_clear()
 

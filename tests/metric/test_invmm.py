@@ -359,6 +359,22 @@ def test_captions_go_with_their_images(metric: InvMM, tmp_path: Path) -> None:
     assert {row["index"]: row["caption"] for row in rows} == {0: "a cat", 1: "a dog"}
 
 
+def test_the_notice_about_sscd_comes_once(
+    metric: InvMM,
+    tiny_pipeline: DDIMPipeline,
+    caplog: pytest.LogCaptureFixture,
+    plain: None,  # noqa: ARG001
+) -> None:
+    for _ in range(2):
+        metric.compute(references=[COLOURS], model=tiny_pipeline, settings=TINY)
+    assert caplog.text.count("names no weights of SSCD") == 1
+
+
+def test_its_name_is_that_of_the_module(metric: InvMM) -> None:
+    """evaluate prefixes it to the values of combined metrics that share a key."""
+    assert metric.name == evaluate.combine([metric]).evaluation_module_names[0] == "invmm"
+
+
 @pytest.mark.usefixtures("models")
 def test_there_is_one_caption_for_each_image(metric: InvMM) -> None:
     with pytest.raises(InvMMError, match="There are 1 captions for 2 images; give one for each"):

@@ -139,7 +139,7 @@ def test_the_hub_client_s_own_switch_does_not_keep_evaluate_from_asking(hub: Hub
 
 def test_unregister_takes_it_away(cache: Path) -> None:
     place = register()
-    assert evaluate.load("invmm").name == "inv_mm"
+    assert evaluate.load("invmm").name == "invmm"
     assert unregister() == place
     assert not cache.exists()
     with pytest.raises(FileNotFoundError):

@@ -20,7 +20,6 @@ from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from invmm_eval.audits.folder.sheet import strip
 from invmm_eval.cli.app import main
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports import FORMATS, report
@@ -28,6 +27,7 @@ from invmm_eval.reports.findings import find
 from invmm_eval.reports.html.page import thumbnails
 from invmm_eval.reports.wording import LIMITS
 from invmm_eval.search.result import Status
+from invmm_eval.search.sheet import strip
 from tests.helpers import audits
 from tests.helpers.browser import browser, problems, requests  # noqa: F401
 

@@ -1,6 +1,7 @@
 """Results from rows, with tensors that are read when they are looked at."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from safetensors.torch import load
 from torch import Tensor
 
-from invmm_eval.audits.folder.files import stem, tensors_of
+from invmm_eval.audits.folder.files import picture_of, stem, tensors_of
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.result import Result
 
@@ -17,7 +18,8 @@ from invmm_eval.search.result import Result
 def result_of(folder: Path, row: Mapping[str, Any]) -> Result:
     """The result of a row; its tensors are read, and compared with their SHA-256, when they are first looked at."""
     path = tensors_of(folder, stem(row["digest"], row["caption"]))
-    return Result.from_record(row, _Saved(path, row["sha256"]) if row["sha256"] else {})
+    found = Result.from_record(row, _Saved(path, row["sha256"]) if row["sha256"] else {})
+    return replace(found, target=picture_of(folder, row))
 
 
 class _Saved(Mapping[str, Tensor]):

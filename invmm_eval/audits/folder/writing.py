@@ -24,10 +24,10 @@ from invmm_eval.audits.folder.files import (
 )
 from invmm_eval.audits.folder.format import FORMAT, as_json, differences, upgraded_config
 from invmm_eval.audits.folder.rows import Lines, Span, row_at
-from invmm_eval.audits.folder.sheet import strip
 from invmm_eval.audits.folder.tensors import result_of
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.result import Result, Status
+from invmm_eval.search.sheet import strip
 from invmm_eval.search.target import Target
 
 _REMEMBERED = ("index", "name", "digest", "caption", "status")

@@ -20,12 +20,12 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from PIL import Image
 
-from invmm_eval.audits.folder.sheet import cut
 from invmm_eval.reports.figures import distribution
 from invmm_eval.reports.findings import Findings
 from invmm_eval.reports.wording import LIMITS, meaning
 from invmm_eval.search.fields import STATUS_WORDS, Field, fields, finite, present
 from invmm_eval.search.result import Result
+from invmm_eval.search.sheet import cut
 
 PIXELS = 64_000_000
 """Approximate number of pixels of all pictures together, at most about 50 MB, unless :data:`SIDES` requires more."""

@@ -1,0 +1,85 @@
+"""A progress bar over the images of an audit, shown on a terminal or in a notebook only."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from tqdm.auto import tqdm
+
+if TYPE_CHECKING:
+    from invmm_eval.search.result import Result
+    from invmm_eval.search.search import Search
+
+_FORMAT = "{desc} |{bar:16}| {remaining} left{postfix}"
+_EVERY = 0.2
+"""Seconds between two looks at the searches, whose numbers the model must compute first."""
+
+
+class Bar:
+    """Counts finished images, and tells what is going on: loading, or step, loss, KL and best similarity of a search.
+
+    Args:
+        images: Number of images.
+        shown: False draws nothing, as does an error stream that is no terminal outside a notebook.
+        also: Called with the searches after each step too.
+    """
+
+    def __init__(
+        self, images: int, *, shown: bool = True, also: "Callable[[Sequence[Search]], None] | None" = None
+    ) -> None:
+        self._images = images
+        self._also = also
+        self._finished = 0
+        self._looked: float | None = None
+        self._bar = tqdm(
+            total=images,
+            desc=self._count(),
+            bar_format=_FORMAT,
+            postfix="loading",
+            file=sys.stderr,
+            leave=False,
+            dynamic_ncols=True,
+            disable=None if shown else True,
+        )
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def on_step(self, searches: "Sequence[Search]") -> None:
+        """Show searches under way; their numbers are read only a few times a second, as the model waits for that."""
+        if self._also:
+            self._also(searches)
+        now = time.monotonic()
+        if self._bar.disable or not searches or (self._looked and now < self._looked + _EVERY):
+            return
+        if self._looked is None:  # neither loading nor images that are known count for the time left
+            self._bar.unpause()
+            self._bar.initial = self._finished
+        self._looked = now
+        if not searches[0].status:
+            self._bar.n = self._finished + sum(search.step for search in searches) / searches[0].max_steps
+        self._bar.set_postfix_str(_described(searches[0]))
+
+    def over(self, results: "Iterable[Result]") -> "Iterator[Result]":
+        """Yield the results, counting them."""
+        for result in results:
+            self._finished += 1
+            self._bar.n = self._finished
+            self._bar.set_description_str(self._count())
+            yield result
+
+    def _count(self) -> str:
+        return f"{self._finished:,}/{self._images:,} images"
+
+
+def _described(search: "Search") -> str:
+    words = f"step {search.step}/{search.max_steps} loss {search.loss:.3f} KL {search.kl:.3f}"
+    if search.status:
+        words = "sampling around the noise found"
+    elif search.last_check:
+        words += f" best {max(max(values) for values in search.last_check.similarities.values()):.2f}"
+    return f"{words} {search.target.name}"

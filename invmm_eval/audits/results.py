@@ -1,0 +1,56 @@
+"""The results of an audit: a list, its summary and its table."""
+
+from collections.abc import Iterable
+from html import escape
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from invmm_eval.audits.summary import summarize
+from invmm_eval.search.fields import columns, finite
+from invmm_eval.search.result import Result, rank
+
+if TYPE_CHECKING:
+    import pandas
+
+_SHOWN = 20
+"""Maximum number of results that a notebook shows."""
+
+
+class Results(list[Result]):
+    """A list of results with what they come to. A notebook shows the most memorized first, with their samples.
+
+    Args:
+        results: One result per image.
+    """
+
+    def __init__(self, results: Iterable[Result] = ()) -> None:
+        super().__init__(results)
+
+    @property
+    def summary(self) -> dict[str, float | int | None]:
+        """The number of images, how many were replicated and failed, and their values (:func:`summarize`)."""
+        return summarize(self)
+
+    def table(self) -> pa.Table:
+        """One row per result, with the columns of the data set; values that are infinite or not a number are null."""
+        found = columns("dataset", self)
+        return pa.table({c.name: pa.array([finite(c.value(result)) for result in self], c.type) for c in found})
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The :meth:`table` as a data frame."""
+        return self.table().to_pandas()
+
+    def __repr__(self) -> str:
+        return "\n".join([self._title(), *(f"  {result!r}" for result in sorted(self, key=rank)[:_SHOWN])])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        shown = sorted(self, key=rank)[:_SHOWN]
+        return f"<p><b>{escape(self._title())}</b></p>{''.join(result._repr_html_() for result in shown)}"
+
+    def _title(self) -> str:
+        found = self.summary
+        images = "1 image" if len(self) == 1 else f"{len(self):,} images"
+        rest = f"; {len(self) - _SHOWN:,} more are not shown" if len(self) > _SHOWN else ""
+        return f"{images}: {found['replicated']:,} replicated, {found['failed']:,} failed{rest}"

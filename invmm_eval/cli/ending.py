@@ -1,0 +1,66 @@
+"""What a run prints when it ends: the table, the verdicts, what failed and why, and what to do next."""
+
+from enum import StrEnum
+from heapq import nsmallest
+from pathlib import Path
+
+import typer
+
+from invmm_eval.cli.console import err, out, print_error, say
+
+SHOWN = 100
+"""Maximum number of images in the table."""
+
+FOUND = 3
+"""Exit code of a run that found what ``--fail-on`` names."""
+
+
+class FailOn(StrEnum):
+    """What makes a run end with :data:`FOUND`."""
+
+    MEMORIZED = "memorized"
+    REPLICATED = "replicated"
+
+
+def end(folder: Path, *, debug: bool, fail_on: FailOn | None = None) -> None:
+    """Print what an audit found, with ``debug`` the first traceback.
+
+    Raises:
+        typer.Exit: All images failed, or one is what ``fail_on`` names.
+    """
+    from invmm_eval.audits.folder import read
+    from invmm_eval.reports.failures import by_reason, in_one_sentence, listed
+    from invmm_eval.reports.terminal import ResultsTable
+    from invmm_eval.reports.wording import population_limit
+    from invmm_eval.search.result import Status, rank
+    from invmm_eval.statistics.bound import TELLING_NATS
+
+    audit = read(folder)
+    progress = audit.progress
+    shown = nsmallest(SHOWN, map(audit.result, audit.rows), key=rank)
+    descriptions = audit.config.get("estimators", {})
+    out.print(ResultsTable(shown, describe=lambda name: descriptions.get(name, {})))
+    if len(audit.rows) > SHOWN:
+        say(f"These are the {SHOWN} most memorized of {len(audit.rows):,} images.")
+    say(f"{progress.replicated:,} of {progress.images:,} images were replicated; {progress.failed:,} failed.")
+    failures = by_reason(audit.rows)
+    if progress.done:
+        for line in (*listed(failures), population_limit(progress.replicated, progress.done)):
+            say(line)
+    say(f"Results are in {folder}. To write a report: invmm-eval report {folder}")
+    if failures:
+        say("The same command measures the failed images again, and no others.")
+    tracebacks = [row["traceback"] for group in failures for row in group if row.get("traceback")]
+    if tracebacks and debug:
+        say(tracebacks[0], err)
+    elif tracebacks:
+        say(f"Tracebacks are in {folder / 'results.jsonl'}; with --debug the same command prints the first one.", err)
+    if failures and not progress.done:
+        print_error(in_one_sentence(failures))
+        raise typer.Exit(1)
+    replicated = [result for result in map(audit.result, audit.rows) if result.status is Status.REPLICATED]
+    memorized = [result for result in replicated if (result.nats or 0) <= TELLING_NATS]
+    found = {None: [], FailOn.REPLICATED: replicated, FailOn.MEMORIZED: memorized}[fail_on]
+    if found:
+        print_error(f"Exit code {FOUND}, because of {found[0].name!r} and --fail-on {fail_on}.")
+        raise typer.Exit(FOUND)

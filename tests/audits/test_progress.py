@@ -1,0 +1,189 @@
+"""The bar: what it shows on a terminal, and that it is silent elsewhere."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from invmm_eval.audits.progress import Bar
+from invmm_eval.noise.gaussian import diagonal
+from invmm_eval.recipe import Recipe
+from invmm_eval.search.engine import invert
+from invmm_eval.search.result import Check, Result, Status
+from invmm_eval.search.search import Search
+from invmm_eval.similarity.pixel_cosine import PixelCosine
+from tests.helpers.exact import Mixture, pictures, targets
+
+RESULTS = [Result(index, str(index), "", Status.EXHAUSTED, kl=1.0) for index in range(3)]
+
+
+@dataclass
+class Named:
+    name: str
+
+
+@dataclass
+class Standing:
+    """What the bar reads of a search."""
+
+    name: str
+    step: int
+    loss: float
+    kl: float
+    last_check: Check | None = None
+    max_steps: int = 40
+    status: Status | None = None
+
+    @property
+    def target(self) -> Named:
+        return Named(self.name)
+
+
+class Terminal(StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 2
+
+    @property
+    def lines(self) -> list[str]:
+        """What was drawn, one line after the other."""
+        return [line.rstrip() for line in self.getvalue().split("\r") if line.strip()]
+
+
+def checked(**similarities: tuple[float, ...]) -> Check:
+    values = {float(scale[1:]): found for scale, found in similarities.items()}
+    return Check(passed=False, similarities=values, samples={})
+
+
+def searches(*standing: Standing) -> Sequence[Search]:
+    return cast("Sequence[Search]", standing)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A terminal of 200 columns in place of the error stream."""
+    file = Terminal()
+    monkeypatch.setattr("invmm_eval.audits.progress.sys", SimpleNamespace(stderr=file))
+    monkeypatch.setattr("invmm_eval.audits.progress._EVERY", 0)
+    monkeypatch.setattr("os.get_terminal_size", lambda *_: os.terminal_size((201, 25)))
+    return file
+
+
+def shown(terminal: Terminal, images: int, *standing: Standing) -> str:
+    """The line of a bar that was told of these searches once."""
+    with Bar(images) as bar:
+        bar.on_step(searches(*standing))
+        return terminal.lines[-1]
+
+
+def test_loading_is_shown_before_the_first_step(terminal: Terminal) -> None:
+    with Bar(3):
+        assert re.fullmatch(r"0/3 images \| +\| \? left, loading", terminal.lines[-1])
+
+
+def test_a_search_is_shown(terminal: Terminal) -> None:
+    line = shown(terminal, 3, Standing("cat.png", 7, 0.12345, 1.23456), Standing("dog.png", 7, 9, 9))
+    assert line.endswith("left, step 7/40 loss 0.123 KL 1.235 cat.png")
+
+
+def test_the_best_similarity_of_the_last_check_is_shown(terminal: Terminal) -> None:
+    check = checked(s1=(0.2, 0.3), s2=(0.777, 0.1), s3=(0.5,))
+    assert shown(terminal, 3, Standing("cat.png", 20, 0.1, 0.2, check)).endswith("KL 0.200 best 0.78 cat.png")
+
+
+def test_samples_after_a_search_are_shown_and_do_not_move_the_bar_back(terminal: Terminal) -> None:
+    with Bar(2) as bar:
+        bar.on_step(searches(Standing("a", 20, 0, 0), Standing("b", 20, 0, 0)))
+        before = terminal.lines[-1].count("█")
+        bar.on_step(searches(Standing("a", 20, 0, 0, status=Status.REPLICATED)))
+        line = terminal.lines[-1]
+    assert line.endswith("sampling around the noise found a")
+    assert line.count("█") == before == 8
+
+
+@pytest.mark.parametrize("name", ["[red]x", "a[/]b", "train[:100]#3", ":smile:.png", "{task}", "x\\", "%s"])
+def test_a_name_is_shown_as_it_is(name: str, terminal: Terminal) -> None:
+    assert shown(terminal, 1, Standing(name, 1, 0.5, 0.5)).endswith(f" {name}")
+
+
+def test_images_are_counted(terminal: Terminal) -> None:
+    with Bar(3) as bar:
+        assert list(bar.over(RESULTS[:2])) == RESULTS[:2]
+        assert terminal.lines[-1].startswith("2/3 images |")
+
+
+def test_count_and_time_are_readable_at_80_columns(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.get_terminal_size", lambda *_: os.terminal_size((81, 25)))
+    name = "a/folder/of/pictures/" * 5
+    line = shown(terminal, 123456, Standing(name, 1000, 0.1, 0.2, checked(s1=(0.5,)), 2000))
+    assert re.match(r"0/123,456 images \|.{16}\| \S+ left, step 1000/2000 loss 0.100", line)
+    assert len(line) <= 80
+
+
+def test_neither_loading_nor_known_images_count_for_the_time_left(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """10 known images, then a quarter of the 10 others in 10 seconds: 30 seconds are left."""
+    now = 0.0
+    monkeypatch.setattr("tqdm.std.time", lambda: now)
+    with Bar(20) as bar:
+        now = 1000.0
+        list(bar.over(10 * RESULTS[:1]))
+        bar.on_step(searches(Standing("a", 0, 0, 0)))
+        now += 10
+        bar.on_step(searches(*(Standing("a", 20, 0, 0) for _ in range(5))))
+        assert " 00:30 left" in terminal.lines[-1]
+
+
+def test_results_pass_as_they_come(terminal: Terminal) -> None:  # noqa: ARG001
+    def found() -> Iterator[Result]:
+        yield RESULTS[0]
+        raise ZeroDivisionError
+
+    with Bar(3) as bar:
+        results = bar.over(found())
+        assert next(results) is RESULTS[0]
+        with pytest.raises(ZeroDivisionError):
+            next(results)
+
+
+class Unreadable:
+    """Nothing may be read of it: that would make the model wait."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"{name} was read")
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_it_is_silent_where_it_is_not_wanted(
+    is_terminal: bool, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "isatty", lambda: is_terminal)
+    with Bar(3, shown=not is_terminal) as bar:
+        bar.on_step(cast("Sequence[Search]", [Unreadable()]))
+        assert list(bar.over(RESULTS)) == RESULTS
+    assert terminal.getvalue() == ""
+
+
+def test_it_follows_a_run(cosine: PixelCosine, terminal: Terminal) -> None:
+    images = pictures(3)
+    recipe = Recipe(max_steps=6, check_every=3, draws=2, sampler_steps=2, check_images=2, threshold=2.0)
+    told: list[int] = []
+    with Bar(3, also=lambda searches: told.append(len(searches))) as bar:
+        measured = invert(
+            Mixture(images), targets(images), cosine, diagonal(), recipe=recipe, batch_size=2, on_step=bar.on_step
+        )
+        found = list(bar.over(measured))
+        assert terminal.lines[-1].startswith("3/3 images ")
+    assert told == [2] * 6 + [1] * 6
+    [kl] = re.findall(r"step 6/6 loss \S+ KL (\S+) best \S+ 2$", terminal.lines[-2])
+    assert float(kl) == pytest.approx(found[2].kl, abs=0.001)

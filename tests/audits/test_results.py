@@ -1,0 +1,103 @@
+"""What audit() returns: a list, with a summary, a table, and a picture of itself in notebooks."""
+
+import base64
+import pickle
+import re
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from invmm_eval.audits.results import Results
+from invmm_eval.audits.run import audit
+from invmm_eval.audits.summary import summarize
+from invmm_eval.reports.findings import find
+from invmm_eval.search.result import Result, Status
+from tests.helpers.command import TINY
+
+FAILED = Result(1, "<b>.png", "", Status.FAILED, error="It is <damaged>.")
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray[Any, Any]:
+    return np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_audit_returns_results_with_their_images(
+    tiny_folder: Path, pixels: np.ndarray[Any, Any], tmp_path: Path, kept: bool
+) -> None:
+    images: list[Any] = [*pixels, b"no image"]
+    found = audit(tiny_folder, images, out=tmp_path / "out" if kept else None, settings=TINY, similarity="ssim")
+    again = audit(tiny_folder, images, out=tmp_path / "out", settings=TINY, similarity="ssim") if kept else found
+    assert isinstance(found, Results)
+    assert isinstance(found, list)
+    assert found.summary == summarize(found)
+    for result, image in zip([*found[:2], *again[:2]], [*pixels, *pixels], strict=True):
+        sheet = np.asarray(result.picture)
+        assert np.array_equal(sheet[:, :8], image), "the image comes first"
+        assert result.check is not None
+        samples = result.check.samples[result.check.best_scale]
+        assert np.array_equal(sheet[:, 10:18], samples[0].permute(1, 2, 0).numpy())
+        assert sheet.shape == (8, 10 * (1 + len(samples)) - 2, 3)
+    assert found[2].picture is None
+    assert [result.name for result in pickle.loads(pickle.dumps(found))] == ["0", "1", "2"]
+
+
+def test_the_table_is_that_of_the_folder(tiny_folder: Path, pixels: np.ndarray[Any, Any], tmp_path: Path) -> None:
+    found = audit(tiny_folder, list(pixels), out=tmp_path, settings=TINY, similarity="ssim")
+    frame = found.to_pandas()
+    assert frame.sort_values("index")["kl"].tolist() == [result.kl for result in found]
+    assert frame["invmm"].isna().all(), "infinity is null"
+    kept = find(tmp_path).table()
+    assert kept.column_names == list(frame.columns)
+    assert sorted(kept["kl"].to_pylist()) == sorted(frame["kl"])
+
+
+def test_a_result_is_one_line() -> None:
+    result = Result(0, "cat.png", "", Status.REPLICATED, kl=0.01234, dimensions=48)
+    assert re.fullmatch(r"<Result cat\.png: .*InvMM 0\.0123>", repr(result))
+    assert "\n" not in repr(FAILED)
+    assert "It is <damaged>." in repr(FAILED)
+
+
+def test_results_say_what_they_come_to() -> None:
+    results = Results([FAILED, *(Result(i, f"{i}.png", "", Status.REPLICATED, kl=i + 1.0) for i in range(30))])
+    title, *lines = repr(results).splitlines()
+    assert title == "31 images: 30 replicated, 1 failed; 11 more are not shown"
+    assert len(lines) == 20
+    assert "0.png" in lines[0], "the most memorized comes first"
+
+
+def test_a_notebook_shows_the_image_and_its_samples(tiny_folder: Path, pixels: np.ndarray[Any, Any]) -> None:
+    found = audit(tiny_folder, list(pixels[:1]), settings=TINY, similarity="ssim")
+    html = Results([*found, FAILED])._repr_html_()
+    [data] = re.findall(r'src="data:image/png;base64,(.*?)"', html)
+    shown = Image.open(BytesIO(base64.b64decode(data)))
+    assert np.array_equal(np.asarray(shown), np.asarray(found[0].picture))
+    assert "&lt;b&gt;.png" in html
+    assert "<b>.png" not in html
+    assert "It is &lt;damaged&gt;." in html
+
+
+def test_a_result_can_be_plotted(tiny_folder: Path, pixels: np.ndarray[Any, Any]) -> None:
+    [result] = audit(tiny_folder, list(pixels[:1]), settings=TINY, similarity="ssim")
+    [axes] = result.plot().axes
+    assert axes.get_title() == result.words
+    [image] = axes.images
+    assert np.array_equal(image.get_array(), np.asarray(result.picture))
+    assert not FAILED.plot().axes[0].images
+
+
+def test_a_grey_image_is_shown_in_grey() -> None:
+    from invmm_eval.search.result import Check
+
+    check = Check(True, {1.0: (1.0,)}, {1.0: torch.zeros(1, 1, 4, 4, dtype=torch.uint8)})
+    result = Result(0, "", "", Status.REPLICATED, check=check, target=torch.full((1, 4, 4), 7, dtype=torch.uint8))
+    assert result.picture is not None
+    assert result.picture.mode == "L"
+    assert result.picture.getpixel((0, 0)) == 7
