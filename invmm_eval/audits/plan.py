@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
@@ -16,6 +16,7 @@ from invmm_eval.audits.calibration import Calibration
 from invmm_eval.audits.images import Source
 from invmm_eval.audits.options import Choices, ModelOptions, Resources, sort_options, with_options
 from invmm_eval.audits.record import measured
+from invmm_eval.audits.typed import LoadingOptions
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.identity import weights_identity
@@ -184,7 +185,7 @@ _LOADING = ("backbone", "revision", "dtype", "backbone_options", "device")
 
 
 @with_options(_LOADING)
-def load_backbone(model: object, **options: Any) -> Backbone:
+def load_backbone(model: object, **options: Unpack[LoadingOptions]) -> Backbone:
     """Load a model with the backbone that serves its pipeline's class, or with a named one.
 
     Args:

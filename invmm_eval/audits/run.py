@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from invmm_eval.audits.options import Choices, ModelOptions, with_options
 from invmm_eval.audits.plan import OnStep, Plan, default_similarity, make_plan, no_captions
@@ -15,6 +15,7 @@ from invmm_eval.audits.progress import Bar
 from invmm_eval.audits.record import measured
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.results import Results
+from invmm_eval.audits.typed import AuditOptions
 from invmm_eval.audits.workers import actors, launched, ranks
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
@@ -30,7 +31,7 @@ def audit(
     out: str | Path | None = None,
     on_step: OnStep | None = None,
     progress: bool = True,
-    **options: Any,
+    **options: Unpack[AuditOptions],
 ) -> Results:
     """Measure how much a model memorized each of a set of images.
 

@@ -3,12 +3,29 @@
 import inspect
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Unpack, get_type_hints
 
 import pytest
 
-from invmm_eval.audits.options import OPTIONS, Choices, ModelOptions, Resources, describe, sort_options, with_options
+from invmm_eval.audits.calibration import Calibration
+from invmm_eval.audits.held_out import calibrate
+from invmm_eval.audits.options import (
+    KINDS,
+    OPTIONS,
+    Choices,
+    ModelOptions,
+    Resources,
+    describe,
+    sort_options,
+    with_options,
+)
+from invmm_eval.audits.plan import load_backbone
+from invmm_eval.audits.run import audit
+from invmm_eval.audits.typed import AuditOptions, CalibrationOptions, LoadingOptions
 from invmm_eval.errors import InvMMError
+from invmm_eval.recipe import Recipe
+from invmm_eval.similarity import Similarity
 
 
 @with_options(OPTIONS.keys() - {"calibration"})
@@ -33,6 +50,20 @@ def test_a_face_shows_every_option_with_type_default_and_text() -> None:
     assert "{options}" not in str(face.__doc__)
     assert "seed (int): " in describe()
     assert "Defaults to 0." in describe()
+
+
+@pytest.mark.parametrize(
+    ("seen", "function"), [(AuditOptions, audit), (CalibrationOptions, calibrate), (LoadingOptions, load_backbone)]
+)
+def test_type_checkers_see_every_option_with_its_type(seen: type, function: Callable[..., Any]) -> None:
+    """KEY=VALUE options may be None in Python, which stands for no values."""
+    names = {"Calibration": Calibration, "Similarity": Similarity, "Recipe": Recipe}
+    types = {name: hint for kind in KINDS for name, hint in get_type_hints(kind, None, names).items()}
+    shown = inspect.signature(function).parameters.keys() & OPTIONS.keys()
+    assert get_type_hints(seen, None, names) == {
+        name: types[name] | None if OPTIONS[name].repeatable else types[name] for name in shown
+    }
+    assert function.__annotations__["options"] == Unpack[seen]
 
 
 def test_options_are_sorted_into_three_objects_with_defaults() -> None:

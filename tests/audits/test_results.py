@@ -89,7 +89,7 @@ def test_a_result_can_be_plotted(tiny_folder: Path, pixels: np.ndarray[Any, Any]
     [axes] = result.plot().axes
     assert axes.get_title() == result.words
     [image] = axes.images
-    assert np.array_equal(image.get_array(), np.asarray(result.picture))
+    assert np.array_equal(np.asarray(image.get_array()), np.asarray(result.picture))
     assert not FAILED.plot().axes[0].images
 
 
