@@ -60,6 +60,11 @@ class Calibration:
         Raises:
             InvMMError: They differ in something that determines the scores.
         """
+        if not config["weights"]:
+            raise InvMMError(
+                "The identity of the model is not known, so a calibration cannot be told to be its own; set the "
+                "threshold that it gave by settings."
+            )
         one, other = _basis(self.config), _basis(config)
         if differing := sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key)):
             raise InvMMError(

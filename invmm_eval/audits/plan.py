@@ -19,7 +19,7 @@ from invmm_eval.audits.record import measured
 from invmm_eval.audits.typed import LoadingOptions
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
-from invmm_eval.models.identity import weights_identity
+from invmm_eval.models.identity import model_identity
 from invmm_eval.models.pipelines import pipeline_class
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.plugins.host import host
@@ -156,7 +156,7 @@ def make_plan(
     estimators = [_made(host().estimator(name), name, {}) for name in recipe.estimators]
     config = {
         "model": model_name(model.source, model.revision),
-        "weights": weights_identity(model.source, model.revision),
+        "weights": getattr(backbone, "identity", None) or model_identity(model.source, model.revision),
         "backbone": {**backbone.settings, "image_shape": list(backbone.image_shape)},
         "similarity": {"name": similarity.name, "threshold": similarity.threshold, **similarity.settings},
         "noise": {"name": choices.noise, **choices.noise_options},

@@ -12,7 +12,12 @@ from invmm_eval.recipe import Recipe
 
 
 class Backbone(Protocol):
-    """A diffusion model in the paper's notation. Sampling and guidance are not its concern."""
+    """A diffusion model in the paper's notation. Sampling and guidance are not its concern.
+
+    It may also have ``identity``, a text that differs where its weights do, such as their SHA-256. Without one, the
+    identity is that of the file, folder, Hub model or pipeline that was loaded
+    (:func:`invmm_eval.models.identity.model_identity`); what has none is never resumed.
+    """
 
     @property
     def device(self) -> torch.device:

@@ -1,39 +1,232 @@
-"""The identity of a model's weights."""
+"""The identity of a model: a digest that differs where anything that decides its values differs."""
 
 import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any
 
+import numpy as np
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import ConfigMixin, DiffusionPipeline, SchedulerMixin
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
-from torch import nn
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+_log = logging.getLogger(__name__)
+
+_LIBRARIES = {"builtins", "collections", "torch", "diffusers", "transformers", "tokenizers", "peft", "accelerate"}
+"""Packages whose code is known by their versions."""
+_READ = (".json", ".safetensors", ".txt", ".model")
+"""The files of a pipeline's folder that loading it reads."""
+_IRRELEVANT = {
+    *("training", "gradient_checkpointing", "_gradient_checkpointing_func", "_is_hf_initialized"),
+    *("_hf_hook", "_old_forward", "_is_full_backward_hook", "all_tied_weights_keys", "_non_persistent_buffers_set"),
+    *("_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks", "_state_dict_pre_hooks"),
+    *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks", "_use_kernels", "_weight_conversions"),
+    *("_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs"),
+    *("name_or_path", "_internal_dict", "_output_capturing_hooks_installed"),
+}
+"""Attributes of modules that do not decide what a frozen view of them computes; hooks of accelerate move tensors."""
 
 
-def weights_identity(model: object, revision: str | None = None) -> str | None:
-    """The identity of a model's weights, which distinguishes models of the same name; None where it is unknown.
+class _UnknownError(Exception):
+    """Part of a model whose effect on the values cannot be known."""
 
-    It is the SHA-256 of a folder's configurations and weights, or of the tensors of a loaded pipeline, or the commit of
-    a model from the Hub that was loaded.
+
+def model_identity(model: object, revision: str | None = None) -> str | None:
+    """The identity of a model, which distinguishes models of the same name; None where it cannot be known.
+
+    A file has the SHA-256 of its contents, a folder that of the files that decide what is loaded from it, a model of
+    the Hub its commit. A loaded pipeline has that of everything that decides its values: classes, configurations,
+    tensors, attributes (adapters with their scales, attention processors) and hooks of every component. Of one with
+    code that belongs to none of the usual libraries it cannot be known, and a warning says what it is.
     """
-    digest = hashlib.sha256()
     if isinstance(model, DiffusionPipeline):
-        for part, module in sorted(model.components.items()):
-            for name, tensor in module.state_dict().items() if isinstance(module, nn.Module) else ():
-                digest.update(f"{part} {name}".encode())
-                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        try:
+            return _pipeline_identity(model)
+        except (_UnknownError, RecursionError) as error:
+            _log.warning(
+                "The identity of this %s cannot be known, because it has %s; an audit of it cannot be resumed.",
+                type(model).__name__,
+                error,
+            )
+            return None
     if not isinstance(model, str | Path):
         return None
+    if Path(model).is_file():
+        return _file_digest(Path(model)).hex()
     if Path(model).is_dir():
-        for file in sorted(Path(model).rglob("*")):
-            if file.suffix in (".json", ".safetensors"):
-                digest.update(file.relative_to(model).as_posix().encode())
-                with file.open("rb") as opened:
-                    digest.update(hashlib.file_digest(opened, "sha256").digest())
-        return digest.hexdigest()
+        return folder_identity(Path(model))
     try:
         index = try_to_load_from_cache(str(model), "model_index.json", revision=revision)
     except HFValidationError:
         return None
     return Path(index).parent.name if isinstance(index, str) else None
+
+
+def folder_identity(folder: Path) -> str:
+    """The SHA-256 of a folder: of a pipeline's index and components, or else of all files that are no audit's.
+
+    Hidden files and whatever is no regular file do not count.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(_files(folder)):
+        digest.update(file.relative_to(folder).as_posix().encode())
+        digest.update(_file_digest(file))
+    return digest.hexdigest()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    index = folder / "model_index.json"
+    try:
+        parts = [folder / part for part in json.loads(index.read_text(encoding="utf-8")) if not part.startswith("_")]
+    except (OSError, ValueError, TypeError, RecursionError):
+        for file in folder.rglob("*"):
+            inside = file.relative_to(folder).parents
+            if _counts(file) and not any((folder / parent / "results.jsonl").exists() for parent in inside):
+                yield file
+        return
+    yield index
+    for part in parts:
+        if part.is_dir():
+            yield from (file for file in part.rglob("*") if file.suffix in _READ and _counts(file))
+
+
+def _counts(file: Path) -> bool:
+    return file.is_file() and not file.name.startswith(".")
+
+
+def _file_digest(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").digest()
+
+
+def _pipeline_identity(pipeline: DiffusionPipeline) -> str:
+    walk = _Walk()
+    parts = {**pipeline.components}
+    walk.add("pipeline", type(pipeline))
+    walk.add("config", _config(pipeline.config))
+    for name, value in sorted(vars(pipeline).items()):
+        if callable(value) and name not in parts:
+            raise _UnknownError(f"its own {name}")
+    for name, part in sorted(parts.items()):
+        walk.add(name, part)
+    return walk.digest.hexdigest()
+
+
+def _config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without what does not decide values: versions, and what saving and loading add."""
+    added = {"transformers_version", "architectures", "dtype", "torch_dtype"}
+    return {key: value for key, value in config.items() if not key.startswith("_") and key not in added}
+
+
+class _Walk:
+    """Adds values to a digest, each with its place and class, so that equal values give equal digests."""
+
+    def __init__(self) -> None:
+        self.digest = hashlib.sha256()
+        self._seen: dict[int, Any] = {}
+
+    def add(self, place: str, value: Any) -> None:
+        """Add a value.
+
+        Raises:
+            _UnknownError: Its effect cannot be known.
+        """
+        kind = "list" if isinstance(value, tuple) else type(value).__qualname__  # JSON has no tuples
+        self.digest.update(f"{place} {kind} ".encode())
+        if value is None or isinstance(value, bool | int | float | str | bytes | torch.dtype | torch.Size):
+            self.digest.update(repr(value).encode())
+        elif isinstance(value, torch.device):
+            pass
+        elif isinstance(value, Tensor):
+            self._tensor(place, value)
+        elif isinstance(value, np.ndarray | np.generic):
+            self._tensor(place, torch.as_tensor(value))
+        elif isinstance(value, Mapping):
+            for key, item in value.items():
+                self.add(f"{place}.{key}", item)
+        elif isinstance(value, set | frozenset):
+            self.add(place, sorted(map(str, value)))
+        elif isinstance(value, list | tuple):
+            for number, item in enumerate(value):
+                self.add(f"{place}.{number}", item)
+        elif id(value) not in self._seen:
+            self._seen[id(value)] = value  # kept, so that the id stays its own
+            self._part(place, value)
+
+    def _part(self, place: str, value: Any) -> None:
+        if isinstance(value, type | FunctionType | BuiltinFunctionType | MethodType | partial):
+            self._code(place, value)
+        elif isinstance(value, PreTrainedTokenizerBase):
+            self._tokenizer(place, value)
+        else:
+            self._object(place, value)
+
+    def _tensor(self, place: str, tensor: Tensor) -> None:
+        if type(tensor) not in (Tensor, nn.Parameter, nn.Buffer) or tensor.is_meta or tensor.is_quantized:
+            raise _UnknownError(f"a tensor of another kind at {place} (offloaded or quantised)")
+        self.digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        self.digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+
+    def _code(self, place: str, value: Any) -> None:
+        if isinstance(value, partial):
+            if getattr(value.func, "__module__", "").startswith("accelerate.hooks"):
+                return
+            self.add(place, [value.func, value.args, value.keywords])
+        elif isinstance(value, MethodType):
+            self.add(place, [value.__self__, value.__func__])
+        else:
+            self._known(place, value)
+            self.digest.update(f"{value.__module__}.{value.__qualname__}".encode())
+            for cell in getattr(value, "__closure__", None) or ():
+                self.add(place, cell.cell_contents)
+
+    def _tokenizer(self, place: str, tokenizer: Any) -> None:
+        self.add(place, type(tokenizer))
+        self.add(place, sorted(tokenizer.get_vocab().items()))
+        for name in ("model_max_length", "padding_side", "truncation_side", "special_tokens_map"):
+            self.add(f"{place}.{name}", getattr(tokenizer, name))
+        if tokenizer.is_fast:  # calls with padding or truncation leave their own there
+            state = json.loads(tokenizer.backend_tokenizer.to_str())
+            self.add(place, {key: part for key, part in state.items() if key not in ("padding", "truncation")})
+
+    def _object(self, place: str, value: Any) -> None:
+        value = getattr(value, "_orig_mod", value)  # a module that torch.compile wraps
+        self.add(place, type(value))
+        if isinstance(value, ConfigMixin):
+            self.add(f"{place}.config", _config(value.config))
+        if isinstance(value, SchedulerMixin):  # its other attributes change while it is used
+            for name in ("betas", "alphas_cumprod"):
+                self.add(f"{place}.{name}", getattr(value, name, None))
+        elif to_dict := getattr(value, "to_dict", None):
+            self.add(place, _config(to_dict()))
+        else:
+            for name, attribute in sorted(_attributes(place, value).items()):
+                if name in ("_forward_hooks", "_forward_pre_hooks"):
+                    self.add(f"{place}.{name}", [hook for hook in attribute.values() if not _only_reads(hook)])
+                elif name == "_diffusers_hook":
+                    self.add(f"{place}.{name}", attribute.hooks) if attribute.hooks else None
+                elif name not in _IRRELEVANT:
+                    self.add(f"{place}.{name}", attribute)
+
+    def _known(self, place: str, code: Callable[..., Any]) -> None:
+        if (code.__module__ or "builtins").partition(".")[0] not in _LIBRARIES:
+            raise _UnknownError(f"{code.__module__}.{code.__qualname__} at {place}")
+
+
+def _only_reads(hook: object) -> bool:
+    """Whether a hook is one by which transformers reads hidden states, which any call may leave behind."""
+    return getattr(hook, "__module__", None) == "transformers.utils.output_capturing"
+
+
+def _attributes(place: str, value: Any) -> dict[str, Any]:
+    try:
+        return vars(value)
+    except TypeError:
+        raise _UnknownError(f"a {type(value).__qualname__} at {place}") from None

@@ -1,6 +1,7 @@
 """Models whose best denoiser is known in closed form, so that the truth about what they replicate is known too."""
 
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -65,6 +66,10 @@ class Mixture:
         self.log_weights = torch.zeros(len(images)) if weights is None else weights.log()
         self.spread = spread
         self.rows_seen: list[int] = []
+
+    @property
+    def identity(self) -> str:
+        return sha256(self.points.numpy().tobytes()).hexdigest()
 
     def encode(self, images: Tensor) -> Tensor:
         return images * 2 - 1

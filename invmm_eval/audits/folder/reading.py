@@ -59,7 +59,7 @@ class Record:
 
     def public(self) -> "Record":
         """The same as strangers may see it: without local paths in the config and the request."""
-        local = len(self.config["weights"] or "") == 64  # the SHA-256 of a folder; a model of the Hub has its commit
+        local = len(self.config["weights"] or "") != 40  # a model of the Hub has its commit
         config = {**self.config, "model": Path(self.config["model"]).name} if local else self.config
         return replace(self, config=config, kept_request=published(self.request, local_model=local))
 
