@@ -337,7 +337,7 @@ def test_the_config_tells_all_that_decides() -> None:
     recipe = told.pop("recipe")
     assert told == {
         "model": "org/name@v1",
-        "weights": None,
+        "weights": Mixture(MEMORIZED).identity,
         "backbone": {"name": "mixture", "image_shape": [1, 4, 4]},
         "similarity": {"name": "strict", "threshold": 2.0, "of": "tests", "side": None},
         "noise": {"name": "plain", "rank": 2},
@@ -381,3 +381,27 @@ def test_each_step_is_told() -> None:
 def test_micro_batches_reach_the_engine(parts: Parts) -> None:
     audit("any", list(MEMORIZED), backbone="exact", settings={**SHORT, "max_steps": 5}, micro_batch=3)
     assert max(parts.made[0].rows_seen) == 3
+
+
+def test_a_model_that_changed_or_cannot_be_known_is_not_resumed(tmp_path: Path, parts: Parts) -> None:
+    checkpoint = tmp_path / "model.pt"
+    checkpoint.write_bytes(b"first epoch")
+
+    class Anonymous(Mixture):
+        identity = None  # type: ignore[assignment]
+
+    parts.make = lambda model, **how: Anonymous(MEMORIZED)  # type: ignore[method-assign]  # noqa: ARG005
+    host.cache_clear()
+    host().register(parts)
+
+    def resumed(model: object, folder: str) -> None:
+        audit(model, MEMORIZED[0], backbone="exact", similarity="pixel-cosine", settings=SHORT, out=tmp_path / folder)
+
+    resumed(checkpoint, "file")
+    resumed(checkpoint, "file")
+    checkpoint.write_bytes(b"second epoch")
+    with pytest.raises(InvMMError, match="another config: weights is"):
+        resumed(checkpoint, "file")
+    resumed(object(), "object")
+    with pytest.raises(InvMMError, match="identity is not known"):
+        resumed(object(), "object")
