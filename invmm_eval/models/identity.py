@@ -172,7 +172,8 @@ class _Walk:
         if type(tensor) not in (Tensor, nn.Parameter, nn.Buffer) or tensor.is_meta or tensor.is_quantized:
             raise _UnknownError(f"a tensor of another kind at {place} (offloaded or quantised)")
         self.digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        self.digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        contents: Any = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        self.digest.update(contents)
 
     def _code(self, place: str, value: Any) -> None:
         if isinstance(value, partial):
@@ -227,6 +228,6 @@ def _only_reads(hook: object) -> bool:
 
 def _attributes(place: str, value: Any) -> dict[str, Any]:
     try:
-        return vars(value)
+        return dict(vars(value))
     except TypeError:
         raise _UnknownError(f"a {type(value).__qualname__} at {place}") from None
