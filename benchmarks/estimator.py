@@ -20,7 +20,7 @@ from benchmarks import exact
 from benchmarks.common.measures import mean, middle, rank_correlation, spread
 from benchmarks.common.procedure import Procedure, Run
 from benchmarks.common.script import parser, show, write
-from invmm_eval.audits.images import prepare
+from invmm_eval.audits.pictures import prepare
 from invmm_eval.audits.plan import load_backbone
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.recipe import DDPM, DEMO, Recipe, by_dose

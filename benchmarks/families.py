@@ -55,7 +55,7 @@ from benchmarks.common.data import openmoji, to_tensor
 from benchmarks.common.procedure import Setup
 from benchmarks.common.script import parser, show, write
 from benchmarks.common.training import fit
-from invmm_eval.audits.images import prepare
+from invmm_eval.audits.pictures import prepare
 from invmm_eval.audits.plan import load_backbone
 from invmm_eval.models.autoencoder import Autoencoder
 from invmm_eval.models.schedule import broadcast

@@ -42,7 +42,7 @@ from benchmarks.common.counting import Counted, counted
 from benchmarks.common.plain import plain, with_gradients
 from benchmarks.common.procedure import Setup
 from benchmarks.common.script import parser, show, write
-from invmm_eval.audits.images import prepare
+from invmm_eval.audits.pictures import prepare
 from invmm_eval.audits.plan import find_device, load_backbone
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import repeat

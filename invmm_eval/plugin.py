@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from invmm_eval import reference as reference
     from invmm_eval.audits.folder.files import picture_of as picture_of
-    from invmm_eval.audits.images import ImageLike as ImageLike
     from invmm_eval.audits.images import Source as Source
-    from invmm_eval.audits.images import prepare as prepare
     from invmm_eval.audits.options import Choices as Choices
     from invmm_eval.audits.options import ModelOptions as ModelOptions
     from invmm_eval.audits.options import Resources as Resources
+    from invmm_eval.audits.pictures import ImageLike as ImageLike
+    from invmm_eval.audits.pictures import prepare as prepare
     from invmm_eval.audits.plan import Plan as Plan
     from invmm_eval.audits.plan import load_backbone as load_backbone
     from invmm_eval.audits.plan import make_plan as make_plan
@@ -105,7 +105,8 @@ _HOMES = {
     # Commands: searches
     "audits.options": ("Choices", "ModelOptions", "Resources"),
     "audits.plan": ("Plan", "load_backbone", "make_plan"),
-    "audits.images": ("ImageLike", "Source", "prepare"),
+    "audits.images": ("Source",),
+    "audits.pictures": ("ImageLike", "prepare"),
     "search.search": ("Search",),
     "search.result": ("Check", "Result", "Status"),
     "search.fields": ("STATUS_WORDS", "present"),

@@ -8,8 +8,9 @@ import pytest
 import torch
 from diffusers import DDIMPipeline
 
-from invmm_eval.audits.images import Source, find_images, prepare
+from invmm_eval.audits.images import Source, find_images
 from invmm_eval.audits.options import Choices, ModelOptions, Resources
+from invmm_eval.audits.pictures import prepare
 from invmm_eval.audits.plan import load_backbone, make_plan
 from invmm_eval.audits.request import Request, command
 from invmm_eval.errors import InvMMError

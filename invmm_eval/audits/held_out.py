@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from invmm_eval.audits.calibration import FILE, RATE, Calibration, allowed
-from invmm_eval.audits.images import Source, prepare
+from invmm_eval.audits.images import Source
 from invmm_eval.audits.options import OPTIONS, with_options
+from invmm_eval.audits.pictures import prepare
 from invmm_eval.audits.plan import OnStep, Plan, default_similarity, load, make_plan
 from invmm_eval.audits.progress import Bar
 from invmm_eval.audits.request import Request

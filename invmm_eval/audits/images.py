@@ -1,38 +1,28 @@
-"""Read images from files, folders, datasets and arrays as uint8 at the model's size.
-
-:func:`find_images` lists images without opening a file, and :func:`prepare` reads one image, so that a damaged one is a
-failure of that image alone.
-"""
+"""List images in files, folders, data sets and memory, without reading them, so that a damaged one fails alone."""
 
 import glob
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from invmm_eval.audits.pictures import ImageLike, reason
 from invmm_eval.errors import InvMMError
 from invmm_eval.reference import named
-
-ImageLike = str | Path | bytes | bytearray | memoryview | Image.Image | NDArray[Any] | Tensor | Mapping[str, Any]
-"""One image: a file, a file's contents, a PIL image, an array ``(H, W)`` or ``(H, W, C)``, a tensor ``(H, W)`` or
-``(C, H, W)``, or a mapping with ``bytes`` or ``path`` as :class:`datasets.Image` stores it. Arrays and tensors are
-uint8, uint16, bool or floats in [0, 1]; of 2 or 4 channels the last is alpha."""
 
 _SUFFIX = re.compile(r"\.(avif|bmp|gif|heic|heif|jfif|jp2|jpe|jpeg|jpg|pbm|pgm|png|pnm|ppm|tga|tif|tiff|webp)", re.I)
 _DATASET = re.compile(r"dataset:(?P<name>[^:]+)(:(?P<split>([^:\[]|\[[^\]]*\])*)(:(?P<column>.+))?)?")
 """A colon in brackets, as in ``train[:100]``, belongs to the split."""
-_WHITE = {"b1": 1, "u1": 255, "u2": 65535, "f4": 1, "f8": 1}
-"""The value of white in arrays, by NumPy's kind and size."""
+_TEXTS = ("string", "large_string", "string_view")
+"""The types of columns that hold texts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +31,7 @@ class Source:
 
     Attributes:
         name: Its name in results.
-        value: What :func:`prepare` reads.
+        value: What :func:`invmm_eval.audits.pictures.prepare` reads.
         caption: Its text, for models that take one.
     """
 
@@ -50,128 +40,31 @@ class Source:
     caption: str | None = None
 
 
-def prepare(source: ImageLike, shape: tuple[int, int, int]) -> Tensor:
-    """Read one image as the model would see it.
-
-    The first frame, turned upright by its EXIF orientation, laid on white where it is transparent, converted to the
-    model's channels, scaled to cover its size and cropped around the centre. More than 8 bits are scaled down from
-    the full range of 16. An image of the model's size keeps its pixels.
-
-    Args:
-        source: The image.
-        shape: The model's channels (1 or 3), height and width.
-
-    Returns:
-        uint8 ``(C, H, W)`` on the CPU.
-
-    Raises:
-        InvMMError: It is not an image, cannot be read, or has more pixels than Pillow opens.
-    """
-    channels, height, width = shape
-    try:
-        image = _on_white(_decoded(source)).convert("RGB" if channels == 3 else "L")
-        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
-    except Exception as error:  # a damaged file makes Pillow's readers raise nearly anything
-        raise InvMMError(f"{_title(source)} cannot be used: {_reason(error)}.") from error
-    return torch.from_numpy(np.array(image)).reshape(height, width, channels).permute(2, 0, 1).contiguous()
-
-
-def _decoded(source: ImageLike) -> Image.Image:
-    if isinstance(source, np.ndarray):
-        return _from_array(source, source.shape)
-    if isinstance(source, Tensor):
-        values = (source.float() if source.is_floating_point() else source).detach().cpu()
-        return _from_array((values.movedim(0, -1) if values.ndim == 3 else values).numpy(), tuple(source.shape))
-    image = ImageOps.exif_transpose(source if isinstance(source, Image.Image) else _opened(source))
-    if 0 in image.size:
-        raise ValueError("it has no pixels")
-    if not image.mode.startswith(("I", "F")):
-        return image
-    pixels = np.asarray(image)
-    if image.mode == "I" and pixels.min() >= 0 and pixels.max() <= 65535:
-        pixels = pixels.astype(np.uint16)
-    return _from_array(pixels, image.size)
-
-
-def _opened(source: object) -> Image.Image:
-    if isinstance(source, Mapping):
-        contents = source.get("bytes")
-        source = source.get("path") if contents is None else contents
-    if isinstance(source, str | Path):
-        source = Path(source).read_bytes()
-    if not isinstance(source, bytes | bytearray | memoryview):
-        raise ValueError("it is not a file, bytes, a PIL image, an array, a tensor, or a mapping with bytes or a path")
-    if not source:
-        raise ValueError("it is empty")
-    image = Image.open(BytesIO(source))
-    if image.format == "EPS":
-        raise ValueError("it is PostScript, a program that would have to be run; convert it to PNG")
-    return image
-
-
-def _from_array(pixels: NDArray[Any], shape: tuple[int, ...]) -> Image.Image:
-    """An 8-bit image of ``(H, W)`` or ``(H, W, C)``; ``shape`` is that of errors."""
-    if pixels.size == 0 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] > 4):
-        raise ValueError(
-            f"its shape {shape} is not that of one image, which is (H, W) or (H, W, C) for an array and (H, W) or "
-            "(C, H, W) for a tensor, with C from 1 to 4; give the images of a batch one by one"
-        )
-    if pixels.dtype == np.float16:
-        pixels = pixels.astype(np.float32)
-    white = _WHITE.get(pixels.dtype.str[1:])
-    if white is None:
-        raise ValueError(f"its values are {pixels.dtype}; give uint8, uint16, bool, or floats in [0, 1]")
-    if white == 1 and not ((pixels >= 0) & (pixels <= 1)).all():
-        raise ValueError("its values are not all in [0, 1]; scale them")
-    if white != 255:
-        pixels = np.round(pixels / np.float32(white) * 255).astype(np.uint8)
-    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels)
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    if not image.has_transparency_data:
-        return image
-    above = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", above.size, "white"), above)
-
-
-def _title(source: object) -> str:
-    if isinstance(source, Image.Image):
-        source = getattr(source, "filename", None)
-    elif isinstance(source, Mapping):
-        source = source.get("path")
-    return f"The image {str(source)!r}" if isinstance(source, str | Path) and source else "The image"
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "it is damaged, or of no image format that Pillow reads"
-    if isinstance(error, Image.DecompressionBombError):
-        return "it has more pixels than Pillow opens; scale it down"
-    reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-    return str(reason).splitlines()[0].rstrip(".")
+_WHOLE = (type(None), str, Path, bytes, bytearray, memoryview, Image.Image, Mapping, datasets.Dataset, Source)
+"""What names images or is one; None is an image that is missing."""
 
 
 def find_images(
-    *where: ImageLike | Sequence[ImageLike] | datasets.Dataset, captions: str | Sequence[str | None] | None = None
+    *where: ImageLike | Iterable[ImageLike] | datasets.Dataset, captions: str | Iterable[str | None] | None = None
 ) -> list[Source]:
     """List images without reading them.
 
     Args:
-        *where: Any of these, or sequences of them.
+        *where: Any of these, or lists, sets or streams of them. What a stream yields is kept in memory.
 
             - A folder: all image files in and below it, sorted, named by their path in it; hidden ones are left out.
             - A file.
             - The text ``reference`` or ``reference:held-out``: pictures that the reference model was trained on, or
               that it never saw.
-            - The text ``dataset:NAME[:SPLIT[:COLUMN]]``: a dataset of the Hub, a local folder or a local file that
-              :func:`datasets.load_dataset` reads; by default the split "train" and the first column of images.
-            - A :class:`datasets.Dataset`: its first column of images.
+            - The text ``dataset:NAME[:[CONFIG/]SPLIT[:COLUMN]]``: a dataset of the Hub, a local folder or a local file
+              that :func:`datasets.load_dataset` reads; by default the split "train" and the first column of images.
+            - A :class:`datasets.Dataset`: its first column of images. A row or a batch of it: the first image of each.
             - A :class:`Source`.
+            - An array ``(n, H, W, C)`` or a tensor ``(n, C, H, W)``: n images.
             - Any other image, named by its position.
-        captions: Where the text of each image is: a column of the dataset, or the suffix of text files beside the image
-            files that share their names, such as ``.txt``; or the texts themselves, one per image. None gives no
-            captions.
+        captions: Where the text of each image is: a column of the dataset or of rows, or the suffix of text files
+            beside the image files that share their names, such as ``.txt``; or the texts themselves, one per image.
+            None gives no captions.
 
     Raises:
         InvMMError: There is no such file, folder, dataset, column or caption, or there is no image in it.
@@ -189,48 +82,119 @@ def find_images(
             sources += _rows(item, "dataset", captions=place)
         elif isinstance(item, Source):
             sources.append(item)
+        elif isinstance(item, Mapping) and not _is_stored(item):
+            sources.append(_of_row(str(len(sources)), item, place))
+        elif place:
+            raise InvMMError(f"An image in memory has no {place!r} beside it; give captions as a list of texts.")
         else:
             sources.append(Source(str(len(sources)), item))
-    if not sources:
+    if not sources or (len(where) == 1 and where[0] is None):
         raise InvMMError("There is no image to audit; give a folder, files or a dataset with images.")
     return sources if captions is None or isinstance(captions, str) else with_captions(sources, captions)
 
 
-def with_captions(sources: Sequence[Source], captions: Sequence[str | None]) -> list[Source]:
+def with_captions(sources: Sequence[Source], captions: Iterable[str | None]) -> list[Source]:
     """The same images, each with its text.
 
     Raises:
-        InvMMError: The number of texts is not that of images.
+        InvMMError: The number of texts is not that of images, or one is no text.
     """
-    if len(captions) != len(sources):
-        raise InvMMError(f"There are {len(captions)} captions for {len(sources)} images; give one for each.")
-    return [replace(source, caption=text) for source, text in zip(sources, captions, strict=True)]
+    texts = list(captions)
+    if len(texts) != len(sources):
+        raise InvMMError(f"There are {len(texts)} captions for {len(sources)} images; give one for each.")
+    for text in texts:
+        if not isinstance(text, str | None):
+            raise InvMMError(f"A caption is {text!r}, which is no text; give None where there is none.")
+    return [replace(source, caption=text) for source, text in zip(sources, texts, strict=True)]
 
 
 def _items(where: Iterable[Any]) -> Iterator[Any]:
+    """The items of lists, sets, streams and batches, however deep; what is an image or names images stays whole."""
     for item in where:
-        if isinstance(item, Sequence) and not isinstance(item, str | bytes | bytearray | memoryview):
-            yield from item
-        else:
+        if isinstance(item, datasets.DatasetDict | datasets.IterableDatasetDict):
+            yield from _items([_only_split(item)])
+        elif isinstance(item, Mapping) and not _is_stored(item):
+            yield from _rows_of(item)
+        elif isinstance(item, _WHOLE) or (isinstance(item, np.ndarray | Tensor) and not _is_batch(item)):
             yield item
+        elif isinstance(item, set | frozenset):
+            yield from _items(sorted(item, key=str))
+        elif isinstance(item, Iterable) and not _is_table(item):
+            yield from _items(item)
+        else:
+            instead = "; give a folder, files, a list of images, or a datasets.Dataset"
+            if isinstance(item, datasets.IterableDataset):
+                instead = ", as its length is not known; give some of its rows, as in list(images.take(100))"
+            elif _is_table(item):
+                instead = "; give a datasets.Dataset of it, as from_pandas makes it"
+            raise InvMMError(f"A {type(item).__name__} cannot be listed as images{instead}.")
+
+
+def _only_split(splits: Mapping[str, Any]) -> Any:
+    if len(splits) != 1:
+        raise InvMMError(
+            f"A {type(splits).__name__} has several data sets; give one of its splits ({', '.join(splits)}), as in "
+            f"images[{next(iter(splits), 'train')!r}]."
+        )
+    return next(iter(splits.values()))
+
+
+def _is_batch(pixels: NDArray[Any] | Tensor) -> bool:
+    """Whether an array holds several images, or texts such as paths."""
+    return pixels.ndim == 4 or (isinstance(pixels, np.ndarray) and pixels.dtype.kind in "OU" and pixels.ndim == 1)
+
+
+def _is_table(item: object) -> bool:
+    return hasattr(item, "columns") or hasattr(item, "column_names")
+
+
+def _rows_of(columns: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The rows of a batch, as a data set gives it by a slice; a mapping with an image is a row itself."""
+    if any(map(_is_image, columns.values())):
+        yield columns
+    elif all(isinstance(column, Sequence | np.ndarray | Tensor) for column in columns.values()):
+        for row in zip(*columns.values(), strict=False):
+            yield from _rows_of(dict(zip(columns, row, strict=True)))
+    else:
+        raise InvMMError(f"There is no image in a row; its columns are {', '.join(map(str, columns))}.")
+
+
+def _is_image(value: Any) -> bool:
+    return _is_stored(value) or isinstance(value, Image.Image | bytes) or getattr(value, "ndim", 0) in (2, 3)
+
+
+def _is_stored(value: Any) -> bool:
+    """Whether a value is an image as :class:`datasets.Image` stores it."""
+    return isinstance(value, Mapping) and bool(value) and value.keys() <= {"bytes", "path"}
+
+
+def _of_row(name: str, row: Mapping[str, Any], captions: str | None) -> Source:
+    caption = row.get(captions) if captions else None
+    if captions and not isinstance(row.get(captions, 0), str | None):
+        raise InvMMError(f"A row has no text in {captions!r}; its columns are {', '.join(map(str, row))}.")
+    return Source(name, next(filter(_is_image, row.values())), caption)
 
 
 def _files(path: Path) -> list[Source]:
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
-        raise InvMMError(f"The file or folder {str(path)!r} cannot be opened: {_reason(error)}.") from error
+        raise InvMMError(f"The file or folder {str(path)!r} cannot be opened: {reason(error)}.") from error
     if not stat.S_ISDIR(mode):
-        return [Source(_text(path), path)]
-    files = [file for file in path.rglob("*") if _SUFFIX.fullmatch(file.suffix) and not file.is_dir()]
+        return [Source(readable(path), path.absolute())]
+    files = [file for file in path.rglob("*") if _SUFFIX.fullmatch(file.suffix) and (file.is_file() or _dangles(file))]
     names = sorted(file.relative_to(path).as_posix() for file in files)
-    sources = [Source(_text(Path(name)), path / name) for name in names if "/." not in f"/{name}"]
+    sources = [Source(readable(Path(name)), path.absolute() / name) for name in names if "/." not in f"/{name}"]
     if not sources:
         raise InvMMError(f"The folder {str(path)!r} holds no image file (.png, .jpg, .webp, .tif, ...).")
     return sources
 
 
-def _text(path: Path) -> str:
+def _dangles(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
+
+
+def readable(path: Path) -> str:
     """A path as files and terminals can hold it: what is not Unicode in it is escaped."""
     return path.as_posix().encode("utf-8", "backslashreplace").decode()
 
@@ -248,7 +212,7 @@ def _captioned(source: Source, ending: str | None) -> Source:
         return replace(source, caption=source.value.with_suffix(ending).read_text(encoding="utf-8").strip())
     except (OSError, ValueError) as error:
         raise InvMMError(
-            f"The caption of {source.name!r} cannot be read ({_reason(error)}); each image needs a text file of its "
+            f"The caption of {source.name!r} cannot be read ({reason(error)}); each image needs a text file of its "
             f"name beside it, with the ending {ending}."
         ) from error
 
@@ -256,16 +220,33 @@ def _captioned(source: Source, ending: str | None) -> Source:
 def _loaded(text: str, captions: str | None) -> list[Source]:
     match = _DATASET.fullmatch(text)
     if not match:
-        raise InvMMError(f"{text!r} does not read dataset:NAME, dataset:NAME:SPLIT or dataset:NAME:SPLIT:COLUMN.")
-    name, split = match["name"], match["split"] or "train"
+        raise InvMMError(
+            f"{text!r} does not read dataset:NAME, dataset:NAME:SPLIT, dataset:NAME:CONFIG/SPLIT or "
+            "dataset:NAME:SPLIT:COLUMN."
+        )
+    name, (config, slash, split) = match["name"], (match["split"] or "").rpartition("/")
+    split = split or "train"
     file, place = Path(name), {"path": name}
     try:
         if file.is_file():
             place = {"path": str(file.parent.absolute()), "data_files": glob.escape(str(file.absolute()))}
-        dataset = datasets.load_dataset(**place, split=split)
+        dataset = datasets.load_dataset(**place, name=config or None, split=split)
     except Exception as error:
-        raise InvMMError(f"The split {split!r} of the dataset {name!r} cannot be loaded: {_reason(error)}.") from error
-    return _rows(dataset, f"{name}[{split}]", match["column"], captions)
+        configs = _configurations(**place)
+        if len(configs) > 1 and config not in configs:
+            raise InvMMError(
+                f"The dataset {name!r} has several configurations ({', '.join(configs)}); name one before its split, "
+                f"as in dataset:{name}:{configs[0]}/train."
+            ) from error
+        raise InvMMError(f"The split {split!r} of the dataset {name!r} cannot be loaded: {reason(error)}.") from error
+    return _rows(dataset, f"{name}[{config}{slash}{split}]", match["column"], captions)
+
+
+def _configurations(**place: str) -> list[str]:
+    try:
+        return list(datasets.get_dataset_config_names(**place))
+    except Exception:  # what is wrong is told by what load_dataset raised
+        return []
 
 
 def _rows(
@@ -280,8 +261,9 @@ def _rows(
         raise InvMMError(f"{title!r} has no images in {column or 'any column'}; its columns are {known}.") from error
     texts: Sequence[str | None] = [None] * len(rows)
     if captions is not None:
-        if dataset.features.get(captions) != datasets.Value("string"):
-            known = ", ".join(name for name, kind in kinds if kind == datasets.Value("string")) or "none"
+        written = [name for name, kind in kinds if isinstance(kind, datasets.Value) and kind.dtype in _TEXTS]
+        if captions not in written:
+            known = ", ".join(written) or "none"
             raise InvMMError(f"{title!r} has no column of texts {captions!r}; its columns of texts are: {known}.")
         texts = dataset.with_format(None)[captions]
     return [Source(f"{title}#{i}", _Row(rows, column, i), caption) for i, caption in enumerate(texts)]

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from invmm_eval.audits.folder.writing import Store
-from invmm_eval.audits.images import Source, prepare
+from invmm_eval.audits.images import Source
+from invmm_eval.audits.pictures import prepare
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.result import Result, Status
 from invmm_eval.search.target import Target

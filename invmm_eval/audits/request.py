@@ -51,6 +51,8 @@ class Request:
             InvMMError: There is no such option, or a value is out of its range.
         """
         how, choices, resources = sort_options(model, options)
+        if isinstance(images, Iterator):  # they are listed more than once
+            images = list(images)
         return cls(model=how, choices=choices, resources=resources, images=images, captions=captions)
 
     @cached_property

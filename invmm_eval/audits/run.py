@@ -37,8 +37,8 @@ def audit(
 
     Args:
         model: Folder written by ``save_pretrained``, Hub id, loaded diffusers pipeline, or ``reference``.
-        images: A folder, a file, ``dataset:NAME[:split[:column]]``, ``reference`` or ``reference:held-out``, a dataset
-            with an image column, or a list of paths, PIL images, arrays or tensors.
+        images: A folder, a file, ``dataset:NAME[:[config/]split[:column]]``, ``reference`` or ``reference:held-out``, a
+            dataset with an image column, or a list of paths, PIL images, arrays or tensors.
         captions: The texts, one per image, or where they are, as :func:`invmm_eval.find_images` takes it.
         out: Output folder. An existing audit in it is resumed.
         on_step: Called after each step with the searches in progress; not called with workers.

@@ -31,7 +31,7 @@ def run(
         list[str],
         typer.Option(
             metavar="IMAGES",
-            help="Folder, file, dataset:NAME[:split[:column]], reference or reference:held-out. Repeatable.",
+            help="Folder, file, dataset:NAME[:[config/]split[:column]], reference or reference:held-out. Repeatable.",
         ),
     ],
     out_folder: Annotated[
@@ -79,7 +79,7 @@ def calibrate(
         list[str],
         typer.Option(
             metavar="IMAGES",
-            help="Images that the model was not trained on: folder, file, or dataset:NAME[:split[:column]]. "
+            help="Images that the model was not trained on: folder, file, or dataset:NAME[:[config/]split[:column]]. "
             "Repeatable.",
         ),
     ],

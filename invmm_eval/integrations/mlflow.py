@@ -57,8 +57,8 @@ class InvMMEvaluator(ModelEvaluator):  # type: ignore[misc]
         """Audit the images of the data, and log what was found.
 
         Args:
-            dataset: Its first feature holds the images: files, folders, ``dataset:NAME[:split[:column]]``, contents of
-                files, arrays, or what :class:`datasets.Image` stores.
+            dataset: Its first feature holds the images: files, folders, ``dataset:NAME[:[config/]split[:column]]``,
+                contents of files, arrays, or what :class:`datasets.Image` stores.
             run_id: The run to log to.
             evaluator_config: The keys below, ``model``, ``out`` and ``captions`` as :func:`invmm_eval.audit` takes
                 them (``captions`` may also name a feature), ``names`` and ``pictures``. With ``names``, names, prompts

@@ -17,11 +17,10 @@ import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import datasets
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
@@ -29,8 +28,9 @@ from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from invmm_eval.audits.images import Source, find_images, prepare
+from invmm_eval.audits.images import Source, find_images
 from invmm_eval.audits.options import OPTIONS, insert, with_options
+from invmm_eval.audits.pictures import prepare
 from invmm_eval.audits.plan import load
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.run import run
@@ -91,8 +91,8 @@ class InvMM(Metric):
             InvMMError: An image cannot be read.
         """
         assert isinstance(self.pixels, list)
-        where = [images] if isinstance(images, str | Path | datasets.Dataset) else images
-        for source in find_images(*where):
+        batch = images if isinstance(images, np.ndarray | Tensor) else [images]
+        for source in find_images(*batch):
             self.pixels.append(prepare(source.value, self._shape).flatten().to(self.device, self.dtype))
 
     def compute(self) -> dict[str, Tensor]:

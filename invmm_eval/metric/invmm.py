@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from invmm_eval.audits.images import Source, find_images, prepare
+from invmm_eval.audits.images import Source, find_images, readable
 from invmm_eval.audits.options import insert, with_options
+from invmm_eval.audits.pictures import prepare
 from invmm_eval.audits.plan import load
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.run import run
@@ -48,8 +49,8 @@ _INPUTS = """
 Args:
     references: the images. A list of files, bytes, PIL images, arrays (H, W) or (H, W, C) or tensors
         (C, H, W), of uint8 or of floats in [0, 1]; or a batch of these as one array or tensor; or a folder,
-        "dataset:NAME[:split[:column]]", "reference" or "reference:held-out" (pictures of the reference model), or a
-        data set with an image column.
+        "dataset:NAME[:[config/]split[:column]]", "reference" or "reference:held-out" (pictures of the reference model),
+        or a data set with an image column.
     model: folder written by save_pretrained, Hub id, loaded diffusers pipeline, or "reference" (the model that the
         package brings). The model of a folder or Hub id is kept in memory for the next call; release() frees it.
     captions (list): the text of each image, for a backbone that takes one. Defaults to none.
@@ -105,8 +106,8 @@ class InvMM(evaluate.Metric):  # type: ignore[misc]
         Raises:
             InvMMError: There is no such file, folder or data set, or pixels that are not those of an image.
         """
-        where = [references] if isinstance(references, str | Path | datasets.Dataset) else references
-        super().add_batch(references=[_stored(source) for source in find_images(*where)], **inputs)
+        batch = references if isinstance(references, np.ndarray | torch.Tensor) else [references]
+        super().add_batch(references=[_stored(source) for source in find_images(*batch)], **inputs)
 
     def release(self) -> None:
         """Free the model that is kept for the next call."""
@@ -155,15 +156,18 @@ def _stored(source: Source) -> str | dict[str, Any] | None:
     """What evaluate keeps of an image until all are added: its file, or its name and an exact PNG of its pixels.
 
     Left to itself, it would keep a PIL image as the name of the file it once came from, or as a JPEG, and refuse
-    tensors and floats. It would also open a file that has the name of the image, so such a name is left out, as is a
-    name that is only the image's position.
+    tensors, floats and names that are not Unicode. It would also open a file that has the name of the image, so such a
+    name is left out, as is a name that is only the image's position.
     """
     image: Any = source.value
     if isinstance(image, Mapping):
         contents = image.get("bytes")
         image = image.get("path") if contents is None else contents
-    if image is None or isinstance(image, str | Path):
-        return None if image is None else str(image)
+    if image is None or isinstance(image, str):
+        return image
+    if isinstance(image, Path):
+        name = readable(image)
+        return name if name == image.as_posix() else {"path": name, "bytes": image.read_bytes()}
     named = not source.name.isdigit() and not Path(source.name).exists()
     return {"path": source.name if named else None, "bytes": _contents(image)}
 

@@ -105,7 +105,7 @@ class Search:
         if tuple(image.shape) != backbone.image_shape:
             raise InvMMError(
                 f"The image is {image.dtype} of shape {tuple(image.shape)}; this model takes torch.uint8 of shape "
-                f"{backbone.image_shape} (invmm_eval.audits.images.prepare converts it)."
+                f"{backbone.image_shape} (invmm_eval.audits.pictures.prepare converts it)."
             )
         with torch.no_grad():
             pixels = to_device(image, backbone.device)[None].float() / 255

@@ -30,7 +30,7 @@ class Target:
     def __post_init__(self) -> None:
         if self.image.dtype != torch.uint8 or self.image.ndim != 3 or self.image.device.type != "cpu":
             raise InvMMError(
-                "A Target's image is a uint8 tensor (C, H, W) on the CPU; invmm_eval.audits.images.prepare makes it."
+                "A Target's image is a uint8 tensor (C, H, W) on the CPU; invmm_eval.audits.pictures.prepare makes it."
             )
 
     @cached_property

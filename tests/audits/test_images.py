@@ -3,19 +3,23 @@ import os
 import pickle
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from invmm_eval.audits.images import ImageLike, Source, find_images, prepare
+from invmm_eval.audits.images import Source, find_images
+from invmm_eval.audits.pictures import ImageLike, prepare
+from invmm_eval.audits.request import Request
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.target import Target
 
@@ -434,6 +438,7 @@ def test_an_unreadable_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def refuse(_: Path) -> bytes:
         raise PermissionError(13, "Permission denied")
 
+    (tmp_path / "secret.png").touch()
     monkeypatch.setattr(Path, "read_bytes", refuse)
     assert "secret.png' cannot be used: Permission denied." in refusal(tmp_path / "secret.png")
 
@@ -443,12 +448,70 @@ def test_what_is_no_image_at_all_is_refused(source: Any) -> None:
     assert "it is not a file, bytes" in refusal(source)
 
 
-def test_pixels_beyond_pillows_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
-    assert "more pixels than Pillow opens; scale it down" in refusal(PHOTO)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow warns up to twice the limit
-    with pytest.warns(Image.DecompressionBombWarning):
-        prepare(PHOTO, (3, 4, 4))
+def test_pixels_beyond_pillows_limit_are_refused_before_they_are_decoded(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    def decode(*_: object, **__: object) -> None:
+        raise AssertionError("decoded")
+
+    big = Image.new("RGBA", (100, 11))
+    deep = encoded(Image.fromarray(np.zeros((100, 11), np.uint16)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    sources: list[ImageLike] = [encoded(big), deep, big, np.asarray(big), torch.zeros(3, 100, 11)]
+    with monkeypatch.context() as patched:
+        patched.setattr(Image.Image, "convert", decode)
+        patched.setattr("PIL.ImageFile.ImageFile.load", decode)
+        told = [refusal(source) for source in sources]
+    assert all("more than 1,000 pixels: it has 1,100" in sentence for sentence in told)
+    assert not recwarn.list
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # Pillow itself refuses twice its limit
+    assert "more than 500 pixels" in refusal(deep)
+    for allowed in (1100, None):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", allowed)
+        assert prepare(deep, (3, 4, 4)).shape == (3, 4, 4)
+
+
+def with_texts(image: Image.Image, kind: str, where: str) -> bytes:
+    """A PNG with a text of 3 MB, before or after its pixels."""
+    told = PngImagePlugin.PngInfo()
+    if kind == "iCCP":
+        return encoded(image, icc_profile=bytes(3_000_000))
+    if kind == "iTXt":
+        told.add_itxt("workflow", "x" * 3_000_000, zip=True)
+    else:
+        for number in range(30 if kind == "many tEXt" else 1):
+            told.add_text(f"workflow {number}", "x" * 3_000_000, zip=kind == "zTXt")
+    png = encoded(image, pnginfo=told)
+    if where == "before":
+        return png
+    plain = encoded(image)
+    at = next(at for at in range(8, len(png)) if png[at + 4 : at + 8] in (b"tEXt", b"zTXt", b"iTXt"))
+    text = png[at : at + 12 + int.from_bytes(png[at : at + 4])]
+    return plain[:-12] + text + plain[-12:]
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+@pytest.mark.parametrize("kind", ["tEXt", "zTXt", "iTXt", "iCCP", "many tEXt"])
+def test_long_texts_in_a_png_do_not_matter(kind: str, where: str) -> None:
+    if (kind, where) == ("iCCP", "after"):
+        return
+    pixels = noise(HEIGHT, WIDTH, 3)
+    prepared = prepare(with_texts(Image.fromarray(pixels), kind, where), (3, HEIGHT, WIDTH))
+    np.testing.assert_array_equal(prepared.numpy(), np.transpose(pixels, (2, 0, 1)))
+
+
+def test_the_orientation_in_a_text_of_a_png_is_kept() -> None:
+    told = PngImagePlugin.PngInfo()
+    told.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
+    stored = encoded(Image.fromarray(np.array([[10, 80]], np.uint8)), pnginfo=told)
+    assert grey(stored, 2, 1) == [[10], [80]]
+
+
+def test_a_pipe_is_refused_and_left_out_of_a_folder(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(PHOTO)
+    assert names(tmp_path) == ["b.png"]
+    assert "it is a pipe or a device" in refusal(tmp_path / "a.png")
 
 
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="counts open files where the system lists them")
@@ -537,6 +600,60 @@ def test_one_array_or_tensor_is_one_image() -> None:
     assert names(np.zeros((4, 4, 3), np.uint8)) == names(torch.zeros(3, 4, 4)) == ["0"]
 
 
+@pytest.mark.parametrize(
+    "container",
+    [
+        lambda paths: iter(paths),
+        lambda paths: (path for path in paths),
+        lambda paths: paths[0].parent.glob("*.png"),
+        lambda paths: set(paths),
+        lambda paths: dict.fromkeys(paths).keys(),
+        lambda paths: np.array([str(path) for path in paths]),
+        lambda paths: [[paths[0]], (paths[1],)],
+        lambda paths: pd.Series(paths),
+    ],
+    ids=["iterator", "generator", "glob", "set", "keys", "array of texts", "nested", "series"],
+)
+def test_any_list_or_stream_of_images_is_listed(container: Callable[[list[Path]], Any], tmp_path: Path) -> None:
+    paths = sorted(captioned(tmp_path, a="one", b="two").glob("*.png"))
+    assert sorted(names(container(paths))) == [path.as_posix() for path in paths]
+    request = Request.of("model", container(paths))
+    assert len(request.sources) == len(replace(request, choices=request.choices).sources) == 2
+
+
+def test_a_batch_is_its_images() -> None:
+    pixels = noise(2, HEIGHT, WIDTH, 3)
+    for batch in (pixels, torch.from_numpy(pixels).movedim(-1, 1)):
+        found = find_images(batch)
+        assert [source.name for source in found] == ["0", "1"]
+        for source, image in zip(found, pixels, strict=True):
+            np.testing.assert_array_equal(prepare(source.value, (3, HEIGHT, WIDTH)).permute(1, 2, 0).numpy(), image)
+
+
+@pytest.mark.parametrize(
+    ("images", "told"),
+    [
+        (None, "There is no image to audit"),
+        (3, "A int cannot be listed as images; give a folder"),
+        ([b"one", 3], "A int cannot be listed"),
+        (pd.DataFrame({"image": ["a.png"]}), "A DataFrame cannot be listed as images; give a datasets.Dataset of it"),
+        ({"label": 3}, "There is no image in a row; its columns are label"),
+        ({}, "There is no image to audit"),
+    ],
+)
+def test_what_holds_no_images_is_told(images: Any, told: str) -> None:
+    assert told in not_found(images)
+
+
+def test_images_are_found_from_another_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    captioned(tmp_path, a="one")
+    monkeypatch.chdir(tmp_path)
+    found = find_images("a.png", ".")
+    monkeypatch.chdir("/")
+    assert [source.name for source in found] == ["a.png", "a.png"]
+    assert all(prepare(source.value, (1, 4, 4)).any() == 0 for source in found)
+
+
 # Datasets
 
 
@@ -615,6 +732,41 @@ def test_a_local_folder_as_a_dataset_with_splits(tmp_path: Path) -> None:
     assert "'other'" in not_found(f"dataset:{tmp_path}:other")
 
 
+def test_rows_and_batches_of_a_dataset_are_its_images() -> None:
+    rows = table(label=["x", "y", "z"], image=painted(1, 2, 3))
+    assert shades(find_images(rows[0])) == [1]
+    assert shades(find_images(rows[1:])) == shades(find_images(list(rows)[1:])) == [2, 3]
+    assert shades(find_images(rows["image"])) == shades(find_images(list(rows.to_iterable_dataset()))) == [1, 2, 3]
+    assert shades(find_images(rows.with_format("torch")[:2])) == [1, 2]
+    named = find_images(rows[:2], rows[2], captions="label")
+    assert [(source.name, source.caption) for source in named] == [("0", "x"), ("1", "y"), ("2", "z")]
+    with pytest.raises(InvMMError, match="A row has no text in 'text'; its columns are label, image"):
+        find_images(rows[0], captions="text")
+
+
+def test_one_of_several_splits_is_asked_for_and_a_single_one_taken() -> None:
+    rows = table(image=painted(1, 2))
+    assert shades(find_images(datasets.DatasetDict(train=rows))) == [1, 2]
+    told = not_found(datasets.DatasetDict(train=rows, test=rows))
+    assert told == "A DatasetDict has several data sets; give one of its splits (train, test), as in images['train']."
+    stream = rows.to_iterable_dataset()
+    for streamed in (stream, datasets.IterableDatasetDict(train=stream)):
+        assert "length is not known; give some of its rows, as in list(images.take(100))" in not_found(streamed)
+
+
+def test_a_configuration_of_a_dataset_is_named_before_its_split(tmp_path: Path) -> None:
+    listed = "".join(f"- config_name: {name}\n  data_files: {name}/*.png\n" for name in ("small", "large"))
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{listed}---\n")
+    for name, value in (("small", 1), ("large", 2)):
+        (tmp_path / name).mkdir()
+        Image.new("L", (4, 4), value).save(tmp_path / name / "a.png")
+    assert shades(find_images(f"dataset:{tmp_path}:large/train")) == shades(find_images(f"dataset:{tmp_path}:large/"))
+    assert names(f"dataset:{tmp_path}:small/train:image") == [f"{tmp_path}[small/train]#0"]
+    for text in ("", ":small", ":other/train"):
+        told = not_found(f"dataset:{tmp_path}{text}")
+        assert f"has several configurations (small, large); name one before its split, as in dataset:{tmp_path}" in told
+
+
 @pytest.mark.parametrize("text", ["dataset:", "dataset::train", "dataset:x:train["])
 def test_a_dataset_text_that_cannot_be_read_is_told(text: str) -> None:
     assert "does not read dataset:NAME" in not_found(text)
@@ -660,6 +812,43 @@ def test_captions_are_a_column_of_a_dataset(tmp_path: Path) -> None:
     found = find_images(f"dataset:{tmp_path / 'rows.parquet'}:train[1:]", captions="text")
     assert [source.caption for source in found] == ["two", None]
     assert shades(found) == [2, 3]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "json", "folder with csv", "folder with jsonl", "pandas"])
+def test_texts_of_any_kind_of_table_are_captions(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(Image.new("L", (4, 4), 9)))
+    frame = pd.DataFrame({"file_name": ["a.png"], "image": [str(tmp_path / "a.png")], "text": ["a red cat"]})
+    where: Any = f"dataset:{tmp_path}/t.{kind}:train:image"
+    match kind:
+        case "csv":
+            frame.to_csv(tmp_path / "t.csv", index=False)
+        case "parquet":
+            frame.to_parquet(tmp_path / "t.parquet")
+        case "json":
+            frame.to_json(tmp_path / "t.json", orient="records")
+        case "pandas":
+            where = datasets.Dataset.from_pandas(frame).cast_column("image", datasets.Image())
+        case _:
+            where, frame = f"dataset:{tmp_path}", frame.drop(columns="image")
+            if kind.endswith("csv"):
+                frame.to_csv(tmp_path / "metadata.csv", index=False)
+            else:
+                frame.to_json(tmp_path / "metadata.jsonl", orient="records", lines=True)
+    [source] = find_images(where, captions="text")
+    assert (source.caption, *colour(source.value)) == ("a red cat", 9, 9, 9)
+
+
+def test_captions_may_be_any_list_of_texts() -> None:
+    two = [b"one", b"other"]
+    for captions in (iter(["a", None]), table(text=["a", None])["text"], np.array(["a", None], object)):
+        assert [source.caption for source in find_images(two, captions=captions)] == ["a", None]
+    with pytest.raises(InvMMError, match="A caption is nan, which is no text; give None"):
+        find_images(two, captions=["a", math.nan])  # type: ignore[list-item]
+
+
+def test_captions_beside_images_in_memory_are_told() -> None:
+    with pytest.raises(InvMMError, match=r"An image in memory has no '\.txt' beside it; give captions as a list"):
+        find_images(Image.new("L", (4, 4)), captions=".txt")
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,9 @@ from torch import distributed
 from torch.distributed.distributed_c10d import Store
 
 from invmm_eval.audits.folder import read
-from invmm_eval.audits.images import Source, prepare
+from invmm_eval.audits.images import Source
 from invmm_eval.audits.options import Choices, ModelOptions, Resources
+from invmm_eval.audits.pictures import prepare
 from invmm_eval.audits.plan import Plan
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.run import audit, run, worker_plan

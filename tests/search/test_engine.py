@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from invmm_eval.audits.images import prepare
+from invmm_eval.audits.pictures import prepare
 from invmm_eval.audits.plan import load_backbone
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import Context
