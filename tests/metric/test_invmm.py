@@ -266,9 +266,9 @@ def test_a_damaged_file_fails_alone(metric: InvMM, tmp_path: Path) -> None:
         (np.full((4, 4), 2.0), "not all in"),
         (np.zeros((4, 4), np.int64), "int64"),
         (np.zeros(4, np.uint8), "shape"),
-        (torch.zeros(1, 1, 4, 4), "shape"),
+        (torch.zeros(5, 4, 4), "shape"),
         (Image.open(BytesIO(png(COLOURS)[:120])), "damaged|truncated"),
-        (7, "not a file"),
+        (7, "cannot be listed"),
         ("nowhere.png", "nowhere.png"),
     ],
 )
