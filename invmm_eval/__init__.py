@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from invmm_eval.audits.images import find_images as find_images
     from invmm_eval.audits.plan import load_backbone as load_backbone
     from invmm_eval.audits.run import audit as audit
+    from invmm_eval.audits.whole.audit import audit_set as audit_set
+    from invmm_eval.audits.whole.screening import screen as screen
     from invmm_eval.errors import InvMMError as InvMMError
     from invmm_eval.metric import metric_path as metric_path
     from invmm_eval.metric.invmm import InvMM as InvMM
@@ -34,6 +36,8 @@ _HOMES = {
     "audits.images": ("find_images",),
     "audits.plan": ("load_backbone",),
     "audits.run": ("audit",),
+    "audits.whole.audit": ("audit_set",),
+    "audits.whole.screening": ("screen",),
     "errors": ("InvMMError",),
     "metric": ("metric_path",),
     "metric.invmm": ("InvMM",),

@@ -2,11 +2,12 @@
 """The options of an audit: what is audited, what decides the values, and what it runs on.
 
 Each option is a field of :class:`ModelOptions`, :class:`Choices` or :class:`Resources`, with its type, default and help
-text. Below the faces (function, metric, integrations, command line) these three objects travel. A face offers the
-options flat and derives them from here, so that a new option is written in this module alone:
+text; those of whole sets, of :class:`Screen` or :class:`Extent`. Below the faces (function, metric, integrations,
+command line) these objects travel. A face offers the options flat and derives them from here, so that a new option is
+written in this module alone:
 
 - A Python function takes ``**options``, is decorated with :func:`with_options`, and has the line
-  ``**options: {options}`` in its docstring. :func:`sort_options` turns ``options`` into the three objects.
+  ``**options: {options}`` in its docstring. :func:`sort_options` turns ``options`` into the objects.
 - A face that has no Python signature takes its help from :func:`describe`.
 - The command line makes one parameter of each :class:`Option` in :data:`OPTIONS`, with its ``flag``, ``metavar``,
   ``command_type``, ``default``, ``minimum`` and ``help``. A repeatable option is a list of KEY=VALUE texts.
@@ -35,6 +36,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 DTYPES = ("float32", "float16", "bfloat16")
 """The precisions of a network."""
+
+
+def _check_minima(options: Any) -> None:
+    for option in fields(options):
+        value, minimum = getattr(options, option.name), option.metadata.get("minimum")
+        if minimum is not None and isinstance(value, int) and value < minimum:
+            raise InvMMError(f"{option.name} is {value}; it must be at least {minimum}.")
 
 
 def _option(default: Any, help: str, **face: Any) -> Any:  # noqa: A002
@@ -122,12 +130,60 @@ class Resources:
     )
 
     def __post_init__(self) -> None:
-        for option in fields(self):
-            value, minimum = getattr(self, option.name), option.metadata.get("minimum")
-            if minimum and isinstance(value, int) and value < minimum:
-                raise InvMMError(f"{option.name} is {value}; it must be at least {minimum}.")
+        _check_minima(self)
         if isinstance(self.workers, str) and self.workers != "ranks":
             raise InvMMError(f"workers is {self.workers!r}; give a number of processes, or 'ranks' under torchrun.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Screen:
+    """What ranks images before a search. See :data:`SET_OPTIONS` for the fields."""
+
+    detector: str = _option(
+        "denoising-loss",
+        "Registered name of the detector that ranks the images: denoising-loss, secmi, pia, caption-magnitude or that "
+        "of a plugin.",
+    )
+    detector_options: Mapping[str, Any] = _option(
+        dict, "Options of the detector, for example draws=8.", flag="--detector-option"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extent:
+    """How many images of a set are searched. See :data:`SET_OPTIONS` for the fields."""
+
+    budget: "str | int | None" = _option(
+        None,
+        "Most that the audit may cost: a number of network rows such as 200000, or hours such as 2h. By default no "
+        "limit. What the control sample will cost is kept back.",
+        parse=str,
+    )
+    control: int = _option(
+        59,
+        "Number of images of the control sample. If none of 59 is memorized, fewer than 5 % of the others are.",
+        minimum=0,
+    )
+    clean: int = _option(
+        20, "Number of images in a row that are not memorized after which no further suspects are searched.", minimum=1
+    )
+
+    def __post_init__(self) -> None:
+        _check_minima(self)
+        self.limit()
+
+    def limit(self) -> "tuple[float, Literal['rows', 'seconds']] | None":
+        """The budget as a number of rows or of seconds.
+
+        Raises:
+            InvMMError: It is neither.
+        """
+        if self.budget is None:
+            return None
+        read = re.fullmatch(r"(\d+(?:\.\d+)?)(h?)", str(self.budget))
+        if not read or not float(read[1]):
+            raise InvMMError(f"The budget is {self.budget!r}; give network rows such as 200000, or hours such as 2h.")
+        return (3600 * float(read[1]), "seconds") if read[2] else (float(read[1]), "rows")
 
 
 KINDS = (ModelOptions, Choices, Resources)
@@ -189,16 +245,23 @@ class Option:
         )
 
 
-OPTIONS: Mapping[str, Option] = {
-    option.name: Option.of(option) for kind in KINDS for option in fields(kind) if "help" in option.metadata
-}
-"""All options but the model itself, by name, in the order in which faces list them."""
+def _options(*kinds: type[Any]) -> dict[str, Option]:
+    return {option.name: Option.of(option) for kind in kinds for option in fields(kind) if "help" in option.metadata}
+
+
+OPTIONS = _options(*KINDS)
+"""All options of a search but the model itself, by name, in the order in which faces list them."""
+SCREEN_OPTIONS = _options(ModelOptions, Screen) | {name: OPTIONS[name] for name in ("seed", *_options(Resources))}
+"""Those of a screening."""
+SET_OPTIONS = _options(Extent, Screen) | OPTIONS
+"""Those of an audit of a whole set."""
+_ALL = SCREEN_OPTIONS | SET_OPTIONS
 
 
 def sort_options(
     model: object, options: Mapping[str, Any], names: Collection[str] = OPTIONS
-) -> tuple[ModelOptions, Choices, Resources]:
-    """Sort the flat options of a face into the three objects.
+) -> tuple[ModelOptions, Choices, Resources, Screen, Extent]:
+    """Sort the flat options of a face into the objects that they belong to.
 
     Args:
         model: Folder, Hub id or loaded pipeline.
@@ -210,10 +273,18 @@ def sort_options(
     """
     if unknown := sorted(options.keys() - set(names)):
         raise InvMMError(_unknown(unknown[0], names))
-    chosen = {name: value for name, value in options.items() if not (value is None and OPTIONS[name].repeatable)}
-    parts = ({option.name: chosen[option.name] for option in fields(kind) if option.name in chosen} for kind in KINDS)
-    how, choices, resources = parts
-    return ModelOptions(source=model, **how), Choices(**choices), Resources(**resources)
+    chosen = {name: value for name, value in options.items() if not (value is None and _ALL[name].repeatable)}
+
+    def of(kind: type[Any]) -> dict[str, Any]:
+        return {option.name: chosen[option.name] for option in fields(kind) if option.name in chosen}
+
+    return (
+        ModelOptions(source=model, **of(ModelOptions)),
+        Choices(**of(Choices)),
+        Resources(**of(Resources)),
+        Screen(**of(Screen)),
+        Extent(**of(Extent)),
+    )
 
 
 def _unknown(name: str, names: Collection[str]) -> str:
@@ -235,7 +306,7 @@ def with_options(names: Collection[str] = OPTIONS) -> Callable[[F], F]:
         inspect.Parameter(
             option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=option.annotation
         )
-        for name, option in OPTIONS.items()
+        for name, option in _ALL.items()
         if name in names
     ]
 
@@ -263,7 +334,7 @@ def describe(indent: str = "", names: Collection[str] = OPTIONS) -> str:
         textwrap.fill(
             _described(option), 120, initial_indent=indent, subsequent_indent=f"{indent}    ", break_on_hyphens=False
         )
-        for name, option in OPTIONS.items()
+        for name, option in _ALL.items()
         if name in names
     )
 

@@ -150,25 +150,36 @@ def make_plan(
     similarity = choices.similarity or default_similarity()
     if isinstance(similarity, str):
         options = {"device": backbone.device, **choices.similarity_options}
-        similarity = _made(host().similarity(similarity), similarity, options)
-    family = _made(host().noise_family(choices.noise), choices.noise, choices.noise_options)
+        similarity = made(host().similarity(similarity), similarity, options)
+    family = made(host().noise_family(choices.noise), choices.noise, choices.noise_options)
     recipe = find_recipe(choices.recipe, backbone).changed(**choices.settings)
-    estimators = [_made(host().estimator(name), name, {}) for name in recipe.estimators]
+    estimators = [made(host().estimator(name), name, {}) for name in recipe.estimators]
     config = {
-        "model": model_name(model.source, model.revision),
-        "weights": getattr(backbone, "identity", None) or model_identity(model.source, model.revision),
-        "backbone": {**backbone.settings, "image_shape": list(backbone.image_shape)},
+        **model_config(model, backbone),
         "similarity": {"name": similarity.name, "threshold": similarity.threshold, **similarity.settings},
         "noise": {"name": choices.noise, **choices.noise_options},
         "recipe": asdict(recipe),
         "seed": choices.seed,
-        "versions": {name: version(name) for name in ("invmm-eval", "torch", "diffusers")}
-        | host().versions(backbone, similarity.name, choices.noise, recipe.estimators),
+        "versions": versions(backbone, similarity.name, choices.noise, recipe.estimators),
     }
     if estimators:
         config["estimators"] = {estimator.name: dict(estimator.fields) for estimator in estimators}
     plan = Plan(backbone, similarity, family, recipe, choices.seed, config, estimators)
     return _calibrated(plan, calibration) if calibration else plan
+
+
+def model_config(model: ModelOptions, backbone: Backbone) -> dict[str, Any]:
+    """What a config says about the model."""
+    return {
+        "model": model_name(model.source, model.revision),
+        "weights": getattr(backbone, "identity", None) or model_identity(model.source, model.revision),
+        "backbone": {**backbone.settings, "image_shape": list(backbone.image_shape)},
+    }
+
+
+def versions(*parts: Any, **more: Any) -> dict[str, str]:
+    """The versions of this package, of what it computes with, and of the plugins that provide the parts."""
+    return {name: version(name) for name in ("invmm-eval", "torch", "diffusers")} | host().versions(*parts, **more)
 
 
 def _calibrated(plan: Plan, calibration: Calibration) -> Plan:
@@ -195,7 +206,7 @@ def load_backbone(model: object, **options: Unpack[LoadingOptions]) -> Backbone:
     Raises:
         InvMMError: A requested model, backbone, device, precision or option is unknown or incompatible.
     """
-    how, _, resources = sort_options(model, options, _LOADING)
+    how, _, resources, *_ = sort_options(model, options, _LOADING)
     return load(how, resources.device)
 
 
@@ -204,7 +215,7 @@ def load(model: ModelOptions, device: str | None) -> Backbone:
     name, dtype = model.backbone, getattr(torch, model.dtype)
     entry = host().backbone(name) if name else host().backbone_for(pipeline_class(model.source, model.revision))
     make = partial(entry.make, model.source, revision=model.revision, device=find_device(device), dtype=dtype)
-    return _made(make, name or "The backbone", model.backbone_options) if model.backbone_options else make()
+    return made(make, name or "The backbone", model.backbone_options) if model.backbone_options else make()
 
 
 def find_device(name: str | None) -> torch.device:
@@ -258,7 +269,7 @@ def find_recipe(recipe: str | Recipe, backbone: Backbone) -> Recipe:
     return RECIPES[recipe](backbone.recipe)
 
 
-def _made(maker: Callable[..., Any], name: str, options: Mapping[str, Any]) -> Any:
+def made(maker: Callable[..., Any], name: str, options: Mapping[str, Any]) -> Any:
     """What a maker makes with options; unknown ones are reported before it is called."""
     parameters = inspect.signature(maker).parameters.values()
     known = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}

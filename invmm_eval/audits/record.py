@@ -1,25 +1,64 @@
-"""Measure each picture once: known ones come from the folder, equal ones share a search, unreadable ones fail."""
+"""Measure each picture once: known ones come from the folder, equal ones share a measurement, unreadable ones fail."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source
 from invmm_eval.audits.pictures import prepare
 from invmm_eval.errors import InvMMError
-from invmm_eval.search.result import Result, Status
+from invmm_eval.search.result import Result
 from invmm_eval.search.target import Target
 
-Measure = Callable[[Iterator[Target]], Iterator[Result]]
-"""Measures images as it takes them, in any order; a result has the digest and caption of its target."""
+
+class Outcome(Protocol):
+    """What is found for an image: a result of a search, or a score."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def digest(self) -> str:
+        """That of the target."""
+        ...
+
+    @property
+    def caption(self) -> str | None:
+        """That of the target."""
+        ...
+
+    @classmethod
+    def failure(cls, index: int, name: str, digest: str, caption: str | None, error: str) -> Self:
+        """What is found for an image that cannot be measured; one that cannot be read has an empty digest."""
+        ...
+
+
+T = TypeVar("T", bound=Outcome)
+Measure = Callable[[Iterator[Target]], Iterator[T]]
+"""Measures images as it takes them, in any order. That there are none may hold for the moment only."""
+
+
+class Keeper(Protocol[T]):
+    """Where outcomes are kept: a folder that is open."""
+
+    def knows(self, index: int, target: Target) -> bool:
+        """Whether this picture was measured before; if so, its outcome is kept for this place too."""
+        ...
+
+    def result(self, index: int) -> T:
+        """The outcome of an image that is known."""
+        ...
+
+    def add(self, result: T, target: Target | None) -> T:
+        """Keep an outcome; without a target its image could not be read."""
+        ...
 
 
 def measured(
-    measure: Measure,
+    measure: Measure[Result],
     sources: Sequence[Source],
     image_shape: tuple[int, int, int],
     config: Mapping[str, Any],
@@ -41,21 +80,39 @@ def measured(
     """
     names = [source.name for source in sources]
     with nullcontext() if out is None else Store(out, config, names, request) as store:
-        images = _Images(sources, image_shape, store)
-        for result in measure(images):
-            yield from images.skipped()
-            yield from images.shared(result)
+        yield from kept(measure, enumerate(sources), image_shape, store, Result)
+
+
+def kept(
+    measure: Measure[T],
+    sources: Iterable[tuple[int, Source]],
+    image_shape: tuple[int, int, int],
+    keeper: Keeper[T] | None,
+    kind: type[T],
+) -> Iterator[T]:
+    """The same for any kind of outcome, with images that have numbers of their own, which may come one by one."""
+    images = _Images(sources, image_shape, keeper, kind)
+    for result in measure(images):
         yield from images.skipped()
+        yield from images.shared(result)
+    yield from images.skipped()
 
 
-class _Images(Iterator[Target]):
-    """The images to search, read when they are taken. An image equal to one that is being searched waits for it."""
+class _Images(Iterator[Target], Generic[T]):
+    """The images to measure, read when they are taken. An image equal to one being measured waits for it."""
 
-    def __init__(self, sources: Sequence[Source], image_shape: tuple[int, int, int], store: Store | None) -> None:
-        self._sources = enumerate(sources)
+    def __init__(
+        self,
+        sources: Iterable[tuple[int, Source]],
+        image_shape: tuple[int, int, int],
+        store: Keeper[T] | None,
+        kind: type[T],
+    ) -> None:
+        self._sources = iter(sources)
         self._image_shape = image_shape
         self._store = store
-        self._failed: deque[Result] = deque()
+        self._kind = kind
+        self._failed: deque[T] = deque()
         self._known: deque[int] = deque()
         self._waiting: dict[tuple[str, str | None], list[tuple[int, Target]]] = {}
 
@@ -64,7 +121,7 @@ class _Images(Iterator[Target]):
             try:
                 target = Target(prepare(source.value, self._image_shape), source.name, source.caption)
             except InvMMError as error:
-                self._failed.append(Result(index, source.name, "", Status.FAILED, error=str(error)))
+                self._failed.append(self._kind.failure(index, source.name, "", None, str(error)))
                 continue
             if self._store and self._store.knows(index, target):
                 self._known.append(index)
@@ -75,16 +132,16 @@ class _Images(Iterator[Target]):
                 return target
         raise StopIteration
 
-    def skipped(self) -> Iterator[Result]:
-        """The results of images that were not searched since the last call: failed ones and known ones."""
+    def skipped(self) -> Iterator[T]:
+        """The results of images that were not measured since the last call: failed ones and known ones."""
         while self._failed:
             failed = self._failed.popleft()
             yield self._store.add(failed, None) if self._store else failed
         while self._store and self._known:
             yield self._store.result(self._known.popleft())
 
-    def shared(self, result: Result) -> Iterator[Result]:
-        """The result of a search, for each image that waited for it."""
+    def shared(self, result: T) -> Iterator[T]:
+        """The result of a measurement, for each image that waited for it."""
         for index, target in self._waiting.pop((result.digest, result.caption)):
             own = replace(result, index=index, name=target.name, target=target.image)
             yield self._store.add(own, target) if self._store else own

@@ -6,13 +6,22 @@ command line of it that reproduces the audit. This module does not import torch 
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from invmm_eval.audits.options import OPTIONS, Choices, ModelOptions, Resources, sort_options
+from invmm_eval.audits.options import (
+    OPTIONS,
+    SET_OPTIONS,
+    Choices,
+    Extent,
+    ModelOptions,
+    Resources,
+    Screen,
+    sort_options,
+)
 from invmm_eval.recipe import DDPM, LDM, RECIPES, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe
 from invmm_eval.reference import name_of
 
@@ -35,6 +44,8 @@ class Request:
         resources: What the audit runs on.
         images: The images, as :func:`invmm_eval.find_images` takes them.
         captions: The texts, one per image, or where they are.
+        screen: What ranks the images.
+        extent: How many of them are searched; None searches all.
     """
 
     model: ModelOptions
@@ -42,18 +53,38 @@ class Request:
     resources: Resources = Resources()
     images: Any = ()
     captions: str | Sequence[str | None] | None = None
+    screen: Screen = field(default_factory=Screen)
+    extent: Extent | None = None
 
     @classmethod
-    def of(cls, model: object, images: Any, captions: Any = None, /, **options: Any) -> "Request":
+    def of(
+        cls, model: object, images: Any, captions: Any = None, /, *, names: Collection[str] = OPTIONS, **options: Any
+    ) -> "Request":
         """The request of a face with flat options.
+
+        Args:
+            model: Folder, Hub id or loaded pipeline.
+            images: The images.
+            captions: The texts, or where they are.
+            names: The options that the face offers; those of a whole set make the request one of a whole set.
+            **options: Their values.
 
         Raises:
             InvMMError: There is no such option, or a value is out of its range.
         """
-        how, choices, resources = sort_options(model, options)
         if isinstance(images, Iterator):  # they are listed more than once
             images = list(images)
-        return cls(model=how, choices=choices, resources=resources, images=images, captions=captions)
+        how, choices, resources, screen, extent = sort_options(model, options, names)
+        whole = extent if "control" in names else None
+        return cls(
+            model=how,
+            choices=choices,
+            resources=resources,
+            images=images,
+            captions=captions,
+            screen=screen,
+            extent=whole,
+        )
 
     @cached_property
     def sources(self) -> list["Source"]:
@@ -68,7 +99,8 @@ class Request:
 
     def record(self) -> dict[str, Any]:
         """The request as JSON can hold it. Images and captions that are not text are None, objects their names."""
-        parts = (self.model, self.choices, self.resources)
+        whole = (self.screen, self.extent) if self.extent else ()
+        parts = (self.model, self.choices, self.resources, *whole)
         values = {option.name: getattr(part, option.name) for part in parts for option in fields(part)}
         model = values.pop("source")
         if not isinstance(values["similarity"], str | None):
@@ -155,7 +187,7 @@ def command(record: Mapping[str, Any]) -> str:
     words.append(("--out", "FOLDER"))
     if captions := record["captions"]:
         words.append(("--captions", captions if isinstance(captions, str) else "CAPTIONS"))
-    for name, option in OPTIONS.items():
+    for name, option in SET_OPTIONS.items():
         value = record.get(name, option.default)
         if name == "recipe":
             words += _recipe(value)
@@ -167,7 +199,12 @@ def command(record: Mapping[str, Any]) -> str:
             words += [(option.flag, f"{key}={_text(part)}") for key, part in (value or {}).items()]
         elif value != option.default:
             words.append((option.flag, str(value)))
-    return " \\\n  ".join(["invmm-eval run", *(f"{flag} {shlex.quote(value)}" for flag, value in words)])
+    return " \\\n  ".join(
+        [
+            f"invmm-eval {'audit' if 'control' in record else 'run'}",
+            *(f"{flag} {shlex.quote(value)}" for flag, value in words),
+        ]
+    )
 
 
 def _recipe(recipe: str | Mapping[str, Any]) -> Iterator[tuple[str, str]]:

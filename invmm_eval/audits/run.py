@@ -3,13 +3,15 @@
 request  ->  plan  ->  images one by one  ->  invert  ->  results, kept in a folder
 """
 
+import platform
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
-from invmm_eval.audits.options import Choices, ModelOptions, with_options
+from invmm_eval.audits.options import Choices, ModelOptions, Resources, with_options
 from invmm_eval.audits.plan import OnStep, Plan, default_similarity, make_plan, no_captions
 from invmm_eval.audits.progress import Bar
 from invmm_eval.audits.record import measured
@@ -17,6 +19,7 @@ from invmm_eval.audits.request import Request
 from invmm_eval.audits.results import Results
 from invmm_eval.audits.typed import AuditOptions
 from invmm_eval.audits.workers import actors, launched, ranks
+from invmm_eval.audits.workers.team import MakePlan, Ready, Team
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.search.result import Result
@@ -85,31 +88,69 @@ def run(
         plan = make_plan(request.model, request.choices, device=resources.device, backbone=backbone)
         yield from plan.run(sources, resources, out=out, request=request.record(), on_step=on_step)
         return
-    ranked = resources.workers == "ranks"
-    sources = request.sources if not ranked or launched()[1] else []
-    choices = request.choices if ranked else _sendable(request)
-    plan_of = partial(worker_plan, request.model, choices, captions=not no_captions(sources))
-    with (ranks if ranked else actors)(plan_of, resources, len(sources)) as team:
-        if team:
-            first = team.first
-            yield from measured(team.measure, sources, first.image_shape, first.config, out, request.record())
+    sources = request.sources if resources.workers != "ranks" or launched()[1] else []
+    plan_of = partial(worker_plan, request.model, sendable(request), captions=not no_captions(sources))
+    with team(plan_of, resources, len(sources)) as workers:
+        if workers:
+            first = workers.first
+            yield from measured(workers.measure, sources, first.image_shape, first.config, out, request.record())
 
 
-def worker_plan(model: ModelOptions, choices: Choices, device: str | None, *, captions: bool = True) -> Plan:
+@contextmanager
+def team(
+    make: MakePlan, resources: Resources, images: int, kind: type[Any] = Result, *, on_step: OnStep | None = None
+) -> Iterator[Team | None]:
+    """What measures images: this process, actors of Ray, or ranks of torchrun, of which only rank 0 has the team.
+
+    Args:
+        make: Makes the plan for a device by name, in each process.
+        resources: What it runs on.
+        images: Number of images.
+        kind: What is found for an image.
+        on_step: Called after each step with the searches in progress; not called with workers.
+    """
+    if resources.workers is not None:
+        with (ranks if resources.workers == "ranks" else actors)(make, resources, images, kind) as workers:
+            yield workers
+        return
+    plan = make(resources.device)
+    measure = partial(plan.measure, batch_size=resources.batch_size, micro_batch=resources.micro_batch, on_step=on_step)
+    yield Team(Ready(plan.backbone.image_shape, plan.config, platform.node()), measure)
+
+
+def worker_plan(
+    model: ModelOptions,
+    choices: Choices,
+    device: str | None,
+    *,
+    captions: bool = True,
+    backbone: Backbone | None = None,
+) -> Plan:
     """The plan of a worker, on its device; without captions, a model that needs them is refused."""
-    plan = make_plan(model, choices, device=device)
+    plan = make_plan(model, choices, device=device, backbone=backbone)
     if not captions:
         plan.backbone.condition(None)
     return plan
 
 
-def _sendable(request: Request) -> Choices:
+def sendable(request: Request) -> Choices:
     """The choices that Ray sends to workers: parts by name, chosen by this process's environment."""
+    if not isinstance(request.resources.workers, int):
+        return request.choices
+    check_sendable(request.model.source, "model")
     similarity = request.choices.similarity or default_similarity()
-    for part, what in ((request.model.source, "model"), (similarity, "similarity")):
-        if not isinstance(part, str | Path):
-            raise InvMMError(
-                f"Workers load the {what} themselves, so a {type(part).__name__} cannot be sent to them; give a "
-                "folder, a Hub id or a registered name."
-            )
+    check_sendable(similarity, "similarity")
     return replace(request.choices, similarity=similarity)
+
+
+def check_sendable(part: object, what: str) -> None:
+    """Check that workers can load a part themselves.
+
+    Raises:
+        InvMMError: It is an object.
+    """
+    if not isinstance(part, str | Path):
+        raise InvMMError(
+            f"Workers load the {what} themselves, so a {type(part).__name__} cannot be sent to them; give a folder, a "
+            "Hub id or a registered name."
+        )

@@ -192,7 +192,12 @@ class Host:
         return entries[pipeline_class]
 
     def versions(
-        self, backbone: object, similarity: str, noise: str, estimators: Collection[str] = ()
+        self,
+        backbone: object,
+        similarity: str = "",
+        noise: str = "",
+        estimators: Collection[str] = (),
+        detector: str = "",
     ) -> dict[str, str]:
         """Return the versions of the distributions that provide these parts, by distribution.
 
@@ -201,6 +206,7 @@ class Host:
             similarity: Registered name of the similarity.
             noise: Registered name of the noise family.
             estimators: Registered names of the estimators.
+            detector: Registered name of the detector.
         """
         package = _package(type(backbone).__module__)
         return {
@@ -211,6 +217,7 @@ class Host:
             or similarity in plugin.gives["similarities"]
             or noise in plugin.gives["noise_families"]
             or not set(estimators).isdisjoint(plugin.gives["estimators"])
+            or detector in plugin.gives["detectors"]
         }
 
     def _add(self, source: _Source, load: Callable[[], object], *, strict: bool) -> None:

@@ -137,6 +137,11 @@ class Result:
     estimates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     target: Tensor | Path | None = field(default=None, compare=False)
 
+    @classmethod
+    def failure(cls, index: int, name: str, digest: str, caption: str | None, error: str) -> "Result":
+        """The result of an image that could not be measured; one that could not be read has an empty digest."""
+        return cls(index, name, digest, Status.FAILED, caption=caption, error=error)
+
     @property
     def invmm(self) -> float:
         """The measure: the KL where the image was replicated, infinity where it was not, NaN where it failed."""

@@ -67,7 +67,7 @@ def test_type_checkers_see_every_option_with_its_type(seen: type, function: Call
 
 
 def test_options_are_sorted_into_three_objects_with_defaults() -> None:
-    model, choices, resources = sort_options("m", {"seed": 3, "dtype": "float16", "workers": 2, "settings": None})
+    model, choices, resources, *_ = sort_options("m", {"seed": 3, "dtype": "float16", "workers": 2, "settings": None})
     assert model == ModelOptions(source="m", dtype="float16")
     assert choices == Choices(seed=3)
     assert resources == Resources(workers=2)

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -212,7 +213,10 @@ def test_ranks_find_the_same_and_exchange_it_in_parts(monkeypatch: pytest.Monkey
     with ThreadPoolExecutor(2) as pool:
         messages, _ = (started(pool, store, plan) for _ in range(2))
         first = on_torchrun._ready(next(messages)[0])
-        found = list(on_torchrun._measure(store, on_torchrun._results(messages, first), 2, 3, images))
+        results, numbers = on_torchrun._results(messages, first, Result), count(1)
+        found = list(on_torchrun._measure(store, results, 3, numbers, images[:3]))
+        found += [replace(more, index=3) for more in on_torchrun._measure(store, results, 3, numbers, images[3:])]
+        on_torchrun._end(store, 2, numbers)
     assert first.image_shape == (1, 4, 4)
     assert first.config["seed"] == 0
     assert comparable(found) == comparable(plan().measure(images))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +128,7 @@ def read(folder: str | Path) -> Record:
     last = {index: number for number, index in enumerate(indices)}
     order = [last[index] for index in sorted(last)]
     if latest:
-        requested = dict(enumerate(latest["names"]))
+        requested = dict(zip(latest.get("indices", count()), latest["names"], strict=False))
         order = [number for number in order if requested.get(indices[number]) == names[number]]
     progress = _progress(lines, order, latest, in_use(folder))
     return Record(folder, config, Rows(lines, order), request, progress)

@@ -135,6 +135,22 @@ class Store:
     def _results(self) -> Path:
         return self.folder / "results.jsonl"
 
+    def request_only(self, names: Mapping[int, str]) -> None:
+        """Note that only these images of a set are requested: their names, by position."""
+        record = {"asked": _now(), "indices": list(names), "names": list(names.values())}
+        write_text(self.folder / "images.json", json.dumps(record) + "\n")
+
+    def recall(self, index: int, name: str, files: str) -> Result | None:
+        """The result of a picture by its :func:`stem`, which gets a row at this place; None if it was not measured."""
+        if files not in self._known:
+            return None
+        row = row_at(self._results, self._known[files])
+        if self._places.get(index, ())[:2] != (name, files):
+            row |= {"index": index, "name": name}
+            with self._written():
+                self._append(row)
+        return result_of(self.folder, row)
+
     def knows(self, index: int, target: Target) -> bool:
         """Whether this picture was measured before, under any name; if so, it gets a row at this place too.
 

@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import count, starmap
+from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -25,7 +25,7 @@ import torch
 from invmm_eval.audits.options import Resources
 from invmm_eval.audits.workers.team import MakePlan, Ready, Team, check_agreement, share, start
 from invmm_eval.errors import InvMMError
-from invmm_eval.search.result import Result, Status
+from invmm_eval.search.result import Result
 from invmm_eval.search.target import Target
 
 TRIES = 3
@@ -34,6 +34,10 @@ TRIES = 3
 Numbered = tuple[int, Target]
 Call = tuple[Target | None, Future[Any]]
 
+_DIED = (
+    f"The process that measured it died {TRIES} times, the last times with this image alone: out of memory, or a crash "
+    "of a library; see the logs of Ray."
+)
 _log = logging.getLogger(__name__)
 
 
@@ -58,10 +62,9 @@ class Worker:
         ready: Ready = self._call(None)
         return ready
 
-    def measure(self, target: Target) -> Result:
+    def measure(self, target: Target) -> Any:
         """Measure an image."""
-        result: Result = self._call(target)
-        return result
+        return self._call(target)
 
     def _call(self, target: Target | None) -> Any:
         answer: Future[Any] = Future()
@@ -107,7 +110,7 @@ class _Arrivals(Iterator[Target]):
 
 
 @contextmanager
-def actors(make_plan: MakePlan, resources: Resources, images: int) -> Iterator[Team]:
+def actors(make_plan: MakePlan, resources: Resources, images: int, kind: type[Any] = Result) -> Iterator[Team]:
     """Start workers in the Ray cluster that ``RAY_ADDRESS`` names, or else on this machine.
 
     Args:
@@ -115,6 +118,7 @@ def actors(make_plan: MakePlan, resources: Resources, images: int) -> Iterator[T
         resources: The number of workers, the device (None gives each worker a GPU if there are any, else its share of
             the CPU cores) and the sizes of batches.
         images: Number of images.
+        kind: What is found for an image.
 
     Raises:
         InvMMError: Ray is not installed, or cannot be started or reached.
@@ -129,7 +133,7 @@ def actors(make_plan: MakePlan, resources: Resources, images: int) -> Iterator[T
             _start_ray(ray)
         assert isinstance(resources.workers, int)
         batch_size = share(images, resources.workers, resources.batch_size)
-        team = _Actors(ray, make_plan, replace(resources, batch_size=batch_size), resources.workers)
+        team = _Actors(ray, make_plan, replace(resources, batch_size=batch_size), resources.workers, kind)
         stack.callback(team.stop)
         yield Team(team.first(), team.measure)
 
@@ -164,8 +168,9 @@ def actor_options(cluster: dict[str, float], workers: int, device: str | None) -
 class _Actors:
     """The driver's side."""
 
-    def __init__(self, ray: Any, make_plan: MakePlan, resources: Resources, workers: int) -> None:
+    def __init__(self, ray: Any, make_plan: MakePlan, resources: Resources, workers: int, kind: type[Any]) -> None:
         self._ray = ray
+        self._kind = kind
         self._batch_size = resources.batch_size
         options = actor_options(ray.cluster_resources(), workers, resources.device)
         threads = None if "OMP_NUM_THREADS" in os.environ else max(1, math.floor(options["num_cpus"]))
@@ -189,19 +194,20 @@ class _Actors:
             self._receive_ready(reference)
         return self._first
 
-    def measure(self, targets: Iterable[Target]) -> Iterator[Result]:
+    def measure(self, targets: Iterable[Target]) -> Iterator[Any]:
         lost = yield from self._measure(enumerate(targets), self._batch_size)
         for _ in range(TRIES - 1):
             lost = yield from self._measure(iter(lost), 1)
-        yield from starmap(_failed, lost)
+        for number, target in lost:
+            yield self._kind.failure(number, target.name, target.digest, target.caption, _DIED)
 
-    def _measure(self, images: Iterator[Numbered], places: int) -> Generator[Result, None, list[Numbered]]:
+    def _measure(self, images: Iterator[Numbered], places: int) -> Generator[Any, None, list[Numbered]]:
         """Measure images, with at most ``places`` of them at each actor; returns those whose actor died."""
         lost: list[Numbered] = []
         calls: dict[Any, tuple[Any, Numbered]] = {}
         free = deque(worker for _ in range(places) for worker in self._ready)
-        image = next(images, None)
-        while image or calls:
+        image = None
+        while (image := image or next(images, None)) or calls:
             while image and free:
                 worker = free.popleft()
                 calls[worker.measure.remote(image[1])] = worker, image
@@ -251,11 +257,3 @@ class _Actors:
     def stop(self) -> None:
         for worker in self._ready.union(self._starting.values()):
             self._ray.kill(worker)
-
-
-def _failed(number: int, target: Target) -> Result:
-    error = (
-        f"The process that measured it died {TRIES} times, the last times with this image alone: out of memory, or a "
-        "crash of a library; see the logs of Ray."
-    )
-    return Result(number, target.name, target.digest, Status.FAILED, caption=target.caption, error=error)

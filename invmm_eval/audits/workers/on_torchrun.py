@@ -9,12 +9,12 @@ result. A rank that dies is detected by the launcher, which ends the others.
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from itertools import chain, count, islice, repeat
+from itertools import count, islice
 from typing import Any
 
 import torch
@@ -46,7 +46,7 @@ def launched() -> tuple[int, bool]:
 
 
 @contextmanager
-def ranks(make_plan: MakePlan, resources: Resources, images: int) -> Iterator[Team | None]:
+def ranks(make_plan: MakePlan, resources: Resources, images: int, kind: type[Any] = Result) -> Iterator[Team | None]:
     """Measure images in the processes that torchrun started, each of which must make this call.
 
     Rank 0 has the team. The other ranks have None when all images are measured.
@@ -55,6 +55,7 @@ def ranks(make_plan: MakePlan, resources: Resources, images: int) -> Iterator[Te
         make_plan: Makes the plan, in each rank.
         resources: The device (None and ``cuda`` take the rank's own GPU if there is one) and the sizes of batches.
         images: Number of images; only rank 0's is used.
+        kind: What is found for an image.
     """
     audit = f"invmm-eval {next(_audits)}"
     [(store, rank, size), (own, _, _)] = [next(rendezvous("env://")) for _ in range(2)]
@@ -71,7 +72,10 @@ def ranks(make_plan: MakePlan, resources: Resources, images: int) -> Iterator[Te
         messages = _messages(store, thread.submit(work))
         try:
             first = _ready(next(messages)[0])
-            yield Team(first, partial(_measure, store, _results(messages, first), size, size * (places + 1)))
+            numbers = count(1)
+            results = _results(messages, first, kind)
+            yield Team(first, partial(_measure, store, results, size * (places + 1), numbers))
+            _end(store, size, numbers)
         except BaseException:
             store.set("stopped", "")
             raise
@@ -103,7 +107,6 @@ def _take(store: Store, key: str) -> Message:
 
 def _work(store: Store, make_plan: MakePlan, resources: Resources) -> None:
     """Measure images until there are no more, or rank 0 has stopped."""
-    indices: dict[int, int] = {}
 
     def check(_: object = None) -> None:
         if store.check(["stopped"]):
@@ -117,16 +120,6 @@ def _work(store: Store, make_plan: MakePlan, resources: Resources) -> None:
     def say(plain: object, tensors: Mapping[str, Tensor] | None = None) -> None:
         _put(store, f"message {store.add('messages', 1)}", plain, tensors)
 
-    def targets() -> Iterator[Target]:
-        for taken in count():
-            key = f"image {store.add('images', 1)}"
-            wait(key)
-            words, tensors = _take(store, key)
-            if not words:
-                return
-            indices[taken], *name_and_caption = words
-            yield Target(tensors["image"], *name_and_caption)
-
     with suppress(SystemExit):
         try:
             plan, ready = start(make_plan, resources.device)
@@ -136,8 +129,40 @@ def _work(store: Store, make_plan: MakePlan, resources: Resources) -> None:
         say({"ready": [ready.image_shape, ready.config, ready.machine]})
         wait("places")
         places, micro_batch = int(store.get("places")), resources.micro_batch
-        for result in plan.measure(targets(), batch_size=places, micro_batch=micro_batch, on_step=check):
-            say({"result": replace(result, index=indices.pop(result.index)).record()}, result.tensors())
+        images = _Taken(store, wait)
+        for result in plan.measure(images, batch_size=places, micro_batch=micro_batch, on_step=check):
+            say({"result": replace(result, index=images.under_way.pop(result.index)).record()}, result.tensors())
+
+
+class _Taken(Iterator[Target]):
+    """The images that a rank takes. It waits for one if none is being measured; else there may be none at the moment.
+
+    Attributes:
+        under_way: By the number of an image in this rank, its number in the audit.
+    """
+
+    def __init__(self, store: Store, wait: Callable[[str], None]) -> None:
+        self.under_way: dict[int, int] = {}
+        self._store = store
+        self._wait = wait
+        self._numbers = count()
+        self._key: str | None = None
+        self._ended = False
+
+    def __next__(self) -> Target:
+        if self._ended:
+            raise StopIteration
+        self._key = self._key or f"image {self._store.add('images', 1)}"
+        if self.under_way and not self._store.check([self._key]):
+            raise StopIteration
+        self._wait(self._key)
+        words, tensors = _take(self._store, self._key)
+        self._key = None
+        if not words:
+            self._ended = True
+            raise StopIteration
+        self.under_way[next(self._numbers)], *name_and_caption = words
+        return Target(tensors["image"], *name_and_caption)
 
 
 def _messages(store: Store, worker: "Future[None]") -> Iterator[Message]:
@@ -158,29 +183,34 @@ def _ready(said: Mapping[str, Any]) -> Ready:
     return Ready(tuple(shape), config, machine)
 
 
-def _results(messages: Iterator[Message], first: Ready) -> Iterator[Result]:
+def _results(messages: Iterator[Message], first: Ready, kind: type[Any]) -> Iterator[Any]:
     """The results among messages; other workers that are ready must agree with the first."""
     for said, tensors in messages:
         if "ready" in said:
             check_agreement(_ready(said), first)
         else:
-            yield Result.from_record(said["result"], tensors)
+            yield kind.from_record(said["result"], tensors)
 
 
 def _measure(
-    store: Store, results: Iterator[Result], size: int, ahead: int, targets: Iterable[Target]
-) -> Iterator[Result]:
-    """Write images, at most ``ahead`` of them before their results arrive, then an end for each of ``size`` ranks."""
+    store: Store, results: Iterator[Any], ahead: int, numbers: Iterator[int], targets: Iterable[Target]
+) -> Iterator[Any]:
+    """Write images, at most ``ahead`` of them before their results arrive."""
+    waiting = enumerate(targets)
     under_way = 0
-    for number, image in enumerate(chain(enumerate(targets), repeat(None, size)), 1):
-        if not image:
-            _put(store, f"image {number}", None)
-            continue
-        if under_way == ahead:
-            yield next(results)
-            under_way -= 1
-        index, target = image
-        words = index, target.name, target.caption
-        _put(store, f"image {number}", words, {"image": target.image.contiguous()})
-        under_way += 1
-    yield from islice(results, under_way)
+    while True:
+        while under_way < ahead and (image := next(waiting, None)):
+            index, target = image
+            words = index, target.name, target.caption
+            _put(store, f"image {next(numbers)}", words, {"image": target.image.contiguous()})
+            under_way += 1
+        if not under_way:
+            return
+        yield next(results)
+        under_way -= 1
+
+
+def _end(store: Store, size: int, numbers: Iterator[int]) -> None:
+    """Write an end for each of ``size`` ranks in place of further images."""
+    for number in islice(numbers, size):
+        _put(store, f"image {number}", None)

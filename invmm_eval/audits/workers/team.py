@@ -5,17 +5,34 @@ import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from invmm_eval.audits.folder.format import settings_of
 from invmm_eval.errors import InvMMError
-from invmm_eval.search.result import Result
+from invmm_eval.models.backbone import Backbone
 from invmm_eval.search.target import Target
 
-if TYPE_CHECKING:
-    from invmm_eval.audits.plan import Plan
 
-MakePlan = Callable[[str | None], "Plan"]
+class Work(Protocol):
+    """What workers do with each image: the plan of a search, or a screening."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """The model."""
+        ...
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Everything that determines what is found."""
+        ...
+
+    @property
+    def measure(self) -> Callable[..., Iterator[Any]]:
+        """Takes images, ``batch_size``, ``micro_batch`` and ``on_step``; yields what it finds, by their numbers."""
+        ...
+
+
+MakePlan = Callable[[str | None], Work]
 """Makes the plan for a device by name; None lets the plan choose. Ray pickles it."""
 
 
@@ -41,14 +58,15 @@ class Team:
     Attributes:
         first: The report of the first one that was ready. All others must agree with it.
         measure: Takes images one by one as workers become free, and yields each result as it is ready, with the number
-            of its image as index. Raises InvMMError if workers cannot start or continue, or disagree.
+            of its image as index. It may be called again once it has ended, which is when it has no images under way
+            and gets no more. Raises InvMMError if workers cannot start or continue, or disagree.
     """
 
     first: Ready
-    measure: Callable[[Iterable[Target]], Iterator[Result]]
+    measure: Callable[[Iterable[Target]], Iterator[Any]]
 
 
-def start(make_plan: MakePlan, device: str | None) -> tuple["Plan", Ready]:
+def start(make_plan: MakePlan, device: str | None) -> tuple[Work, Ready]:
     """Make a worker's plan.
 
     Raises:

@@ -1,0 +1,217 @@
+"""``screening.jsonl``: the scores of a detector, each written once.
+
+The first line has the number of the format and the config that determines the scores; each other line is one image. A
+line is written when its image is scored, and flushed to the disk when as many as :data:`BATCH` are new.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from filelock import Timeout
+
+from invmm_eval.audits.folder.files import lock_of, stem
+from invmm_eval.audits.folder.format import as_json, differences
+from invmm_eval.errors import InvMMError
+from invmm_eval.search.target import Target
+
+FILE = "screening.jsonl"
+FORMAT = 1
+BATCH = 64
+"""Lines after which the file is flushed to the disk."""
+_REMEDY = ("remove it to score its image again", "remove the file to score all images again")
+
+
+@dataclass(frozen=True)
+class Score:
+    """The suspicion of one image.
+
+    Attributes:
+        index: Position of the image in the set.
+        name: Its name.
+        digest: SHA-256 of its pixels; empty if it could not be read.
+        caption: Its caption, if any.
+        score: The higher, the more likely the image is memorized; None if it could not be scored.
+        seconds: Time that it took.
+        error: Why it could not be scored, in one sentence.
+    """
+
+    index: int
+    name: str
+    digest: str
+    caption: str | None = None
+    score: float | None = None
+    seconds: float = 0.0
+    error: str | None = None
+
+    @property
+    def picture(self) -> str:
+        """The same for images with the same pixels and caption."""
+        return stem(self.digest, self.caption)
+
+    def record(self) -> dict[str, Any]:
+        """All values, as JSON can hold them."""
+        return asdict(self)
+
+    def tensors(self) -> dict[str, Any]:
+        """None: a score is one number."""
+        return {}
+
+    @classmethod
+    def failure(cls, index: int, name: str, digest: str, caption: str | None, error: str) -> Self:
+        """That of an image that could not be scored; one that could not be read has an empty digest."""
+        return cls(index, name, digest, caption, error=error)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], _: object = None) -> Self:
+        """The score of a :meth:`record`.
+
+        Raises:
+            TypeError: A value is missing or of another type.
+        """
+        score = cls(**record)
+        if not all(isinstance(getattr(score, name), kind) for name, kind in _TYPES.items()):
+            raise TypeError("a value has another type")
+        return score
+
+
+_TYPES = {field.name: field.type for field in fields(Score)} | {"seconds": float | int, "score": float | int | None}
+
+
+class Scores:
+    """The scores in an audit's folder, open for one run.
+
+    Args:
+        folder: Created if it does not exist.
+        config: What determines the scores, as JSON can hold it.
+
+    Raises:
+        InvMMError: The folder cannot be written, is in use, or holds scores that are damaged or of another config.
+    """
+
+    def __init__(self, folder: str | Path, config: Mapping[str, Any]) -> None:
+        self.folder = Path(folder)
+        self._path = self.folder / FILE
+        self._known: dict[str, tuple[float, float]] = {}
+        self._at: dict[int, tuple[str, str]] = {}
+        self._found: dict[int, Score] = {}
+        self._unflushed = 0
+        self._lock = lock_of(self.folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=1)
+            self._open(as_json(config))
+        except BaseException as error:
+            self._lock.release()
+            if isinstance(error, Timeout):
+                raise InvMMError(
+                    f"Another run is writing to {self.folder}; wait for its end, or choose another folder."
+                ) from error
+            if isinstance(error, OSError):
+                raise InvMMError(f"The folder {self.folder} cannot be used: {error.strerror or error}.") from error
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            with self._written():
+                self._flush()
+        finally:
+            self._file.close()
+            self._lock.release()
+
+    def knows(self, index: int, target: Target) -> bool:
+        """Whether this picture was scored before, under any name; if so, it gets a line at this place too."""
+        known = self._known.get(stem(target.digest, target.caption))
+        if known is None:
+            return False
+        own = Score(index, target.name, target.digest, target.caption, *known)
+        if self._at.get(index) != (own.name, own.picture):
+            self._append(own)
+        self._found[index] = own
+        return True
+
+    def result(self, index: int) -> Score:
+        """The score of an image that is known."""
+        return self._found.pop(index)
+
+    def add(self, result: Score, _: Target | None) -> Score:
+        """Write a score.
+
+        Raises:
+            InvMMError: The folder cannot be written.
+        """
+        self._append(result)
+        return result
+
+    def _append(self, score: Score) -> None:
+        with self._written():
+            self._file.write(json.dumps(score.record(), allow_nan=False).encode() + b"\n")
+            self._unflushed += 1
+            if self._unflushed == BATCH:
+                self._flush()
+        self._remember(score)
+
+    def _flush(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._unflushed = 0
+
+    def _remember(self, score: Score) -> None:
+        self._at[score.index] = score.name, score.picture
+        if score.score is not None:
+            self._known[score.picture] = score.score, score.seconds
+
+    def _open(self, config: dict[str, Any]) -> None:
+        complete = 0
+        if self._path.exists():
+            with self._path.open("rb") as file:
+                for number, line in enumerate(file, 1):
+                    if not line.endswith(b"\n"):
+                        break  # an interruption left it unfinished
+                    self._read(number, line, config)
+                    complete += len(line)
+            os.truncate(self._path, complete)
+        self._file = self._path.open("ab")
+        if not complete:
+            self._file.write(json.dumps({"format": FORMAT, "config": config}).encode() + b"\n")
+            self._flush()
+
+    def _read(self, number: int, line: bytes, config: dict[str, Any]) -> None:
+        try:
+            record = dict(json.loads(line))
+            if number > 1:
+                self._remember(Score.from_record(record))
+                return
+            written, stored = record["format"], dict(record["config"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise InvMMError(f"Line {number} of {self._path} is damaged; {_REMEDY[number == 1]}.") from error
+        if written != FORMAT:
+            raise InvMMError(f"{self._path} has format {written}; this version reads {FORMAT}. Upgrade invmm-eval.")
+        if differing := differences(stored, config):
+            raise InvMMError(
+                f"{self.folder} holds a screening with another config: {'; '.join(differing)}. Choose another folder, "
+                "or request the same."
+            )
+        if not config["weights"]:
+            raise InvMMError(
+                f"{self.folder} holds a screening of a model whose identity is not known, so its scores may be those "
+                "of another model; choose another folder."
+            )
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """Turn errors of the disk into one sentence."""
+        try:
+            yield
+        except OSError as error:
+            raise InvMMError(
+                f"Scores could not be written to {self.folder}: {error.strerror or error}. Earlier ones are kept; run "
+                "the same command again to resume."
+            ) from error

@@ -1,0 +1,195 @@
+"""The audit of a whole set: screen all images, search the suspicious ones, and a random sample of the others."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from invmm_eval.audits.folder.scores import Score
+from invmm_eval.audits.folder.writing import Store
+from invmm_eval.audits.images import Source
+from invmm_eval.audits.options import SET_OPTIONS, Extent, Resources, with_options
+from invmm_eval.audits.plan import OnStep, load, no_captions
+from invmm_eval.audits.record import kept
+from invmm_eval.audits.request import Request
+from invmm_eval.audits.run import sendable, team, worker_plan
+from invmm_eval.audits.whole.agenda import Agenda, Outcome
+from invmm_eval.audits.whole.found import FILE, Design, WholeSet, memorized
+from invmm_eval.audits.whole.screening import make_detector, ranked, scored
+from invmm_eval.audits.workers import launched
+from invmm_eval.audits.workers.team import Team
+from invmm_eval.search.result import Result
+
+
+@with_options(SET_OPTIONS)
+def audit_set(
+    model: object,
+    images: Any,
+    *,
+    out: str | Path,
+    captions: str | Sequence[str | None] | None = None,
+    on_step: OnStep | None = None,
+    **options: Any,
+) -> WholeSet | None:
+    """Find the images of a set that a model memorized, and bound the number of those that were not searched.
+
+    All images are ranked by a detector. The most suspicious are searched in order, until ``clean`` in a row are not
+    memorized or the budget is spent. Then a random control sample of the others is searched, which bounds what the
+    detector missed.
+
+    Args:
+        model: Folder written by ``save_pretrained``, Hub id, loaded diffusers pipeline, or ``reference``.
+        images: The images, as :func:`invmm_eval.audit` takes them.
+        out: Output folder. An existing audit in it is resumed.
+        captions: The texts, one per image, or where they are, as :func:`invmm_eval.find_images` takes it.
+        on_step: Called after each step with the searches in progress; not called with workers.
+        **options: {options}
+
+    Returns:
+        What was found; None in ranks of torchrun but the first.
+
+    Raises:
+        InvMMError: A requested part, option, device or image is unknown or incompatible, or the folder holds an audit
+            of another model or with other settings.
+    """
+    request = Request.of(model, images, captions, names=SET_OPTIONS, **options)
+    return audited(request, out, on_step=on_step)
+
+
+def audited(
+    request: Request,
+    out: str | Path,
+    *,
+    on_step: OnStep | None = None,
+    on_extent: Callable[[int], None] = lambda _: None,
+    over_scores: Callable[[Iterable[Score]], Iterable[Score]] = iter,
+    over_results: Callable[[Iterable[Result]], Iterable[Result]] = iter,
+) -> WholeSet | None:
+    """The same for a request.
+
+    Args:
+        request: What is audited, and how.
+        out: Output folder.
+        on_step: Called after each step with the searches in progress.
+        on_extent: Called with the number of images that are certain to be searched, whenever it changes.
+        over_scores: Passes on the scores as they are ready, as a progress bar does.
+        over_results: The same for the results.
+    """
+    alone = request.resources.workers is None
+    backbone = load(request.model, request.resources.device) if alone else None
+    scores = ranked(over_scores(scored(request, out=out, backbone=backbone)))
+    leads = request.resources.workers != "ranks" or launched()[1]
+    sources = request.sources if leads else []
+    make = partial(worker_plan, request.model, sendable(request), captions=not no_captions(sources), backbone=backbone)
+    with team(make, request.resources, len(sources), on_step=on_step) as workers:
+        if not workers:
+            return None
+        search = _Search(request, Path(out), scores, workers)
+        for _ in over_results(search.run(sources, on_extent)):
+            pass
+        return search.found()
+
+
+class _Search:
+    """The searches of one run."""
+
+    def __init__(self, request: Request, out: Path, scores: Sequence[Score], workers: Team) -> None:
+        self._request = request
+        self._out = out
+        self._workers = workers
+        self._scores = scores
+        first: dict[str, Score] = {}
+        for score in sorted(scores, key=lambda score: score.index):
+            if score.score is not None:
+                first.setdefault(score.picture, score)
+        chosen = {score.index for score in first.values()}
+        self._pictures = {score.index: score for score in scores if score.index in chosen}  # the most suspicious first
+        extent = request.extent or Extent()
+        self._extent = extent
+        limit = extent.limit()
+        self._in_seconds = limit is not None and limit[1] == "seconds"
+        self._agenda = Agenda(
+            list(self._pictures),
+            sorted(self._pictures, key=lambda index: _digest(request.choices.seed, self._pictures[index])),
+            control=extent.control,
+            clean=extent.clean,
+            budget=limit and limit[0] * (_processes(request.resources) if self._in_seconds else 1),
+            spent=self._cost_of_screening(),
+        )
+        self._results: dict[int, Result] = {}
+
+    def run(self, sources: Sequence[Source], on_extent: Callable[[int], None]) -> Iterator[Result]:
+        """Search until all is known, yielding each result as it is ready."""
+        (self._out / FILE).unlink(missing_ok=True)
+        first = self._workers.first
+        with Store(self._out, first.config, request=self._request.record()) as store:
+            for index, score in self._pictures.items():
+                if known := store.recall(index, score.name, score.picture):
+                    self._record(known)
+            certain = self._noted(store, on_extent)
+            yield from (self._results[index] for index in certain if index in self._results)
+            while not self._agenda.finished:
+                images = map(partial(_numbered, sources), self._agenda)
+                for result in kept(self._workers.measure, images, first.image_shape, store, Result):
+                    self._record(result)
+                    if len(self._agenda.certain) > len(certain):
+                        certain = self._noted(store, on_extent)
+                    yield result
+            self._noted(store, on_extent)
+            self._design().save(self._out)
+
+    def found(self) -> WholeSet:
+        """What was found, once all is known."""
+        design = self._design()
+        return WholeSet(design, {index: self._results[index] for index in (*design.suspects, *design.control)})
+
+    def _noted(self, store: Store, on_extent: Callable[[int], None]) -> Sequence[int]:
+        """The images that are certain to be searched, once the folder says so."""
+        certain = self._agenda.certain
+        store.request_only({index: self._pictures[index].name for index in certain})
+        on_extent(len(certain))
+        return certain
+
+    def _record(self, result: Result) -> None:
+        self._results[result.index] = result
+        seconds = result.seconds_steps + result.seconds_checks
+        cost = seconds if self._in_seconds else float(result.rows or 0)
+        self._agenda.record({result.index: Outcome(memorized(result), cost)})
+
+    def _cost_of_screening(self) -> float:
+        if self._in_seconds:
+            return sum(score.seconds for score in self._pictures.values())
+        return float(self._rows_of_screening())
+
+    def _rows_of_screening(self) -> int:
+        return len(self._pictures) * make_detector(self._request.screen).rows
+
+    def _design(self) -> Design:
+        assert self._agenda.end
+        return Design(
+            images=len(self._scores),
+            pictures=len(self._pictures),
+            unreadable=sum(score.score is None for score in self._scores),
+            suspects=tuple(self._agenda.suspects),
+            control=tuple(self._agenda.control),
+            end=str(self._agenda.end),
+            clean=self._extent.clean,
+            screen_rows=self._rows_of_screening(),
+        )
+
+
+def _numbered(sources: Sequence[Source], index: int) -> tuple[int, Source]:
+    return index, sources[index]
+
+
+def _digest(seed: int, score: Score) -> str:
+    """A random number of a picture, which depends on the seed and on the picture alone."""
+    return sha256(f"{seed} control {score.picture}".encode()).hexdigest()
+
+
+def _processes(resources: Resources) -> int:
+    """The number of processes that search at the same time."""
+    if resources.workers == "ranks":
+        return launched()[0]
+    return resources.workers or 1

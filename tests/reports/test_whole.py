@@ -1,0 +1,46 @@
+"""The sentences about a whole set: each number where it belongs."""
+
+from invmm_eval.audits.whole.found import Design, WholeSet
+from invmm_eval.reports.whole import sentences
+from invmm_eval.search.result import Result, Status
+from invmm_eval.statistics.finite import most_in
+
+DESIGN = Design(
+    images=1010,
+    pictures=1000,
+    unreadable=4,
+    suspects=(4, 9, 1, 2),
+    control=(30, 31, 32, 33, 34),
+    end="clean",
+    clean=2,
+    screen_rows=4000,
+)
+
+
+def result(index: int, status: Status, rows: int = 400) -> Result:
+    return Result(index, str(index), f"{index:064}", status, kl=0.1, dimensions=10, rows=rows)
+
+
+def test_what_is_said() -> None:
+    kinds = {4: Status.REPLICATED, 2: Status.FAILED, 33: Status.REPLICATED}
+    indices = (*DESIGN.suspects, *DESIGN.control)
+    whole = WholeSet(DESIGN, {index: result(index, kinds.get(index, Status.EXHAUSTED)) for index in indices})
+    most = most_in(996, 1, 5)
+    assert list(sentences(whole)) == [
+        "2 of 1,000 pictures are memorized: 1 of the 4 most suspicious, and 1 of the 5 drawn at random from the others.",
+        f"Of the 991 pictures that were not searched, at most {most - 1} are memorized (95 % confidence, exact limit).",
+        "The screen's miss rate: 1 of 5 pictures drawn at random behind the suspects is memorized. At most 100 % of all "
+        "memorized pictures are behind the suspects (95 % confidence).",
+        "No more suspects were searched, since 2 in a row are not memorized.",
+        "This took 7,600 network rows, 4,000 of them for the screen; to search all takes about 399,600.",
+        "1 picture could not be searched: nothing is known about them.",
+        "4 of 1,010 images could not be read or scored.",
+    ]
+
+
+def test_what_is_said_without_a_control_sample() -> None:
+    design = Design(9, 9, 0, (0, 1), (), "budget", 20, 36)
+    said = " ".join(sentences(WholeSet(design, {index: result(index, Status.EXHAUSTED) for index in (0, 1)})))
+    assert "Nothing is known about the 7 pictures that were not searched" in said
+    assert "since the budget was spent" in said
+    assert "miss rate" not in said
