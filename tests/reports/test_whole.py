@@ -27,10 +27,11 @@ def test_what_is_said() -> None:
     whole = WholeSet(DESIGN, {index: result(index, kinds.get(index, Status.EXHAUSTED)) for index in indices})
     most = most_in(996, 1, 5)
     assert list(sentences(whole)) == [
-        "2 of 1,000 pictures are memorized: 1 of the 4 most suspicious, and 1 of the 5 drawn at random from the others.",
+        "2 of 1,000 pictures are memorized: 1 of the 4 most suspicious, and 1 of the 5 drawn at random from the "
+        "others.",
         f"Of the 991 pictures that were not searched, at most {most - 1} are memorized (95 % confidence, exact limit).",
-        "The screen's miss rate: 1 of 5 pictures drawn at random behind the suspects is memorized. At most 100 % of all "
-        "memorized pictures are behind the suspects (95 % confidence).",
+        "The screen's miss rate: 1 of 5 pictures drawn at random behind the suspects is memorized. At most 100 % of "
+        "all memorized pictures are behind the suspects (95 % confidence).",
         "No more suspects were searched, since 2 in a row are not memorized.",
         "This took 7,600 network rows, 4,000 of them for the screen; to search all takes about 399,600.",
         "1 picture could not be searched: nothing is known about them.",

@@ -238,12 +238,12 @@ def test_a_detector_that_fails_fails_its_image_alone() -> None:
                 raise ZeroDivisionError("three")
             return super().__call__(backbone, x_0, targets, seed=seed, micro_batch=micro_batch) + torch.zeros(1)
 
-    class Plugin:
+    class Detectors:
         @hookimpl
         def register_detectors(self) -> Mapping[str, Any]:
             return {"picky": Picky}
 
-    host().register(Plugin())
+    host().register(Detectors())
     scores = invmm_eval.screen("any", IMAGES, backbone="exact", detector="picky", micro_batch=4)
     assert [(score.index, score.error) for score in scores if score.error] == [
         (3, "ZeroDivisionError: three"),
