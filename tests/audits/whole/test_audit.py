@@ -42,7 +42,7 @@ class Known(Mixture):
 
 
 @pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[Known]:
+def model() -> Iterator[Known]:
     known = Known()
 
     class Plugin:
@@ -50,7 +50,6 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[Known]:
         def register_backbones(self) -> Mapping[str, BackboneEntry]:
             return {"exact": BackboneEntry(lambda *_, **__: known, ("ExactPipeline",))}
 
-    monkeypatch.setattr("invmm_eval.audits.plan.weights_identity", lambda *_: "5" * 64, raising=False)
     host.cache_clear()
     host().register(Plugin())
     yield known
