@@ -3,9 +3,10 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+
+from torch import Tensor
 
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source
@@ -28,6 +29,10 @@ class Outcome(Protocol):
     @property
     def caption(self) -> str | None:
         """That of the target."""
+        ...
+
+    def placed(self, index: int, name: str, image: Tensor) -> Self:
+        """The same for an equal image at another place."""
         ...
 
     @classmethod
@@ -143,5 +148,5 @@ class _Images(Iterator[Target], Generic[T]):
     def shared(self, result: T) -> Iterator[T]:
         """The result of a measurement, for each image that waited for it."""
         for index, target in self._waiting.pop((result.digest, result.caption)):
-            own = replace(result, index=index, name=target.name, target=target.image)
+            own = result.placed(index, target.name, target.image)
             yield self._store.add(own, target) if self._store else own

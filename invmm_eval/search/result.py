@@ -137,6 +137,10 @@ class Result:
     estimates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     target: Tensor | Path | None = field(default=None, compare=False)
 
+    def placed(self, index: int, name: str, image: Tensor) -> "Result":
+        """The same for an equal image at another place of the run."""
+        return replace(self, index=index, name=name, target=image)
+
     @classmethod
     def failure(cls, index: int, name: str, digest: str, caption: str | None, error: str) -> "Result":
         """The result of an image that could not be measured; one that could not be read has an empty digest."""

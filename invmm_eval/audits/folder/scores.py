@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -60,6 +60,10 @@ class Score:
     def tensors(self) -> dict[str, Any]:
         """None: a score is one number."""
         return {}
+
+    def placed(self, index: int, name: str, _: object) -> Self:
+        """The same for an equal image at another place of the set."""
+        return replace(self, index=index, name=name)
 
     @classmethod
     def failure(cls, index: int, name: str, digest: str, caption: str | None, error: str) -> Self:
