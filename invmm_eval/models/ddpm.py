@@ -1,10 +1,11 @@
-"""Unconditional pixel models of diffusers: DDPMPipeline and DDIMPipeline with a UNet2DModel.
+"""Pixel models of diffusers, with or without classes: DDPMPipeline and DDIMPipeline with a UNet2DModel.
 
 The model's data are images in [-1, 1]; its output (noise, velocity or sample) becomes x_0 as its scheduler defines.
 Ho et al. 2020, "Denoising Diffusion Probabilistic Models".
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from diffusers import UNet2DModel
@@ -12,8 +13,10 @@ from torch import Tensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import Condition, Context, Unconditional
+from invmm_eval.models.labels import Labels
 from invmm_eval.models.pipelines import discrete, frozen, load_pipeline
 from invmm_eval.models.schedule import broadcast
+from invmm_eval.models.text import check_prompt_mode
 from invmm_eval.recipe import DDPM as PAPER
 from invmm_eval.recipe import Recipe
 
@@ -26,9 +29,11 @@ class DDPM:
         revision: Branch, tag or commit on the Hub.
         device: Device of the network; a loaded pipeline stays on its own.
         dtype: Precision of the network; x_0 is always float32. A loaded pipeline keeps its own.
+        prompt_mode: For a network of classes: ``soft`` searches a mixture of classes, ``caption`` takes the image's
+            caption as the number of its class, and ``empty`` is not possible. Other networks have no prompt.
 
     Raises:
-        InvMMError: The pipeline cannot be loaded, or is not a supported unconditional pixel model.
+        InvMMError: The pipeline cannot be loaded, or is not a supported pixel model.
     """
 
     def __init__(
@@ -38,13 +43,18 @@ class DDPM:
         revision: str | None,
         device: torch.device,
         dtype: torch.dtype,
+        prompt_mode: str = "soft",
     ) -> None:
         pipeline = load_pipeline(model, revision=revision, device=device, dtype=dtype)
-        if not isinstance(pipeline.unet, UNet2DModel) or pipeline.unet.config.num_class_embeds:
-            raise InvMMError("The backbone ddpm takes unconditional pixel models: a UNet2DModel without classes.")
+        if not isinstance(pipeline.unet, UNet2DModel):
+            raise InvMMError("The backbone ddpm takes pixel models with a UNet2DModel.")
         self._unet = frozen(pipeline.unet)
         self.device: torch.device = self._unet.device
         self.settings: Mapping[str, str | int | float | None] = {"name": "ddpm", "dtype": str(self._unet.dtype)}
+        classes = self._unet.config.num_class_embeds
+        self._labels = Labels(self._unet, classes, {}, check_prompt_mode(prompt_mode)) if classes else None
+        if self._labels:
+            self.settings = {**self.settings, "prompt_mode": prompt_mode}
         scheduler = discrete(pipeline.scheduler, self.device)
         self.schedule, self._x0_from, self.clip = scheduler.schedule, scheduler.x0_from, scheduler.clip
         self.recipe: Recipe = PAPER
@@ -60,12 +70,18 @@ class DDPM:
         """From [-1, 1] to [0, 1], clipped."""
         return (x_0 / 2 + 0.5).clamp(0, 1)
 
-    def condition(self, caption: str | None = None) -> Condition:  # noqa: ARG002
-        """The condition of an unconditional model."""
-        return Unconditional()
+    def condition(self, caption: str | None = None) -> Condition:
+        """Nothing, or the class of the image.
 
-    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:  # noqa: ARG002
+        Raises:
+            InvMMError: There is no such class, or the prompt mode is ``caption`` and there is no caption.
+        """
+        return self._labels.condition(caption) if self._labels else Unconditional()
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         """The network's estimate; a learned variance, if any, is ignored."""
-        output = self._unet(x_t.to(self._unet.dtype), t).sample.float()
+        given = {"class_labels": t.new_zeros(len(x_t), dtype=torch.long)} if self._labels else {}
+        with self._labels.told(context) if self._labels else nullcontext():
+            output = self._unet(x_t.to(self._unet.dtype), t, **given).sample.float()
         alpha_t, sigma_t = (broadcast(level, x_t) for level in self.schedule(t))
         return self._x0_from(output[:, : x_t.shape[1]], x_t, alpha_t, sigma_t)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from invmm_eval.plugins.hooks import (
+    ANY_PIPELINE,
     BackboneEntry,
     DetectorMaker,
     EstimatorMaker,
@@ -29,13 +30,14 @@ COMMANDS = (
 
 @hookimpl
 def register_backbones() -> Mapping[str, BackboneEntry]:
-    """Pixel models, unconditional latent diffusion, and Stable Diffusion 1 and 2."""
+    """Pixel models, unconditional latent diffusion, Stable Diffusion 1 and 2, and any other pipeline."""
     return {
         "ddpm": BackboneEntry(lazy("invmm_eval.models.ddpm:DDPM"), ("DDPMPipeline", "DDIMPipeline")),
         "latent": BackboneEntry(lazy("invmm_eval.models.latent:Latent"), ("LDMPipeline",)),
         "stable-diffusion": BackboneEntry(
             lazy("invmm_eval.models.stable_diffusion:StableDiffusion"), ("StableDiffusionPipeline",)
         ),
+        "diffusers": BackboneEntry(lazy("invmm_eval.models.generic.backbone:Diffusers"), (ANY_PIPELINE,)),
     }
 
 

@@ -29,6 +29,9 @@ API_VERSION = 1
 It is raised when a hook changes in a way that breaks existing plugins. A new hook does not raise it.
 """
 
+ANY_PIPELINE = "*"
+"""Stands among the pipelines of a backbone for those that no other backbone names."""
+
 hookspec = pluggy.HookspecMarker("invmm_eval")
 hookimpl = pluggy.HookimplMarker("invmm_eval")
 
@@ -62,7 +65,8 @@ class BackboneEntry:
 
     Args:
         make: Loads a model.
-        pipelines: The ``_class_name`` of each diffusers pipeline that it loads; ``--model`` finds the backbone by them.
+        pipelines: The ``_class_name`` of each diffusers pipeline that it loads, or :data:`ANY_PIPELINE`; ``--model``
+            finds the backbone by them.
     """
 
     make: BackboneMaker

@@ -22,6 +22,7 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.plugins import builtin
 from invmm_eval.plugins import hooks as hookspecs
 from invmm_eval.plugins.hooks import (
+    ANY_PIPELINE,
     API_VERSION,
     BackboneEntry,
     CommandEntry,
@@ -178,18 +179,9 @@ class Host:
         return _find("detector", name, self.detectors)
 
     def backbone_for(self, pipeline_class: str) -> BackboneEntry:
-        """Return the backbone that loads the diffusers pipelines of this ``_class_name``.
-
-        Raises:
-            InvMMError: There is none.
-        """
+        """Return the backbone of the diffusers pipelines of this ``_class_name``, or else the one that takes any."""
         entries = {name: entry for entry in self.backbones.values() for name in entry.pipelines}
-        if pipeline_class not in entries:
-            raise InvMMError(
-                f"No backbone loads the pipeline class {pipeline_class}; install a plugin that does. Supported "
-                f"classes: {', '.join(sorted(entries))}."
-            )
-        return entries[pipeline_class]
+        return entries.get(pipeline_class, entries[ANY_PIPELINE])
 
     def versions(
         self,

@@ -325,9 +325,9 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones(
         look_up(found, "qqq")
 
 
-def test_a_pipeline_class_that_no_backbone_loads_is_an_error() -> None:
-    with pytest.raises(InvMMError, match=r"VideoPipeline; install a plugin.*DDIMPipeline, DDPMPipeline"):
-        Host(entry_points=False).backbone_for("VideoPipeline")
+def test_a_pipeline_class_that_no_backbone_names_goes_to_the_one_that_takes_any() -> None:
+    found = Host(entry_points=False)
+    assert found.backbone_for("VideoPipeline") is found.backbone("diffusers")
 
 
 def test_parts_cannot_be_added_behind_the_plugins() -> None:

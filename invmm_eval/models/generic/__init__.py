@@ -1,0 +1,1 @@
+"""Any diffusers pipeline as a backbone, read where it calls its scheduler."""

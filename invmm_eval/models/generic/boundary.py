@@ -1,0 +1,273 @@
+"""Calls a diffusers pipeline for one step, with a probe in its scheduler's place.
+
+The pipeline's own ``__call__`` runs, without the ``no_grad`` around it. Its ``encode_prompt`` and ``prepare_latents``
+are answered with what is given, so that gradients reach both; the call ends where the scheduler's ``step`` is called.
+"""
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.models.generic.probe import Done, Probe
+from invmm_eval.models.pipelines import frozen
+
+NETWORKS = ("transformer", "unet")
+AUTOENCODERS = ("vae", "movq", "vqvae")
+_PREPARING = ("prepare_latents", "prepare_intermediate_images")
+_TIMES = ("timestep", "timesteps", "t")
+_MIDDLE = 0.5
+_LEFT_OUT = ("safety_checker", "watermark", "watermarker")
+
+
+class Boundary:
+    """A view of a pipeline that shares its weights and leaves it unchanged.
+
+    Args:
+        pipeline: The pipeline.
+        side: Height and width of images in pixels; None takes the pipeline's own.
+
+    Attributes:
+        pipe: The view: its modules are frozen, its autoencoder computes in float32.
+        network: The denoiser.
+        takes: Names of the parameters of the pipeline's call.
+        options: Further arguments of the call; see :meth:`without_guidance`.
+
+    Raises:
+        InvMMError: The pipeline is not one denoiser that is called by a method of its own.
+    """
+
+    def __init__(self, pipeline: Any, side: int | None = None) -> None:
+        name = type(pipeline).__name__
+        self.pipe = copy.copy(pipeline)
+        modules = {part: module for part, module in pipeline.components.items() if isinstance(module, nn.Module)}
+        vars(self.pipe).update({part: frozen(module) for part, module in modules.items()})
+        vars(self.pipe).update({part: None for part in _LEFT_OUT if part in vars(self.pipe)})
+        self.pipe.set_progress_bar_config(disable=True)
+        networks = [part for part in modules if part.startswith((*NETWORKS, "prior", "decoder"))]
+        if len(networks) != 1 or networks[0] not in NETWORKS or not hasattr(type(pipeline).__call__, "__wrapped__"):
+            raise InvMMError(
+                f"{name} has {'no' if not networks else 'the'} denoising networks {', '.join(networks)}; the backbone "
+                "diffusers takes pipelines with one, transformer or unet."
+            )
+        self.network: Any = getattr(self.pipe, networks[0])
+        self.autoencoder: Any = next((getattr(self.pipe, part) for part in AUTOENCODERS if part in modules), None)
+        if self.autoencoder is not None:
+            self.autoencoder.float()
+        self._call = inspect.unwrap(type(pipeline).__call__)
+        self.takes = tuple(inspect.signature(self._call).parameters)
+        self.options: dict[str, Any] = {"height": side, "width": side, "max_area": side**2} if side else {}
+        self.options |= {"output_type": "np", "num_inference_steps": 1, "num_frames": 1}
+        self.options |= {"use_resolution_binning": False, "return_dict": False}
+        # Texts reach the encoders as they are: cleaning them depends on other libraries.
+        self.options |= {"guidance_schedule": None, "clean_caption": False}
+        self._preparing = next((method for method in _PREPARING if hasattr(type(pipeline), method)), None)
+        self._prepared: dict[int, Any] = {}
+        self.slope: tuple[float, float] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the denoiser."""
+        found: torch.device = self.network.device
+        return found
+
+    def call(
+        self,
+        rows: int,
+        probe: Any,
+        *,
+        x_t: Tensor | None = None,
+        encode: Callable[..., Any] | Sequence[Any] | None = None,
+        **given: Any,
+    ) -> Any:
+        """Call the pipeline for ``rows`` images.
+
+        Args:
+            rows: Number of images.
+            probe: Its scheduler.
+            x_t: The latents to start from; None leaves them to the pipeline.
+            encode: What each call of ``encode_prompt`` returns, or what answers these calls; None leaves them to the
+                pipeline.
+            **given: Arguments of the call; those that it does not take are left out.
+
+        Returns:
+            What ended the call: the value of :class:`Done`, or what the pipeline returned.
+        """
+        texts = {"prompt": [""] * rows, "class_labels": [0] * rows}
+        arguments = {**texts, **self.options, **given}
+        pipe = copy.copy(self.pipe)
+        vars(pipe)["scheduler"] = probe
+        if encode is not None:
+            answers = iter(() if callable(encode) else encode)
+            vars(pipe)["encode_prompt"] = encode if callable(encode) else lambda *_, **__: next(answers)
+        if x_t is not None and self._preparing:
+            vars(pipe)[self._preparing] = lambda *args, **kwargs: self._start(x_t, args, kwargs)
+        try:
+            return self._call(pipe, **{name: value for name, value in arguments.items() if name in self.takes})
+        except Done as done:
+            return done.value
+
+    def _start(self, x_t: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """What the pipeline's own method prepares, with ``x_t`` in place of the noise."""
+        rows = len(x_t)
+        if rows not in self._prepared:
+            with torch.random.fork_rng(), torch.no_grad():
+                self._prepared[rows] = getattr(self.pipe, str(self._preparing))(*args, **kwargs)
+        made = self._prepared[rows]
+        if isinstance(made, Tensor):
+            return x_t.to(made.dtype)
+        return type(made)([x_t.to(made[0].dtype), *made[1:]])
+
+    def output(self, x_t: Tensor, t: Tensor, **given: Any) -> Tensor:
+        """What the scheduler is handed for the latents ``x_t`` at times ``t`` ``(n,)`` of the scheduler."""
+
+        def step(model_output: Tensor, _: Tensor, sample: Tensor) -> Tensor:
+            raise Done(model_output.narrow(1, 0, sample.shape[1]))
+
+        times = t[None] if self.slope is None else torch.full((1,), _MIDDLE * self.train_times, device=t.device)
+        with self._told(t) if self.slope else nullcontext():
+            found: Tensor = self.call(len(x_t), self._probe(times, step, x_t), x_t=x_t, **given)
+        return found
+
+    def images(
+        self,
+        x_t: Tensor,
+        times: Tensor,
+        step: Callable[[Tensor, Tensor, Tensor], Tensor],
+        scale: Callable[[Tensor, Tensor], Tensor],
+        **given: Any,
+    ) -> Tensor:
+        """Images ``(n, C, H, W)`` that the pipeline's own loop makes from ``x_t``, with steps of ours."""
+        started: list[bool] = []
+
+        def scaled(sample: Tensor, t: Tensor) -> Tensor:
+            first = not (self._preparing or started)
+            started.append(True)
+            return scale(x_t if first else sample, t)
+
+        given |= {"num_inference_steps": len(times)}
+        made = self.call(len(x_t), Probe(self.pipe.scheduler, times, step, scaled), x_t=x_t, **given)[0]
+        images = torch.from_numpy(made).float().to(x_t.device)
+        return (images if images.ndim == 4 else images[:, 0]).movedim(-1, 1)
+
+    def _probe(self, times: Tensor, step: Callable[[Tensor, Tensor, Tensor], Tensor], x_t: Tensor | None) -> Probe:
+        """A probe that also gives the latents to a pipeline that has no method to prepare them."""
+        if self._preparing or x_t is None:
+            return Probe(self.pipe.scheduler, times, step)
+        return Probe(self.pipe.scheduler, times, step, lambda _, __: x_t.to(self.network.dtype))
+
+    @property
+    def train_times(self) -> int:
+        """The number of the scheduler's training times."""
+        return int(self.pipe.scheduler.config.num_train_timesteps)
+
+    @contextmanager
+    def _told(self, t: Tensor) -> Iterator[None]:
+        """Give the denoiser each row's own time, where the pipeline gives all rows the same."""
+        assert self.slope is not None
+        start, slope = self.slope
+
+        def tell(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            times = (start + slope * t).to(_time(args, kwargs).dtype)
+            names = [name for name in _TIMES if name in kwargs]
+            return (args, {**kwargs, names[0]: times}) if names else ((args[0], times, *args[2:]), kwargs)
+
+        with hooked(self.network, tell):
+            yield
+
+    def learn_times(self, x_t: Tensor, **given: Any) -> None:
+        """Learn how the pipeline tells its denoiser the time, for pipelines that read it as a number.
+
+        The denoiser's argument is affine in the scheduler's time; two calls with one row show how.
+
+        Raises:
+            InvMMError: The denoiser is told no time.
+        """
+
+        def look(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+            raise Done(float(_time(args, kwargs).flatten()[0]))
+
+        low, high = 0.25 * self.train_times, 0.75 * self.train_times
+        with torch.no_grad(), hooked(self.network, look):
+            first, second = (
+                self.call(1, self._probe(torch.tensor([number], device=x_t.device), _same, x_t), x_t=x_t, **given)
+                for number in (low, high)
+            )
+        slope = (second - first) / (high - low)
+        self.slope = (first - slope * low, slope)
+
+    def survey(self, **given: Any) -> tuple[list[int], tuple[int, ...]]:
+        """The rows of each call of the denoiser for one image in one step, and the shape of what is denoised."""
+        seen: list[int] = []
+
+        def look(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+            seen.append(len(args[0] if args else next(iter(kwargs.values()))))
+
+        def step(_: Tensor, __: Tensor, sample: Tensor) -> Tensor:
+            raise Done(tuple(sample.shape[1:]))
+
+        times = torch.full((1,), _MIDDLE * self.train_times, device=self.device)
+        with torch.no_grad(), torch.random.fork_rng(), hooked(self.network, look):
+            shape = self.call(1, self._probe(times, step, None), **given)
+        return seen, shape
+
+    def encodings(self, rows: int, **given: Any) -> list[Any]:
+        """What ``encode_prompt`` returns each time that the pipeline calls it, differentiable."""
+        found: list[Any] = []
+
+        def encode(*args: Any, **kwargs: Any) -> Any:
+            found.append(self.pipe.encode_prompt(*args, **kwargs))
+            return found[-1]
+
+        with torch.random.fork_rng(), hooked(self.network, _stop):
+            self.call(rows, self._probe(torch.ones(1, device=self.device), _same, None), encode=encode, **given)
+        return found
+
+    def scheduler(self, steps: int, **given: Any) -> Any:
+        """A copy of the pipeline's scheduler, as the pipeline sets it for a number of steps; ``mu`` is its shift."""
+        own = copy.deepcopy(self.pipe.scheduler)
+        set_timesteps = own.set_timesteps
+        own.mu = None
+
+        @wraps(set_timesteps)
+        def read(*args: Any, mu: float | None = None, **kwargs: Any) -> None:
+            own.mu = mu
+            set_timesteps(*args, **kwargs, **({} if mu is None else {"mu": mu}))
+
+        own.set_timesteps = read
+        with torch.no_grad(), torch.random.fork_rng(), hooked(self.network, _stop):
+            self.call(1, own, **{**given, "num_inference_steps": steps})
+        del own.set_timesteps
+        return own
+
+
+@contextmanager
+def hooked(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
+    """A forward pre-hook with keyword arguments, while the context lasts."""
+    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _stop(_: nn.Module, __: Any, ___: dict[str, Any]) -> None:
+    raise Done
+
+
+def _same(_: Tensor, __: Tensor, sample: Tensor) -> Tensor:
+    return sample
+
+
+def _time(args: Any, kwargs: Mapping[str, Any]) -> Tensor:
+    """The time that a denoiser is told, by name or after what it denoises."""
+    named: list[Tensor] = [kwargs[name] for name in _TIMES if name in kwargs]
+    if not named and len(args) < 2:
+        raise InvMMError("The pipeline tells its denoising network no time, so its rows cannot have their own.")
+    return named[0] if named else args[1]

@@ -1,0 +1,134 @@
+"""Between images and what a pipeline denoises, by the pipeline's own decoding.
+
+A pipeline turns its denoised latents into its autoencoder's by scaling, shifting and reordering their numbers (factors
+of the config, means and spreads per channel, batch statistics, patches, packing). This map is learned: latents that
+name their own places go through the pipeline once. Encoding is its inverse.
+"""
+
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.models.generic.boundary import Boundary
+from invmm_eval.models.generic.probe import Done, Probe
+
+_BASE = 256
+_TOLERANCE = 1e-4
+
+
+class Latents:
+    """x_0 of a pipeline.
+
+    Args:
+        boundary: The pipeline.
+        shape: The shape of a row of what it denoises.
+        given: What a call for n rows takes besides latents, by n.
+
+    Attributes:
+        image_shape: Channels, height and width of images.
+
+    Raises:
+        InvMMError: The pipeline's decoding is not of this kind.
+    """
+
+    def __init__(self, boundary: Boundary, shape: tuple[int, ...], given: Any) -> None:
+        self._shape = shape
+        self._autoencoder = boundary.autoencoder
+        if self._autoencoder is None:
+            channels, height, width = shape
+            self.image_shape: tuple[int, int, int] = channels, height, width
+            return
+        size = torch.Size(shape).numel()
+        places = torch.arange(size, device=boundary.device)
+        digits = max(1, -(-(size - 1).bit_length() // (_BASE.bit_length() - 1)))
+        random = torch.randn(size, generator=Generator().manual_seed(0)).to(boundary.device)
+        named = [places // _BASE**power % _BASE for power in range(digits)]
+        rows = torch.stack([torch.zeros_like(random), torch.ones_like(random), random, *map(Tensor.float, named)])
+        z, self._options, image = _decoded(boundary, rows.reshape(-1, *shape), given(len(rows)))
+        self._z_shape = z.shape[1:]
+        zero, one, found, *read = z.flatten(1)
+        self._shift, self._scale = zero, one - zero
+        self._places = torch.zeros_like(places[: len(zero)])
+        for power, row in enumerate(read):
+            self._places += ((row - self._shift) / self._scale).round().long() * _BASE**power
+        _, channels, height, width = image.shape
+        self.image_shape = channels, height, width
+        kept = len(zero) == size and bool((self._places.sort().values == places).all())
+        if not kept or (self._map(random[None])[0] - found).abs().max() > _TOLERANCE * found.abs().max():
+            raise InvMMError(
+                "The pipeline decodes its latents in a way that cannot be turned round: they are not those of its "
+                f"{type(self._autoencoder).__name__}, scaled, shifted and reordered."
+            )
+
+    def _map(self, x_0: Tensor) -> Tensor:
+        z: Tensor = x_0.flatten(1)[:, self._places] * self._scale + self._shift
+        return z
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """x_0 ``(n, ...)`` of ``images`` ``(n, C, H, W)`` in [0, 1]."""
+        signed = images * 2 - 1
+        if self._autoencoder is None:
+            return signed
+        z = torch.cat([self._posterior(row) for row in torch.split(signed, 1)]).flatten(1)
+        x_0 = torch.empty_like(z)
+        x_0[:, self._places] = (z - self._shift) / self._scale
+        return x_0.reshape(-1, *self._shape)
+
+    def decode(self, x_0: Tensor) -> Tensor:
+        """Images ``(n, C, H, W)``, clipped to [0, 1]."""
+        if self._autoencoder is None:
+            return (x_0 / 2 + 0.5).clamp(0, 1)
+        z = self._map(x_0).reshape(-1, *self._z_shape)
+        images = [_image(self._autoencoder.decode(row, **self._options)) for row in torch.split(z, 1)]
+        return (torch.cat(images) / 2 + 0.5).clamp(0, 1)
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """The autoencoder's own images of ``images``, without the pipeline."""
+        if self._autoencoder is None:
+            return images
+        z = self._posterior(images * 2 - 1).reshape(-1, *self._z_shape)
+        return (_image(self._autoencoder.decode(z, **self._options)) / 2 + 0.5).clamp(0, 1)
+
+    def _posterior(self, image: Tensor) -> Tensor:
+        """The mode of the posterior, or what the encoder gives where there is none."""
+        frames = image.unsqueeze(2) if len(self._z_shape) == 4 else image
+        found = self._autoencoder.encode(frames)
+        for name in ("latent_dist", "latents", "latent"):
+            if hasattr(found, name):
+                z = getattr(found, name)
+                mode: Tensor = z.mode() if name == "latent_dist" else z
+                return mode
+        raise InvMMError(f"{type(self._autoencoder).__name__} encodes in a way that is not known.")
+
+
+def _decoded(boundary: Boundary, x_0: Tensor, given: dict[str, Any]) -> tuple[Tensor, dict[str, Any], Tensor]:
+    """What the pipeline gives its autoencoder to decode, with which options, and the first image."""
+    autoencoder = boundary.autoencoder
+    decode = autoencoder.decode
+
+    def read(z: Tensor, **options: Any) -> Any:
+        options = {name: value for name, value in options.items() if name not in ("generator", "return_dict")}
+        raise Done((z.float(), options, _image(decode(z[:1], **options))))
+
+    vars(autoencoder)["decode"] = read
+    probe = Probe(
+        boundary.pipe.scheduler, torch.full((1,), boundary.train_times / 2, device=x_0.device), lambda *_: x_0
+    )
+    try:
+        with torch.no_grad():
+            found = boundary.call(len(x_0), probe, x_t=x_0, **given)
+    finally:
+        del vars(autoencoder)["decode"]
+    if not isinstance(found, tuple) or len(found) != 3:
+        raise InvMMError("The pipeline does not decode its latents by its autoencoder.")
+    return found
+
+
+def _image(output: Any) -> Tensor:
+    """The images of a decoder's output; of videos the only frame."""
+    sample: Tensor = output.sample
+    return sample if sample.ndim == 4 else sample[:, :, 0]

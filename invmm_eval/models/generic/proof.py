@@ -1,0 +1,105 @@
+"""What a pipeline must show before it is audited; one that does not is refused with one sentence."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.models.backbone import Backbone
+from invmm_eval.models.condition import Context, rows
+from invmm_eval.models.schedule import broadcast
+
+LEVELS = ("quick", "full")
+_REMEDY = "; take prompt_mode=caption or prompt_mode=empty"
+
+TOLERANCE = 0.01
+"""Relative difference up to which two results count as equal, which allows for half precision."""
+
+
+def prove(
+    backbone: Backbone,
+    name: str,
+    level: str,
+    caption: str,
+    reconstruct: Callable[[Tensor], Tensor],
+    sampled: Callable[..., Any],
+) -> str:
+    """Hold a pipeline to its promises.
+
+    Args:
+        backbone: The pipeline as a backbone.
+        name: What messages call it.
+        level: ``quick`` or ``full``; full also compares two sampling steps with the pipeline's own.
+        caption: A caption that it can take.
+        reconstruct: The autoencoder's own reconstruction of images.
+        sampled: Two steps of the pipeline's own loop, and of ours.
+
+    Returns:
+        The promises that were kept, as a text.
+
+    Raises:
+        InvMMError: The first promise that is broken.
+    """
+    images = torch.rand((2, *backbone.image_shape), generator=Generator().manual_seed(0)).to(backbone.device)
+    with torch.no_grad():
+        x_0 = backbone.encode(images)
+        _hold(
+            near(backbone.decode(x_0[:1]), reconstruct(images[:1])),
+            name,
+            "decode(encode(x)) is not what its autoencoder makes of x",
+        )
+    condition = backbone.condition(caption)
+    context = condition.rsample(2, Generator(backbone.device).manual_seed(0))
+    grid = backbone.schedule.grid(8)
+    t = grid[[2, len(grid) - 3]]
+    noise = torch.randn(x_0.shape, generator=Generator().manual_seed(1)).to(backbone.device)
+    _estimates(backbone, name, x_0, noise, t, context)
+    _gradients(backbone, name, noise[:1], t[:1], rows(context, slice(1)), list(condition.parameters().values()))
+    kept = ["autoencoder", "rows", "times", "gradient"]
+    if level == "full":
+        with torch.no_grad():
+            theirs, ours = sampled(noise[:1], rows(context, slice(1)))
+        _hold(near(ours, theirs), name, "two steps of our sampler are not those of the pipeline's own loop")
+        kept.append("samples")
+    return ", ".join(kept)
+
+
+def _estimates(backbone: Backbone, name: str, x_0: Tensor, noise: Tensor, t: Tensor, context: Context) -> None:
+    with torch.no_grad():
+        alpha_t, sigma_t = (broadcast(level, x_0) for level in backbone.schedule(t))
+        x_t = alpha_t * x_0 + sigma_t * noise
+        together = backbone.predict_x0(x_t, t, context)
+        _hold(bool(together.isfinite().all()), name, "its estimates of x_0 are not finite")
+        alone = [
+            backbone.predict_x0(x_t[row : row + 1], t[row : row + 1], rows(context, slice(row, row + 1)))
+            for row in (0, 1)
+        ]
+        _hold(near(together, torch.cat(alone)), name, "a row of a batch is not what the row gives alone")
+        other = backbone.predict_x0(x_t, t[[1, 1]], context)
+        _hold(near(other[1:], together[1:]), name, "another row's time changes a row")
+        _hold(not torch.equal(other[:1], together[:1]), name, "a row does not depend on its own time")
+
+
+def _gradients(
+    backbone: Backbone, name: str, x_t: Tensor, t: Tensor, context: Context, parameters: list[Tensor]
+) -> None:
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        leaf = x_t.clone().requires_grad_()
+        estimate = backbone.predict_x0(leaf, t, context)
+        _hold(estimate.requires_grad, name, "no gradient reaches x_t")
+        gradients = torch.autograd.grad(estimate.square().mean(), [leaf, *parameters], allow_unused=True)
+    for gradient, what in zip(gradients, ["x_t", *["the searched prompt"] * len(parameters)], strict=True):
+        usable = gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any())
+        _hold(usable, name, f"no usable gradient reaches {what}{'' if what == 'x_t' else _REMEDY}")
+
+
+def near(found: Tensor, expected: Tensor) -> bool:
+    """Whether two tensors are equal up to :data:`TOLERANCE`."""
+    return found.shape == expected.shape and bool((found - expected).norm() <= TOLERANCE * expected.norm())
+
+
+def _hold(kept: bool, name: str, broken: str) -> None:
+    if not kept:
+        raise InvMMError(f"The backbone diffusers cannot serve this {name}: {broken}.")

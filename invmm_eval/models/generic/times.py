@@ -1,0 +1,144 @@
+"""The times of a pipeline, read from its scheduler: rectified flows, discrete times, and the scales of EDM."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import EDMDPMSolverMultistepScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
+from torch import Generator, Tensor
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.models.pipelines import discrete
+from invmm_eval.models.schedule import RectifiedFlow, Schedule, broadcast, x0_from_flow
+
+
+@dataclass(frozen=True)
+class Times:
+    """How a pipeline's scheduler noises and reads a network.
+
+    Attributes:
+        schedule: Times and noise levels.
+        told: The scheduler's time for a time of the schedule.
+        scaled: What the network gets for ``x_t`` at times ``t``.
+        x_0: The estimate, from the network's output, ``x_t`` and ``t``.
+        clip: See :attr:`invmm_eval.models.backbone.Backbone.clip`.
+    """
+
+    schedule: Schedule
+    told: Callable[[Tensor], Tensor]
+    x_0: Callable[[Tensor, Tensor, Tensor], Tensor]
+    scaled: Callable[[Tensor, Tensor], Tensor] = lambda x_t, t: x_t  # noqa: ARG005
+    clip: float | None = None
+
+
+def read_times(scheduler: Any, device: torch.device, ready: Callable[[int], Any]) -> Times:
+    """Read a scheduler.
+
+    Args:
+        scheduler: The pipeline's scheduler.
+        device: Device of the times.
+        ready: Returns a copy of the scheduler as the pipeline sets it for a number of steps.
+
+    Raises:
+        InvMMError: Its noise levels or what its network predicts are not known.
+    """
+    if isinstance(scheduler, EDMEulerScheduler | EDMDPMSolverMultistepScheduler):
+        return _edm(scheduler, device, ready)
+    config = scheduler.config
+    flow = isinstance(scheduler, FlowMatchEulerDiscreteScheduler) or config.get("prediction_type") == "flow_prediction"
+    return _flow(scheduler, device, ready) if flow else _discrete(scheduler, device)
+
+
+def _discrete(scheduler: Any, device: torch.device) -> Times:
+    if thresholding := scheduler.config.get("thresholding"):
+        scheduler = type(scheduler).from_config(scheduler.config, thresholding=False)
+    read = discrete(scheduler, device)
+
+    def x_0(output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        alpha_t, sigma_t = (broadcast(level, x_t) for level in read.schedule(t))
+        return read.x0_from(output, x_t, alpha_t, sigma_t)
+
+    # Dynamic thresholding clips to a quantile that is at least 1.
+    return Times(read.schedule, lambda t: t, x_0, clip=1.0 if thresholding else read.clip)
+
+
+def _flow(scheduler: Any, device: torch.device, ready: Callable[[int], Any]) -> Times:
+    config = scheduler.config
+    if config.get("invert_sigmas"):
+        raise InvMMError(f"The time of the model's {type(scheduler).__name__} runs from noise to data.")
+    train_times = config.num_train_timesteps
+
+    def levels(steps: int) -> Tensor:
+        sigmas: Tensor = ready(steps).sigmas
+        return sigmas.float()
+
+    # The training levels under the shift with which the pipeline samples.
+    evenly = torch.arange(train_times, 0, -1, dtype=torch.float32) / train_times
+    own = type(scheduler).from_config(config)
+    if not isinstance(own, FlowMatchEulerDiscreteScheduler):
+        shift = config.get("flow_shift") or 1.0
+        sigmas = shift * evenly / (1 + (shift - 1) * evenly)
+    elif config.use_dynamic_shifting:
+        sigmas = own.time_shift(ready(1).mu, 1.0, own.sigmas)
+    else:
+        sigmas = own.sigmas
+    return Times(
+        RectifiedFlow(sigmas.to(device), levels),
+        lambda t: t * train_times,
+        lambda output, x_t, t: x0_from_flow(output, x_t, x_t, broadcast(t, x_t)),
+    )
+
+
+class Exploding:
+    """Noise levels ``s`` of ``y = x_0 + s n`` as times, rescaled to unit variance; 0 is clean.
+
+    Args:
+        table: The training levels, above 0.
+        levels: The sampling levels for a number of steps, falling, without 0.
+    """
+
+    def __init__(self, table: Tensor, levels: Callable[[int], Tensor]) -> None:
+        self._table = table
+        self._levels = levels
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """``1 / sqrt(1 + s^2)`` and ``s / sqrt(1 + s^2)``."""
+        alpha_t = (1 + t**2).rsqrt()
+        return alpha_t, t * alpha_t
+
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        """Uniform over the table."""
+        index = torch.randint(len(self._table), (n,), generator=generator, device=generator.device)
+        return self._table[index.to(self._table.device)].to(generator.device)
+
+    def grid(self, steps: int) -> Tensor:
+        """The sampling levels, then the clean one."""
+        levels = self._levels(steps).to(self._table.device)
+        return torch.cat([levels, levels.new_zeros(1)])
+
+
+def _edm(scheduler: Any, device: torch.device, ready: Callable[[int], Any]) -> Times:
+    """Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models", table 1."""
+    config = scheduler.config
+    data: float = config.sigma_data
+
+    def levels(steps: int) -> Tensor:
+        sigmas: Tensor = ready(steps).sigmas
+        return sigmas[sigmas > 0].float()
+
+    def scaled(x_t: Tensor, t: Tensor) -> Tensor:
+        s = broadcast(t, x_t)
+        factor: Tensor = ((1 + s**2) / (s**2 + data**2)).sqrt()
+        return x_t * factor
+
+    def x_0(output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        s = broadcast(t, x_t)
+        sign = -1 if config.prediction_type == "v_prediction" else 1
+        kept = data**2 / (s**2 + data**2)
+        estimate: Tensor = kept * x_t * (1 + s**2).sqrt() + sign * s * data / (s**2 + data**2).sqrt() * output
+        return estimate
+
+    table = type(scheduler).from_config(config).sigmas
+    schedule = Exploding(table[table > 0].float().to(device), levels)
+    return Times(schedule, lambda t: 0.25 * t.log(), x_0, scaled)

@@ -1,0 +1,197 @@
+"""Autoencoders, tokenizers and text encoders of families, a few channels wide."""
+
+from typing import Any
+
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderKLFlux2, AutoencoderKLQwenImage, VQModel
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    Gemma2Config,
+    Gemma2Model,
+    GemmaConfig,
+    GemmaModel,
+    GemmaTokenizer,
+    GlmConfig,
+    GlmModel,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3Model,
+    UMT5Config,
+    UMT5EncoderModel,
+)
+
+WIDTH = 16
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.content is string %}{{ m.content }}{% else %}{{ m.content[0].text }}{% endif %}"
+    "<|im_end|>\n{% endfor %}"
+)
+MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>")
+TEXT = {
+    "hidden_size": WIDTH,
+    "intermediate_size": 2 * WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+}
+
+
+def kl(channels: int, blocks: tuple[int, ...] = (4, 8), **options: Any) -> AutoencoderKL:
+    """AutoencoderKL; images are ``2 ** (len(blocks) - 1)`` times as large as latents."""
+    return AutoencoderKL(**_coder(channels, blocks), **options)
+
+
+def _coder(channels: int, blocks: tuple[int, ...]) -> dict[str, Any]:
+    return {
+        "sample_size": 16,
+        "block_out_channels": blocks,
+        "down_block_types": ("DownEncoderBlock2D",) * len(blocks),
+        "up_block_types": ("UpDecoderBlock2D",) * len(blocks),
+        "layers_per_block": 1,
+        "latent_channels": channels,
+        "norm_num_groups": 2,
+    }
+
+
+def flux2_kl() -> AutoencoderKLFlux2:
+    """The autoencoder of FLUX.2, with statistics of patches that are not trivial."""
+    autoencoder = AutoencoderKLFlux2(**_coder(2, (4, 8)), use_quant_conv=False, use_post_quant_conv=False)
+    autoencoder.bn.running_mean.normal_()
+    autoencoder.bn.running_var.uniform_(0.5, 2)
+    return autoencoder
+
+
+def qwen_kl() -> AutoencoderKLQwenImage:
+    """The autoencoder of Qwen-Image, for videos, with means and spreads by channel."""
+    return AutoencoderKLQwenImage(
+        base_dim=8,
+        z_dim=4,
+        dim_mult=[1, 2],
+        num_res_blocks=1,
+        temperal_downsample=[False],
+        latents_mean=[0.1, -0.2, 0.3, 0.0],
+        latents_std=[1.3, 0.7, 1.1, 0.9],
+    )
+
+
+def dc() -> AutoencoderDC:
+    """The deep-compression autoencoder of Sana."""
+    blocks = ("ResBlock", "EfficientViTBlock")
+    return AutoencoderDC(
+        in_channels=3,
+        latent_channels=4,
+        attention_head_dim=2,
+        encoder_block_types=blocks,
+        decoder_block_types=blocks,
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        encoder_qkv_multiscales=((), (5,)),
+        decoder_qkv_multiscales=((), (5,)),
+        encoder_layers_per_block=(1, 1),
+        decoder_layers_per_block=(1, 1),
+        downsample_block_type="conv",
+        upsample_block_type="interpolate",
+        decoder_norm_types="rms_norm",
+        decoder_act_fns="silu",
+        scaling_factor=0.41407,
+    )
+
+
+def movq() -> VQModel:
+    """The autoencoder of Kandinsky, whose decoder is conditioned on the latents."""
+    return VQModel(
+        block_out_channels=(32, 32),
+        down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
+        up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=32,
+        norm_type="spatial",
+        num_vq_embeddings=12,
+        vq_embed_dim=4,
+    )
+
+
+def byte_tokenizer(places: int = 512) -> Qwen2Tokenizer:
+    """Bytes as tokens, with the marks and the template of Qwen."""
+    vocabulary = {letter: index for index, letter in enumerate(sorted(ByteLevel.alphabet()))}
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], model_max_length=places)
+    tokenizer.add_special_tokens({"additional_special_tokens": list(MARKS[1:])})
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def glm_tokenizer() -> Qwen2Tokenizer:
+    """Bytes as tokens after a mark."""
+    return _marked(byte_tokenizer(), MARKS[1])
+
+
+def _marked(tokenizer: Any, mark: str) -> Any:
+    number = tokenizer.convert_tokens_to_ids(mark)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{mark} $A", special_tokens=[(mark, number)]
+    )
+    return tokenizer
+
+
+def gemma_tokenizer() -> GemmaTokenizer:
+    """Letters as tokens after a mark."""
+    marks = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁"]
+    letters = [chr(code) for code in range(33, 127)]
+    vocabulary = {token: index for index, token in enumerate([*marks, *letters])}
+    return _marked(GemmaTokenizer(vocab=vocabulary, merges=[], model_max_length=300), "<bos>")
+
+
+def bert() -> tuple[BertModel, BertTokenizer]:
+    """A BERT and its tokenizer of single letters."""
+    marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = [chr(code) for code in range(33, 127)]
+    vocabulary = {
+        token: index for index, token in enumerate([*marks, *letters, *(f"##{letter}" for letter in letters)])
+    }
+    tokenizer = BertTokenizer(vocab=vocabulary, model_max_length=77)
+    size = {key: TEXT[key] for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")}
+    return BertModel(BertConfig(vocab_size=len(tokenizer), **size), add_pooling_layer=False), tokenizer
+
+
+def umt5(words: int) -> UMT5EncoderModel:
+    """The text encoder of AuraFlow."""
+    return UMT5EncoderModel(UMT5Config(vocab_size=words, d_model=WIDTH, d_kv=8, d_ff=32, num_layers=1, num_heads=2))
+
+
+def gemma(words: int) -> GemmaModel:
+    """The text encoder of Lumina."""
+    return GemmaModel(GemmaConfig(vocab_size=words, **TEXT))
+
+
+def gemma2(words: int) -> Gemma2Model:
+    """The text encoder of Sana and Lumina 2."""
+    return Gemma2Model(Gemma2Config(vocab_size=words, **TEXT))
+
+
+def glm(words: int) -> GlmModel:
+    """The text encoder of CogView 4."""
+    return GlmModel(GlmConfig(vocab_size=words, pad_token_id=0, eos_token_id=0, **TEXT))
+
+
+def qwen3(words: int, *, head: bool = False, layers: int = 2) -> Any:
+    """The text encoder of Z-Image, Ovis and FLUX.2 klein."""
+    config = Qwen3Config(vocab_size=words, **{**TEXT, "num_hidden_layers": layers})
+    return (Qwen3ForCausalLM if head else Qwen3Model)(config)
+
+
+def qwen25_vl(words: int) -> Qwen2_5_VLForConditionalGeneration:
+    """The text encoder of Qwen-Image."""
+    rope = {"type": "default", "mrope_section": [2, 1, 1], "rope_theta": 10000.0}
+    text = {**{key: size for key, size in TEXT.items() if key != "head_dim"}, "vocab_size": words}
+    vision = {"depth": 1, "hidden_size": WIDTH, "intermediate_size": WIDTH, "num_heads": 2, "out_hidden_size": WIDTH}
+    return Qwen2_5_VLForConditionalGeneration(
+        Qwen2_5_VLConfig(text_config={**text, "rope_parameters": rope}, vision_config=vision)
+    )

@@ -1,0 +1,65 @@
+"""Times and estimates, compared with diffusers' own schedulers."""
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
+from torch import Generator
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.models.generic.times import Times, read_times
+from invmm_eval.models.schedule import broadcast
+
+CPU = torch.device("cpu")
+
+
+def read(scheduler: Any) -> Times:
+    def ready(steps: int) -> Any:
+        own = type(scheduler).from_config(scheduler.config)
+        own.set_timesteps(steps)
+        own.mu = None
+        return own
+
+    return read_times(scheduler, CPU, ready)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_edm_scales_inputs_and_outputs_as_its_scheduler_does(prediction_type: str) -> None:
+    scheduler = EDMEulerScheduler(prediction_type=prediction_type)
+    times = read(scheduler)
+    s = times.schedule.grid(5)[:-1]
+    x_0, noise, output = torch.randn(3, len(s), 2, generator=Generator().manual_seed(0))
+    y = x_0 + s[:, None] * noise
+    alpha_t, sigma_t = (broadcast(level, y) for level in times.schedule(s))
+    x_t = alpha_t * x_0 + sigma_t * noise
+    scheduler.set_timesteps(5)
+    assert torch.allclose(times.told(s), scheduler.timesteps.float())
+    for row, level in enumerate(s):
+        expected = scheduler.precondition_inputs(y[row], level)
+        torch.testing.assert_close(times.scaled(x_t, s)[row], expected)
+        expected = scheduler.precondition_outputs(y[row], output[row], level)
+        torch.testing.assert_close(times.x_0(output, x_t, s)[row], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_sampling_levels_of_a_flow_are_the_schedulers() -> None:
+    for scheduler in (
+        FlowMatchEulerDiscreteScheduler(shift=3.0),
+        DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
+    ):
+        times = read(scheduler)
+        scheduler.set_timesteps(6)
+        assert torch.equal(times.schedule.grid(6), scheduler.sigmas)
+        drawn = times.schedule.draw(2000, Generator().manual_seed(0))
+        # With the shift 3 half of the levels are above 3 * 0.5 / (1 + 2 * 0.5).
+        assert drawn.median() == pytest.approx(0.75, abs=0.02)
+
+
+def test_dynamic_thresholding_becomes_its_lower_limit() -> None:
+    """The quantile that DDPM and DDIM clip to is never below 1."""
+    assert read(DDIMScheduler(thresholding=True, sample_max_value=1.5)).clip == 1.0
+
+
+def test_a_time_from_noise_to_data_is_refused() -> None:
+    with pytest.raises(InvMMError, match="runs from noise to data"):
+        read(FlowMatchEulerDiscreteScheduler(invert_sigmas=True))

@@ -1,0 +1,74 @@
+"""Classes as conditions, compared with networks that are told the class itself."""
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
+from torch import Generator
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.models.ddpm import DDPM
+from invmm_eval.models.generic.backbone import Diffusers
+from invmm_eval.testing import check_backbone
+from tests.helpers.families import build
+
+LOADING: dict[str, Any] = {"revision": None, "device": torch.device("cpu"), "dtype": torch.float32}
+
+
+def of_classes() -> DDIMPipeline:
+    """A pixel model of 5 classes."""
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=8,
+        layers_per_block=1,
+        block_out_channels=(8, 8),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+        num_class_embeds=5,
+    ).eval()
+    return DDIMPipeline(unet, DDIMScheduler())
+
+
+def test_a_given_class_is_what_the_network_is_told() -> None:
+    pipeline, t = of_classes(), torch.tensor([900, 20])
+    x_t = torch.randn(2, 3, 8, 8, generator=Generator().manual_seed(0))
+    model = DDPM(pipeline, **LOADING, prompt_mode="caption")
+    with torch.no_grad():
+        found = model.predict_x0(x_t, t, model.condition("3").rsample(2, Generator()))
+        noise = pipeline.unet(x_t, t, class_labels=torch.tensor([3, 3])).sample
+    alpha_t, sigma_t = (level[:, None, None, None] for level in model.schedule(t))
+    torch.testing.assert_close(found, (x_t - sigma_t * noise) / alpha_t, atol=1e-4, rtol=1e-5)
+
+
+def test_classes_are_searched() -> None:
+    model = DDPM(of_classes(), **LOADING)
+    check_backbone(model)
+    condition = model.condition()
+    logits = condition.parameters()["logits"]
+    with torch.no_grad():
+        logits[0, 4] = 100.0
+    assert logits.shape == (1, 5)
+    assert condition.prompt() == "4"
+
+
+def test_the_class_of_none_is_that_of_the_pipelines_guidance() -> None:
+    pipeline = build("DiT")
+    model = Diffusers(pipeline, **LOADING, prompt_mode="caption")
+    x_t, t = torch.randn(1, 4, 8, 8, generator=Generator().manual_seed(0)), torch.tensor([500])
+    condition = model.condition("goldfish")
+    alpha_t, sigma_t = model.schedule(t)
+    with torch.no_grad():
+        for context, number in ((condition.rsample(1, Generator()), 1), (condition.null(1), 1000)):
+            noise = pipeline.transformer(x_t, timestep=t, class_labels=torch.tensor([number])).sample[:, :4]
+            found = model.predict_x0(x_t, t, context)
+            torch.testing.assert_close(found, (x_t - sigma_t * noise) / alpha_t, atol=1e-5, rtol=1e-5)
+
+
+def test_unknown_classes_are_told() -> None:
+    with pytest.raises(InvMMError, match="no class that stands for none"):
+        DDPM(of_classes(), **LOADING, prompt_mode="empty")
+    for caption, sentence in (("5", "no class '5'; give a number from 0 to 4"), (None, "needs a caption")):
+        with pytest.raises(InvMMError, match=sentence):
+            DDPM(of_classes(), **LOADING, prompt_mode="caption").condition(caption)
