@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from invmm_eval.cli.console import out
+from invmm_eval.cli.console import out, say
 
 
 def plugins(
@@ -38,7 +38,7 @@ def new_plugin(
     from invmm_eval.plugins.scaffold import new_plugin as write
 
     folder = write(name, kind, Path())
-    typer.echo(f'Wrote {folder}. To try it: cd {folder} && pip install -e ".[test]" && pytest')
+    say(f'Wrote {folder}. To try it: cd {folder} && pip install -e ".[test]" && pytest')
 
 
 def register(
@@ -50,10 +50,10 @@ def register(
 
     if remove:
         removed = unregister()
-        typer.echo(f"Removed {removed}." if removed else "The metric was not registered.")
+        say(f"Removed {removed}." if removed else "The metric was not registered.")
     else:
-        typer.echo(f'evaluate.load("invmm") now finds {write()}')
-        typer.echo(
+        say(f'evaluate.load("invmm") now finds {write()}')
+        say(
             "evaluate asks the Hub first. Where there is no network, set HF_EVALUATE_OFFLINE=1 (HF_HUB_OFFLINE=1 has "
             "no effect here)."
         )

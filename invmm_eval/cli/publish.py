@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from invmm_eval.cli.console import err, say
+
 if TYPE_CHECKING:
-    from invmm_eval.reports.hub import Content, Repository
+    from invmm_eval.reports.hub import Content, Kind, Repository
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of an audit.")]
 Names = Annotated[
@@ -29,7 +31,7 @@ def report(
     """Write the report of an audit as one HTML file, or only its figure or table."""
     from invmm_eval.reports import report as write
 
-    typer.echo(f"Wrote {write(folder, out_file, form)}.")
+    say(f"Wrote {write(folder, out_file, form)}.")
 
 
 def card(
@@ -49,15 +51,16 @@ def card(
     """Write an audit into a model card, and propose it on the Hub."""
     from invmm_eval.reports.card import addition
     from invmm_eval.reports.findings import find
-    from invmm_eval.reports.hub import Repository
 
     added = addition(find(folder).public(names=names), pictures=pictures, dataset=dataset)
     added.save(model_card)
-    typer.echo(f"Wrote the audit into {model_card}.")
+    say(f"Wrote the audit into {model_card}.")
     if push:
-        repository = Repository.find(push, "model")
-        files = {"README.md": added.to(repository.read("README.md") or b""), **added.files}
-        send(repository, files, "Add a memorization audit (InvMM)", yes=yes, pull_request=True)
+        repository = look_up(push, "model", yes=yes)
+        before = repository.read("README.md") if repository.head else model_card.read_bytes()
+        files = {"README.md": added.to(before or b""), **added.files}
+        message = "Add a memorization audit (InvMM)"
+        send(repository, files, message, folder / "card.diff", yes=yes, pull_request=True)
 
 
 def push(
@@ -73,27 +76,50 @@ def push(
     """Publish the results of an audit as a dataset on the Hub."""
     from invmm_eval.reports.dataset import write_dataset
     from invmm_eval.reports.findings import find
-    from invmm_eval.reports.hub import Repository
 
     files = write_dataset(find(folder).public(names=names), folder / "dataset", pictures=pictures)
-    typer.echo(f"Wrote the dataset to {folder / 'dataset'}.")
-    found = Repository.find(repository, "dataset", missing_ok=True)
-    create_or_update(found, files, "Results of a memorization audit (InvMM)", public=public, yes=yes)
+    say(f"Wrote the dataset to {folder / 'dataset'}.")
+    message = "Results of a memorization audit (InvMM)"
+    create_or_update(repository, "dataset", files, message, folder / "push.diff", public=public, yes=yes)
 
 
 def create_or_update(
-    repository: "Repository", files: "Mapping[str, Content]", message: str, *, public: bool, yes: bool
+    name: str, kind: "Kind", files: "Mapping[str, Content]", message: str, diff: Path, *, public: bool, yes: bool
 ) -> None:
     """Print who can see a repository, which is created if it is missing, and send files to it with :func:`send`."""
+    repository = look_up(name, kind, yes=yes, missing_ok=True)
     seen = "private" if (repository.private if repository.head else not public) else "public"
-    typer.echo(f"On the Hub {repository.name} {'is' if repository.head else 'will be'} {seen}.")
-    send(repository, files, message, yes=yes, private=not public)
+    say(f"On the Hub {repository.name} {'is' if repository.head else 'will be'} {seen}.")
+    send(repository, files, message, diff, yes=yes, private=not public)
 
 
-def send(repository: "Repository", files: "Mapping[str, Content]", message: str, *, yes: bool, **how: bool) -> None:
-    """Send files to the Hub, or show what would change there."""
+def look_up(name: str, kind: "Kind", *, yes: bool, missing_ok: bool = False) -> "Repository":
+    """A repository on the Hub. Where the Hub cannot be reached and nothing is to be sent, one without files.
+
+    Raises:
+        InvMMError: The Hub refuses, has no such repository, or cannot be reached although files are to be sent.
+    """
+    from invmm_eval.reports.hub import Repository, UnreachableError
+
+    try:
+        return Repository.find(name, kind, missing_ok=missing_ok)
+    except UnreachableError as error:
+        if yes:
+            raise
+        say(f"{error} Until then, all of each file is shown.", err)
+        return Repository(name, kind, None)
+
+
+def send(
+    repository: "Repository", files: "Mapping[str, Content]", message: str, diff: Path, *, yes: bool, **how: bool
+) -> None:
+    """Send files to the Hub, or show what would change there and write it to the file ``diff``."""
     if yes:
-        typer.echo(repository.send(files, message, **how) or f"{repository.name} is up to date.")
-    else:
-        typer.echo(repository.diff(files) or f"{repository.name} is up to date.\n", nl=False)
-        typer.echo("Nothing was sent. Add --yes to send it.")
+        say(repository.send(files, message, **how) or f"{repository.name} is up to date.")
+        return
+    changes = repository.diff(files)
+    typer.echo(changes or f"{repository.name} is up to date.\n", nl=False)
+    if changes:
+        diff.write_text(changes, encoding="utf-8")
+        say(f"The same is in {diff}.")
+    say("Nothing was sent. Add --yes to send it.")

@@ -34,6 +34,10 @@ _REMEDIES = {
 _TEXTS = (".md", ".yaml", ".json")
 
 
+class UnreachableError(InvMMError):
+    """There is no network, or no Hub in it."""
+
+
 @dataclass(frozen=True)
 class Repository:
     """The present state of a repository on the Hub.
@@ -62,7 +66,8 @@ class Repository:
             missing_ok: Whether it may be missing, to be created by :meth:`send`.
 
         Raises:
-            InvMMError: The Hub refuses, has no such repository, or cannot be reached.
+            UnreachableError: The Hub cannot be reached.
+            InvMMError: The Hub refuses, or has no such repository.
         """
         with _one_sentence(name, kind):
             try:
@@ -170,7 +175,7 @@ def _one_sentence(name: str, kind: Kind) -> Iterator[None]:
         raise InvMMError(f"The Hub does not accept the {kind} {name}: {reason}; fix this, then try again.") from error
     except (TransportError, ConnectionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InvMMError(
+        raise UnreachableError(
             f"The Hub could not be reached ({reason}); check the network, and run the command again."
         ) from error
     finally:

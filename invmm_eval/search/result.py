@@ -4,10 +4,9 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -16,6 +15,9 @@ from torch import Tensor
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.sheet import figure, html, picture_of
 from invmm_eval.search.status import Status as Status
+from invmm_eval.search.trace import Check as Check
+from invmm_eval.search.trace import Judged as Judged
+from invmm_eval.search.trace import Point as Point
 from invmm_eval.search.upgrade import CONFIRMATION as CONFIRMATION
 from invmm_eval.search.upgrade import DOSE_RESPONSE as DOSE_RESPONSE
 from invmm_eval.search.upgrade import upgraded_record
@@ -24,67 +26,6 @@ from invmm_eval.statistics.response import HALF, MOST, Count, Dose, Outcome, Res
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
-
-
-class Point(NamedTuple):
-    """The state of a search at one check: step, average loss, KL per dimension, lambda, and the check's score."""
-
-    step: int
-    loss: float
-    kl: float
-    weight: float
-    score: float
-
-
-class Judged(StrEnum):
-    """Which of the similarities at a guidance scale decides about a check."""
-
-    LEAST = "least"
-    GREATEST = "greatest"
-
-
-@dataclass(frozen=True)
-class Check:
-    """The samples of one image at one check, and their similarities to the image.
-
-    Attributes:
-        passed: Whether the criterion was met.
-        similarities: By guidance scale: all K values, or fewer where the decision did not need them.
-        samples: By guidance scale: the samples, uint8 ``(m, C, H, W)``, on the CPU.
-        judged_by: Which of the similarities at a scale decides.
-    """
-
-    passed: bool
-    similarities: dict[float, tuple[float, ...]]
-    samples: Mapping[float, Tensor]
-    judged_by: Judged = Judged.LEAST
-
-    @property
-    def score(self) -> float:
-        """The deciding similarity at the best scale, which is compared with beta; NaN counts as -inf."""
-        return self._deciding(self.best_scale)
-
-    @property
-    def best_scale(self) -> float:
-        """The guidance scale of :attr:`score`; of a passed check of all samples one at which all K passed."""
-
-        def key(scale: float) -> tuple[int, float]:
-            drawn = len(self.similarities[scale]) if self.passed and self.judged_by is Judged.LEAST else 0
-            return drawn, self._deciding(scale)
-
-        return max(self.similarities, key=key)
-
-    def hits(self, threshold: float) -> dict[float, int]:
-        """Number of samples that reach a threshold, by guidance scale."""
-        return {scale: sum(value >= threshold for value in values) for scale, values in self.similarities.items()}
-
-    def at(self, scale: float) -> "Check":
-        """The check restricted to one guidance scale."""
-        return replace(self, similarities={scale: self.similarities[scale]}, samples={scale: self.samples[scale]})
-
-    def _deciding(self, scale: float) -> float:
-        values = [-math.inf if math.isnan(value) else value for value in self.similarities[scale]]
-        return min(values) if self.judged_by is Judged.LEAST else max(values)
 
 
 @dataclass(frozen=True, repr=False)

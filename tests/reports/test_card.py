@@ -291,6 +291,20 @@ def test_the_command_changes_nothing_when_it_runs_twice(invoke: Invoke, guided: 
     assert files(tmp_path) == once
 
 
+def test_without_a_network_a_proposal_is_compared_with_nothing(
+    invoke: Invoke, guided: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (tmp_path / "README.md").write_text(BY_HAND)
+    code, out, err = invoke("card", guided, "--model-card", tmp_path / "README.md", "--push", "org/painter")
+    assert code == 0
+    assert err.startswith("The Hub could not be reached")
+    written = (tmp_path / "README.md").read_text("utf-8")
+    shown = (guided / "card.diff").read_text("utf-8")
+    assert shown in out
+    assert "".join(f"+{line}\n" for line in written.splitlines()) in shown
+
+
 def test_a_proposal_is_shown_first_and_then_sent(invoke: Invoke, guided: Path, hub: Hub, tmp_path: Path) -> None:
     command = ("card", guided, "--model-card", tmp_path / "README.md", "--push", "org/painter")
     code, out, _ = invoke(*command)

@@ -97,6 +97,18 @@ def copy(tmp_path: Path) -> Path:
     return audits.guided(tmp_path / "audit")
 
 
+def test_without_a_network_all_of_it_is_shown(invoke: Invoke, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    code, out, err = invoke("push", copy, "org/audit")
+    assert code == 0
+    assert err.startswith("The Hub could not be reached")
+    assert "\nadds results.parquet (" in out
+    card = (copy / "dataset" / "README.md").read_text("utf-8")
+    assert "".join(f"+{line}\n" for line in card.splitlines()) in (copy / "push.diff").read_text("utf-8")
+    code, _, err = invoke("push", copy, "org/audit", "--yes")
+    assert (code, err.splitlines()[-1][:34]) == (1, "error The Hub could not be reached")
+
+
 @pytest.mark.parametrize("options", [[], ["--public"]])
 def test_it_is_shown_first_and_then_sent(invoke: Invoke, copy: Path, hub: Hub, options: list[str]) -> None:
     seen = "public" if options else "private"
@@ -106,7 +118,8 @@ def test_it_is_shown_first_and_then_sent(invoke: Invoke, copy: Path, hub: Hub, o
         f"Wrote the dataset to {copy / 'dataset'}.\nOn the Hub org/audit will be {seen}.\n--- /dev/null\n"
     )
     assert "\nadds results.parquet (" in out
-    assert out.endswith("\nNothing was sent. Add --yes to send it.\n")
+    assert out.endswith(f"\nThe same is in {copy / 'push.diff'}.\nNothing was sent. Add --yes to send it.\n")
+    assert (copy / "push.diff").read_text("utf-8") in out
     assert hub.repositories == {}
 
     code, out, _ = invoke("push", copy, "org/audit", *options, "--yes")

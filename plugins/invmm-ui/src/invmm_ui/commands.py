@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from invmm_eval.plugin import Repository, create_or_update, find, hide_library_bars
+from invmm_eval.plugin import create_or_update, find, hide_library_bars
 
 
 def ui(
@@ -45,5 +45,5 @@ def space(
     files = write_space(out_folder, findings, pictures=pictures)
     typer.echo(f"Wrote the Space to {out_folder}.")
     if push:
-        repository = Repository.find(push, "space", missing_ok=True)
-        create_or_update(repository, files, "InvMM: the page and the metric", public=public, yes=yes)
+        diff = out_folder.with_name(f"{out_folder.name}.diff")
+        create_or_update(push, "space", files, "InvMM: the page and the metric", diff, public=public, yes=yes)
