@@ -255,7 +255,7 @@ SCREEN_OPTIONS = _options(ModelOptions, Screen) | {name: OPTIONS[name] for name 
 """Those of a screening."""
 SET_OPTIONS = _options(Extent, Screen) | OPTIONS
 """Those of an audit of a whole set."""
-_ALL = SCREEN_OPTIONS | SET_OPTIONS
+ALL_OPTIONS = SCREEN_OPTIONS | SET_OPTIONS
 
 
 def sort_options(
@@ -273,7 +273,7 @@ def sort_options(
     """
     if unknown := sorted(options.keys() - set(names)):
         raise InvMMError(_unknown(unknown[0], names))
-    chosen = {name: value for name, value in options.items() if not (value is None and _ALL[name].repeatable)}
+    chosen = {name: value for name, value in options.items() if not (value is None and ALL_OPTIONS[name].repeatable)}
 
     def of(kind: type[Any]) -> dict[str, Any]:
         return {option.name: chosen[option.name] for option in fields(kind) if option.name in chosen}
@@ -306,7 +306,7 @@ def with_options(names: Collection[str] = OPTIONS) -> Callable[[F], F]:
         inspect.Parameter(
             option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=option.annotation
         )
-        for name, option in _ALL.items()
+        for name, option in ALL_OPTIONS.items()
         if name in names
     ]
 
@@ -334,7 +334,7 @@ def describe(indent: str = "", names: Collection[str] = OPTIONS) -> str:
         textwrap.fill(
             _described(option), 120, initial_indent=indent, subsequent_indent=f"{indent}    ", break_on_hyphens=False
         )
-        for name, option in _ALL.items()
+        for name, option in ALL_OPTIONS.items()
         if name in names
     )
 

@@ -3,14 +3,14 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
-    from invmm_eval.search.result import Result
     from invmm_eval.search.search import Search
 
+T = TypeVar("T")
 _FORMAT = "{desc} |{bar:16}| {remaining} left{postfix}"
 _EVERY = 0.2
 """Seconds between two looks at the searches, whose numbers the model must compute first."""
@@ -64,8 +64,14 @@ class Bar:
             self._bar.n = self._finished + sum(search.step for search in searches) / searches[0].max_steps
         self._bar.set_postfix_str(_described(searches[0]))
 
-    def over(self, results: "Iterable[Result]") -> "Iterator[Result]":
-        """Yield the results, counting them."""
+    def resize(self, images: int) -> None:
+        """Count towards another number of images."""
+        self._images = images
+        self._bar.total = images
+        self._bar.set_description_str(self._count())
+
+    def over(self, results: "Iterable[T]") -> "Iterator[T]":
+        """Yield results, or what else is found for images, counting them."""
         for result in results:
             self._finished += 1
             self._bar.n = self._finished

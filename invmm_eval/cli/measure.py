@@ -2,9 +2,10 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +15,9 @@ from invmm_eval.cli.ending import FOUND, FailOn, end
 from invmm_eval.cli.options import read_options, with_flags
 from invmm_eval.errors import InvMMError
 
+if TYPE_CHECKING:
+    from invmm_eval.audits.request import Request
+
 MODEL = "Folder written by save_pretrained, Hub id, or reference (the model of the demo)."
 Captions = Annotated[
     str | None,
@@ -21,26 +25,32 @@ Captions = Annotated[
         metavar="NAME", help="Source of each image's caption: a column of the dataset, or a file suffix such as .txt."
     ),
 ]
+Images = Annotated[
+    list[str],
+    typer.Option(
+        metavar="IMAGES",
+        help="Folder, file, dataset:NAME[:[config/]split[:column]], reference or reference:held-out. Repeatable.",
+    ),
+]
+More = Annotated[list[str], typer.Argument(metavar="IMAGES", help="More images, as the shell expands --images *.png.")]
+OutFolder = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="Output folder. An existing audit in it is resumed.")
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Print the number of images, the rows, time and disk expected; write nothing."),
+]
 
 
 @with_flags()
 def run(
     context: typer.Context,
     model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL)],
-    images: Annotated[
-        list[str],
-        typer.Option(
-            metavar="IMAGES",
-            help="Folder, file, dataset:NAME[:[config/]split[:column]], reference or reference:held-out. Repeatable.",
-        ),
-    ],
-    out_folder: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Output folder. An existing audit in it is resumed.")
-    ],
-    more: Annotated[
-        list[str], typer.Argument(metavar="IMAGES", help="More images, as the shell expands --images *.png.")
-    ] = [],  # noqa: B006
+    images: Images,
+    out_folder: OutFolder,
+    more: More = [],  # noqa: B006
     captions: Captions = None,
+    dry_run: DryRun = False,
     fail_on: Annotated[
         FailOn | None, typer.Option(help=f"End with exit code {FOUND} if an image is memorized, or replicated at all.")
     ] = None,
@@ -48,28 +58,50 @@ def run(
 ) -> None:
     """Measure how much a model memorized each of a set of images."""
     if os.environ.get("RANK", "0") == "0":
-        say(f"Measuring how much {model} memorized {_named([*images, *more])}; results go to {out_folder}.", err)
+        say(f"Measuring how much {model} memorized {named([*images, *more])}; results go to {out_folder}.", err)
     from invmm_eval.audits.progress import Bar
     from invmm_eval.audits.request import Request
     from invmm_eval.audits.run import run as measure
+
+    values, leads = of_this_process(read_options(options))
+    request = Request.of(model, [*images, *more], captions, **values)
+    hide_library_bars()
+    if dry_run:
+        print_price(request)
+        return
+    with Bar(len(request.sources) if leads else 0, shown=leads) as bar:
+        for _ in bar.over(measure(request, out=out_folder, on_step=bar.on_step)):
+            pass
+    if leads:
+        end(out_folder, debug=context.find_root().params["debug"], fail_on=fail_on)
+
+
+def print_price(request: "Request", **phases: bool) -> None:
+    """Print what a request is expected to cost, once."""
+    from invmm_eval.audits.price import price
+    from invmm_eval.audits.workers import launched
+    from invmm_eval.reports.price import lines
+
+    if launched()[1]:
+        for line in lines(price(request, **phases)):
+            say(line)
+
+
+def of_this_process(values: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """The options of a command, under torchrun with its ranks as workers; and whether this process leads.
+
+    Raises:
+        InvMMError: Workers are requested of a process that torchrun started.
+    """
     from invmm_eval.audits.workers import launched
 
-    values = read_options(options)
     ranks, leads = launched()
     if not leads:
         err.quiet = True
         logging.disable(logging.WARNING)
     if ranks > 1 and values["workers"]:
         raise InvMMError(f"This command already runs as {ranks} processes of a launcher; leave --workers out.")
-    if ranks > 1:
-        values["workers"] = "ranks"
-    request = Request.of(model, [*images, *more], captions, **values)
-    hide_library_bars()
-    with Bar(len(request.sources) if leads else 0, shown=leads) as bar:
-        for _ in bar.over(measure(request, out=out_folder, on_step=bar.on_step)):
-            pass
-    if leads:
-        end(out_folder, debug=context.find_root().params["debug"], fail_on=fail_on)
+    return {**values, **({"workers": "ranks"} if ranks > 1 else {})}, leads
 
 
 @with_flags(OPTIONS.keys() - {"calibration"})
@@ -91,7 +123,7 @@ def calibrate(
     **options: Any,
 ) -> None:
     """Set the similarity threshold on held-out images, for a chosen rate of false replicas."""
-    say(f"Searching {model} for {_named(held_out)}, which it must not have seen; results go to {out_folder}.", err)
+    say(f"Searching {model} for {named(held_out)}, which it must not have seen; results go to {out_folder}.", err)
     from invmm_eval.audits.calibration import FILE
     from invmm_eval.audits.held_out import calibrate as find
     from invmm_eval.statistics.binomial import CONFIDENCE, percent
@@ -106,7 +138,8 @@ def calibrate(
     say(f"To use it, run invmm-eval run --calibration {out_folder / FILE} with the same options.")
 
 
-def _named(images: list[str]) -> str:
+def named(images: list[str]) -> str:
+    """Images as a command names them."""
     return images[0] if len(images) == 1 else f"{images[0]} and {len(images) - 1:,} more"
 
 

@@ -7,13 +7,19 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from invmm_eval.audits.options import OPTIONS, Choices, ModelOptions, Option, Resources
+from invmm_eval.audits.options import ALL_OPTIONS, OPTIONS, Choices, Extent, ModelOptions, Option, Resources, Screen
 from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import Recipe
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_PANELS = {ModelOptions: "Model", Choices: "Measurement", Resources: "Resources"}
+_PANELS = {
+    ModelOptions: "Model",
+    Extent: "Extent",
+    Screen: "Screen",
+    Choices: "Measurement",
+    Resources: "Resources",
+}
 
 
 def with_flags(names: Collection[str] = OPTIONS, **defaults: Any) -> Callable[[F], F]:
@@ -31,7 +37,7 @@ def with_flags(names: Collection[str] = OPTIONS, **defaults: Any) -> Callable[[F
             annotation=Annotated[option.command_type, _flag(option, panel)],
         )
         for kind, panel in _PANELS.items()
-        for option in (OPTIONS[field.name] for field in fields(kind) if field.name in OPTIONS)
+        for option in (ALL_OPTIONS[field.name] for field in fields(kind) if field.name in ALL_OPTIONS)
         if option.name in names
     ]
 
@@ -62,10 +68,11 @@ def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
         InvMMError: A text is not KEY=VALUE, or a setting of the recipe does not exist.
     """
     values = {
-        name: pairs(value) if OPTIONS[name].repeatable and name != "settings" else value
+        name: pairs(value) if ALL_OPTIONS[name].repeatable and name != "settings" else value
         for name, value in options.items()
     }
-    values["settings"] = Recipe.parse(options["settings"])
+    if "settings" in options:
+        values["settings"] = Recipe.parse(options["settings"])
     return values
 
 

@@ -15,6 +15,8 @@ from invmm_eval.plugins.hooks import (
 
 COMMANDS = (
     "run",
+    "audit",
+    "screen",
     "calibrate",
     "status",
     "demo",

@@ -9,6 +9,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from invmm_eval.audits.folder.scores import Score
 from invmm_eval.search.fields import Describe, Field, present
 from invmm_eval.search.result import Result, Status, rank
 
@@ -87,6 +88,17 @@ class ResultsTable:
             else:
                 ends = field.ends(result)
                 yield Text(f"{field.text(result)}\n{ends.replace(' to ', DASH)}" if ends else field.text(result))
+
+
+def scores_table(scores: Sequence[Score]) -> Table:
+    """One row per image with its score, in their order."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("rank", justify="right")
+    table.add_column("image", min_width=LEAST_NAME)
+    table.add_column("score", justify="right")
+    for place, score in enumerate(scores, 1):
+        table.add_row(f"{place:,}", _Name(score.name), score.error if score.score is None else f"{score.score:.4g}")
+    return table
 
 
 class _Name:

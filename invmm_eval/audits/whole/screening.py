@@ -10,8 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.csv
 import torch
 
+from invmm_eval.audits.folder.files import write_atomically
 from invmm_eval.audits.folder.scores import Score, Scores
 from invmm_eval.audits.options import SCREEN_OPTIONS, ModelOptions, Screen, with_options
 from invmm_eval.audits.plan import load, made, model_config, no_captions, versions
@@ -183,6 +186,22 @@ def screen(
 def ranked(scores: Iterable[Score]) -> list[Score]:
     """The most suspicious first, equal ones in their order; those without a score last."""
     return sorted(scores, key=lambda one: (one.score is None, -(one.score or 0.0), one.index))
+
+
+def write_ranking(scores: Sequence[Score], folder: Path) -> Path:
+    """Write scores as CSV, in their order; returns the file.
+
+    Raises:
+        InvMMError: It cannot be written.
+    """
+    path = folder / "screening.csv"
+    columns = ("name", "index", "score", "digest", "error")
+    table = pa.table({column: [getattr(score, column) for score in scores] for column in columns})
+    try:
+        write_atomically(path, lambda partial: pyarrow.csv.write_csv(table, partial))
+    except OSError as error:
+        raise InvMMError(f"The ranking cannot be written to {path}: {error.strerror or error}.") from error
+    return path
 
 
 def scored(request: Request, *, out: str | Path | None = None, backbone: Backbone | None = None) -> Iterator[Score]:
