@@ -4,12 +4,12 @@ The figures are those of Ma et al., "An Inversion-based Measure of Memorization 
 arXiv 2405.05846), and of its authors' scripts.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_type_hints
 
 from invmm_eval.errors import InvMMError
+from invmm_eval.hints import check_types
 
 SAMPLERS = ("ddim", "dpm-solver++")
 """The published deterministic sampler, and one of second order that needs fewer steps for the same samples."""
@@ -17,6 +17,12 @@ SAMPLERS = ("ddim", "dpm-solver++")
 
 TIMES = ("uniform", "informative")
 """The times of a step."""
+
+CLIPS = ("model", "none")
+"""Whether samplers clip their estimates of x_0: as the model's own scheduler does, or never."""
+
+MOST_GUIDANCE = 100
+"""The largest guidance scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,8 @@ class Recipe:
         check_images: Number of samples per guidance scale at a check (K).
         sampler: The deterministic sampler of checks, one of :data:`SAMPLERS`.
         sampler_steps: Number of its steps.
+        clip: Whether it clips its estimates of x_0: ``model`` does so if the model's own scheduler does, ``none`` (the
+            paper's) never does; the sample itself is clipped either way.
         reject: A sample is given up half-way if the estimate of x_0 there has a smaller centred cosine with the image,
             in [-1, 1]; -1 gives none up.
         plain: Number of plain samples of the model, drawn once and compared with every image that takes no text of its
@@ -80,6 +88,7 @@ class Recipe:
     check_images: int = 8
     sampler: str = "ddim"
     sampler_steps: int = 200
+    clip: str = "model"
     reject: float = -1.0
     plain: int = 0
     guidance: tuple[float, ...] = (1.0,)
@@ -94,6 +103,7 @@ class Recipe:
     confirm: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self, "The recipe's ")
         counts = ("max_steps", "check_every", "window", "check_images", "sampler_steps")
         for name in counts:
             if getattr(self, name) < 1:
@@ -103,20 +113,6 @@ class Recipe:
                 f"The recipe's max_steps ({self.max_steps}) must be a multiple of check_every ({self.check_every}): "
                 "a search can only end at a check."
             )
-        for name in (
-            "learning_rate",
-            "delta",
-            "first_weight",
-            "reject",
-            "guidance",
-            "threshold",
-            "first_dose",
-            "growth",
-            "rate",
-        ):
-            value = getattr(self, name)
-            if not all(map(math.isfinite, value if isinstance(value, tuple) else (value or 0,))):
-                raise InvMMError(f"The recipe's {name} is {value}; it must be finite.")
         if not self.learning_rate > 0:
             raise InvMMError(f"The recipe's learning_rate is {self.learning_rate}; it must be above 0.")
         if self.sampler not in SAMPLERS:
@@ -132,7 +128,9 @@ class Recipe:
             raise InvMMError(f"The recipe's draws is {self.draws}; it must be at least {least}.")
         if self.aim % 2:
             raise InvMMError(f"The recipe's aim is {self.aim}; it must be even, for two halves.")
-        for name in ("aim", "plain", "first_dose", "responses", "confirm"):
+        if self.clip not in CLIPS:
+            raise InvMMError(f"There is no clip {self.clip!r}; choose one of {', '.join(CLIPS)}.")
+        for name in ("delta", "first_weight", "aim", "plain", "first_dose", "responses", "confirm"):
             if getattr(self, name) < 0:
                 raise InvMMError(f"The recipe's {name} is {getattr(self, name)}; it must not be negative.")
         if self.optimizer in ("dose", "one-shot") and not self.first_dose:
@@ -149,6 +147,8 @@ class Recipe:
             )
         if not self.guidance:
             raise InvMMError("The recipe has no guidance scale; an unconditional model needs the scale 1.0.")
+        if not 0 <= min(self.guidance) <= max(self.guidance) <= MOST_GUIDANCE:
+            raise InvMMError(f"The recipe's guidance is {self.guidance}; scales must be between 0 and {MOST_GUIDANCE}.")
 
     def changed(self, **changes: Any) -> "Recipe":
         """This recipe with other values, and their names and values added to its name.
@@ -162,8 +162,15 @@ class Recipe:
         differing = {key: value for key, value in changes.items() if value != getattr(self, key)}
         if not differing:
             return self
-        described = ", ".join(f"{key}={value}" for key, value in sorted(differing.items()))
-        return replace(self, name=f"{self.name} with {described}", **differing)
+        return replace(self, name=self._name_with(differing), **differing)
+
+    def beside(self, **parts: str) -> "Recipe":
+        """This recipe with parts of an audit in its name that are not those it was published with."""
+        return replace(self, name=self._name_with(parts)) if parts else self
+
+    def _name_with(self, changes: Mapping[str, Any]) -> str:
+        described = ", ".join(f"{key}={value}" for key, value in sorted(changes.items()))
+        return f"{self.name}{', ' if ' with ' in self.name else ' with '}{described}"
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Recipe":
@@ -225,10 +232,10 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-DDPM = Recipe(name="paper-ddpm", draws=32, check_every=50, delta=1e-4, sampler_steps=200)
+DDPM = Recipe(name="paper-ddpm", draws=32, check_every=50, delta=1e-4, sampler_steps=200, clip="none")
 """Pixel models at 32x32."""
 
-LDM = Recipe(name="paper-ldm", draws=16, check_every=10, delta=5e-4, sampler_steps=50)
+LDM = Recipe(name="paper-ldm", draws=16, check_every=10, delta=5e-4, sampler_steps=50, clip="none")
 """Unconditional latent diffusion at 256x256."""
 
 STABLE_DIFFUSION = Recipe(
@@ -237,6 +244,7 @@ STABLE_DIFFUSION = Recipe(
     check_every=50,
     delta=1e-3,
     sampler_steps=50,
+    clip="none",
     guidance=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0),
 )
 """Stable Diffusion 1.4 and 2.1."""
@@ -260,6 +268,7 @@ def by_dose(published: Recipe) -> Recipe:
         first_weight=0.0,
         delta=0.0,
         sampler_steps=min(published.sampler_steps, 50),
+        clip="model",
         optimizer="dose",
         first_dose=2.0,
         responses=64,
@@ -283,6 +292,7 @@ def fast(published: Recipe) -> Recipe:
         check_images=4,
         sampler="dpm-solver++",
         sampler_steps=10,
+        clip="model",
         reject=0.6,
         plain=512,
         first_dose=2.0,

@@ -62,7 +62,7 @@ def test_the_same_values_are_no_change() -> None:
 @pytest.mark.parametrize("key", ["steps", "name", "Draws", ""])
 def test_an_unknown_setting_is_refused(key: str) -> None:
     with pytest.raises(
-        InvMMError, match=rf"no setting '{key}'; it has aim, check_every, check_images, confirm, .*xi\.$"
+        InvMMError, match=rf"no setting '{key}'; it has aim, check_every, check_images, clip, confirm, .*xi\.$"
     ) as caught:
         DDPM.changed(**{key: 3, "draws": 4})
     assert " name," not in str(caught.value)
@@ -74,6 +74,18 @@ def test_the_one_shot_search_keeps_the_guidance_and_the_contexts_of_a_family() -
         assert recipe.name == published.name.replace("paper", "fast")
         assert (recipe.guidance, recipe.shared_context) == (published.guidance, published.shared_context)
         assert recipe.first_dose * recipe.growth ** (recipe.max_steps - 1) == pytest.approx(31.25)
+
+
+def test_the_published_recipes_never_clip_estimates_as_the_papers_scripts_do() -> None:
+    for published in (DDPM, LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3):
+        assert (published.clip, by_dose(published).clip, fast(published).clip) == ("none", "model", "model")
+
+
+def test_parts_that_a_recipe_was_not_published_with_are_in_its_name() -> None:
+    recipe = DDPM.beside(similarity="ssim", noise="mine")
+    assert recipe.name == "paper-ddpm with noise=mine, similarity=ssim"
+    assert recipe.changed(draws=8).name == "paper-ddpm with noise=mine, similarity=ssim, draws=8"
+    assert DDPM.beside() is DDPM
 
 
 # Ranges
@@ -110,6 +122,17 @@ COUNTS = ("max_steps", "check_every", "window", "check_images", "sampler_steps")
         ({"rate": 0.0}, "rate is 0.0; it must be between 0 and 1"),
         ({"first_dose": math.inf}, "first_dose is inf; it must be finite"),
         ({"guidance": ()}, "has no guidance scale"),
+        ({"guidance": (1.0, -1e30)}, r"scales must be between 0 and 100"),
+        ({"guidance": (1e30,)}, r"scales must be between 0 and 100"),
+        ({"guidance": "1,2"}, r"guidance is '1,2'; it must be a list of numbers"),
+        ({"draws": "8"}, r"The recipe's draws is '8'; it must be a whole number"),
+        ({"max_steps": 100.0}, "must be a whole number"),
+        ({"draws": [8]}, "must be a whole number"),
+        ({"stop": "no"}, "must be True or False"),
+        ({"threshold": "0.5"}, "must be a number or None"),
+        ({"xi": math.nan}, "xi is nan; it must be finite"),
+        ({"first_weight": -1.0}, "first_weight is -1.0; it must not be negative"),
+        ({"clip": "always"}, "no clip 'always'; choose one of model, none"),
     ],
 )
 def test_values_out_of_range_are_refused(changes: dict[str, Any], sentence: str) -> None:

@@ -22,9 +22,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from invmm_eval.errors import InvMMError
+from invmm_eval.hints import check_types
 from invmm_eval.recipe import Recipe
 from invmm_eval.reference import located
 
@@ -39,6 +40,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 
 def _check_minima(options: Any) -> None:
+    check_types(options)
     for option in fields(options):
         value, minimum = getattr(options, option.name), option.metadata.get("minimum")
         if minimum is not None and isinstance(value, int) and value < minimum:
@@ -51,6 +53,20 @@ def _option(default: Any, help: str, **face: Any) -> Any:  # noqa: A002
     return (
         field(default_factory=dict, metadata=metadata) if default is dict else field(default=default, metadata=metadata)
     )
+
+
+@runtime_checkable
+class _Similarity(Protocol):
+    """What tells a similarity from a name, without importing torch."""
+
+    compare: Any
+
+
+@runtime_checkable
+class _Calibration(Protocol):
+    """What tells a calibration from a path."""
+
+    check_fit: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +91,7 @@ class ModelOptions:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise InvMMError(f"There is no precision {self.dtype!r}; choose one of {', '.join(DTYPES)}.")
+        check_types(self)
         object.__setattr__(self, "source", located(self.source))
 
 
@@ -107,6 +124,9 @@ class Choices:
     )
     seed: int = _option(0, "Seed. Together with an image's pixels it determines all random numbers for that image.")
 
+    def __post_init__(self) -> None:
+        check_types(self, names={"Similarity": _Similarity, "Calibration": _Calibration})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
@@ -131,8 +151,6 @@ class Resources:
 
     def __post_init__(self) -> None:
         _check_minima(self)
-        if isinstance(self.workers, str) and self.workers != "ranks":
-            raise InvMMError(f"workers is {self.workers!r}; give a number of processes, or 'ranks' under torchrun.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +165,9 @@ class Screen:
     detector_options: Mapping[str, Any] = _option(
         dict, "Options of the detector, for example draws=8.", flag="--detector-option"
     )
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
 
 @dataclass(frozen=True, kw_only=True)

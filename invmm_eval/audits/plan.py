@@ -153,6 +153,9 @@ def make_plan(
         similarity = made(host().similarity(similarity), similarity, options)
     family = made(host().noise_family(choices.noise), choices.noise, choices.noise_options)
     recipe = find_recipe(choices.recipe, backbone).changed(**choices.settings)
+    recipe = _named(recipe, similarity=similarity.name, noise=choices.noise)
+    if recipe.threshold is not None and not -1 <= recipe.threshold <= 1:
+        raise InvMMError(f"The recipe's threshold is {recipe.threshold}; a similarity is between -1 and 1.")
     estimators = [made(host().estimator(name), name, {}) for name in recipe.estimators]
     config = {
         **model_config(model, backbone),
@@ -180,6 +183,17 @@ def model_config(model: ModelOptions, backbone: Backbone) -> dict[str, Any]:
 def versions(*parts: Any, **more: Any) -> dict[str, str]:
     """The versions of this package, of what it computes with, and of the plugins that provide the parts."""
     return {name: version(name) for name in ("invmm-eval", "torch", "diffusers")} | host().versions(*parts, **more)
+
+
+_PUBLISHED_WITH = {"similarity": "sscd", "noise": "diagonal-gaussian"}
+"""The parts that the paper's recipes were published with."""
+
+
+def _named(recipe: Recipe, **parts: str) -> Recipe:
+    """A published recipe says in its name which parts are not the paper's."""
+    if not recipe.name.startswith("paper-"):
+        return recipe
+    return recipe.beside(**{part: name for part, name in parts.items() if name != _PUBLISHED_WITH[part]})
 
 
 def _calibrated(plan: Plan, calibration: Calibration) -> Plan:

@@ -1,50 +1,70 @@
 """The autoencoder of a latent diffusion model: between images in [0, 1] and the x_0 that the model noises.
 
-    x_0 = (z - shift) * scale,   z the mode of the posterior, or what a vector-quantised encoder gives before quantising
+    x_0 = (z - shift) * scale,   z the mode of the posterior, or what an encoder without one gives (before quantising)
 
 with ``scaling_factor`` and ``shift_factor`` of the autoencoder's config (Rombach et al. 2022, "High-Resolution Image
-Synthesis with Latent Diffusion Models", section 3.1). Everything is computed in float32, whatever the network's
-precision: several published autoencoders overflow in float16.
+Synthesis with Latent Diffusion Models", section 3.1); with ``latents_mean`` and ``latents_std`` the shift is the mean
+and the scale is divided by the standard deviation of each channel. Pipelines differ in which of them they use.
+Everything is computed in float32, whatever the network's precision: several published autoencoders overflow in float16.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
-from diffusers import VQModel
+from diffusers import AsymmetricAutoencoderKL, AutoencoderKL, AutoencoderTiny, VQModel
 from torch import Tensor
 
+from invmm_eval.errors import InvMMError
 from invmm_eval.models.pipelines import frozen
+
+SUPPORTED = (AutoencoderKL, AsymmetricAutoencoderKL, AutoencoderTiny, VQModel)
+"""Those that encode and decode images without random numbers."""
 
 
 class Autoencoder:
-    """An AutoencoderKL or VQModel of diffusers, as a frozen view that leaves the original unchanged.
+    """An autoencoder of diffusers, one of :data:`SUPPORTED`, as a frozen view that leaves the original unchanged.
 
     Args:
         model: The autoencoder.
         quantize: Whether a VQModel quantises x_0 before decoding, as its pipeline does.
         small: An AutoencoderTiny that decodes instead.
+        ignored: Settings of its config that the pipeline does not use, of ``shift_factor``, ``latents_mean`` and
+            ``latents_std``.
 
     Attributes:
         factor: Ratio of the sides of images and of x_0.
         channels: Channels of images.
+
+    Raises:
+        InvMMError: The autoencoder is of another class.
     """
 
-    def __init__(self, model: Any, *, quantize: bool = True, small: Any = None) -> None:
+    def __init__(self, model: Any, *, quantize: bool = True, small: Any = None, ignored: Collection[str] = ()) -> None:
+        if not isinstance(model, SUPPORTED):
+            raise InvMMError(
+                f"The autoencoder {type(model).__name__} is not supported: x_0 needs an encoder and a decoder of "
+                f"images without random numbers ({', '.join(kind.__name__ for kind in SUPPORTED)})."
+            )
         self._model = frozen(model).float()
         self._small = frozen(small).float().to(model.device) if small is not None else None
         config = model.config
         self.factor: int = 2 ** (len(config.block_out_channels) - 1)
         self.channels: int = config.out_channels
-        self._scale: float = config.get("scaling_factor") or 1.0
-        self._shift: float = config.get("shift_factor") or 0.0
+        used = {name: value for name, value in config.items() if name not in ignored and value is not None}
+        self._scale: float | Tensor = used.get("scaling_factor") or 1.0
+        self._shift: float | Tensor = used.get("shift_factor") or 0.0
+        if "latents_mean" in used and "latents_std" in used:
+            mean, std = (torch.tensor(used[name], device=model.device) for name in ("latents_mean", "latents_std"))
+            self._scale, self._shift = self._scale / std.view(-1, 1, 1), mean.view(-1, 1, 1)
         self._options = {"force_not_quantize": not quantize} if isinstance(model, VQModel) else {}
-        if not isinstance(model, VQModel):
+        if isinstance(model, AutoencoderKL | AutoencoderTiny):
             self._model.enable_slicing()
 
     def encode(self, images: Tensor) -> Tensor:
         """x_0 ``(n, c, h / factor, w / factor)`` of ``images`` ``(n, C, h, w)`` in [0, 1]."""
         found = self._model.encode(images * 2 - 1)
-        z: Tensor = found.latents if isinstance(self._model, VQModel) else found.latent_dist.mode()
+        z: Tensor = found.latents if "latents" in found else found.latent_dist.mode()
         return (z - self._shift) * self._scale
 
     def decode(self, x_0: Tensor) -> Tensor:

@@ -45,7 +45,9 @@ class Latent:
         if not isinstance(pipeline.unet, UNet2DModel) or pipeline.unet.config.num_class_embeds:
             raise InvMMError("The backbone latent takes unconditional models: a UNet2DModel without classes.")
         self._unet = frozen(pipeline.unet)
-        self._autoencoder = Autoencoder(pipeline.vqvae, quantize=quantize)
+        self._autoencoder = Autoencoder(
+            pipeline.vqvae, quantize=quantize, ignored=("shift_factor", "latents_mean", "latents_std")
+        )
         self.device: torch.device = self._unet.device
         self.settings: Mapping[str, str | int | float | None] = {
             "name": "latent",

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,8 @@ def discrete(scheduler: Any, device: torch.device) -> Discrete:
     """Read a scheduler such as DDPM's, DDIM's or PNDM's.
 
     Raises:
-        InvMMError: Its prediction type is unknown, it uses dynamic thresholding, or its times are not discrete.
+        InvMMError: Its prediction type is unknown, it uses dynamic thresholding, its times are not discrete, or its
+            noise levels or clip range make no sense.
     """
     config = scheduler.config
     if not hasattr(scheduler, "alphas_cumprod") or config.get("use_flow_sigmas"):
@@ -60,11 +62,16 @@ def discrete(scheduler: Any, device: torch.device) -> Discrete:
         raise InvMMError(f"The model's scheduler predicts {config.prediction_type!r}; known are {', '.join(X0_FROM)}.")
     if config.get("thresholding"):
         raise InvMMError("The model's scheduler uses dynamic thresholding, which is not supported.")
-    return Discrete(
-        VariancePreserving(scheduler.alphas_cumprod.to(device)),
-        X0_FROM[config.prediction_type],
-        config.clip_sample_range if config.get("clip_sample") else None,
-    )
+    clip = config.clip_sample_range if config.get("clip_sample") else None
+    if clip is not None and not 0 < clip < math.inf:
+        raise InvMMError(f"The model's scheduler clips samples to {clip}; its clip_sample_range must be above 0.")
+    schedule = VariancePreserving(scheduler.alphas_cumprod.to(device))
+    if config.prediction_type == "epsilon" and not scheduler.alphas_cumprod.all():
+        raise InvMMError(
+            "The model's noisiest time is pure noise (alpha 0, zero terminal SNR), where predicted noise says nothing "
+            "of x_0, so that the model cannot make samples; velocity (v_prediction) and sample prediction can."
+        )
+    return Discrete(schedule, X0_FROM[config.prediction_type], clip)
 
 
 def rectified_flow(

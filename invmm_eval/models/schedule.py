@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from invmm_eval.device import to_device
+from invmm_eval.errors import InvMMError
 
 
 class Schedule(Protocol):
@@ -35,10 +36,23 @@ class VariancePreserving:
     """Discrete times ``0 ... T-1``; the time -1 is clean (``alpha = 1``, ``sigma = 0``).
 
     Args:
-        alphas_cumprod: Products of ``1 - beta``, shape ``(T,)``, in [0, 1], falling.
+        alphas_cumprod: Products of ``1 - beta``, shape ``(T,)``, in [0, 1), falling.
+
+    Raises:
+        InvMMError: They are not, so that there is a time without noise or one that cannot be computed.
     """
 
     def __init__(self, alphas_cumprod: Tensor) -> None:
+        if not alphas_cumprod.isfinite().all() or (alphas_cumprod < 0).any() or (alphas_cumprod.diff() > 0).any():
+            raise InvMMError(
+                "The noise levels of the model's scheduler are not finite, negative, or do not rise; give the pipeline "
+                "the scheduler that the model was trained with."
+            )
+        if (alphas_cumprod >= 1).any():
+            raise InvMMError(
+                f"The model's scheduler adds no noise at time {int((alphas_cumprod >= 1).sum()) - 1} (its betas are 0 "
+                "until there); give the pipeline the scheduler that the model was trained with."
+            )
         products = torch.cat([alphas_cumprod.new_ones(1), alphas_cumprod]).double()
         self._alpha = products.sqrt().float()
         self._sigma = (1 - products).sqrt().float()
@@ -67,9 +81,17 @@ class RectifiedFlow:
         sigmas: The model's training noise levels in (0, 1], in any order, with the scheduler's shift applied.
         levels: Returns the ``steps + 1`` sampling noise levels for a number of steps, falling from 1 to 0; None takes
             evenly spaced ones.
+
+    Raises:
+        InvMMError: A training noise level is out of range.
     """
 
     def __init__(self, sigmas: Tensor, levels: Callable[[int], Tensor] | None = None) -> None:
+        if not (sigmas.isfinite().all() and (sigmas > 0).all() and (sigmas <= 1).all()):
+            raise InvMMError(
+                "The noise levels of the model's scheduler are not all in (0, 1]; check its shift, and give the "
+                "pipeline the scheduler that the model was trained with."
+            )
         self._sigmas = sigmas.float().cpu()
         self._device = sigmas.device
         self._levels = levels or (lambda steps: torch.linspace(1, 0, steps + 1))

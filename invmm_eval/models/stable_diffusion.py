@@ -66,7 +66,9 @@ class StableDiffusion:
         self._unet = frozen(pipeline.unet)
         if checkpointing:
             self._unet.enable_gradient_checkpointing()
-        self._autoencoder = Autoencoder(pipeline.vae, small=small)
+        self._autoencoder = Autoencoder(
+            pipeline.vae, small=small, ignored=("shift_factor", "latents_mean", "latents_std")
+        )
         self.device: torch.device = self._unet.device
         self.settings: Mapping[str, str | int | float | None] = {
             "name": "stable-diffusion",

@@ -1,11 +1,13 @@
 """Checks: sample the model from q and compare the samples with the image."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import Context, join, rows
 from invmm_eval.recipe import Recipe
@@ -84,6 +86,7 @@ def check(
                     steps=recipe.sampler_steps,
                     micro_batch=size,
                     sampler=recipe.sampler,
+                    clip=recipe.clip == "model",
                     rejection=_rejection(recipe, [trials[index] for index, _, _ in requests], counts),
                 )
                 features = torch.split(similarity.embed(images), counts)
@@ -100,6 +103,20 @@ def check(
                 )
                 for drawn, kept in zip(values, samples, strict=True)
             ]
+
+
+def hold_finite(similarity: Similarity, values: Iterable[float]) -> None:
+    """Similarities that are to decide are finite.
+
+    Raises:
+        InvMMError: One is not, so that nothing can be said of the image.
+    """
+    for value in values:
+        if not math.isfinite(value):
+            raise InvMMError(
+                f"The similarity {similarity.name} of a sample to the image is {value}, so the model's samples or the "
+                "similarity are not finite; try float32, and check the model's scheduler and weights."
+            )
 
 
 def _rejection(recipe: Recipe, trials: Sequence[Trial], counts: Sequence[int]) -> Rejection | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import Condition, rows
 from invmm_eval.recipe import Recipe
+from invmm_eval.search.checks import hold_finite
 from invmm_eval.search.estimators import Shifted
 from invmm_eval.search.memory import MicroBatch
 from invmm_eval.search.sampling import chunks, sample, verified
@@ -102,11 +103,13 @@ class Common:
                     steps=self._recipe.sampler_steps,
                     micro_batch=len(noise),
                     sampler=self._recipe.sampler,
+                    clip=self._recipe.clip == "model",
                 )
                 return self._similarity.embed(images)
 
             self._features = self._in_parts(drawn, features_of)
         similar = self._similarity.compare(self._features, features)[:, 0]
+        hold_finite(self._similarity, similar.tolist())
         hits = (similar >= threshold).nonzero()[:, 0].tolist()
         noise = [self._noise(x_0, f"plain {index}") for index in hits]
         return Shifted(scale, torch.zeros_like(x_0[0]), drawn, torch.cat(noise) if noise else x_0[:0])

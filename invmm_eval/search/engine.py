@@ -22,7 +22,7 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.recipe import Recipe
-from invmm_eval.search.checks import check
+from invmm_eval.search.checks import check, hold_finite
 from invmm_eval.search.common import Common
 from invmm_eval.search.criteria import CRITERIA
 from invmm_eval.search.estimators import Estimator, Found, Samples, built_in_estimators
@@ -184,6 +184,7 @@ class _Engine:
             trial = search.draw_trial(n)
             [drawn] = self._check([trial], guidance=(scale,), complete=True)
             similarities = drawn.similarities[scale]
+            hold_finite(setup.similarity, similarities)
             hits = tuple(value >= setup.threshold for value in similarities)
             search.remember_samples(trial, drawn)
             if ray:

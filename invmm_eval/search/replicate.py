@@ -60,4 +60,5 @@ def replicate(
             steps=recipe.sampler_steps,
             micro_batch=recipe.draws,
             sampler=recipe.sampler,
+            clip=recipe.clip == "model",
         )

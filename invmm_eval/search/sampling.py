@@ -70,6 +70,7 @@ def sample(
     steps: int,
     micro_batch: int,
     sampler: str = "ddim",
+    clip: bool = True,
     rejection: Rejection | None = None,
 ) -> Tensor:
     """Sample one image per row of ``noise``.
@@ -83,6 +84,7 @@ def sample(
         steps: Number of sampler steps, at least 1.
         micro_batch: Maximum number of images sampled together, at least 1; guided ones take two rows each.
         sampler: One of :data:`invmm_eval.recipe.SAMPLERS`.
+        clip: Whether estimates of x_0 are clipped where the model's own scheduler clips them.
         rejection: Which rows are given up on the way; None gives none up.
 
     Returns:
@@ -105,7 +107,7 @@ def sample(
             if len(guided):
                 unconditional = estimate[len(x_t) :]
                 x_0 = x_0.index_copy(0, guided, unconditional + scale * (x_0[guided] - unconditional))
-            if backbone.clip is not None:
+            if clip and backbone.clip is not None:
                 x_0 = x_0.clamp(-backbone.clip, backbone.clip)
             if rejection is not None and index == rejection.step:
                 # The one place where the host waits for the device.

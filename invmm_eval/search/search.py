@@ -4,6 +4,7 @@ import math
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import Context, repeat
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.recipe import Recipe
-from invmm_eval.search.checks import Trial
+from invmm_eval.search.checks import Trial, hold_finite
 from invmm_eval.search.common import Common
 from invmm_eval.search.criteria import Criterion
 from invmm_eval.search.estimators import Confirmation, Estimator, Shifted
@@ -111,6 +112,11 @@ class Search:
             pixels = to_device(image, backbone.device)[None].float() / 255
             self.x_0 = backbone.encode(pixels)
             self.features = setup.similarity.embed(pixels)
+            if not setup.similarity.compare(self.features, self.features).isfinite().all():
+                raise InvMMError(
+                    f"The similarity {setup.similarity.name} is not defined for this image, as a cosine of pixels is "
+                    "not for one without contrast; choose another, for example ssim or sscd."
+                )
         self.noise = setup.family(self.x_0[0])
         self.condition = backbone.condition(self.target.caption)
         self.optimizer = setup.optimizer(
@@ -210,8 +216,14 @@ class Search:
             raise InvMMError(f"The KL became {self.kl} by step {self.step}; try a smaller learning_rate.")
 
     def record_check(self, trial: Trial, check: Check) -> None:
-        """Add a check to the trace, and end the search or let its optimizer adapt."""
+        """Add a check to the trace, and end the search or let its optimizer adapt.
+
+        Raises:
+            InvMMError: A similarity that decides is not finite.
+        """
         setup = self._setup
+        if not check.passed:
+            hold_finite(setup.similarity, chain(*check.similarities.values()))
         window = self._losses[-setup.recipe.window :]
         average_loss = sum(window) / len(window) if window else math.nan
         self.trace.append(Point(self.step, average_loss, self.kl, self.optimizer.weight, check.score))

@@ -31,7 +31,10 @@ class Similarity(Protocol):
         ...
 
     def compare(self, a: Tensor, b: Tensor) -> Tensor:
-        """Similarities ``(n, m)`` of features ``a`` of n images and ``b`` of m images; higher is more similar."""
+        """Similarities ``(n, m)`` of features ``a`` of n images and ``b`` of m images; higher is more similar.
+
+        NaN where the similarity is not defined for an image of ``b``: its search then fails with a sentence.
+        """
         ...
 
 

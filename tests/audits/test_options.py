@@ -85,7 +85,13 @@ def test_options_are_sorted_into_three_objects_with_defaults() -> None:
         ({"dtype": "float8"}, "no precision 'float8'; choose one of float32, float16, bfloat16"),
         ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
         ({"workers": 0}, "workers is 0; it must be at least 1"),
-        ({"workers": "all"}, "workers is 'all'; give a number"),
+        ({"workers": "all"}, "workers is 'all'; it must be a whole number or 'ranks' or None"),
+        ({"batch_size": "8"}, "batch_size is '8'; it must be a whole number"),
+        ({"seed": 1.5}, "seed is 1.5; it must be a whole number"),
+        ({"similarity": 3}, "similarity is 3; it must be a text or a Similarity or None"),
+        ({"recipe": 3}, "recipe is 3; it must be a text or a Recipe"),
+        ({"settings": ["draws=3"]}, "must be a mapping"),
+        ({"calibration": 0.5}, "calibration is 0.5; it must be a Calibration or a text or a path or None"),
     ],
 )
 def test_a_bad_option_is_one_sentence(options: dict[str, Any], sentence: str) -> None:

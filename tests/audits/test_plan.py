@@ -191,7 +191,7 @@ def test_an_audit_of_a_folder_of_a_model(tiny_folder: Path, tmp_path: Path) -> N
 
 
 def test_a_loaded_pipeline_needs_no_name(tiny_pipeline: DDIMPipeline) -> None:
-    [found] = audit(tiny_pipeline, np.zeros((8, 8, 3), np.uint8), settings=TINY)
+    [found] = audit(tiny_pipeline, np.arange(192, dtype=np.uint8).reshape(8, 8, 3), settings=TINY)
     assert found.status is Status.EXHAUSTED
     assert found.steps == 2
 
@@ -362,7 +362,7 @@ def test_what_records_call_a_model(model: object, revision: str | None, told: st
 
 def test_what_records_call_a_loaded_pipeline(tiny_pipeline: DDIMPipeline, tmp_path: Path) -> None:
     assert model_name(tiny_pipeline) == "DDIMPipeline"
-    audit(tiny_pipeline, np.zeros((8, 8, 3), np.uint8), settings=TINY, out=tmp_path)
+    audit(tiny_pipeline, np.arange(192, dtype=np.uint8).reshape(8, 8, 3), settings=TINY, out=tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["model"] == "DDIMPipeline"
 
 

@@ -36,7 +36,7 @@ def words(record: Any) -> dict[str, list[str]]:
 def images(tmp_path: Path) -> Path:
     folder = tmp_path / "private pictures"
     folder.mkdir()
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "a.png")
+    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(folder / "a.png")
     return folder
 
 

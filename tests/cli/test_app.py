@@ -194,7 +194,7 @@ def test_an_interruption_keeps_what_is_finished(
 ) -> None:
     (tmp_path / "images").mkdir()
     for value in range(40):
-        Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(tmp_path / "images" / f"{value}.png")
+        Image.fromarray(np.full((8, 8, 3), (value, 90, 200), np.uint8)).save(tmp_path / "images" / f"{value}.png")
     out_folder = tmp_path / "out"
     arguments = ["run", "--model", tiny_folder, "--images", tmp_path / "images", "--out", out_folder, *SET]
     code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {MAIN}"

@@ -57,7 +57,7 @@ def test_a_run(
 
     written = {path: path.stat().st_mtime_ns for path in out_folder.glob("*/*/*")}
     kept = lines(out_folder)
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(images / "c.png")
+    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(images / "c.png")
     code, again, _ = invoke(*command)
     assert code == 0
     assert "0 of 3 images were replicated; 0 failed." in again

@@ -195,7 +195,7 @@ def test_images_come_in_all_forms_that_mlflow_takes(
 
 def test_captions_are_a_feature(tmp_path: Path) -> None:
     captions = ["a red heart", "a blue cat", None]
-    images = [np.full((SIDE, SIDE, 3), value, np.uint8) for value in (0, 100, 200)]
+    images = [np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), np.uint8) for seed in range(3)]
     data = pandas.DataFrame({"ignored": 0, "picture": images, "text": captions})
     found = mlflow.models.evaluate(
         data=data,

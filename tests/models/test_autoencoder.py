@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderTiny
+from diffusers import AsymmetricAutoencoderKL, AutoencoderTiny, ConsistencyDecoderVAE
 from torch import Tensor
 
+from invmm_eval.errors import InvMMError
 from invmm_eval.models.autoencoder import Autoencoder
 from invmm_eval.testing import tiny
 
@@ -111,3 +112,58 @@ def test_a_tiny_autoencoder_decodes_but_does_not_encode() -> None:
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected.clamp(0, 1))
     assert (found - Autoencoder(vae).decode(x_0)).abs().max() > 0.01
+
+
+def _asymmetric() -> AsymmetricAutoencoderKL:
+    return AsymmetricAutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        down_block_out_channels=(8, 8),
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        up_block_out_channels=(8, 8),
+        norm_num_groups=4,
+        sample_size=tiny.SIDE,
+    ).eval()
+
+
+def _small() -> AutoencoderTiny:
+    sizes: dict[str, Any] = {"encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8)}
+    return AutoencoderTiny(**sizes, scaling_factor=0.5, num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1)).eval()
+
+
+@pytest.mark.parametrize("make", [_asymmetric, _small])
+def test_an_autoencoder_in_place_of_another_encodes_and_decodes_as_the_pipelines_do(make: Any) -> None:
+    torch.manual_seed(0)
+    model, images, x_0 = make(), pictures(), latents(4)
+    autoencoder = Autoencoder(model)
+    scale = model.config.scaling_factor
+    with torch.no_grad():
+        found = model.encode(images * 2 - 1)
+        z = found.latents if make is _small else found.latent_dist.mode()
+        torch.testing.assert_close(autoencoder.encode(images), z * scale)
+        decoded = (model.decode(x_0 / scale).sample / 2 + 0.5).clamp(0, 1)
+        torch.testing.assert_close(autoencoder.decode(x_0), decoded)
+    assert autoencoder.factor == tiny.SIDE // tiny.LATENT_SIDE
+
+
+def test_an_autoencoder_that_decodes_with_random_numbers_is_refused() -> None:
+    with pytest.raises(InvMMError, match="ConsistencyDecoderVAE is not supported"):
+        Autoencoder(object.__new__(ConsistencyDecoderVAE))
+
+
+def test_statistics_of_latents_are_used_as_the_pipeline_of_sdxl_does() -> None:
+    pipeline = tiny.tiny_sdxl()
+    mean, std = [-1.66, 1.89, -1.38, 2.52], [8.49, 5.9, 6.55, 5.23]
+    plain = Autoencoder(pipeline.vae)
+    pipeline.vae.register_to_config(latents_mean=mean, latents_std=std, scaling_factor=0.5)
+    autoencoder, x_0 = Autoencoder(pipeline.vae), latents(4, n=1)
+    with torch.no_grad():
+        back = autoencoder.encode(pictures())
+        z = pipeline.vae.encode(pictures() * 2 - 1).latent_dist.mode()
+    channel = slice(None), slice(1, 2)
+    torch.testing.assert_close(back[channel], (z[channel] - mean[1]) / std[1] * 0.5)
+    decoded = x_0 * torch.tensor(std).view(1, 4, 1, 1) / 0.5 + torch.tensor(mean).view(1, 4, 1, 1)
+    ignoring = Autoencoder(pipeline.vae, ignored=("latents_mean", "latents_std"))
+    with torch.no_grad():
+        expected = (pipeline.vae.decode(decoded).sample / 2 + 0.5).clamp(0, 1)
+        torch.testing.assert_close(autoencoder.decode(x_0), expected)
+        torch.testing.assert_close(ignoring.decode(x_0), plain.decode(x_0 / 0.5 * 0.13025))

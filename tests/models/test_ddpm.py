@@ -50,6 +50,27 @@ def noisy(scheduler: Any) -> tuple[Tensor, Tensor]:
     return t, scheduler.add_noise(x_0, torch.randn(x_0.shape, generator=generator), t)
 
 
+def test_where_the_noisiest_time_has_no_signal_noise_prediction_is_refused_and_others_sample() -> None:
+    zero: dict[str, Any] = {"rescale_betas_zero_snr": True, "clip_sample": False}
+    with pytest.raises(InvMMError, match=r"pure noise .* cannot make samples"):
+        backbone(DDIMPipeline(unet(), DDIMScheduler(**zero)))
+    for prediction in ("v_prediction", "sample"):
+        model = backbone(DDIMPipeline(unet(), DDIMScheduler(**zero, prediction_type=prediction)))
+        noise = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+        assert sample(model, noise, {}, {}, torch.ones(2), steps=5, micro_batch=2).isfinite().all()
+
+
+@pytest.mark.parametrize("limit", [torch.nan, 0.0, -1.0, torch.inf])
+def test_a_clip_range_that_makes_no_sense_is_refused(limit: float) -> None:
+    with pytest.raises(InvMMError, match="clip_sample_range must be above 0"):
+        backbone(DDIMPipeline(unet(), DDIMScheduler(clip_sample=True, clip_sample_range=limit)))
+
+
+def test_betas_of_zero_are_refused() -> None:
+    with pytest.raises(InvMMError, match="adds no noise"):
+        backbone(DDIMPipeline(unet(), DDIMScheduler(beta_start=0.0, beta_end=0.0)))
+
+
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("betas", ["linear", "scaled_linear", "squaredcos_cap_v2"])
 def test_x0_is_what_the_scheduler_makes_of_the_output(prediction: str, betas: str) -> None:
@@ -139,7 +160,11 @@ def test_a_model_in_training_is_audited_untouched(tiny_folder: Path, cosine: Pix
     pipeline = DDIMPipeline.from_pretrained(tiny_folder)
     pipeline.unet.train()
     (found,) = invert(
-        load_backbone(pipeline), [Target(torch.zeros(3, 8, 8, dtype=torch.uint8))], cosine, diagonal(), recipe=QUICK
+        load_backbone(pipeline),
+        [Target(torch.arange(192, dtype=torch.uint8).view(3, 8, 8))],
+        cosine,
+        diagonal(),
+        recipe=QUICK,
     )
     assert found.error is None
     assert pipeline.unet.training

@@ -5,6 +5,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Generator, Tensor
 
+from invmm_eval.errors import InvMMError
 from invmm_eval.models.schedule import X0_FROM, RectifiedFlow, Schedule, VariancePreserving, broadcast
 from tests.helpers.exact import flow_schedule, linear_schedule
 
@@ -27,6 +28,26 @@ def noised(schedule: Schedule, x_0: Tensor, noise: Tensor, t: Tensor) -> tuple[T
 
 
 # Variance preserving
+
+
+@pytest.mark.parametrize(
+    ("products", "sentence"),
+    [
+        ([0.9, torch.nan, 0.1], "not finite"),
+        ([0.9, 0.5, -0.1], "negative"),
+        ([0.9, 0.1, 0.5], "do not rise"),
+        ([1.0, 1.0, 0.5], "adds no noise at time 1"),
+    ],
+)
+def test_noise_levels_that_make_no_sense_are_refused(products: list[float], sentence: str) -> None:
+    with pytest.raises(InvMMError, match=sentence):
+        VariancePreserving(torch.tensor(products))
+
+
+@pytest.mark.parametrize("sigmas", [[0.5, torch.nan], [0.0, 1.0], [0.5, 1.5]])
+def test_a_flow_has_noise_levels_up_to_one(sigmas: list[float]) -> None:
+    with pytest.raises(InvMMError, match=r"not all in \(0, 1\]"):
+        RectifiedFlow(torch.tensor(sigmas))
 
 
 def test_variance_is_preserved_while_data_gives_way_to_noise() -> None:

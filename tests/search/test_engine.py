@@ -25,7 +25,7 @@ from invmm_eval.search.result import Point, Result, Status
 from invmm_eval.search.search import Search
 from invmm_eval.search.target import Target
 from invmm_eval.similarity.pixel_cosine import PixelCosine
-from tests.helpers.exact import QUICK, Chooser, Choosing, Mixture, pictures, run, targets
+from tests.helpers.exact import QUICK, SHAPE, Chooser, Choosing, Mixture, pictures, run, targets
 
 MEMORIZED = pictures(5)
 UNSEEN = pictures(1, seed=99)
@@ -331,3 +331,25 @@ def test_a_recipe_of_the_backbone_is_the_default(cosine: PixelCosine) -> None:
     model.recipe = Recipe(name="its own", max_steps=3, check_every=3, draws=2, sampler_steps=2)
     (found,) = invert(model, targets(UNSEEN), cosine, diagonal())
     assert found.steps == 3
+
+
+class Undefined(Mixture):
+    """A model whose samples are not finite."""
+
+    def decode(self, x_0: Tensor) -> Tensor:
+        return super().decode(x_0) * torch.nan
+
+
+def test_samples_that_are_not_finite_fail_the_search_instead_of_exhausting_it(cosine: PixelCosine) -> None:
+    images = pictures(1)
+    found = run(Undefined(images), images, cosine)["0"]
+    assert found.status is Status.FAILED
+    assert "The similarity pixel-cosine of a sample to the image is nan" in str(found.error)
+    assert found.traceback is None
+
+
+def test_an_image_for_which_the_similarity_is_not_defined_fails_with_a_sentence(cosine: PixelCosine) -> None:
+    black = torch.zeros(1, *SHAPE, dtype=torch.uint8)
+    found = run(Mixture(black), torch.cat([black, black + 255, pictures(1)]), cosine, batch_size=3)
+    assert [found[name].status for name in "012"] == [Status.FAILED, Status.FAILED, Status.EXHAUSTED]
+    assert "pixel-cosine is not defined for this image" in str(found["0"].error)

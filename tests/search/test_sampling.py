@@ -33,8 +33,8 @@ def noises(n: int, seed: int = 1) -> Tensor:
     return torch.randn((n, *SHAPE), generator=Generator().manual_seed(seed))
 
 
-def unguided(backbone: Backbone, noise: Tensor, *, steps: int, sampler: str = "ddim") -> Tensor:
-    return sample(backbone, noise, {}, {}, torch.ones(len(noise)), steps=steps, micro_batch=100, sampler=sampler)
+def unguided(backbone: Backbone, noise: Tensor, *, steps: int, **options: Any) -> Tensor:
+    return sample(backbone, noise, {}, {}, torch.ones(len(noise)), steps=steps, micro_batch=100, **options)
 
 
 def chooser(n: int, count: int = 4) -> tuple[Context, Context]:
@@ -105,8 +105,8 @@ def test_samplers_are_those_of_diffusers(sampler: str, kind: str, clip: float | 
         noise = (x_t - alpha_t * x_0) / sigma_t
         output = {"epsilon": noise, "v_prediction": alpha_t * noise - sigma_t * x_0, "sample": x_0}[kind]
         x_t = scheduler.step(output, t, x_t, **stepping).prev_sample
-    backbone.clip = clip
-    images = unguided(backbone, noises(6), steps=steps, sampler=sampler)
+    backbone.clip = clip if clip is not None else 0.8
+    images = unguided(backbone, noises(6), steps=steps, sampler=sampler, clip=clip is not None)
     torch.testing.assert_close(images, x_t, atol=1e-3 if sampler == "ddim" else 2e-3, rtol=0)
 
 

@@ -37,13 +37,17 @@ def test_brightness_and_contrast_do_not_matter_and_a_negative_is_the_opposite(co
 
 @pytest.mark.parametrize("level", [0.0, 0.1, 1 / 3, 0.7, 1.0])
 @pytest.mark.parametrize("side", [8, 100])
-def test_an_even_image_is_like_none(cosine: PixelCosine, level: float, side: int) -> None:
+def test_it_is_not_defined_for_an_image_without_contrast_and_such_a_sample_is_like_none(
+    cosine: PixelCosine, level: float, side: int
+) -> None:
     even = torch.full((1, 3, side, side), level)
-    others = torch.cat([even, torch.full((1, 3, side, side), 0.2), noise(1, 3, side, side)])
-    assert compare(cosine, even, others).tolist() == [[0, 0, 0]]
+    almost = even + torch.rand(even.shape, generator=torch.Generator().manual_seed(0)) / 255
+    others = noise(1, 3, side, side)
+    assert compare(cosine, torch.cat([even, almost]), others).tolist() == [[0], [0]]
+    assert compare(cosine, others, torch.cat([even, almost])).isnan().all()
 
 
 def test_the_faintest_picture_is_still_one(cosine: PixelCosine) -> None:
     faint = torch.full((1, 1, 8, 8), 0.5)
-    faint[0, 0, 2, 3] += 1 / 255
+    faint[0, 0, :4] += 3 / 255
     assert compare(cosine, faint, faint).item() == pytest.approx(1, abs=1e-3)

@@ -77,7 +77,7 @@ class Flux:
         self._transformer = frozen(pipeline.transformer)
         if checkpointing:
             self._transformer.enable_gradient_checkpointing()
-        self._autoencoder = Autoencoder(pipeline.vae)
+        self._autoencoder = Autoencoder(pipeline.vae, ignored=("latents_mean", "latents_std"))
         self.device: torch.device = self._transformer.device
         self._guidance = guidance_scale if self._transformer.config.guidance_embeds else None
         self.settings: Mapping[str, str | int | float | None] = {

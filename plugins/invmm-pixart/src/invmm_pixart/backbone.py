@@ -61,7 +61,7 @@ class PixArt:
         self._transformer = frozen(self._pipeline.transformer)
         if checkpointing:
             self._transformer.enable_gradient_checkpointing()
-        self._autoencoder = Autoencoder(self._pipeline.vae)
+        self._autoencoder = Autoencoder(self._pipeline.vae, ignored=("shift_factor", "latents_mean", "latents_std"))
         self.device: torch.device = self._transformer.device
         self.settings: Mapping[str, str | int | float | None] = {
             "name": "pixart",

@@ -72,7 +72,7 @@ class SD3:
         self._transformer = frozen(pipeline.transformer)
         if checkpointing:
             self._transformer.enable_gradient_checkpointing()
-        self._autoencoder = Autoencoder(pipeline.vae)
+        self._autoencoder = Autoencoder(pipeline.vae, ignored=("latents_mean", "latents_std"))
         self.device: torch.device = self._transformer.device
         self.settings: Mapping[str, str | int | float | None] = {
             "name": "sd3",

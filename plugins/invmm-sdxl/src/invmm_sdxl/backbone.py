@@ -76,7 +76,7 @@ class StableDiffusionXL:
         self._unet = frozen(pipeline.unet)
         if checkpointing:
             self._unet.enable_gradient_checkpointing()
-        self._autoencoder = Autoencoder(pipeline.vae)
+        self._autoencoder = Autoencoder(pipeline.vae, ignored=("shift_factor",))
         self.device: torch.device = self._unet.device
         self.settings: Mapping[str, str | int | float | None] = {
             "name": "sdxl",
