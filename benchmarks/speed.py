@@ -283,7 +283,8 @@ def sizes(repeats: int, device: str | None) -> dict[str, float]:
     target = targets_of(memorized_and_new("pixel")[1][:1], backbone)[0]
     pixels = target.image[None].to(backbone.device) / 255
     noise = torch.randn(8, 3, 32, 32, device=backbone.device)
-    trial = Trial(noise, {}, {}, plan.similarity.embed(pixels), backbone.encode(pixels))
+    embedded = plan.similarity.embed(pixels)
+    trial = Trial(noise, {}, {}, embedded, plan.recipe.guidance, backbone.encode(pixels))
     for steps in (5, 10, 20):
         recipe = plan.recipe.changed(sampler_steps=steps)
         criterion, micro_batch = AllSamples(recipe, threshold=0.9), MicroBatch(32)

@@ -27,6 +27,7 @@ class Trial:
         context: K contexts.
         null: K contexts of the unconditional pass.
         features: The image's features, ``(1, ...)``.
+        guidance: The guidance scales to try.
         x_0: The encoded image, ``(1, ...)``.
         reject_at: The index of the sampler step at which samples may be given up.
     """
@@ -35,6 +36,7 @@ class Trial:
     context: Context
     null: Context
     features: Tensor
+    guidance: tuple[float, ...]
     x_0: Tensor
     reject_at: int = 0
 
@@ -55,11 +57,11 @@ def check(
     Args:
         backbone: The model.
         similarity: Compares samples with images.
-        recipe: The sampler, its steps and the guidance scales.
+        recipe: The sampler, its steps, and from which cosine on samples are not given up.
         criterion: Requests samples and decides.
         micro_batch: Maximum number of rows sampled together.
         trials: One per image.
-        guidance: Guidance scales; None takes the recipe's.
+        guidance: Guidance scales; None takes those of each trial.
         complete: Draw all samples at all guidance scales, whatever the criterion requests.
 
     Returns:
@@ -68,11 +70,14 @@ def check(
     Raises:
         InvMMError: The backbone returns other shapes than promised, or memory runs out for a single row.
     """
-    guidance = guidance or recipe.guidance
     while True:
         with micro_batch as size:
-            values: list[dict[float, list[float]]] = [{scale: [] for scale in guidance} for _ in trials]
-            samples: list[dict[float, list[Tensor]]] = [{scale: [] for scale in guidance} for _ in trials]
+            values: list[dict[float, list[float]]] = [
+                {scale: [] for scale in guidance or trial.guidance} for trial in trials
+            ]
+            samples: list[dict[float, list[Tensor]]] = [
+                {scale: [] for scale in guidance or trial.guidance} for trial in trials
+            ]
             while requests := _requests(trials, values, None if complete else criterion.request):
                 counts = [cut.stop - cut.start for _, _, cut in requests]
                 scales = torch.tensor([scale for _, scale, _ in requests]).repeat_interleave(torch.tensor(counts))

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import compress
+from operator import not_
 from typing import Any, TypeVar, cast
 
 import torch
@@ -142,11 +144,11 @@ class _Engine:
         with torch.inference_mode(mode=False), torch.enable_grad():
             for _ in range(self._setup.recipe.check_every):
                 running = _running(searches)
-                for search in running:
-                    if not search.optimizer.uses_gradients:
-                        search.take_step()
-                uphill = [search for search in running if search.optimizer.uses_gradients]
-                for search, loss in self._isolated(self._backward, _drawn(Search.draw, uphill)):
+                uses_gradients = [search.optimizer.uses_gradients for search in running]
+                for search in compress(running, map(not_, uses_gradients)):
+                    search.take_step()
+                draws = _drawn(Search.draw, list(compress(running, uses_gradients)))
+                for search, loss in self._isolated(self._backward, draws):
                     with _failing(search):
                         search.take_step(loss)
                 if on_step:

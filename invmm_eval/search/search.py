@@ -175,6 +175,12 @@ class Search:
             context=self.condition.rsample(n, self._step_contexts),
         )
 
+    @property
+    def _guidance(self) -> tuple[float, ...]:
+        """The recipe's scales; the first alone where there is no prompt, so that all would give the same samples."""
+        scales = self._setup.recipe.guidance
+        return scales[:1] if self.condition.prompt() == "" and not self.condition.parameters() else scales
+
     def draw_trial(self, n: int) -> Trial:
         """The random numbers of a check with n samples per guidance scale."""
         shared = self._setup.recipe.shared_context
@@ -185,6 +191,7 @@ class Search:
                 context=repeat(context, n) if shared else context,
                 null=self.condition.null(n),
                 features=self.features,
+                guidance=self._guidance,
                 x_0=self.x_0,
                 reject_at=self._reject_at,
             )
