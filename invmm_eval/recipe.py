@@ -38,8 +38,7 @@ class Recipe:
         estimators: Registered names of further estimators that run after each search.
         max_steps: Maximum number of optimizer steps, a multiple of ``check_every``.
         learning_rate: Step size of Adam.
-        draws: Number of noises and times drawn per step (S). With 0 the optimizer ``one-shot`` takes no gradients, for
-            models that give none.
+        draws: Number of noises and times drawn per step (S).
         times: The times of a step: ``uniform`` (the paper's), or ``informative``, those at which a noised image can be
             told from others (:func:`invmm_eval.search.times.informative`).
         check_every: Number of steps between two checks (C).
@@ -104,7 +103,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_types(self, "The recipe's ")
-        counts = ("max_steps", "check_every", "window", "check_images", "sampler_steps")
+        counts = ("max_steps", "draws", "check_every", "window", "check_images", "sampler_steps")
         for name in counts:
             if getattr(self, name) < 1:
                 raise InvMMError(f"The recipe's {name} is {getattr(self, name)}; it must be at least 1.")
@@ -123,9 +122,6 @@ class Recipe:
             raise InvMMError(f"The recipe's reject is {self.reject}; it must be a cosine, between -1 and 1.")
         if not self.growth > 1:
             raise InvMMError(f"The recipe's growth is {self.growth}; it must be above 1.")
-        least = 0 if self.optimizer == "one-shot" else 1
-        if self.draws < least:
-            raise InvMMError(f"The recipe's draws is {self.draws}; it must be at least {least}.")
         if self.aim % 2:
             raise InvMMError(f"The recipe's aim is {self.aim}; it must be even, for two halves.")
         if self.clip not in CLIPS:
@@ -289,7 +285,7 @@ def fast(published: Recipe) -> Recipe:
         times="informative",
         first_weight=0.0,
         delta=0.0,
-        check_images=4,
+        check_images=8,
         sampler="dpm-solver++",
         sampler_steps=10,
         clip="model",

@@ -182,29 +182,27 @@ class Dose:
 
 
 class OneShot(Dose):
-    """The search by a few doses, each along a direction that costs little or nothing.
+    """The search by a few doses along a direction that needs no gradient.
 
-    The first direction needs no gradient: it is ``x_0 - m``, with ``m`` the mean of the model's images. Noise that
-    leans towards an image is denoised to it where the model knows it well, as the network's own estimate at high noise
-    leans the same way. At each further dose the gradient at the mean reached so far is added, both at length 1.
+    The direction is ``x_0 - m``, with ``m`` the mean of the model's images: at high noise the network's estimate leans
+    to where the noise leans. Only a searched prompt needs gradients; each step of it then adds the gradient in the mean
+    of the noise to the direction, at length 1.
     """
 
     def __init__(self, noise: Parameters, condition: Parameters, recipe: Recipe, start: Start) -> None:
         super().__init__(noise, condition, recipe, start)
-        self._gradients = bool(recipe.draws)
-        self._started = bool(condition)
         self._average = unit(start())
+        self._searches_prompt = bool(condition)
 
     @property
     def uses_gradients(self) -> bool:
-        """Not before the second dose, unless a prompt is searched too."""
-        return self._gradients and self._started
+        """Where a prompt is searched."""
+        return self._searches_prompt
 
     def _aim(self) -> None:
         if self._mu.grad is not None:
             self._average = self._average - unit(self._mu.grad)
         self.ray.aim(self._average)
-        self._started = True
 
 
 OptimizerMaker = Callable[[Parameters, Parameters, Recipe, Start], Optimizer]

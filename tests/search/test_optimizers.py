@@ -148,37 +148,22 @@ def axis(index: int) -> Tensor:
     return vector
 
 
-def test_the_first_dose_lies_towards_the_image_without_a_gradient() -> None:
+def test_every_dose_lies_towards_the_image_and_needs_no_gradient() -> None:
     noise, towards = gaussian(), torch.randn(SHAPE)
-    moved = one_shot(noise, towards, first_dose=8.0)
-    assert not moved.uses_gradients
-    moved.zero_grad()
-    moved.step(checked=True)
-    torch.testing.assert_close(noise.mu.detach(), 4 * towards / towards.norm())
-
-
-def test_each_further_dose_adds_a_gradient_of_length_one() -> None:
-    noise = gaussian()
-    moved = one_shot(noise, 5 * axis(0), first_dose=2.0, growth=4.0)
-    moved.step(checked=True)
-    moved.after_check(math.nan)
-    assert moved.uses_gradients
-    step(moved, noise.mu, -30 * axis(1))
-    torch.testing.assert_close(noise.mu.detach(), 4 * (axis(0) + axis(1)) / math.sqrt(2))
-    moved.after_check(math.nan)
-    step(moved, noise.mu, -0.1 * axis(2))
-    torch.testing.assert_close(noise.mu.detach(), 8 * (axis(0) + axis(1) + axis(2)) / math.sqrt(3))
-
-
-def test_without_draws_it_never_uses_gradients() -> None:
-    noise = gaussian()
-    moved = one_shot(noise, axis(0), draws=0, first_dose=2.0, growth=4.0)
+    moved = one_shot(noise, towards, first_dose=2.0, growth=4.0)
     for nats in (2.0, 8.0, 32.0):
         assert not moved.uses_gradients
+        moved.zero_grad()
         moved.step(checked=True)
-        torch.testing.assert_close(noise.mu.detach(), math.sqrt(2 * nats) * axis(0))
+        torch.testing.assert_close(noise.mu.detach(), math.sqrt(2 * nats) * towards / towards.norm())
         moved.after_check(math.nan)
 
 
-def test_a_searched_prompt_needs_gradients_from_the_start() -> None:
-    assert one_shot(gaussian(), axis(0), {"logits": torch.zeros(3, requires_grad=True)}).uses_gradients
+def test_with_a_searched_prompt_each_step_adds_a_gradient_of_length_one() -> None:
+    noise = gaussian()
+    moved = one_shot(noise, 5 * axis(0), {"logits": torch.zeros(3, requires_grad=True)}, first_dose=8.0)
+    assert moved.uses_gradients
+    step(moved, noise.mu, -30 * axis(1))
+    torch.testing.assert_close(noise.mu.detach(), 4 * (axis(0) + axis(1)) / math.sqrt(2))
+    step(moved, noise.mu, -0.1 * axis(2))
+    torch.testing.assert_close(noise.mu.detach(), 4 * (axis(0) + axis(1) + axis(2)) / math.sqrt(3))
