@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from invmm_eval.models.condition import repeat as repeat
     from invmm_eval.models.pipelines import discrete as discrete
     from invmm_eval.models.pipelines import frozen as frozen
+    from invmm_eval.models.pipelines import image_sides as image_sides
     from invmm_eval.models.pipelines import load_pipeline as load_pipeline
     from invmm_eval.models.pipelines import rectified_flow as rectified_flow
     from invmm_eval.models.schedule import RectifiedFlow as RectifiedFlow
@@ -93,7 +94,7 @@ _HOMES = {
     "models.condition": ("Condition", "Context", "FixedPrompt", "SoftPrompt", "Unconditional", "repeat"),
     "models.text": ("SoftTextEncoder", "check_prompt_mode", "fixed_text"),
     "models.autoencoder": ("Autoencoder",),
-    "models.pipelines": ("discrete", "frozen", "load_pipeline", "rectified_flow"),
+    "models.pipelines": ("discrete", "frozen", "image_sides", "load_pipeline", "rectified_flow"),
     "recipe": ("DDPM", "LDM", "Recipe", "STABLE_DIFFUSION", "STABLE_DIFFUSION_3"),
     # Similarities, noise families, estimators and detectors
     "similarity": ("Similarity",),

@@ -229,7 +229,10 @@ def load(model: ModelOptions, device: str | None) -> Backbone:
     name, dtype = model.backbone, getattr(torch, model.dtype)
     entry = host().backbone(name) if name else host().backbone_for(pipeline_class(model.source, model.revision))
     make = partial(entry.make, model.source, revision=model.revision, device=find_device(device), dtype=dtype)
-    return made(make, name or "The backbone", model.backbone_options) if model.backbone_options else make()
+    backbone: Backbone = made(make, name or "The backbone", model.backbone_options)
+    if (channels := backbone.image_shape[0]) not in (1, 3):
+        raise InvMMError(f"The model's images have {channels} channels; only grey (1) and RGB (3) are supported.")
+    return backbone
 
 
 def find_device(name: str | None) -> torch.device:
@@ -292,6 +295,10 @@ def made(maker: Callable[..., Any], name: str, options: Mapping[str, Any]) -> An
         raise InvMMError(f"{name} has no option {unknown[0]!r}; its options are: {available}.")
     try:
         return maker(**options)
+    except SystemExit as error:
+        raise InvMMError(f"{name} cannot be made: it ended the process with {error.code!r}.") from error
     except TypeError as error:
+        if not options:
+            raise
         chosen = ", ".join(sorted(options.keys() - _RESERVED)) or "none"
         raise InvMMError(f"{name} does not accept these options ({chosen}): {error}.") from error

@@ -14,7 +14,7 @@ from torch import Tensor
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import Condition, Context, Unconditional
 from invmm_eval.models.labels import Labels
-from invmm_eval.models.pipelines import discrete, frozen, load_pipeline
+from invmm_eval.models.pipelines import discrete, frozen, image_sides, load_pipeline
 from invmm_eval.models.schedule import broadcast
 from invmm_eval.models.text import check_prompt_mode
 from invmm_eval.recipe import DDPM as PAPER
@@ -58,9 +58,9 @@ class DDPM:
         scheduler = discrete(pipeline.scheduler, self.device)
         self.schedule, self._x0_from, self.clip = scheduler.schedule, scheduler.x0_from, scheduler.clip
         self.recipe: Recipe = PAPER
-        size = self._unet.config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        self.image_shape: tuple[int, int, int] = (self._unet.config.in_channels, height, width)
+        if self._unet.class_embedding is not None and not self._unet.config.num_class_embeds:
+            raise InvMMError("The network takes classes of a kind that is not supported (class_embed_type).")
+        self.image_shape: tuple[int, int, int] = (self._unet.config.in_channels, *image_sides(self._unet))
 
     def encode(self, images: Tensor) -> Tensor:
         """From [0, 1] to [-1, 1]."""

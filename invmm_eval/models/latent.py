@@ -12,7 +12,7 @@ from torch import Tensor
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.autoencoder import Autoencoder
 from invmm_eval.models.condition import Condition, Context, Unconditional
-from invmm_eval.models.pipelines import discrete, frozen, load_pipeline
+from invmm_eval.models.pipelines import discrete, frozen, image_sides, load_pipeline
 from invmm_eval.models.schedule import broadcast
 from invmm_eval.recipe import LDM as PAPER
 from invmm_eval.recipe import Recipe
@@ -42,7 +42,7 @@ class Latent:
         quantize: bool = True,
     ) -> None:
         pipeline = load_pipeline(model, revision=revision, device=device, dtype=dtype)
-        if not isinstance(pipeline.unet, UNet2DModel) or pipeline.unet.config.num_class_embeds:
+        if not isinstance(pipeline.unet, UNet2DModel) or pipeline.unet.class_embedding is not None:
             raise InvMMError("The backbone latent takes unconditional models: a UNet2DModel without classes.")
         self._unet = frozen(pipeline.unet)
         self._autoencoder = Autoencoder(
@@ -57,8 +57,8 @@ class Latent:
         scheduler = discrete(pipeline.scheduler, self.device)
         self.schedule, self._x0_from, self.clip = scheduler.schedule, scheduler.x0_from, scheduler.clip
         self.recipe: Recipe = PAPER
-        side = self._unet.config.sample_size * self._autoencoder.factor
-        self.image_shape: tuple[int, int, int] = (self._autoencoder.channels, side, side)
+        sides = image_sides(self._unet, self._autoencoder.factor)
+        self.image_shape: tuple[int, int, int] = (self._autoencoder.channels, *sides)
 
     def encode(self, images: Tensor) -> Tensor:
         """The scaled latents."""

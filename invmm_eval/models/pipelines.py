@@ -2,21 +2,32 @@
 
 import copy
 import json
+import logging
 import math
-from collections.abc import Callable
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
-from huggingface_hub import hf_hub_download
+from accelerate.utils import extract_model_from_parallel
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, UNet2DModel
+from huggingface_hub import hf_hub_download, list_repo_files
 from torch import Tensor, nn
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.schedule import X0_FROM, Conversion, RectifiedFlow, VariancePreserving
 
+_log = logging.getLogger(__name__)
+
 M = TypeVar("M", bound=nn.Module)
+
+_SINGLE_FILES = {".bin", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".pickle", ".pkl", ".pt", ".pth", ".safetensors"}
+FAINT = 1e-3
+"""An alpha below which a noise predictor tells next to nothing of x_0; the linear schedule of DDPM ends at 6.4e-3."""
+_PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
 
 
 def frozen(module: M) -> M:
@@ -24,10 +35,61 @@ def frozen(module: M) -> M:
 
     The weights are shared, not copied, and the module itself is not changed: a model may be audited between two steps
     of its training.
+
+    Raises:
+        InvMMError: The module computes by a method that was replaced, as offloading and layerwise casting do, so that
+            the view would compute with the module itself.
     """
-    shared: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
+    for name, part in module.named_modules():
+        if "forward" in vars(part) or any(tensor.is_meta for tensor in part.parameters(recurse=False)):
+            where = f"{type(module).__name__}{name and f' ({name})'}"
+            raise InvMMError(
+                f"The {where} is offloaded, cast layer by layer or changed by hooks, which leave no gradient to its "
+                "input; load the pipeline without them, in half precision if memory is short."
+            )
+    shared: dict[int, Any] = {id(p): _without_gradient(p) for p in module.parameters()}
     shared |= {id(b): b.detach() for b in module.buffers()}
     return copy.deepcopy(module, shared).eval()
+
+
+def _without_gradient(parameter: nn.Parameter) -> Any:
+    if type(parameter) is not nn.Parameter and not parameter.requires_grad:
+        return parameter  # quantized weights, whose scales detach() may lose
+    values = parameter.detach()
+    return nn.Parameter(values.clone() if values.is_inference() else values, requires_grad=False)
+
+
+def unwrapped(pipeline: Any) -> Any:
+    """The pipeline without what compilation and data parallelism wrap its modules in; it is not changed."""
+    modules = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
+    inner = {name: extract_model_from_parallel(part, keep_torch_compile=False) for name, part in modules.items()}
+    if all(inner[name] is part for name, part in modules.items()):
+        return pipeline
+    view = copy.copy(pipeline)
+    vars(view).update(inner)
+    return view
+
+
+def image_sides(network: Any, factor: int = 1) -> tuple[int, int]:
+    """Height and width of a model's images: ``factor`` times the ``sample_size`` of its network's config.
+
+    Raises:
+        InvMMError: The config states no size, or one that the network cannot compute.
+    """
+    stated = network.config.get("sample_size")
+    sides = [stated, stated] if type(stated) is int else stated
+    if not isinstance(sides, list | tuple) or len(sides) != 2 or any(type(s) is not int or s < 1 for s in sides):
+        raise InvMMError(
+            f"The network's config has sample_size {stated!r}; set it to the side of its input or to [height, width], "
+            "in the config.json beside its weights, or by register_to_config(sample_size=...)."
+        )
+    step = 2 ** (len(network.config.block_out_channels) - 1) if isinstance(network, UNet2DModel) else 1
+    if any(side % step for side in sides):
+        raise InvMMError(
+            f"The network's config has sample_size {stated!r}, which the network cannot halve and double again; set it "
+            f"to multiples of {step}."
+        )
+    return sides[0] * factor, sides[1] * factor
 
 
 @dataclass(frozen=True)
@@ -71,7 +133,20 @@ def discrete(scheduler: Any, device: torch.device) -> Discrete:
             "The model's noisiest time is pure noise (alpha 0, zero terminal SNR), where predicted noise says nothing "
             "of x_0, so that the model cannot make samples; velocity (v_prediction) and sample prediction can."
         )
+    if config.prediction_type == "epsilon":
+        _warn_of_faint(scheduler.alphas_cumprod.sqrt())
     return Discrete(schedule, X0_FROM[config.prediction_type], clip)
+
+
+def _warn_of_faint(alphas: Tensor) -> None:
+    """Tell that a noise predictor has times with next to no signal, where x_0 = (x_t - sigma n) / alpha."""
+    if faint := int((alphas < FAINT).sum()):
+        _log.warning(
+            "The model predicts noise, and %d of its %d times have alpha below %g (down to %.2g), by which errors of "
+            "its output are divided in x_0, so that searches may find nothing; to leave these times out, give its "
+            "scheduler trained_betas=scheduler.betas[:%d].tolist().",
+            *(faint, len(alphas), FAINT, alphas.min(), len(alphas) - faint),
+        )
 
 
 def rectified_flow(
@@ -124,7 +199,7 @@ def pipeline_class(model: object, revision: str | None = None) -> str:
     index = _index_file(model, revision)
     try:
         name = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InvMMError(f"The model_index.json of {model} is damaged: it names no pipeline class.") from None
     if not isinstance(name, str):
         raise InvMMError(f"{model} brings its own pipeline code, which is never run; convert it to a stock pipeline.")
@@ -139,6 +214,13 @@ def _index_file(model: object, revision: str | None) -> Path:
         if not (folder / "model_index.json").is_file():
             raise InvMMError(f"{folder} has no model_index.json; name the folder that save_pretrained wrote.")
         return folder / "model_index.json"
+    if folder.is_file():
+        raise InvMMError(
+            f"{model} is a file, and only folders of diffusers pipelines are known by themselves; name the backbone "
+            "of a plugin that loads it (invmm-eval new-plugin writes one)."
+        )
+    if folder.suffix in _SINGLE_FILES:
+        raise InvMMError(f"There is no file {model}.")
     if isinstance(model, Path) or folder.is_absolute() or str(model).startswith(".") or str(model).count("/") > 1:
         raise InvMMError(f"There is no folder {model}.")
     try:
@@ -157,9 +239,10 @@ def load_pipeline(
     dtype: torch.dtype = torch.float32,
     **parts: Any,
 ) -> Any:
-    """Load a diffusers pipeline from a folder or the Hub; a loaded one is returned unchanged.
+    """Load a diffusers pipeline from a folder or the Hub; a loaded one is returned as it is, its modules unwrapped.
 
-    Only safetensors weights are loaded, and no remote code is run. A loaded pipeline keeps its device and precision.
+    Only safetensors weights are loaded, and no remote code is run. Where weights are stored only as a variant, such as
+    fp16, that variant is loaded. A loaded pipeline keeps its device and precision.
 
     Args:
         model: A folder, a Hub id, or a loaded pipeline.
@@ -172,24 +255,65 @@ def load_pipeline(
         InvMMError: The pipeline cannot be loaded; for pickled weights the message says how to convert them.
     """
     if isinstance(model, DiffusionPipeline):
-        return model
+        return unwrapped(model)
+    how = {"revision": revision, "dtype": dtype, "use_safetensors": True, **parts}
     try:
-        pipeline = DiffusionPipeline.from_pretrained(
-            str(model), revision=revision, dtype=dtype, use_safetensors=True, **parts
-        )
+        pipeline = DiffusionPipeline.from_pretrained(str(model), **how)
     except Exception as error:
-        reason = _first_line(error)
-        if "safetensors" in reason or "safetensors" in str(error):
-            raise InvMMError(
-                f"{model} has no usable safetensors weights, and pickled ones are never loaded. Where you trust "
-                f"their source, convert them: DiffusionPipeline.from_pretrained(...).save_pretrained(...) ({reason})"
-            ) from error
-        raise InvMMError(f"{model} cannot be loaded: {reason}") from error
+        files = _files(model, revision)
+        variants = _variants(files)
+        if len(variants) != 1:
+            raise InvMMError(_why(model, files, variants, _first_line(error))) from error
+        try:
+            pipeline = DiffusionPipeline.from_pretrained(str(model), variant=variants.pop(), **how)
+        except Exception as again:
+            raise InvMMError(_why(model, files, variants, _first_line(again))) from again
     for part, module in pipeline.components.items():
         for name, tensor in module.state_dict().items() if isinstance(module, nn.Module) else ():
             if tensor.is_meta:
                 raise InvMMError(f"{model} cannot be loaded: its weights lack {part}.{name}.")
     return pipeline.to(device)
+
+
+def _files(model: object, revision: str | None) -> list[str]:
+    """The files of a pipeline's components, as ``component/name``; none if they cannot be listed."""
+    folder = Path(str(model))
+    if folder.is_dir():
+        return [file.relative_to(folder).as_posix() for file in folder.glob("*/*")]
+    try:
+        return [name for name in list_repo_files(str(model), revision=revision) if name.count("/") == 1]
+    except Exception:  # what is wrong was told by the attempt to load it
+        return []
+
+
+def _variants(files: Iterable[str]) -> set[str]:
+    """The variants, such as fp16, that every component without plain safetensors weights has."""
+    found = defaultdict[str, set[str]](set)
+    for file in files:
+        part, _, name = re.sub(r"-\d{5}-of-\d{5}", "", file).partition("/")
+        if name.endswith(".safetensors"):
+            found[part].add(name.removesuffix(".safetensors").partition(".")[2])
+    lacking = [variants for variants in found.values() if "" not in variants]
+    return set.intersection(*lacking) if lacking else set()
+
+
+def _why(model: object, files: Iterable[str], variants: Collection[str], reason: str) -> str:
+    """Why a pipeline could not be loaded, and what to do."""
+    if len(variants) > 1:
+        return f"{model} has its weights only as the variants {', '.join(sorted(variants))}; keep the files of one."
+    for file in files:
+        at = Path(str(model)) / file
+        if at.parent.is_dir() and not at.is_file() and at.suffix in (".json", ".safetensors"):
+            return f"{model} cannot be loaded: {file} is no file (a link to nowhere, a folder or a pipe); restore it."
+    found = defaultdict[str, set[str]](set)
+    for file in files:
+        found[file.partition("/")[0]].add(Path(file).suffix)
+    if any(kinds & _PICKLES and ".safetensors" not in kinds for kinds in found.values()):
+        return (
+            f"{model} has no usable safetensors weights, and pickled ones are never loaded. Where you trust their "
+            f"source, convert them: DiffusionPipeline.from_pretrained(...).save_pretrained(...) ({reason})"
+        )
+    return f"{model} cannot be loaded: {reason}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.autoencoder import Autoencoder
 from invmm_eval.models.condition import Condition, Context, FixedPrompt, SoftPrompt
-from invmm_eval.models.pipelines import discrete, frozen, load_pipeline
+from invmm_eval.models.pipelines import discrete, frozen, image_sides, load_pipeline
 from invmm_eval.models.schedule import broadcast
 from invmm_eval.models.text import SoftTextEncoder, check_prompt_mode, fixed_text
 from invmm_eval.recipe import STABLE_DIFFUSION as PAPER
@@ -56,7 +56,9 @@ class StableDiffusion:
         unused = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
         pipeline = load_pipeline(model, revision=revision, device=device, dtype=dtype, **unused)
         unet, vae = pipeline.unet.config, pipeline.vae.config
-        if unet.in_channels != vae.latent_channels or unet.class_embed_type or unet.time_cond_proj_dim:
+        parts = pipeline.unet.class_embedding, pipeline.unet.encoder_hid_proj
+        others = (*parts, unet.class_embed_type, unet.time_cond_proj_dim, unet.addition_embed_type)
+        if unet.in_channels != vae.latent_channels or any(other is not None for other in others):
             raise InvMMError(
                 "The backbone stable-diffusion takes plain text-to-image models: this network has other inputs than "
                 "latents, a time and a prompt."
@@ -79,8 +81,8 @@ class StableDiffusion:
         scheduler = discrete(pipeline.scheduler, self.device)
         self.schedule, self._x0_from, self.clip = scheduler.schedule, scheduler.x0_from, scheduler.clip
         self.recipe: Recipe = PAPER
-        side = unet.sample_size * self._autoencoder.factor
-        self.image_shape: tuple[int, int, int] = (self._autoencoder.channels, side, side)
+        sides = image_sides(self._unet, self._autoencoder.factor)
+        self.image_shape: tuple[int, int, int] = (self._autoencoder.channels, *sides)
 
     def encode(self, images: Tensor) -> Tensor:
         """The scaled latents."""

@@ -1,16 +1,22 @@
 """Loading: safetensors alone, no remote code, and a model in training stays untouched; schedulers as they are read."""
 
+import copy
 import json
 import math
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from diffusers import DDIMPipeline, DDIMScheduler, FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
 
 from invmm_eval.errors import InvMMError
-from invmm_eval.models.pipelines import frozen, load_pipeline, pipeline_class, rectified_flow
+from invmm_eval.models.pipelines import discrete, frozen, image_sides, load_pipeline, pipeline_class, rectified_flow
 
 CPU = torch.device("cpu")
 
@@ -52,6 +58,10 @@ def test_a_folder_is_loaded_in_the_precision_asked_for_and_a_pipeline_stays_as_i
         (3, "not a int"),
         ("/nowhere/at/all", "There is no folder /nowhere/at/all"),
         ("./nowhere", "There is no folder ./nowhere"),
+        ("/nowhere/model.pth", "There is no file /nowhere/model.pth"),
+        ("model.pth", "There is no file model.pth"),
+        ("folder/model.safetensors", "There is no file folder/model.safetensors"),
+        (__file__, "is a file, and only folders .* name the backbone of a plugin"),
         ("nobody/nothing", "neither a folder here nor a diffusers pipeline that the Hub gave"),
     ],
 )
@@ -64,8 +74,8 @@ def test_no_model_there(model: object, sentence: str, monkeypatch: pytest.Monkey
 def test_a_folder_without_an_index_or_with_a_damaged_one_is_no_pipeline(tmp_path: Path) -> None:
     with pytest.raises(InvMMError, match=r"has no model_index.json"):
         pipeline_class(tmp_path)
-    for text in ("{", "{}", "[]", "7"):
-        (tmp_path / "model_index.json").write_text(text)
+    for text in ("{", "{}", "[]", "7", 100_000 * "[", b"\xff"):
+        (tmp_path / "model_index.json").write_bytes(text if isinstance(text, bytes) else text.encode())
         with pytest.raises(InvMMError, match="is damaged"):
             pipeline_class(tmp_path)
 
@@ -100,6 +110,116 @@ def test_weights_of_the_wrong_shape_or_length(tiny_folder: Path, tmp_path: Path)
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(InvMMError, match=r"cannot be loaded|no usable safetensors"):
         load_pipeline(short.parent, device=CPU)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_weights_that_are_stored_as_a_variant_alone_are_found(
+    sharded: bool, tiny_pipeline: DDIMPipeline, tmp_path: Path
+) -> None:
+    size = "20KB" if sharded else "1GB"
+    tiny_pipeline.save_pretrained(tmp_path, variant="fp16", max_shard_size=size)
+    loaded = load_pipeline(tmp_path, device=CPU).unet.state_dict()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in tiny_pipeline.unet.state_dict().items())
+    tiny_pipeline.save_pretrained(tmp_path, variant="bf16", max_shard_size=size)
+    with pytest.raises(InvMMError, match="only as the variants bf16, fp16; keep the files of one"):
+        load_pipeline(tmp_path, device=CPU)
+    tiny_pipeline.save_pretrained(tmp_path)
+    assert load_pipeline(tmp_path, device=CPU).unet.dtype == torch.float32
+
+
+def test_missing_weights_are_not_called_pickles(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.unlink()
+    with pytest.raises(InvMMError, match=r"cannot be loaded: (?!.*pickle)"):
+        load_pipeline(folder, device=CPU)
+    odd: list[Callable[[], object]] = [
+        lambda: weights.symlink_to("nowhere"),
+        lambda: weights.mkdir(),
+        lambda: os.mkfifo(weights),
+    ]
+    for make in odd:
+        make()
+        with pytest.raises(InvMMError, match=r"unet/diffusion_pytorch_model\.safetensors is no file"):
+            load_pipeline(folder, device=CPU)
+        weights.rmdir() if weights.is_dir() else weights.unlink()
+
+
+def test_other_files_of_any_kind_do_not_matter(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    (folder / "notes.json").mkdir()
+    (folder / "unet" / "gone.json").symlink_to("nowhere")
+    os.mkfifo(folder / "unet" / "pipe.json")
+    assert load_pipeline(folder, device=CPU).unet.dtype == torch.float32
+
+
+def test_compiled_and_parallel_modules_are_unwrapped_in_a_copy(tiny_pipeline: DDIMPipeline) -> None:
+    wraps: list[Callable[[Any], Any]] = [lambda unet: torch.compile(unet, backend="eager"), torch.nn.DataParallel]
+    for wrap in wraps:
+        pipeline = copy.copy(tiny_pipeline)
+        vars(pipeline)["unet"] = wrapped = wrap(tiny_pipeline.unet)
+        assert load_pipeline(pipeline, device=CPU).unet is tiny_pipeline.unet
+        assert pipeline.unet is wrapped
+
+
+def test_modules_with_a_replaced_forward_are_refused(tiny_pipeline: DDIMPipeline) -> None:
+    offloaded, cast, empty = (copy.deepcopy(tiny_pipeline.unet) for _ in range(3))
+    cpu_offload(offloaded, execution_device=CPU)
+    cast.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    empty.conv_in.to("meta")
+    for module in (offloaded, cast, empty):
+        with pytest.raises(InvMMError, match=r"The UNet2DModel.* is offloaded, cast layer by layer or changed"):
+            frozen(module)
+
+
+class Quantized(torch.nn.Parameter):
+    """Stands for parameters of libraries, whose scales a plain parameter would lose."""
+
+
+def test_quantized_parameters_are_shared_as_they_are() -> None:
+    module = torch.nn.Linear(2, 2)
+    module.weight = Quantized(module.weight.detach(), requires_grad=False)
+    assert frozen(module).weight is module.weight
+
+
+def test_a_model_made_in_inference_mode_gives_gradients() -> None:
+    with torch.inference_mode():
+        module = torch.nn.Linear(2, 1)
+    x = torch.ones(1, 2, requires_grad=True)
+    frozen(module)(x).square().sum().backward()
+    assert x.grad is not None
+
+
+@pytest.mark.parametrize("size", [None, 0, -8, 8.0, "8", True, [8], [8, 8, 8], [8, None], [8, 0], {}])
+def test_a_network_without_a_usable_size_is_told(size: object) -> None:
+    with pytest.raises(InvMMError, match=r"The network's config has sample_size .*; set it to the side of its input"):
+        image_sides(SimpleNamespace(config={"sample_size": size}))
+
+
+def test_the_size_of_images_is_the_networks(tiny_pipeline: DDIMPipeline) -> None:
+    assert image_sides(SimpleNamespace(config={"sample_size": 9}), 8) == (72, 72)
+    assert image_sides(SimpleNamespace(config={"sample_size": [8, 16]}), 2) == (16, 32)
+    unet = copy.deepcopy(tiny_pipeline.unet)
+    unet.register_to_config(sample_size=[8, 7])
+    with pytest.raises(InvMMError, match="set it to multiples of 2"):
+        image_sides(unet)
+    with pytest.raises(RuntimeError):
+        unet(torch.zeros(1, 3, 8, 7), 0)
+
+
+def test_times_without_signal_are_told_when_noise_is_predicted(caplog: pytest.LogCaptureFixture) -> None:
+    discrete(DDIMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction"), CPU)
+    discrete(DDIMScheduler(), CPU)
+    assert not caplog.records
+    cosine = DDIMScheduler(beta_schedule="squaredcos_cap_v2")
+    before = discrete(cosine, CPU).schedule
+    [told] = caplog.messages
+    kept = int(told.split("betas[:")[1].split("]")[0])
+    caplog.clear()
+    after = discrete(DDIMScheduler(trained_betas=cosine.betas[:kept].tolist()), CPU).schedule
+    assert not caplog.records
+    times = torch.arange(kept)
+    torch.testing.assert_close(after(times), before(times))
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])

@@ -25,6 +25,7 @@ from invmm_eval.plugin import (
     discrete,
     fixed_text,
     frozen,
+    image_sides,
     load_pipeline,
 )
 
@@ -71,8 +72,8 @@ class PixArt:
         path = discrete(self._pipeline.scheduler, self.device)
         self.schedule, self._x0_from, self.clip = path.schedule, path.x0_from, path.clip
         self.recipe: Recipe = replace(STABLE_DIFFUSION, name="pixart")
-        side = self._transformer.config.sample_size * self._autoencoder.factor
-        self.image_shape: tuple[int, int, int] = (self._autoencoder.channels, side, side)
+        sides = image_sides(self._transformer, self._autoencoder.factor)
+        self.image_shape: tuple[int, int, int] = (self._autoencoder.channels, *sides)
 
     def encode(self, images: Tensor) -> Tensor:
         """The scaled latents."""

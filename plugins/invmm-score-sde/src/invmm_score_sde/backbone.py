@@ -23,6 +23,7 @@ from invmm_eval.plugin import (
     Unconditional,
     broadcast,
     frozen,
+    image_sides,
     load_pipeline,
 )
 
@@ -94,9 +95,7 @@ class ScoreSDE:
         self.recipe: Recipe = replace(DDPM, name="score-sde-ve")
         self.settings: Mapping[str, str | int | float | None] = {"name": "score-sde-ve", "dtype": str(self._unet.dtype)}
         self.clip: float | None = None
-        size = self._unet.config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        self.image_shape: tuple[int, int, int] = (self._unet.config.in_channels, height, width)
+        self.image_shape: tuple[int, int, int] = (self._unet.config.in_channels, *image_sides(self._unet))
 
     def encode(self, images: Tensor) -> Tensor:
         """The images themselves."""

@@ -27,6 +27,7 @@ from invmm_eval.plugin import (
     discrete,
     fixed_text,
     frozen,
+    image_sides,
     load_pipeline,
 )
 
@@ -86,10 +87,10 @@ class StableDiffusionXL:
         path = discrete(pipeline.scheduler, self.device)
         self.schedule, self._x0_from, self.clip = path.schedule, path.x0_from, path.clip
         self.recipe: Recipe = replace(STABLE_DIFFUSION, name="sdxl")
-        side = unet.sample_size * self._autoencoder.factor
-        self.image_shape: tuple[int, int, int] = (self._autoencoder.channels, side, side)
+        height, width = image_sides(self._unet, self._autoencoder.factor)
+        self.image_shape: tuple[int, int, int] = (self._autoencoder.channels, height, width)
         # Original size, crop and target size, the pipeline's defaults.
-        self._time_ids = torch.tensor([[side, side, 0, 0, side, side]], dtype=self._unet.dtype, device=self.device)
+        self._time_ids = torch.tensor([[height, width, 0, 0, height, width]]).to(self.device, self._unet.dtype)
 
     def encode(self, images: Tensor) -> Tensor:
         """The scaled latents."""
