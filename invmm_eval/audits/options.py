@@ -83,6 +83,9 @@ class ModelOptions:
         None, "Registered name of the backbone. By default the one that serves the pipeline's class."
     )
     revision: str | None = _option(None, "Branch, tag or commit of a model on the Hub.")
+    lora: str | None = _option(
+        None, "LoRAs to add to the model: FILE.safetensors or FILE.safetensors:WEIGHT, several separated by commas."
+    )
     dtype: str = _option("float32", "Precision of the network: float32, float16 or bfloat16.")
     backbone_options: Mapping[str, Any] = _option(
         dict, "Options of the backbone, for example prompt_mode=caption.", flag="--backbone-option"

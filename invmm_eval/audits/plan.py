@@ -20,7 +20,8 @@ from invmm_eval.audits.typed import LoadingOptions
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.identity import model_identity
-from invmm_eval.models.pipelines import pipeline_class
+from invmm_eval.models.lora import add_loras, read_loras
+from invmm_eval.models.pipelines import load_pipeline, pipeline_class
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.plugins.host import host
 from invmm_eval.recipe import RECIPES, Recipe
@@ -173,8 +174,10 @@ def make_plan(
 
 def model_config(model: ModelOptions, backbone: Backbone) -> dict[str, Any]:
     """What a config says about the model."""
+    loras = [lora.record for lora in read_loras(model.lora)]
     return {
         "model": model_name(model.source, model.revision),
+        **({"loras": loras} if loras else {}),
         "weights": getattr(backbone, "identity", None) or model_identity(model.source, model.revision),
         "backbone": {**backbone.settings, "image_shape": list(backbone.image_shape)},
     }
@@ -206,7 +209,7 @@ def _calibrated(plan: Plan, calibration: Calibration) -> Plan:
     return replace(plan, recipe=recipe, config=config)
 
 
-_LOADING = ("backbone", "revision", "dtype", "backbone_options", "device")
+_LOADING = ("backbone", "revision", "lora", "dtype", "backbone_options", "device")
 
 
 @with_options(_LOADING)
@@ -226,9 +229,14 @@ def load_backbone(model: object, **options: Unpack[LoadingOptions]) -> Backbone:
 
 def load(model: ModelOptions, device: str | None) -> Backbone:
     """Load a model, as :func:`load_backbone` does."""
-    name, dtype = model.backbone, getattr(torch, model.dtype)
-    entry = host().backbone(name) if name else host().backbone_for(pipeline_class(model.source, model.revision))
-    make = partial(entry.make, model.source, revision=model.revision, device=find_device(device), dtype=dtype)
+    name, how = model.backbone, {"device": find_device(device), "dtype": getattr(torch, model.dtype)}
+    source = model.source
+    if loras := read_loras(model.lora):
+        if not isinstance(source, str | Path):
+            raise InvMMError("A loaded pipeline takes its LoRAs before it is audited; leave out lora.")
+        source = add_loras(load_pipeline(source, revision=model.revision, **how), loras)
+    entry = host().backbone(name) if name else host().backbone_for(pipeline_class(source, model.revision))
+    make = partial(entry.make, source, revision=model.revision, **how)
     backbone: Backbone = made(make, name or "The backbone", model.backbone_options)
     if (channels := backbone.image_shape[0]) not in (1, 3):
         raise InvMMError(f"The model's images have {channels} channels; only grey (1) and RGB (3) are supported.")

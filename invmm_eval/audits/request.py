@@ -145,7 +145,7 @@ def rebuilt(config: Mapping[str, Any], *, captions: bool) -> dict[str, Any]:
         "revision": revision,
         "backbone": backbone.get("name"),
         "dtype": str(backbone.get("dtype", "float32")).removeprefix("torch."),
-        "backbone_options": _without(backbone, "name", "dtype", "image_shape"),
+        "backbone_options": _without(backbone, "name", "dtype", "image_shape", "pipeline", "proved"),
         "similarity": similarity["name"],
         "similarity_options": _without(similarity, "name", "threshold"),
         "noise": noise["name"],
@@ -166,6 +166,8 @@ def published(record: Mapping[str, Any], *, local_model: bool) -> dict[str, Any]
         hidden["model"] = Path(record["model"]).name
     if isinstance(record.get("captions"), list):
         hidden["captions"] = "CAPTIONS"
+    if record.get("lora"):
+        hidden["lora"] = ",".join(Path(part).name for part in record["lora"].split(","))
     if record.get("calibration"):
         hidden["calibration"] = "CALIBRATION"
     for name, value in hidden.items():

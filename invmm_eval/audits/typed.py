@@ -18,6 +18,7 @@ class LoadingOptions(TypedDict, total=False):
 
     backbone: str | None
     revision: str | None
+    lora: str | None
     dtype: str
     backbone_options: Mapping[str, Any] | None
     device: str | None

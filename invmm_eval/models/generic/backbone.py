@@ -96,6 +96,7 @@ class Diffusers:
             "pipeline": name,
             "dtype": str(self._boundary.network.dtype),
             "prompt_mode": None if self._conditions is None else mode,
+            "side": side,
             "soft_tokens": tokens if isinstance(self._conditions, Prompts) and mode == "soft" else None,
         }
 

@@ -227,5 +227,4 @@ CLASSIC: dict[str, Callable[[], Any]] = {
     "if": deepfloyd,
     "DiT": dit,
     "EDM": sdxl_edm,
-    "two networks": two_networks,
 }

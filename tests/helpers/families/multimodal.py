@@ -22,6 +22,9 @@ from transformers import (
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     Qwen3VLModel,
+    Siglip2ImageProcessorPil,
+    Siglip2VisionConfig,
+    Siglip2VisionModel,
 )
 
 from tests.helpers.families import flows, parts
@@ -71,8 +74,14 @@ def flux2() -> Flux2Pipeline:
 
 def z_image_omni() -> ZImageOmniPipeline:
     """Z-Image Omni, without pictures."""
-    base = flows.z_image().components
-    return ZImageOmniPipeline(**base, siglip=None, siglip_processor=None)
+    vision = Siglip2VisionConfig(
+        hidden_size=WIDTH, intermediate_size=WIDTH, num_hidden_layers=1, num_attention_heads=2, num_patches=16
+    )
+    return ZImageOmniPipeline(
+        **flows.z_image().components,
+        siglip=Siglip2VisionModel(vision),
+        siglip_processor=Siglip2ImageProcessorPil(),
+    )
 
 
 def ideogram4() -> Ideogram4Pipeline:

@@ -20,6 +20,7 @@ from invmm_eval.plugins.host import host
 from invmm_eval.search.sampling import sample
 from invmm_eval.testing import check_backbone, tiny
 from tests.helpers.families import build
+from tests.helpers.families.classic import two_networks
 
 CPU = torch.device("cpu")
 CAPTION = "a red cat"
@@ -126,12 +127,16 @@ def test_a_full_proof_compares_samples() -> None:
         ("if", {}, r"no usable gradient reaches the searched prompt; take prompt_mode=caption"),
         ("z-image", {"prove": "half"}, "no proof 'half'"),
         ("z-image", {"prompt_mode": "loud"}, "no prompt_mode 'loud'"),
-        ("two networks", {}, "denoising networks"),
     ],
 )
 def test_what_cannot_be_served_is_told_in_one_sentence(name: str, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InvMMError, match=sentence):
         backbone(build(name), **options)
+
+
+def test_two_networks_are_too_many() -> None:
+    with pytest.raises(InvMMError, match="WanPipeline has the denoising networks transformer, transformer_2"):
+        backbone(two_networks())
 
 
 def test_it_serves_the_classes_that_no_other_backbone_names() -> None:
