@@ -62,7 +62,7 @@ def process(code: str, *arguments: str) -> str:
 
 def test_the_readme_shows_three_ways() -> None:
     assert len(PYTHON) == 2
-    assert [command[1] for command in COMMANDS] == ["run", "report"]
+    assert [command[1] for command in COMMANDS] == ["audit", "report"]
 
 
 @pytest.mark.parametrize("code", [*PYTHON, *HARNESSES])
