@@ -18,12 +18,14 @@ This module imports neither torch nor any other part of the package that does.
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
 
+from invmm_eval.audits.option import Option as Option
+from invmm_eval.audits.option import check_values, option, options_of
 from invmm_eval.errors import InvMMError
 from invmm_eval.hints import check_types
 from invmm_eval.recipe import Recipe
@@ -37,22 +39,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 DTYPES = ("float32", "float16", "bfloat16")
 """The precisions of a network."""
-
-
-def _check_minima(options: Any) -> None:
-    check_types(options)
-    for option in fields(options):
-        value, minimum = getattr(options, option.name), option.metadata.get("minimum")
-        if minimum is not None and isinstance(value, int) and value < minimum:
-            raise InvMMError(f"{option.name} is {value}; it must be at least {minimum}.")
-
-
-def _option(default: Any, help: str, **face: Any) -> Any:  # noqa: A002
-    """A field with its help text; ``face`` holds what cannot be derived from its name and type: see :class:`Option`."""
-    metadata = {"help": help, **face}
-    return (
-        field(default_factory=dict, metadata=metadata) if default is dict else field(default=default, metadata=metadata)
-    )
 
 
 @runtime_checkable
@@ -79,15 +65,15 @@ class ModelOptions:
     """
 
     source: Any
-    backbone: str | None = _option(
+    backbone: str | None = option(
         None, "Registered name of the backbone. By default the one that serves the pipeline's class."
     )
-    revision: str | None = _option(None, "Branch, tag or commit of a model on the Hub.")
-    lora: str | None = _option(
+    revision: str | None = option(None, "Branch, tag or commit of a model on the Hub.")
+    lora: str | None = option(
         None, "LoRAs to add to the model: FILE.safetensors or FILE.safetensors:WEIGHT, several separated by commas."
     )
-    dtype: str = _option("float32", "Precision of the network: float32, float16 or bfloat16.")
-    backbone_options: Mapping[str, Any] = _option(
+    dtype: str = option("float32", "Precision of the network: float32, float16 or bfloat16.")
+    backbone_options: Mapping[str, Any] = option(
         dict, "Options of the backbone, for example prompt_mode=caption.", flag="--backbone-option"
     )
 
@@ -102,30 +88,30 @@ class ModelOptions:
 class Choices:
     """What decides the values besides the model. See :data:`OPTIONS` for the fields."""
 
-    similarity: "str | Similarity | None" = _option(
+    similarity: "str | Similarity | None" = option(
         None,
         "Registered name of the similarity that decides whether a sample is a replica, for example sscd, "
         "pixel-cosine or ssim. By default sscd if INVMM_SSCD_WEIGHTS names its weights, else pixel-cosine.",
         parse=str,
         python="It may also be an object.",
     )
-    similarity_options: Mapping[str, Any] = _option(
+    similarity_options: Mapping[str, Any] = option(
         dict, "Options of the similarity, for example side=64.", flag="--similarity-option"
     )
-    noise: str = _option("diagonal-gaussian", "Registered name of the noise family that q is from.")
-    noise_options: Mapping[str, Any] = _option(dict, "Options of the noise family.", flag="--noise-option")
-    recipe: str | Recipe = _option(
+    noise: str = option("diagonal-gaussian", "Registered name of the noise family that q is from.")
+    noise_options: Mapping[str, Any] = option(dict, "Options of the noise family.", flag="--noise-option")
+    recipe: str | Recipe = option(
         "paper",
         "Settings of the search: paper (published for the model's family), dose (search by dose) or demo "
         "(short, for small models).",
         parse=str,
         python="It may also be a Recipe.",
     )
-    settings: Mapping[str, Any] = _option(dict, "Changes to the settings of the recipe.", flag="--set")
-    calibration: "Calibration | str | Path | None" = _option(
+    settings: Mapping[str, Any] = option(dict, "Changes to the settings of the recipe.", flag="--set")
+    calibration: "Calibration | str | Path | None" = option(
         None, "Calibration that sets the similarity threshold, as written by calibrate.", parse=Path
     )
-    seed: int = _option(0, "Seed. Together with an image's pixels it determines all random numbers for that image.")
+    seed: int = option(0, "Seed. Together with an image's pixels it determines all random numbers for that image.")
 
     def __post_init__(self) -> None:
         check_types(self, names={"Similarity": _Similarity, "Calibration": _Calibration})
@@ -135,10 +121,10 @@ class Choices:
 class Resources:
     """What an audit runs on. Values do not depend on it, up to the rounding of the hardware. See :data:`OPTIONS`."""
 
-    device: str | None = _option(
+    device: str | None = option(
         None, "Device, for example cpu, cuda or cuda:1. By default CUDA if available, else CPU."
     )
-    workers: "int | Literal['ranks'] | None" = _option(
+    workers: "int | Literal['ranks'] | None" = option(
         None,
         "Number of Ray processes, on this machine or on the cluster that RAY_ADDRESS names. By default this process "
         "alone.",
@@ -147,25 +133,25 @@ class Resources:
         parse=int,
         minimum=1,
     )
-    batch_size: int = _option(8, "Number of images searched together, per worker.", minimum=1)
-    micro_batch: int | None = _option(
+    batch_size: int = option(8, "Number of images searched together, per worker.", minimum=1)
+    micro_batch: int | None = option(
         None, "Maximum batch size of a network call. By default the number of draws of one image.", minimum=1
     )
 
     def __post_init__(self) -> None:
-        _check_minima(self)
+        check_values(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Screen:
     """What ranks images before a search. See :data:`SET_OPTIONS` for the fields."""
 
-    detector: str = _option(
+    detector: str = option(
         "denoising-loss",
         "Registered name of the detector that ranks the images: denoising-loss, secmi, pia, caption-magnitude or that "
         "of a plugin.",
     )
-    detector_options: Mapping[str, Any] = _option(
+    detector_options: Mapping[str, Any] = option(
         dict, "Options of the detector, for example draws=8.", flag="--detector-option"
     )
 
@@ -177,23 +163,23 @@ class Screen:
 class Extent:
     """How many images of a set are searched. See :data:`SET_OPTIONS` for the fields."""
 
-    budget: "str | int | None" = _option(
+    budget: "str | int | None" = option(
         None,
         "Most that the audit may cost: a number of network rows such as 200000, or hours such as 2h. By default no "
         "limit. What the control sample will cost is kept back.",
         parse=str,
     )
-    control: int = _option(
+    control: int = option(
         59,
         "Number of images of the control sample. If none of 59 is memorized, fewer than 5 % of the others are.",
         minimum=0,
     )
-    clean: int = _option(
+    clean: int = option(
         20, "Number of images in a row that are not memorized after which no further suspects are searched.", minimum=1
     )
 
     def __post_init__(self) -> None:
-        _check_minima(self)
+        check_values(self)
         self.limit()
 
     def limit(self) -> "tuple[float, Literal['rows', 'seconds']] | None":
@@ -213,73 +199,13 @@ class Extent:
 KINDS = (ModelOptions, Choices, Resources)
 
 
-@dataclass(frozen=True)
-class Option:
-    """One option as a face offers it.
-
-    Attributes:
-        name: The keyword in Python.
-        annotation: Its type in Python.
-        default: Its default value.
-        help: What it is, in one or a few sentences.
-        flag: What the command line calls it, with the dashes.
-        parse: The type of one value on the command line: str, int or Path.
-        repeatable: Whether the command line takes it several times, as KEY=VALUE.
-        minimum: The least value of a number.
-        python: What faces in Python take besides, in sentences.
-    """
-
-    name: str
-    annotation: Any
-    default: Any
-    help: str
-    flag: str
-    parse: type
-    repeatable: bool
-    minimum: int | None
-    python: str
-
-    @property
-    def metavar(self) -> str:
-        """What stands for the value in the command line's help."""
-        return "KEY=VALUE" if self.repeatable else {int: "N", Path: "FILE"}.get(self.parse, "NAME")
-
-    @property
-    def command_type(self) -> Any:
-        """The type of the parameter of a command."""
-        if self.repeatable:
-            return list[str]
-        return self.parse | None if self.default is None else self.parse
-
-    @classmethod
-    def of(cls, option: "Field[Any]") -> "Option":
-        """The option that a field of one of the three objects describes."""
-        about = option.metadata
-        repeatable = option.default is MISSING
-        return cls(
-            name=option.name,
-            annotation=option.type,
-            default={} if repeatable else option.default,
-            help=about["help"],
-            flag=about.get("flag") or f"--{option.name.replace('_', '-')}",
-            parse=about.get("parse") or (int if option.type in (int, int | None) else str),
-            repeatable=repeatable,
-            minimum=about.get("minimum"),
-            python=about.get("python", ""),
-        )
-
-
-def _options(*kinds: type[Any]) -> dict[str, Option]:
-    return {option.name: Option.of(option) for kind in kinds for option in fields(kind) if "help" in option.metadata}
-
-
-OPTIONS = _options(*KINDS)
+OPTIONS = options_of(*KINDS)
 """All options of a search but the model itself, by name, in the order in which faces list them."""
-SCREEN_OPTIONS = _options(ModelOptions, Screen) | {name: OPTIONS[name] for name in ("seed", *_options(Resources))}
+SCREEN_OPTIONS = options_of(ModelOptions, Screen) | {name: OPTIONS[name] for name in ("seed", *options_of(Resources))}
 """Those of a screening."""
-SET_OPTIONS = _options(Extent, Screen) | OPTIONS
-"""Those of an audit of a whole set."""
-ALL_OPTIONS = SCREEN_OPTIONS | SET_OPTIONS
+SET_OPTIONS = options_of(Extent, Screen) | OPTIONS | {"recipe": replace(OPTIONS["recipe"], default="fast")}
+"""Those of an audit of a whole set, which needs the share of plain samples that are copies."""
+ALL_OPTIONS = SCREEN_OPTIONS | SET_OPTIONS | OPTIONS
 
 
 def sort_options(
@@ -311,6 +237,12 @@ def sort_options(
     )
 
 
+def offered(names: Collection[str]) -> Iterator[Option]:
+    """The options of these names; a mapping has them."""
+    options = names if isinstance(names, Mapping) else ALL_OPTIONS
+    return (option for name, option in options.items() if name in names)
+
+
 def _unknown(name: str, names: Collection[str]) -> str:
     if name in Recipe.__dataclass_fields__:
         return f"There is no option {name!r}; to change this setting of the recipe write settings={{{name!r}: ...}}."
@@ -330,8 +262,7 @@ def with_options(names: Collection[str] = OPTIONS) -> Callable[[F], F]:
         inspect.Parameter(
             option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=option.annotation
         )
-        for name, option in ALL_OPTIONS.items()
-        if name in names
+        for option in offered(names)
     ]
 
     def decorate(function: F) -> F:
@@ -358,8 +289,7 @@ def describe(indent: str = "", names: Collection[str] = OPTIONS) -> str:
         textwrap.fill(
             _described(option), 120, initial_indent=indent, subsequent_indent=f"{indent}    ", break_on_hyphens=False
         )
-        for name, option in ALL_OPTIONS.items()
-        if name in names
+        for option in offered(names)
     )
 
 

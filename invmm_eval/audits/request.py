@@ -74,6 +74,8 @@ class Request:
         """
         if isinstance(images, Iterator):  # they are listed more than once
             images = list(images)
+        if isinstance(names, Mapping):
+            options = {"recipe": names["recipe"].default, **options} if "recipe" in names else options
         how, choices, resources, screen, extent = sort_options(model, options, names)
         whole = extent if "control" in names else None
         return cls(

@@ -7,7 +7,17 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from invmm_eval.audits.options import ALL_OPTIONS, OPTIONS, Choices, Extent, ModelOptions, Option, Resources, Screen
+from invmm_eval.audits.options import (
+    ALL_OPTIONS,
+    OPTIONS,
+    Choices,
+    Extent,
+    ModelOptions,
+    Option,
+    Resources,
+    Screen,
+    offered,
+)
 from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import Recipe
 
@@ -37,8 +47,8 @@ def with_flags(names: Collection[str] = OPTIONS, **defaults: Any) -> Callable[[F
             annotation=Annotated[option.command_type, _flag(option, panel)],
         )
         for kind, panel in _PANELS.items()
-        for option in (ALL_OPTIONS[field.name] for field in fields(kind) if field.name in ALL_OPTIONS)
-        if option.name in names
+        for option in offered(names)
+        if option.name in {field.name for field in fields(kind)}
     ]
 
     def decorate(command: F) -> F:
