@@ -205,7 +205,7 @@ SCREEN_OPTIONS = options_of(ModelOptions, Screen) | {name: OPTIONS[name] for nam
 """Those of a screening."""
 SET_OPTIONS = options_of(Extent, Screen) | OPTIONS | {"recipe": replace(OPTIONS["recipe"], default="fast")}
 """Those of an audit of a whole set, which needs the share of plain samples that are copies."""
-ALL_OPTIONS = SCREEN_OPTIONS | SET_OPTIONS | OPTIONS
+ALL_OPTIONS = options_of(*KINDS, Screen, Extent)
 
 
 def sort_options(
