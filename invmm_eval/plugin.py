@@ -62,20 +62,22 @@ if TYPE_CHECKING:
     from invmm_eval.reports.findings import Findings as Findings
     from invmm_eval.reports.findings import find as find
     from invmm_eval.reports.hub import Repository as Repository
-    from invmm_eval.reports.wording import LIMITS as LIMITS
+    from invmm_eval.reports.wording import limits as limits
     from invmm_eval.reports.wording import meaning as meaning
     from invmm_eval.search.detectors import Detector as Detector
     from invmm_eval.search.estimators import Estimator as Estimator
     from invmm_eval.search.estimators import Found as Found
     from invmm_eval.search.estimators import Samples as Samples
-    from invmm_eval.search.fields import STATUS_WORDS as STATUS_WORDS
     from invmm_eval.search.fields import present as present
     from invmm_eval.search.ray import Ray as Ray
     from invmm_eval.search.result import Check as Check
     from invmm_eval.search.result import Result as Result
-    from invmm_eval.search.result import Status as Status
     from invmm_eval.search.search import Search as Search
+    from invmm_eval.search.sentence import one_in as one_in
+    from invmm_eval.search.sentence import sentence as sentence
     from invmm_eval.search.sheet import cut as cut
+    from invmm_eval.search.status import Status as Status
+    from invmm_eval.search.status import Verdict as Verdict
     from invmm_eval.search.target import Target as Target
     from invmm_eval.search.target import generator as generator
     from invmm_eval.similarity import Similarity as Similarity
@@ -109,15 +111,17 @@ _HOMES = {
     "audits.images": ("Source",),
     "audits.pictures": ("ImageLike", "prepare"),
     "search.search": ("Search",),
-    "search.result": ("Check", "Result", "Status"),
-    "search.fields": ("STATUS_WORDS", "present"),
+    "search.result": ("Check", "Result"),
+    "search.status": ("Status", "Verdict"),
+    "search.sentence": ("one_in", "sentence"),
+    "search.fields": ("present",),
     # Commands: terminal and reports
     "cli.console": ("hide_library_bars",),
     "cli.publish": ("create_or_update",),
     "audits.folder.files": ("picture_of",),
     "search.sheet": ("cut",),
     "reports.findings": ("Findings", "find"),
-    "reports.wording": ("LIMITS", "meaning"),
+    "reports.wording": ("limits", "meaning"),
     "reports.card": ("TEMPLATES",),
     "reports.hub": ("Repository",),
     "metric": ("MODULE",),

@@ -18,7 +18,6 @@ from invmm_eval.search.replicate import replicate
 from invmm_eval.search.result import Result
 from invmm_eval.search.target import Target
 from invmm_eval.similarity.pixel_cosine import PixelCosine
-from invmm_eval.statistics.bound import RATE
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class Procedure:
     name: str
     recipe: Recipe
     nats: Callable[[Result], float | None] = lambda result: result.nats  # None, no value, ranks as infinite
-    rate: float = RATE  # share of copies that the value stands for
+    rate: float = 0.9  # share of copies that the value stands for
 
     def changed(self, **settings: Any) -> "Procedure":
         """The same with other settings of its recipe."""

@@ -34,9 +34,10 @@ from invmm_eval.audits.pictures import prepare
 from invmm_eval.audits.plan import load
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.run import run
+from invmm_eval.audits.summary import summarize
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.fields import columns
-from invmm_eval.search.result import Result, Status
+from invmm_eval.search.result import Result
 from invmm_eval.search.target import Target
 
 _log = logging.getLogger(__name__)
@@ -100,11 +101,12 @@ class InvMM(Metric):
 
         Returns:
             For each numeric field of a result that metrics return (:mod:`invmm_eval.search.fields`) a tensor ``(n,)``,
-            NaN where it does not exist: ``invmm``, infinite where an image was not replicated; ``similarity``;
-            ``ed50``, ``ed90``, ``plain_share`` and ``rate`` with the ends of their intervals (``ed50_low``,
-            ``ed50_high``, ...); and the values of the recipe's estimators. ``replicated_fraction``, a scalar, is over
-            the images that did not fail. Images are in the order they were added, those of process 0 first. For one
-            image torchmetrics returns scalars.
+            NaN where it does not exist: ``plain_share``, the share of plain samples that are copies, with the ends of
+            its interval (``plain_share_low``, ``plain_share_high``), and likewise ``limit_nats``, ``ed50``, ``ed90``
+            and ``rate``; ``invmm``, infinite where an image was not replicated; ``similarity``; and the values of the
+            recipe's estimators. ``memorized_fraction`` and ``replicated_fraction``, scalars, are over all images.
+            Images are in the order they were added, those of process 0 first. For one image torchmetrics returns
+            scalars.
 
         Raises:
             InvMMError: There are no images, or a choice does not exist.
@@ -126,7 +128,6 @@ class InvMM(Metric):
         if self._is_synced:
             results = self._gathered(results)
         results.sort(key=lambda result: int(result.name))
-        replicated = [result.status is Status.REPLICATED for result in results if result.status is not Status.FAILED]
         found = {
             column.name: torch.tensor(
                 [math.nan if (value := column.value(result)) is None else float(value) for result in results],
@@ -135,7 +136,12 @@ class InvMM(Metric):
             for column in columns("torchmetrics", results)
             if column.numeric
         }
-        return found | {"replicated_fraction": torch.tensor(replicated, dtype=torch.float32, device=self.device).mean()}
+        summary = summarize(results)
+        fractions = {name: summary[name] for name in ("memorized_fraction", "replicated_fraction")}
+        return found | {
+            name: torch.tensor(math.nan if value is None else value, device=self.device)
+            for name, value in fractions.items()
+        }
 
     def _gathered(self, results: Sequence[Result]) -> list[Result]:
         """The results of all processes, without their tensors."""

@@ -59,8 +59,9 @@ Args:
     **options: {options}
 Returns:
 {returns}
-    images, replicated, failed: numbers of images.
-    replicated_fraction: share of the images that did not fail.
+    images, memorized, replicable, not_replicated, failed: numbers of images, by verdict.
+    replicated: number of images of which a check was passed.
+    memorized_fraction, replicated_fraction: share of all images.
     median_invmm, smallest_invmm: over the images that did not fail.
 Examples:
     >>> import evaluate, invmm_eval

@@ -23,9 +23,10 @@ from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports.figures import distribution
 from invmm_eval.reports.findings import Findings
-from invmm_eval.reports.wording import LIMITS
 from invmm_eval.search.fields import present
 from invmm_eval.search.result import Result, Status
+from invmm_eval.search.sentence import one_in
+from invmm_eval.search.status import MEMORIZED, Verdict
 
 START = "<!-- invmm-eval: the audit starts here; what is written by hand before its end is lost -->"
 END = "<!-- invmm-eval: the audit ends here -->"
@@ -38,9 +39,12 @@ ROWS = 10
 UNKNOWN = "unknown"
 """Name of the data set if the images are not published; the Hub requires one."""
 
-_FRACTION, _MEDIAN = "invmm_replicated_fraction", "invmm_median_replicated"
+_MEMORIZED, _FRACTION, _MEDIAN = (
+    f"invmm_{name}" for name in ("memorized_fraction", "replicated_fraction", "median_replicated")
+)
 _NAMES = {
-    _FRACTION: "InvMM: fraction of replicated images",
+    _MEMORIZED: f"InvMM: fraction of images shown to come back in {one_in(MEMORIZED)} plain samples or more often",
+    _FRACTION: "InvMM: fraction of images that were replicated from chosen noise",
     _MEDIAN: "InvMM: median of the replicated images, nats per dimension",
 }
 _MARKUP = re.compile(r"[\\`*_\[\]<>|&~$]")
@@ -125,13 +129,14 @@ def addition(findings: Findings, *, pictures: bool = False, dataset: str | None 
     """
     if not findings.measured:
         raise InvMMError("No image of this audit was measured, so there is nothing to add to a card.")
-    top = [result for result in findings.results if result.status is Status.REPLICATED][:ROWS]
+    found = (*findings.of(Verdict.MEMORIZED), *findings.of(Verdict.REPLICABLE))
+    top = found[:ROWS]
     shown = {result.digest: f"{FOLDER}/{findings.picture(result).name}" for result in top} if pictures else {}
     section = TEMPLATES.get_template("card.md").render(
-        columns=[field for field in present("card", top, findings.describe) if field.name != "status"],
+        columns=present("table", top, findings.describe),
         findings=findings,
+        found=len(found),
         figure=f"{FOLDER}/distribution.png",
-        limits=LIMITS,
         pictures=shown,
         top=top,
     )
@@ -240,16 +245,21 @@ def _line_end(text: str) -> str:
 
 
 def _scores(findings: Findings) -> dict[str, float]:
-    """The numbers in the metadata, which cannot hold infinity."""
+    """The numbers in the metadata, which cannot hold infinity, to three significant digits."""
     replicated = [result.invmm for result in findings.results if result.status is Status.REPLICATED]
-    median = {_MEDIAN: float(statistics.median(replicated))} if replicated else {}
-    return {_FRACTION: float(findings.fraction or 0), **median}
+    scores = {
+        _MEMORIZED: findings.counts[Verdict.MEMORIZED] / findings.images,
+        _FRACTION: len(replicated) / findings.images,
+    }
+    if replicated:
+        scores[_MEDIAN] = statistics.median(replicated)
+    return {name: float(f"{score:.3g}") for name, score in scores.items()}
 
 
 def _setup(findings: Findings) -> dict[str, Any]:
     """The settings that a number depends on."""
     return {
-        "images": findings.measured,
+        "images": findings.images,
         "recipe": findings.recipe.name,
         "similarity": findings.config["similarity"]["name"],
         "threshold": findings.threshold,
@@ -275,7 +285,8 @@ def _results(findings: Findings, dataset: str | None) -> list[EvalResult]:
 
 def _entries(findings: Findings, dataset: str) -> list[EvalResultEntry]:
     notes = "; ".join(f"{name}: {value}" for name, value in _setup(findings).items())
-    return [EvalResultEntry(dataset, kind, value, notes=notes) for kind, value in _scores(findings).items()]
+    date = findings.written.date().isoformat() if findings.written else None
+    return [EvalResultEntry(dataset, kind, value, date=date, notes=notes) for kind, value in _scores(findings).items()]
 
 
 def png(findings: Findings) -> bytes:

@@ -11,7 +11,6 @@ from huggingface_hub import DatasetCardData
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports.card import TEMPLATES, png, sheet
 from invmm_eval.reports.findings import Findings
-from invmm_eval.reports.wording import LIMITS
 from invmm_eval.search.fields import columns
 
 PICTURES = {"pictures": "the image, then its samples, one row of samples per guidance scale"}
@@ -49,7 +48,6 @@ def write_dataset(findings: Findings, folder: Path, *, pictures: bool = False) -
         columns=described | (PICTURES if pictures else {}),
         figure="distribution.png",
         findings=findings,
-        limits=LIMITS,
         metadata=metadata,
     )
     names = ("README.md", "results.parquet", "config.json", "distribution.png")

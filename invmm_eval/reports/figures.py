@@ -12,54 +12,70 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from invmm_eval.reports.summary import Summary
-from invmm_eval.search.result import Status
-from invmm_eval.statistics.bound import TELLING_NATS
+from invmm_eval.search.result import Result, Status
+from invmm_eval.search.status import MEMORIZED, Verdict
 
 INK = "#1f1d1a"
-COLOURS = {Status.REPLICATED: "#c2452d", Status.EXHAUSTED: "#7d8790", Status.FAILED: "#b08a1e"}
+COLOURS = {
+    Verdict.MEMORIZED: "#c2452d",
+    Verdict.REPLICABLE: "#c98a1b",
+    Verdict.NOT_REPLICATED: "#7d8790",
+    Verdict.FAILED: "#4b4f8f",
+}
 """Grey for images that were not replicated, which is neither good nor bad news."""
 
 
 def distribution(summary: Summary, *, ink: str = INK) -> Figure:
-    """The number of images by InvMM, on a logarithmic axis; images not replicated and failed ones in a separate panel.
+    """The number of images by the samples per copy, or by InvMM where no share was estimated, on a logarithmic axis.
 
-    A line marks the value up to which copies are predicted in ordinary sampling, if all images have the same number of
-    dimensions.
+    Bars have the colours of verdicts. Images without a value are in a separate panel. A line marks the share from which
+    on an image is memorized.
     """
     figure = Figure(figsize=(8, 3), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(5, 1))
-    values = np.array([result.invmm for result in summary.results if result.status is Status.REPLICATED])
-    values = values.clip(min=values[values > 0].min(initial=1e-6))
-    edges = _edges(values)
-    left.hist(values, edges, color=COLOURS[Status.REPLICATED], edgecolor="white", linewidth=0.5)
-    left.set(xscale="log", xlim=(edges[0], edges[-1]), xlabel="InvMM in nats per dimension (small means memorized)")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(4, 1))
+    shares = any(result.plain_share for result in summary.results)
+    values = {
+        verdict: np.array([value for result in summary.of(verdict) if (value := _value(result, shares)) is not None])
+        for verdict in Verdict
+    }
+    every = np.concatenate(list(values.values()))
+    least = every[every > 0].min(initial=1e-6)
+    edges = _edges(every.clip(min=least))
+    shown = [verdict for verdict in Verdict if len(values[verdict])]
+    if shown:
+        left.hist(
+            [values[verdict].clip(min=least) for verdict in shown],
+            edges,
+            stacked=True,
+            color=[COLOURS[verdict] for verdict in shown],
+            label=[str(verdict) for verdict in shown],
+            edgecolor="white",
+            linewidth=0.5,
+        )
+    label = "plain samples per copy" if shares else "InvMM in nats per dimension (small means memorized)"
+    left.set(xscale="log", xlim=(edges[0], edges[-1]), xlabel=label)
     left.set_ylabel("images")
-    dimensions = {result.dimensions for result in summary.results} - {None}
-    if len(dimensions) == 1:
-        limit = TELLING_NATS / (dimensions.pop() or 1)
-        if edges[0] < limit < edges[-1]:
-            left.axvline(limit, color=ink, linestyle=":", linewidth=1)
-            left.annotate(
-                f"{TELLING_NATS:g} nats in total ",
-                (limit, 0.97),
-                xycoords=("data", "axes fraction"),
-                ha="right",
-                va="top",
-                color=ink,
-            )
-    apart = {Status.EXHAUSTED: ("not\nreplicated", summary.exhausted)}
-    if summary.failed:
-        apart[Status.FAILED] = ("failed", summary.failed)
-    names, counts = zip(*apart.values(), strict=True)
-    right.bar(names, counts, width=0.6, color=[COLOURS[status] for status in apart])
-    right.set_xlim(-0.8, len(apart) - 0.2)
+    if shares and edges[0] < 1 / MEMORIZED < edges[-1]:
+        left.axvline(1 / MEMORIZED, color=ink, linestyle=":", linewidth=1)
+    apart = {v: count - len(values[v]) for v, count in summary.counts.items() if count > len(values[v])}
+    right.bar([str(v) for v in apart], list(apart.values()), 0.6, color=[COLOURS[v] for v in apart])
+    right.set_xlim(-0.8, max(1, len(apart)) - 0.2)
     right.yaxis.set_visible(False)
+    right.tick_params(axis="x", labelsize="small", labelrotation=30)
     left.set_ylim(top=1.2 * left.get_ylim()[1])
     left.yaxis.get_major_locator().set_params(integer=True)
     for axes in (left, right):
         _strip_axes(axes, ink)
+    if len(shown) > 1:
+        left.legend(frameon=False, labelcolor=ink, loc="upper right", ncols=len(shown))
     figure.patch.set_alpha(0)
     return figure
+
+
+def _value(result: Result, shares: bool) -> float | None:
+    if shares:
+        return 1 / result.plain_share.rate if result.plain_share and result.plain_share.rate > 1e-18 else None
+    return result.invmm if result.status is Status.REPLICATED else None
 
 
 def _edges(values: NDArray[Any]) -> NDArray[Any]:

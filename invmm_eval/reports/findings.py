@@ -9,7 +9,6 @@ import pyarrow as pa
 from invmm_eval.audits.folder import read
 from invmm_eval.audits.request import command
 from invmm_eval.audits.results import Results
-from invmm_eval.audits.summary import summarize
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports import settings, wording
 from invmm_eval.reports.summary import Summary
@@ -25,9 +24,14 @@ class Findings(Summary):
         return wording.headline(self)
 
     @property
-    def verdict(self) -> tuple[str, ...]:
+    def paragraphs(self) -> tuple[str, ...]:
         """The facts behind the headline, one paragraph each."""
-        return tuple(wording.verdict(self))
+        return tuple(wording.paragraphs(self))
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What the measure cannot show with this recipe."""
+        return tuple(wording.limits(self.recipe))
 
     @property
     def settings(self) -> Mapping[str, str]:
@@ -58,16 +62,5 @@ def find(folder: str | Path) -> Findings:
         raise InvMMError(
             f"{lines} cannot be read by this version of invmm-eval ({error}); run the audit again."
         ) from error
-    numbers = summarize(results)
-    replicated, failed = int(numbers["replicated"] or 0), int(numbers["failed"] or 0)
-    return Findings(
-        record=record,
-        results=tuple(results),
-        written=datetime.fromtimestamp(lines.stat().st_mtime, UTC) if results else None,
-        replicated=replicated,
-        exhausted=len(results) - replicated - failed,
-        failed=failed,
-        fraction=numbers["replicated_fraction"],
-        median=numbers["median_invmm"],
-        least=numbers["smallest_invmm"],
-    )
+    written = datetime.fromtimestamp(lines.stat().st_mtime, UTC) if results else None
+    return Findings(record=record, results=tuple(results), written=written)

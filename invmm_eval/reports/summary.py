@@ -1,15 +1,17 @@
-"""The numbers of an audit: how its images ended, and the values that faces compare."""
+"""The content of an audit, and the number of its images of each verdict."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from invmm_eval.audits.folder import Record
+from invmm_eval.audits.summary import count
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.result import Result
-from invmm_eval.statistics.bound import TELLING_NATS
+from invmm_eval.search.status import Verdict
 
 NOT_PUBLISHED = "The reason is not published."
 """What stands for the errors of images whose names are private."""
@@ -23,23 +25,11 @@ class Summary:
         record: The content of the folder.
         results: One result per image in the order of :func:`~invmm_eval.search.result.rank`: most memorized first.
         written: When the last result was written; None if there is none yet.
-        replicated: Number of images that were replicated.
-        exhausted: Number of images that were not replicated within the budget.
-        failed: Number of images that could not be measured.
-        fraction: Share of replicated images among those that did not fail; None if all failed.
-        median: Median InvMM of the images that did not fail: infinite unless more than half were replicated.
-        least: Smallest InvMM: infinite if no image was replicated; None if all failed.
     """
 
     record: Record
     results: tuple[Result, ...]
     written: datetime | None
-    replicated: int
-    exhausted: int
-    failed: int
-    fraction: float | None
-    median: float | None
-    least: float | None
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -48,7 +38,7 @@ class Summary:
 
     @property
     def images(self) -> int:
-        """Number of images that have a result."""
+        """Number of images that have a result: what every count is out of."""
         return len(self.results)
 
     @property
@@ -56,15 +46,19 @@ class Summary:
         """Number of requested images that have no result yet."""
         return self.record.progress.waiting
 
+    @cached_property
+    def counts(self) -> Mapping[Verdict, int]:
+        """Number of images of each verdict."""
+        return count(self.results)
+
     @property
     def measured(self) -> int:
         """Number of images that did not fail."""
-        return self.images - self.failed
+        return self.images - self.counts[Verdict.FAILED]
 
-    @property
-    def telling(self) -> tuple[Result, ...]:
-        """The results of at most ``TELLING_NATS``, for which the bound predicts copies in ordinary sampling."""
-        return tuple(result for result in self.results if result.nats is not None and result.nats <= TELLING_NATS)
+    def of(self, verdict: Verdict) -> tuple[Result, ...]:
+        """The results of a verdict."""
+        return tuple(result for result in self.results if result.verdict is verdict)
 
     @property
     def recipe(self) -> Recipe:

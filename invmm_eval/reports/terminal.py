@@ -11,15 +11,18 @@ from rich.text import Text
 
 from invmm_eval.audits.folder.scores import Score
 from invmm_eval.search.fields import Describe, Field, present
-from invmm_eval.search.result import Result, Status, rank
+from invmm_eval.search.result import Result, rank
+from invmm_eval.search.status import Verdict
 
-COLOURS = {Status.REPLICATED: "red", Status.EXHAUSTED: "green", Status.FAILED: "yellow"}
+COLOURS = {
+    Verdict.MEMORIZED: "bold red",
+    Verdict.REPLICABLE: "magenta",
+    Verdict.NOT_REPLICATED: "green",
+    Verdict.FAILED: "yellow",
+}
 LEAST_NAME = 12
 """Least width of the names' column, in cells."""
 DASH = "\N{EN DASH}"
-_FIRST_HIDDEN = ("seconds", "steps", "similarity")
-_PLAIN = ("seconds", "steps")
-"""Columns that need no explanation."""
 
 
 class ResultsTable:
@@ -44,19 +47,16 @@ class ResultsTable:
         self._copies = copies
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        shown = list(present("terminal", self._results, self._describe))
-        order = [field for name in _FIRST_HIDDEN for field in shown if field.name == name]
-        order += [field for field in reversed(shown) if field not in order]
+        shown = list(present("table", self._results, self._describe))
         hidden: list[Field] = []
         while Measurement.get(console, options.update(width=10_000), self._table(shown)).minimum > options.max_width:
             if len(shown) <= 3:
                 break
-            hidden.append(order[len(hidden)])
-            shown.remove(hidden[-1])
+            hidden.append(shown.pop())
         yield self._table(shown)
         for field in shown:
-            if field.numeric and field.name not in _PLAIN:
-                yield Text(f"{field.title}: {field.description.partition(';')[0]}", style="dim")
+            if field.name != "name":
+                yield Text(f"{field.title}: {field.summary}", style="dim")
         if any(field.ends(result) for field in shown for result in self._results):
             yield Text("Second lines: 95 % intervals", style="dim")
         if hidden:
@@ -72,7 +72,9 @@ class ResultsTable:
                 if self._copies is not None:
                     table.add_column("copies", justify="right", no_wrap=True)
             else:
-                table.add_column(field.title, justify="right" if field.numeric else "left")
+                lines = (line for result in self._results for line in self._cell(field, result).plain.splitlines())
+                width = max(map(cell_len, lines), default=1) if field.numeric or field.name == "verdict" else None
+                table.add_column(field.title, justify="right" if field.numeric else "left", min_width=width)
         for result in self._results:
             table.add_row(*self._cells(shown, result))
         return table
@@ -83,11 +85,13 @@ class ResultsTable:
                 yield _Name(result.name)
                 if self._copies is not None:
                     yield str(self._copies[result.name])
-            elif field.name == "status":
-                yield Text(field.text(result), COLOURS[result.status])
             else:
-                ends = field.ends(result)
-                yield Text(f"{field.text(result)}\n{ends.replace(' to ', DASH)}" if ends else field.text(result))
+                yield self._cell(field, result)
+
+    def _cell(self, field: Field, result: Result) -> Text:
+        ends = field.ends(result).replace(" to ", DASH)
+        text = f"{field.text(result)}\n{ends}" if ends else field.text(result)
+        return Text(text, COLOURS[result.verdict] if field.name == "verdict" else "")
 
 
 def scores_table(scores: Sequence[Score]) -> Table:

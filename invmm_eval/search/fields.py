@@ -14,19 +14,20 @@ from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
-from invmm_eval.search.result import CONFIRMATION, DOSE_RESPONSE, Result, Status
+from invmm_eval.search.result import CONFIRMATION, DOSE_RESPONSE, PLAIN_SHARE, Result
+from invmm_eval.search.sentence import sentence, share_ends, share_text
+from invmm_eval.search.status import Verdict
 
-Face = Literal["terminal", "html", "card", "dataset", "metric", "torchmetrics"]
-"""Where fields are shown. The web page takes those of ``html``; CSV, Parquet and mlflow take those of ``dataset``."""
-
-STATUS_WORDS = {Status.REPLICATED: "replicated", Status.EXHAUSTED: "not replicated", Status.FAILED: "failed"}
-"""How people read a status."""
+Face = Literal["table", "details", "dataset", "metric", "torchmetrics"]
+"""Where fields are shown: columns of the terminal, the report and the card; the details of one image in the report and
+the web page; files (CSV, Parquet, data set, mlflow); and what metrics return."""
 
 Interval = Callable[[Result], tuple[float, float] | None]
 
 _ALL: frozenset[Face] = frozenset(get_args(Face))
 _DATA: frozenset[Face] = frozenset({"dataset"})
-_TABLES: frozenset[Face] = _ALL - {"metric", "torchmetrics"}
+_TABLE: frozenset[Face] = frozenset({"table"})
+_READ: frozenset[Face] = frozenset({"details"})
 _NONE = "-"
 
 
@@ -37,11 +38,20 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def share(value: float) -> str:
-    """A share of samples in per cent: two significant digits, all shares below 0.01 % alike."""
-    if 0 < value < 1e-4:
-        return "<0.01%"
-    return f"{value:.0%}" if value >= 0.1 or value == 0 else f"{100 * value:.2g}%"
+def percent(value: float) -> str:
+    """A rate of copies: two significant digits."""
+    return f"{100 * value:.0f} %" if value >= 0.1 else f"{100 * value:.2g} %"
+
+
+def _limit(result: Result) -> tuple[float, float] | None:
+    share = result.plain_share
+    return share and (0.0 - math.log(share.high), 0.0 - math.log(share.low) if share.low else math.inf)
+
+
+def _nats_ends(low: float, high: float) -> str:
+    if not low:
+        return f"at most {number(high)}" if math.isfinite(high) else ""
+    return f"{number(low)} to {number(high)}" if math.isfinite(high) else f"at least {number(low)}"
 
 
 def finite(value: Any) -> Any:
@@ -62,6 +72,7 @@ class Field:
         heading: What people read above its column; the name if empty.
         form: Writes a value for people.
         interval: Computes the ends of its interval, which are columns ``NAME_low`` and ``NAME_high`` of their own.
+        form_ends: Writes the two ends for people; None writes ``LOW to HIGH``.
     """
 
     name: str
@@ -72,11 +83,17 @@ class Field:
     heading: str = ""
     form: Callable[[Any], str] = number
     interval: Interval | None = None
+    form_ends: Callable[[float, float], str] | None = None
 
     @property
     def title(self) -> str:
         """What people read above its column."""
         return self.heading or self.name.replace("_", " ")
+
+    @property
+    def summary(self) -> str:
+        """The description without the cases in which there is no value."""
+        return self.description.partition(";")[0]
 
     @property
     def numeric(self) -> bool:
@@ -91,7 +108,9 @@ class Field:
     def ends(self, result: Result) -> str:
         """The interval for people, such as ``0.2 to 1.3``; empty where it does not exist."""
         ends = self.interval(result) if self.interval else None
-        return "" if ends is None else f"{self.form(ends[0])} to {self.form(ends[1])}"
+        if ends is None:
+            return ""
+        return self.form_ends(*ends) if self.form_ends else f"{self.form(ends[0])} to {self.form(ends[1])}"
 
     def full(self, result: Result) -> str:
         """The value for people, with its interval in parentheses."""
@@ -111,41 +130,108 @@ class Field:
 
 def _end(interval: Interval, which: int, result: Result) -> float | None:
     ends = interval(result)
-    return None if ends is None else ends[which]
+    return None if ends is None else finite(ends[which])
+
+
+def _estimate(estimator: str, name: str, result: Result) -> Any:
+    value = result.estimates.get(estimator, {}).get(name)
+    return json.dumps(value) if isinstance(value, Mapping | list) else value
 
 
 FIELDS: tuple[Field, ...] = (
-    Field("name", pa.string(), "what the image is called", lambda r: r.name, _TABLES, "image", str),
+    Field("name", pa.string(), "what the image is called", lambda r: r.name, _TABLE | _READ | _DATA, "image", str),
     Field("index", pa.int64(), "position among the images of the audit, from 0", lambda r: r.index, _DATA),
     Field("digest", pa.string(), "SHA-256 of the pixels at the model's size", lambda r: r.digest, _DATA),
     Field(
+        "verdict",
+        pa.string(),
+        ". ".join(f"{verdict}: {verdict.meaning}" for verdict in Verdict),
+        lambda r: str(r.verdict),
+        _ALL - {"torchmetrics"},
+        form=str,
+    ),
+    Field(
+        "finding",
+        pa.string(),
+        "how many plain samples are copies of the image, in words",
+        sentence,
+        _ALL - {"table", "torchmetrics"},
+        form=str,
+    ),
+    Field(
+        "plain_share",
+        pa.float64(),
+        "share of copies among plain samples, whose noise is drawn as every user draws it, by importance sampling; "
+        "null if it was not estimated",
+        lambda r: r.plain_share and r.plain_share.rate,
+        heading="plain samples",
+        form=share_text,
+        interval=lambda r: r.plain_share and (r.plain_share.low, r.plain_share.high),
+        form_ends=share_ends,
+    ),
+    Field(
+        "limit_nats",
+        pa.float64(),
+        "limit of InvMM over all noise families, in nats in total: -ln(plain_share), the least KL of noise that always "
+        "gives a copy; null without a share",
+        lambda r: r.plain_share and finite(r.plain_share.nats),
+        _ALL,
+        "limit, nats",
+        interval=_limit,
+        form_ends=_nats_ends,
+    ),
+    *(
+        Field(name, type_, description, partial(_estimate, PLAIN_SHARE, name), _DATA)
+        for name, type_, description in (
+            ("aim", pa.float64(), "cosine of two half-estimates of the direction that plain_share was sampled along"),
+            ("plain_copies", pa.int64(), "copies among the plain samples that plain_share counts"),
+            ("plain_samples", pa.int64(), "plain samples that plain_share counts"),
+        )
+    ),
+    Field(
         "status",
         pa.string(),
-        "replicated, exhausted (not replicated within the budget) or failed",
+        "how the search ended: replicated (a check was passed), exhausted (none was within the budget) or failed",
         lambda r: str(r.status),
-        _ALL - {"torchmetrics"},
-        form=lambda value: STATUS_WORDS[Status(value)],
+        _DATA | {"metric"},
     ),
     Field(
         "invmm",
         pa.float64(),
-        "KL(q ‖ N(0, I)) in nats per dimension, small if the image is memorized; infinite, or null in files, if it was "
-        "not replicated",
+        "KL(q ‖ N(0, I)) in nats per dimension of the noise q that was found; infinite, or null in files, if no check "
+        "was passed",
         lambda r: r.invmm,
         heading="InvMM",
     ),
     Field(
         "nats",
         pa.float64(),
-        "InvMM times the number of dimensions: nats in total; null if the image was not replicated",
+        "InvMM times the number of dimensions: nats in total; null if no check was passed",
         lambda r: r.nats,
-        _TABLES - {"terminal"},
-        "nats in total",
+        _TABLE | _READ | _DATA | {"metric"},
+        "total nats",
+    ),
+    Field(
+        "bits",
+        pa.float64(),
+        "information that the chosen noise supplied, in bits: nats / ln 2; to compare with picture_bits; null if no "
+        "check was passed",
+        lambda r: None if r.nats is None else r.nats / math.log(2),
+        _READ | _DATA | {"metric"},
+        "bits from the noise",
+    ),
+    Field(
+        "picture_bits",
+        pa.int64(),
+        "bits of the picture itself as PNG; what the noise did not supply, the model did",
+        lambda r: r.picture_bits,
+        _READ | _DATA,
+        "bits of the picture",
     ),
     Field(
         "ed50",
         pa.float64(),
-        "nats in total at which half of the samples are copies; null unless the search was by dose",
+        "nats in total at which half of the samples are copies; null without a rising curve that reaches it",
         lambda r: r.ed50 and r.ed50.nats,
         heading="ED50",
         interval=lambda r: r.ed50 and (r.ed50.low, r.ed50.high),
@@ -153,26 +239,18 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "ed90",
         pa.float64(),
-        "nats in total at which 90 % of the samples are copies; null unless the search was by dose",
+        "nats in total at which 90 % of the samples are copies; null without a rising curve that reaches it",
         lambda r: r.ed90 and r.ed90.nats,
-        heading="ED90",
+        _ALL - {"table"},
+        "ED90",
         interval=lambda r: r.ed90 and (r.ed90.low, r.ed90.high),
-    ),
-    Field(
-        "plain_share",
-        pa.float64(),
-        "share of copies among ordinary samples, by the dose-response curve; null if the curve cannot tell",
-        lambda r: r.plain_share and r.plain_share.rate,
-        heading="plain share",
-        form=share,
-        interval=lambda r: r.plain_share and (r.plain_share.low, r.plain_share.high),
     ),
     Field(
         "rate",
         pa.float64(),
         "share of copies among fresh samples from q; null unless the recipe draws some (confirm)",
         lambda r: r.confirmed and r.confirmed.rate,
-        form=share,
+        form=percent,
         interval=lambda r: r.confirmed and r.confirmed.interval,
     ),
     Field(
@@ -180,7 +258,7 @@ FIELDS: tuple[Field, ...] = (
         pa.float64(),
         "KL(q ‖ N(0, I)) where the search ended, in nats per dimension; null if it failed",
         lambda r: r.kl,
-        frozenset({"dataset", "metric"}),
+        _DATA | {"metric"},
     ),
     Field("dimensions", pa.int64(), "dimensions of the noise; null if it failed", lambda r: r.dimensions, _DATA),
     Field(
@@ -190,21 +268,8 @@ FIELDS: tuple[Field, ...] = (
         lambda r: r.similarity,
         form=lambda value: f"{value:.2f}",
     ),
-    Field(
-        "guidance",
-        pa.float64(),
-        "the best guidance scale",
-        lambda r: r.check and r.check.best_scale,
-        _DATA,
-    ),
-    Field(
-        "steps",
-        pa.int64(),
-        "steps of the optimizer",
-        lambda r: r.steps,
-        _ALL - {"torchmetrics"},
-        form=lambda value: f"{value:,}",
-    ),
+    Field("guidance", pa.float64(), "the best guidance scale", lambda r: r.check and r.check.best_scale, _DATA),
+    Field("steps", pa.int64(), "steps of the optimizer", lambda r: r.steps, _READ | _DATA | {"metric"}),
     Field("prompt", pa.string(), "the prompt that was found or given", lambda r: r.prompt or None, _DATA, form=str),
     Field(
         "rows",
@@ -220,9 +285,9 @@ FIELDS: tuple[Field, ...] = (
         pa.float64(),
         "seconds spent on the image",
         lambda r: r.seconds_steps + r.seconds_checks,
-        frozenset({"terminal", "html"}),
+        _READ,
     ),
-    Field("error", pa.string(), "why the search failed", lambda r: r.error, frozenset({"dataset", "metric"}), form=str),
+    Field("error", pa.string(), "why the search failed", lambda r: r.error, _DATA | {"metric"}, form=str),
 )
 """Every field, in the order of columns."""
 
@@ -257,7 +322,7 @@ def _estimated(results: Sequence[Result], describe: Describe | None) -> Iterator
     """A field ``ESTIMATOR_VALUE`` for each value of each estimator but the built-in ones, which have fields above."""
     examples: dict[str, dict[str, Any]] = {}
     for result in results:
-        for estimator in result.estimates.keys() - {DOSE_RESPONSE, CONFIRMATION}:
+        for estimator in result.estimates.keys() - {DOSE_RESPONSE, CONFIRMATION, PLAIN_SHARE}:
             values = result.estimates[estimator]
             known = examples.setdefault(estimator, {})
             known |= {name: value for name, value in values.items() if value is not None or name not in known}
@@ -272,11 +337,6 @@ def _estimated(results: Sequence[Result], describe: Describe | None) -> Iterator
                 heading=f"{estimator} {name}",
                 form=_any,
             )
-
-
-def _estimate(estimator: str, name: str, result: Result) -> Any:
-    value = result.estimates.get(estimator, {}).get(name)
-    return json.dumps(value) if isinstance(value, Mapping | list) else value
 
 
 def _any(value: Any) -> str:

@@ -14,14 +14,18 @@ from torch import Tensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.sheet import figure, html, picture_of
+from invmm_eval.search.status import MEMORIZED, Verdict
 from invmm_eval.search.status import Status as Status
 from invmm_eval.search.trace import Check as Check
 from invmm_eval.search.trace import Judged as Judged
 from invmm_eval.search.trace import Point as Point
 from invmm_eval.search.upgrade import CONFIRMATION as CONFIRMATION
 from invmm_eval.search.upgrade import DOSE_RESPONSE as DOSE_RESPONSE
+from invmm_eval.search.upgrade import PLAIN_SHARE as PLAIN_SHARE
 from invmm_eval.search.upgrade import upgraded_record
-from invmm_eval.statistics.response import HALF, MOST, Count, Dose, Outcome, Response, Share
+from invmm_eval.statistics.bound import least_share
+from invmm_eval.statistics.importance import PlainShare
+from invmm_eval.statistics.response import HALF, MOST, Count, Dose, Outcome, Response
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,6 +49,7 @@ class Result:
         noise: Parameters of q by name, on the CPU.
         condition: Parameters of the condition by name, on the CPU.
         prompt: The searched or given prompt, as readable text; None where the model takes none.
+        picture_bits: Size of the image as PNG (:attr:`~invmm_eval.search.target.Target.bits`).
         trace: One point per check.
         seconds_steps: This image's share of the time spent on steps.
         seconds_checks: This image's share of the time spent on checks.
@@ -68,6 +73,7 @@ class Result:
     noise: Mapping[str, Tensor] = field(default_factory=dict)
     condition: Mapping[str, Tensor] = field(default_factory=dict)
     prompt: str | None = None
+    picture_bits: int | None = None
     trace: tuple[Point, ...] = ()
     seconds_steps: float = 0.0
     seconds_checks: float = 0.0
@@ -96,10 +102,7 @@ class Result:
 
     @property
     def nats(self) -> float | None:
-        """InvMM times the number of dimensions: nats over all dimensions; None where the image was not replicated.
-
-        The bound of :mod:`invmm_eval.statistics.bound` takes these.
-        """
+        """InvMM times the number of dimensions: nats over all dimensions; None where the image was not replicated."""
         if self.status is not Status.REPLICATED or self.dimensions is None:
             return None
         return self.invmm * self.dimensions
@@ -118,18 +121,47 @@ class Result:
 
     @property
     def ed50(self) -> Dose | None:
-        """The dose, in nats over all dimensions, at which half of the samples replicate; None without a response."""
-        return self.response.dose(HALF) if self.response else None
+        """The dose, in nats over all dimensions, at which half of the samples replicate; None where none tells it."""
+        return self.response.told(HALF) if self.response else None
 
     @property
     def ed90(self) -> Dose | None:
         """The dose at which nine in ten samples replicate."""
-        return self.response.dose(MOST) if self.response else None
+        return self.response.told(MOST) if self.response else None
 
     @property
-    def plain_share(self) -> Share | None:
-        """The share of replicas in plain sampling that the dose-response curve predicts, as far as it can."""
-        return self.response.plain() if self.response else None
+    def plain_share(self) -> PlainShare | None:
+        """The share of copies among plain samples, by importance sampling; None where it was not estimated."""
+        values = self.estimates.get(PLAIN_SHARE)
+        if not values:
+            return None
+        high = values.get("high", 1.0)
+        rate = min(values["share"], high)
+        return PlainShare(rate, min(values["low"], rate), high)
+
+    @property
+    def least_share(self) -> float:
+        """Lower limit of the share of copies among plain samples, at 97.5 % confidence; 0 where none is known.
+
+        It is that of :attr:`plain_share`; without one, where the rate of copies from q was measured, that of
+        :mod:`invmm_eval.statistics.bound` at the lower limit of the rate.
+        """
+        if self.plain_share:
+            return self.plain_share.low
+        if self.confirmed is None or self.kl is None or self.dimensions is None:
+            return 0.0
+        return least_share(self.kl * self.dimensions, self.confirmed.interval[0])
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the result means for someone who must decide (docs/number.md)."""
+        if self.status is Status.FAILED:
+            return Verdict.FAILED
+        if self.least_share >= MEMORIZED:
+            return Verdict.MEMORIZED
+        shared = self.estimates.get(PLAIN_SHARE, {})
+        copied = self.response or shared.get("copies") or shared.get("plain_copies")
+        return Verdict.REPLICABLE if copied or self.status is Status.REPLICATED else Verdict.NOT_REPLICATED
 
     @property
     def similarity(self) -> float | None:
@@ -186,6 +218,8 @@ class Result:
             "ed50": _listed(self.ed50),
             "ed90": _listed(self.ed90),
             "plain_share": _listed(self.plain_share),
+            "picture_bits": self.picture_bits,
+            "verdict": str(self.verdict),
             "confirmed": _listed(self.confirmed),
             "rate": self.confirmed.rate if self.confirmed else None,
             "rate_interval": _listed(self.confirmed and self.confirmed.interval),
@@ -247,24 +281,24 @@ class Result:
 
 
 _UNCHANGED = (
-    *("index", "name", "digest", "caption", "kl", "dimensions", "steps", "prompt"),
+    *("index", "name", "digest", "caption", "kl", "dimensions", "steps", "prompt", "picture_bits"),
     *("seconds_steps", "seconds_checks", "rows", "error", "traceback", "estimates"),
 )
 """The keys whose values a record holds unchanged."""
 
 
-def rank(result: Result) -> tuple[int, bool, float]:
-    """The sort key that puts the most memorized images first, then those not replicated, then those that failed.
+def rank(result: Result) -> tuple[int, float, float, float, float]:
+    """The sort key that puts the most memorized images first: by verdict, share, InvMM, ED50 and similarity.
 
-    The KL of an image that was not replicated says nothing: images with some replicas are sorted by ED50, before the
-    others by similarity.
+    The KL of an image that was not replicated says nothing.
     """
-    order = list(Status).index(result.status)
-    if result.status is Status.REPLICATED:
-        return order, False, result.invmm
-    if result.ed50:
-        return order, False, result.ed50.nats
-    return order, True, -(result.similarity or 0.0)
+    return (
+        list(Verdict).index(result.verdict),
+        -result.plain_share.rate if result.plain_share else 0.0,
+        result.invmm if result.status is Status.REPLICATED else math.inf,
+        result.ed50.nats if result.ed50 else math.inf,
+        -(result.similarity or 0.0),
+    )
 
 
 K = TypeVar("K")

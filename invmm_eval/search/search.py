@@ -305,6 +305,7 @@ class Search:
             name=self.target.name,
             digest=self.target.digest,
             caption=self.target.caption,
+            picture_bits=self.target.bits,
             status=self.status,
             steps=self.step,
             trace=tuple(self.trace),

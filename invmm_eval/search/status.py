@@ -1,6 +1,12 @@
-"""How a search ended."""
+"""How a search ended, and what its result means for someone who must decide."""
 
 from enum import StrEnum
+
+MEMORIZED = 1 / 10_000
+"""An image is memorized if the lower limit of the share of plain samples that are copies of it is at least this.
+
+docs/number.md says why.
+"""
 
 
 class Status(StrEnum):
@@ -12,3 +18,27 @@ class Status(StrEnum):
     """No check was passed in all steps: not replicated within the budget."""
     FAILED = "failed"
     """An error occurred; the result's ``error`` says which."""
+
+
+class Verdict(StrEnum):
+    """What a result means; the values are what people read. The worst comes first."""
+
+    MEMORIZED = "memorized"
+    """Plain sampling gives copies: the lower limit of their share is at least :data:`MEMORIZED`."""
+    REPLICABLE = "replicable"
+    """Copies were found, but it was not shown that plain sampling gives them at such a share."""
+    NOT_REPLICATED = "not replicated"
+    """No copy was found within the budget."""
+    FAILED = "failed"
+    """The image could not be measured."""
+
+    @property
+    def meaning(self) -> str:
+        """What it means, in words."""
+        return {
+            Verdict.MEMORIZED: f"plain sampling gives copies, 1 in {1 / MEMORIZED:,.0f} samples or more often",
+            Verdict.REPLICABLE: "copies were found from noise that the search chose, but it was not shown that plain "
+            "sampling gives them that often",
+            Verdict.NOT_REPLICATED: "no copy was found within the budget",
+            Verdict.FAILED: "could not be measured",
+        }[self]

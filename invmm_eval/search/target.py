@@ -3,8 +3,10 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 
 import torch
+from PIL import Image
 from torch import Generator, Tensor
 
 from invmm_eval.errors import InvMMError
@@ -38,6 +40,21 @@ class Target:
         """SHA-256, in hex, of the text ``(C, H, W)`` and the pixels: the image's identity, whatever its name."""
         shape = str(tuple(self.image.shape)).encode()
         return hashlib.sha256(shape + self.image.numpy().tobytes()).hexdigest()
+
+    @cached_property
+    def bits(self) -> int | None:
+        """Size of the image as a PNG that Pillow compresses as well as it can; None if PNG has no such channels.
+
+        An upper limit of how much information the picture holds.
+        """
+        mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}.get(len(self.image))
+        if mode is None:
+            return None
+        _, height, width = self.image.shape
+        file = BytesIO()
+        pixels = self.image.permute(1, 2, 0).contiguous().numpy().tobytes()
+        Image.frombytes(mode, (width, height), pixels).save(file, "PNG", optimize=True)
+        return 8 * len(file.getvalue())
 
 
 def generator(seed: int, digest: str, purpose: str, device: torch.device | str = "cpu") -> Generator:

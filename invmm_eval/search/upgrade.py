@@ -5,12 +5,14 @@ from typing import Any
 
 DOSE_RESPONSE = "dose-response"
 CONFIRMATION = "confirmation"
-"""The built-in estimators. Before records held ``estimates``, their values were keys of their own."""
+PLAIN_SHARE = "plain-share"
+"""The built-in estimators. Before records held ``estimates``, values of the first two were keys of their own."""
 
 
 def upgraded_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """A ``Result.record()`` of this version of the package or an earlier one, with the keys of this version."""
-    upgraded = {"caption": None, "traceback": None, "rows": None, "judged_by": "least", **record}
+    defaults = {"caption": None, "traceback": None, "rows": None, "judged_by": "least", "picture_bits": None}
+    upgraded = {**defaults, **record}
     if "estimates" not in record:
         upgraded["estimates"] = {}
         if outcomes := record.get("outcomes"):

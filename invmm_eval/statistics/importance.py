@@ -26,6 +26,14 @@ SHIFTS = (0.3, 0.5, 0.75, 1.0)
 """Shifts to draw at, in units of the distance at which half of the samples are copies."""
 
 
+AIMED = 0.5
+"""The least cosine of two independent half-estimates of ``u`` at which the estimate is more than a lower limit.
+
+By the formula of Spearman and Brown the whole estimate then has a cosine of at least 0.8 with the direction that
+infinitely many draws would give: ``sqrt(2 c / (1 + c))``.
+"""
+
+
 class PlainShare(NamedTuple):
     """A share of plain samples.
 

@@ -7,17 +7,19 @@ Probit analysis (Finney 1947, "Probit Analysis") of all samples, at all doses, f
 
     P(replica | s) = Phi((s - t) / w),   and over s ~ N(d, 1)   r(d) = Phi(b (d - t)),   b = 1 / sqrt(1 + w^2).
 
-So half of the samples replicate at the distance t, the share p at ``t + z_p / b``, z_p the standard normal's quantile,
-and in plain sampling, at the distance 0, the share ``Phi(-b t)``. This is importance sampling with q as the proposal,
-whose weights depend on s alone, averaged over the curve instead of over few samples.
+So half of the samples replicate at the distance t, and the share p at ``t + z_p / b``, z_p the standard normal's
+quantile. The curve says nothing about plain sampling, at the distance 0, which lies in its tail: see
+:mod:`invmm_eval.statistics.importance`.
 
 The estimate of (t, b) is their posterior under a uniform prior on a grid, as psychophysics estimates thresholds
 (Kontsevich and Tyler 1999, "Bayesian adaptive estimation of psychometric slope and threshold"): it is proper after any
 outcome, all replicas or none included. That b is at most 1 is no assumption: see :mod:`invmm_eval.statistics.bound`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -31,9 +33,6 @@ MOST = 0.9
 
 DRAWN_AT = (0.1, HALF, MOST)
 """The shares of replicas at whose doses, by the present estimate, samples are drawn in turn."""
-
-REACH = 10.0
-"""The largest ED50, in nats, at which the share in plain sampling is reported: beyond it the share is far too high."""
 
 _DISTANCES = 400
 _SLOPES = 40
@@ -74,14 +73,6 @@ class Dose(NamedTuple):
     high: float
 
 
-class Share(NamedTuple):
-    """An estimate of a share of samples: the posterior's median, and the ends of its central interval."""
-
-    rate: float
-    low: float
-    high: float
-
-
 @dataclass(frozen=True)
 class Response:
     """The dose-response curve of one image.
@@ -98,12 +89,44 @@ class Response:
         distances = (t + torch.special.ndtri(t.new_tensor(rate)) / b).clamp(min=0)
         return Dose(*self._summary(distances.square() / 2))
 
-    def plain(self) -> Share | None:
-        """The share of replicas in plain sampling; None where ED50 is above :data:`REACH`."""
-        if self.dose(HALF).nats > REACH:
+    def told(self, rate: float) -> Dose | None:
+        """The dose at which the share ``rate`` replicates, as far as the samples tell it.
+
+        Returns:
+            :meth:`dose`, its interval ended at the largest dose that a sample lies at. None where the curve falls, or
+            the dose is beyond all samples: there it follows from the shape of the fit alone.
+        """
+        dose, furthest = self.dose(rate), max(0.0, *(outcome.distance for outcome in self.outcomes)) ** 2 / 2
+        if self.falls or dose.nats >= furthest:
             return None
-        t, b, _ = self._posterior
-        return Share(*self._summary(torch.special.ndtr(-b * t)))
+        return Dose(dose.nats, dose.low, min(dose.high, furthest))
+
+    @property
+    def falls(self) -> bool:
+        """Whether more dose hurts: a quarter of the samples, by distance, has more replicas than the furthest one.
+
+        More means that their intervals (:attr:`Count.interval`) do not overlap.
+        """
+        quarters = [count.interval for _, count in self.parts(4)]
+        return quarters[-1][1] < max(low for low, _ in quarters)
+
+    def parts(self, number: int) -> list[tuple[float, Count]]:
+        """The samples by distance in ``number`` parts of equal size: their mean distance and replicas."""
+        outcomes = sorted(self.outcomes)
+        ends = [len(outcomes) * part // number for part in range(number + 1)]
+        parts = [outcomes[start:end] for start, end in pairwise(ends) if end > start]
+        return [
+            (sum(one.distance for one in part) / len(part), Count(sum(one.hit for one in part), len(part)))
+            for part in parts
+        ]
+
+    def chance(self, distances: Sequence[float]) -> list[float]:
+        """The fitted ``P(replica | s)`` at distances s: the mean of its posterior."""
+        t, b, weights = self._posterior
+        z = (t.new_tensor(distances) - t[..., None]) * (b / (1 - b.square()).sqrt())[:, None]
+        chances = torch.special.ndtr(z) * weights[..., None]
+        fitted: list[float] = (chances.sum(dim=(0, 1)) / weights.sum()).tolist()
+        return fitted
 
     def _summary(self, values: Tensor) -> list[float]:
         """The median and the ends of the central interval of a quantity with these values on the grid of t and b."""

@@ -1,12 +1,14 @@
 """A set of results in a few numbers."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
-from invmm_eval.audits.summary import summarize
-from invmm_eval.search.result import Result, Status
+from invmm_eval.audits.summary import count, summarize
+from invmm_eval.search.result import PLAIN_SHARE, Result, Status
+from invmm_eval.search.status import Verdict
 
 
 def result(kl: float | None, *, replicated: bool = True) -> Result:
@@ -16,6 +18,21 @@ def result(kl: float | None, *, replicated: bool = True) -> Result:
 
 
 exhausted = partial(result, replicated=False)
+
+
+def shared(low: float) -> Result:
+    return replace(exhausted(0.1), estimates={PLAIN_SHARE: {"share": 2 * low, "low": low, "copies": 9}})
+
+
+def test_verdicts_are_counted_over_all_images() -> None:
+    results = [shared(0.1), shared(1e-9), result(0.5), exhausted(0.1), result(None)]
+    found = summarize(results)
+    counts = [found[name] for name in ("memorized", "replicable", "not_replicated", "failed")]
+    assert (counts, found["images"], found["memorized_fraction"]) == ([1, 2, 1, 1], 5, 1 / 5)
+    assert list(count(results).values()) == counts
+    assert list(count(results)) == list(Verdict)
+
+
 NUMBERS = ("replicated", "failed", "replicated_fraction", "median_invmm", "smallest_invmm")
 
 
@@ -28,10 +45,12 @@ NUMBERS = ("replicated", "failed", "replicated_fraction", "median_invmm", "small
         ([exhausted(0.01), result(0.5), result(0.1), exhausted(0.2)], (2, 0, 0.5, math.inf, 0.1)),
         ([exhausted(0.01), result(0.5), exhausted(0.2)], (1, 0, 1 / 3, math.inf, 0.5)),
         ([exhausted(0.01), exhausted(0.2)], (0, 0, 0.0, math.inf, math.inf)),
-        ([result(None), result(0.5), result(None), exhausted(0.1), result(0.25)], (2, 2, 2 / 3, 0.5, 0.25)),
+        ([result(None), result(0.5), result(None), exhausted(0.1), result(0.25)], (2, 2, 2 / 5, 0.5, 0.25)),
         ([result(None), result(None)], (0, 2, None, None, None)),
         ([], (0, 0, None, None, None)),
     ],
 )
 def test_a_summary(results: list[Result], numbers: tuple[float | None, ...]) -> None:
-    assert summarize(results) == {"images": len(results), **dict(zip(NUMBERS, numbers, strict=True))}
+    found = summarize(results)
+    assert {name: found[name] for name in NUMBERS} == dict(zip(NUMBERS, numbers, strict=True))
+    assert found["images"] == len(results)

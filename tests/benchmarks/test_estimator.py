@@ -8,7 +8,7 @@ from benchmarks.estimator import Case, Found, compared, exact_model, row, search
 from invmm_eval.recipe import by_dose
 from invmm_eval.search.result import Result, Status
 from invmm_eval.search.target import Target
-from invmm_eval.statistics.response import Share
+from invmm_eval.statistics.importance import PlainShare
 
 PIXELS = torch.zeros(1, 8, 8, dtype=torch.uint8)
 
@@ -16,15 +16,15 @@ PIXELS = torch.zeros(1, 8, 8, dtype=torch.uint8)
 class Stub(Result):
     """A result whose expected share of plain samples is given."""
 
-    share: Share | None = None
+    share: PlainShare | None = None
 
     @property
-    def plain_share(self) -> Share | None:
+    def plain_share(self) -> PlainShare | None:
         return self.share
 
 
 def found(
-    nats: float | None, recipe: str = "paper", name: str = "a", truth: float = 1.0, share: Share | None = None
+    nats: float | None, recipe: str = "paper", name: str = "a", truth: float = 1.0, share: PlainShare | None = None
 ) -> Found:
     status = Status.EXHAUSTED if nats is None else Status.REPLICATED
     result = Stub(0, name, "", status, kl=(nats or 0) / 64, dimensions=64)
@@ -76,7 +76,7 @@ def test_the_table_has_medians_and_ranges() -> None:
 
 
 def test_expected_shares_are_held_against_known_ones() -> None:
-    shares = [Share(0.2, 0.15, 0.3), Share(0.05, 0.02, 0.2), None]
+    shares = [PlainShare(0.2, 0.15, 0.3), PlainShare(0.05, 0.02, 0.2), None]
     ours = [found(10.0, "dose", share=share) for share in shares]
     facts = compared([found(10.0), found(12.0), *ours], "paper", "dose")
     assert facts["expected share ratio"] == pytest.approx(1)

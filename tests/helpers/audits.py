@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from invmm_eval.audits.plan import Plan, make_plan
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.recipe import STABLE_DIFFUSION
 from invmm_eval.reports.findings import Findings, find
-from invmm_eval.search.result import CONFIRMATION, DOSE_RESPONSE, Check, Point, Result, Status
+from invmm_eval.search.result import CONFIRMATION, DOSE_RESPONSE, PLAIN_SHARE, Check, Point, Result, Status
 from invmm_eval.search.target import Target
 from invmm_eval.statistics.response import Response
 
@@ -82,6 +82,7 @@ def result(index: int, status: Status, invmm: float = math.nan, name: str = "") 
         check=Check(replicated, similarities, noisy),
         noise={"mu": torch.zeros(2)},
         prompt="a <i>red</i> balloon",
+        picture_bits=target.bits,
         trace=tuple(
             Point(step, 1 / step, kl * step / steps, 1 + step / 1000, 0.1) for step in range(50, steps + 1, 50)
         ),
@@ -95,6 +96,21 @@ def estimates(response: Response, confirmed: tuple[int, int] | None = None) -> d
     """The values of the built-in estimators: the samples of a curve, and replicas among new samples."""
     found: dict[str, Any] = {DOSE_RESPONSE: {"outcomes": response.outcomes}}
     return found if confirmed is None else found | {CONFIRMATION: dict(zip(("hits", "drawn"), confirmed, strict=True))}
+
+
+KNOWN = {"share": 1 / 38.6, "low": 1 / 57.2, "high": 1 / 27.9, "copies": 90, "plain_copies": 9, "plain_samples": 400}
+"""About 1 in 39 plain samples, 1 in 27 to 1 in 58."""
+
+
+def shared(result: Result, **values: Any) -> Result:
+    """The result with a share of plain samples, no copies unless ``values`` say otherwise."""
+    return replace(
+        result,
+        estimates={
+            **result.estimates,
+            PLAIN_SHARE: {"share": 0.0, "low": 0.0, "copies": 0, "samples": 160, **values},
+        },
+    )
 
 
 def write(
@@ -112,9 +128,10 @@ def write(
 
 
 def guided(folder: Path) -> Path:
-    """Four images that were replicated, one of them at few nats, two that were not and one that failed."""
+    """Four images that were replicated, one of them memorized, two that were not and one that failed."""
     values = (0.02, 0.4, 0.9, 0.15)
     found = [result(index, Status.REPLICATED, value, NAMES[index]) for index, value in enumerate(values)]
+    found[0] = shared(found[0][0], **KNOWN), found[0][1]
     found += [result(index, Status.EXHAUSTED) for index in (4, 5)]
     return write(folder, [*found, result(6, Status.FAILED)])
 

@@ -15,7 +15,6 @@ from markdown_it.token import Token
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports.card import END, ENTRIES, FOLDER, ROWS, START, Addition, addition, with_results, with_section
 from invmm_eval.reports.findings import Findings, find
-from invmm_eval.reports.wording import LIMITS
 from invmm_eval.search.result import Status
 from tests.helpers import audits
 from tests.helpers.command import Invoke
@@ -106,13 +105,12 @@ def test_comments_that_are_not_one_pair_are_an_error_and_nothing_is_written(
 
 def test_the_metadata_are_what_the_hub_reads(added: Addition) -> None:
     read = metadata(added.to(BY_HAND.encode()))
-    fid, fraction, median = read.eval_results
+    fid, memorized, fraction, median = read.eval_results
     assert (fid.metric_type, fid.metric_value, fid.dataset_name) == ("fid", 12.5, "Cats")
-    assert [fraction, median] == added.results
-    assert fraction.metric_value == pytest.approx(4 / 6)
-    assert median.metric_value == pytest.approx((0.15 + 0.4) / 2)
+    assert [memorized, fraction, median] == added.results
+    assert [memorized.metric_value, fraction.metric_value, median.metric_value] == [0.143, 0.571, 0.275]
     assert fraction.metric_args == {
-        "images": 6,
+        "images": 7,
         "recipe": audits.RECIPE.name,
         "similarity": "sscd",
         "threshold": 0.5,
@@ -123,11 +121,13 @@ def test_the_metadata_are_what_the_hub_reads(added: Addition) -> None:
 
 
 def test_the_entries_are_what_the_hub_reads(added: Addition, found: Findings) -> None:
-    fraction, median = parse_eval_result_entries(yaml.safe_load(added.files[ENTRIES]))
+    memorized, fraction, median = parse_eval_result_entries(yaml.safe_load(added.files[ENTRIES]))
     assert (fraction.dataset_id, fraction.task_id) == ("org/audit", "invmm_replicated_fraction")
     assert (median.dataset_id, median.task_id) == ("org/audit", "invmm_median_replicated")
-    assert [fraction.value, median.value] == [result.metric_value for result in added.results]
-    assert str(fraction.notes).startswith("images: 6; recipe: paper-sd with ")
+    assert [memorized.value, fraction.value, median.value] == [result.metric_value for result in added.results]
+    assert found.written
+    assert memorized.date == found.written.date().isoformat()
+    assert str(fraction.notes).startswith("images: 7; recipe: paper-sd with ")
     assert ENTRIES not in addition(found).files
     assert {result.dataset_type for result in addition(found).results} == {"unknown"}
 
@@ -198,13 +198,14 @@ def test_a_missing_card_is_created(added: Addition, tmp_path: Path) -> None:
 
 def test_the_section_has_all_findings(found: Findings, added: Addition) -> None:
     public = found.public()
-    for text in (public.headline, *public.verdict, public.command, "### Citation", "arXiv", *LIMITS):
+    for text in (public.headline, *public.paragraphs, public.command, "### Citation", "arXiv", *public.limits):
         assert text in added.section
     assert f"]({FOLDER}/distribution.png)" in added.section
-    rows = re.findall(r"^\| ([0-9a-f]{16}) \| (\S+) \| (\S+) \|", added.section, re.M)
-    assert [(name, float(value)) for name, value, _ in rows] == [
-        (result.digest[:16], result.invmm) for result in found.results if result.status is Status.REPLICATED
+    rows = re.findall(r"^\| ([0-9a-f]{16}) \| (\w+) \| ([^|]+) \| [^|]+ \| (\S+) \| (\S+) \|", added.section, re.M)
+    assert [(name, verdict, float(value)) for name, verdict, _, value, _ in rows] == [
+        (result.digest[:16], result.verdict, result.invmm) for result in found.results[:4]
     ]
+    assert [share for _, _, share, *_ in rows] == ["1 in 39 (1 in 27 to 1 in 58)", "-", "-", "-"]
     assert [float(nats) for *_, nats in rows] == pytest.approx([0.02 * 256, 0.15 * 256, 0.4 * 256, 0.9 * 256], rel=1e-2)
 
 

@@ -69,7 +69,7 @@ def test_the_card_is_what_the_hub_reads(found: Findings, tmp_path: Path) -> None
     public = found.public()
     card = DatasetCard.load(write_dataset(public, tmp_path, pictures=True)["README.md"])
     assert card.data.pretty_name == "Memorization audit of org/painter@v1.0"
-    for text in (public.headline, *public.verdict, public.command, "](distribution.png)", "`pictures`"):
+    for text in (public.headline, *public.paragraphs, public.command, "](distribution.png)", "`pictures`"):
         assert text in card.text
 
 

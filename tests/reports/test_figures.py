@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from invmm_eval.reports.figures import distribution
-from invmm_eval.statistics.bound import TELLING_NATS
+from invmm_eval.reports.findings import find
+from invmm_eval.search.result import Status
+from invmm_eval.search.status import MEMORIZED
 from tests.helpers import audits
 
 
@@ -38,10 +40,21 @@ def test_every_image_is_shown(values: list[float | None], replicated: int, apart
     figure.savefig(BytesIO(), format="svg")
 
 
-def test_the_line_is_at_the_limit_of_the_bound(tmp_path: Path) -> None:
-    left = distribution(audits.of_values(tmp_path, [0.02, 0.4])).axes[0]
-    [line] = left.lines
-    assert np.asarray(line.get_xdata()).tolist() == pytest.approx([TELLING_NATS / audits.DIMENSIONS] * 2)
+def test_where_shares_are_known_they_are_shown_with_the_limit_of_the_verdict(tmp_path: Path) -> None:
+    shares = (1 / 30, 1e-7)
+    found = [audits.result(index, Status.REPLICATED, 0.1) for index in range(3)]
+    known = [
+        (audits.shared(result, share=share, low=share / 2, copies=9), target)
+        for share, (result, target) in zip(shares, found, strict=False)
+    ]
+    figure = distribution(find(audits.write(tmp_path, [*known, found[2]])))
+    left = figure.axes[0]
+    assert np.asarray(left.lines[0].get_xdata()).tolist() == [1 / MEMORIZED] * 2
+    bars = [patch for patch in left.patches if isinstance(patch, Rectangle) and patch.get_height()]
+    places = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars)
+    assert [first <= 1 / share <= last for (first, last), share in zip(places, shares, strict=True)] == [True, True]
+    assert len({bar.get_facecolor() for bar in bars}) == 2
+    assert heights(figure, 1) == [1]
 
 
 def test_a_bar_is_at_its_value(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from invmm_eval.reports.terminal import DASH, ResultsTable
-from invmm_eval.search.fields import FIELDS, STATUS_WORDS, share
+from invmm_eval.search.fields import FIELDS
 from invmm_eval.search.result import Check, Result, Status
 from invmm_eval.statistics.response import Outcome, Response
 from tests.helpers import audits
@@ -30,8 +30,10 @@ RESULTS = [
     ),
     Result(4, "memorized", "", Status.REPLICATED, kl=0.0, steps=50, check=check(1.0), seconds_steps=0.04),
 ]
-RESPONSE = Response(tuple(Outcome(0.1 * place, place >= 10) for place in range(20)))
-BY_DOSE = [replace(result, estimates=audits.estimates(RESPONSE, (60, 64))) for result in RESULTS]
+RESPONSE = Response(tuple(Outcome(0.1 * place, place >= 10) for place in range(40)))
+BY_DOSE = [
+    audits.shared(replace(result, estimates=audits.estimates(RESPONSE, (60, 64))), **audits.KNOWN) for result in RESULTS
+]
 
 
 def shown(results: Sequence[Result], copies: Mapping[str, int] | None = None, width: int = 200, **how: Any) -> str:
@@ -42,19 +44,23 @@ def shown(results: Sequence[Result], copies: Mapping[str, int] | None = None, wi
 
 def rows(text: str) -> list[list[str]]:
     """The words of each row, without the heading."""
-    return [line.split() for line in text.splitlines()[2:] if "∞" in line or "replicated" in line or "failed" in line]
+    return [
+        line.split()
+        for line in text.partition("verdict:")[0].splitlines()[2:]
+        if "∞" in line or "replica" in line or "failed" in line
+    ]
 
 
 def test_the_most_memorized_images_come_first_and_failures_last() -> None:
     assert rows(shown(RESULTS)) == [
-        ["memorized", "replicated", "0", "1.00", "50", "0.04"],
-        ["bent", "replicated", "1.23", "0.88", "300", "0"],
-        ["near", "not", "replicated", "∞", "0.20", "2,000", "12.3"],
-        ["far", "not", "replicated", "∞", "0.10", "2,000", "0"],
-        ["broken", "failed", "-", "-", "0", "0"],
+        ["memorized", "replicable", "0", "1.00"],
+        ["bent", "replicable", "1.23", "0.88"],
+        ["near", "not", "replicated", "∞", "0.20"],
+        ["far", "not", "replicated", "∞", "0.10"],
+        ["broken", "failed", "-", "-"],
     ]
     assert shown(RESULTS[::-1]) == shown(RESULTS)
-    assert shown(RESULTS).splitlines()[0].split() == ["image", "status", "InvMM", "similarity", "steps", "seconds"]
+    assert shown(RESULTS).splitlines()[0].split() == ["image", "verdict", "InvMM", "similarity"]
 
 
 def test_copies_in_training_follow_the_names() -> None:
@@ -83,33 +89,36 @@ def test_a_long_name_is_shortened_in_the_middle_to_fit_80_columns(name: str, res
 
 def test_columns_that_do_not_fit_are_named_below() -> None:
     text = shown(BY_DOSE, width=80)
-    assert text.splitlines()[0].split() == ["image", "status", "InvMM", "ED50", "ED90", "plain", "share", "rate"]
-    assert text.splitlines()[-1] == "Not shown at this width: similarity, steps, seconds"
+    assert text.splitlines()[0].split() == ["image", "verdict", "plain", "samples", "limit,", "nats", "InvMM", "ED50"]
+    assert text.splitlines()[-1] == "Not shown at this width: rate, similarity"
     assert "Not shown" not in shown(BY_DOSE)
 
 
 def test_headings_are_explained() -> None:
-    lines = shown(BY_DOSE).splitlines()
+    lines = " ".join(shown(BY_DOSE).split())
     for field in FIELDS:
-        if field.name in ("invmm", "ed50", "ed90", "plain_share", "rate", "similarity"):
-            assert f"{field.title}: {field.description.partition(';')[0]}" in lines
+        if field.name in ("verdict", "invmm", "plain_share", "limit_nats", "ed50", "rate", "similarity"):
+            assert " ".join(f"{field.title}: {field.summary}".split()) in lines
 
 
 def test_no_result_is_an_empty_table() -> None:
     assert rows(shown([])) == []
 
 
-@pytest.mark.parametrize("result", RESULTS, ids=lambda result: result.name)
-def test_each_status_has_its_colour(result: Result) -> None:
-    colour = {"replicated": 31, "exhausted": 32, "failed": 33}[result.status]
+@pytest.mark.parametrize(
+    ("result", "code"), [(BY_DOSE[4], "1;31"), (RESULTS[2], "35"), (RESULTS[1], "32"), (RESULTS[0], "33")]
+)
+def test_each_verdict_has_its_colour(result: Result, code: str) -> None:
     text = shown([result], force_terminal=True, color_system="standard")
-    assert f"\x1b[{colour}m{STATUS_WORDS[result.status]}" in text
+    assert f"\x1b[{code}m{result.verdict}" in text
 
 
 def test_estimates_have_columns_with_intervals_where_there_are_any() -> None:
     first, second = shown([BY_DOSE[4], RESULTS[1]]).splitlines()[2:4]
-    ed50, ed90, plain = RESPONSE.dose(0.5), RESPONSE.dose(0.9), RESPONSE.plain()
-    assert plain
-    assert first.split()[3:7] == [f"{ed50.nats:.3g}", f"{ed90.nats:.3g}", f"{plain.rate:.0%}", "94%"]
-    assert second.split()[2:] == [f"{share(plain.low)}{DASH}{share(plain.high)}", f"85%{DASH}98%"]
-    assert rows(shown([BY_DOSE[4], RESULTS[1]]))[1][4:8] == ["-"] * 4
+    ed50 = RESPONSE.told(0.5)
+    assert ed50
+    assert first.split()[2:7] == ["1", "in", "39", "3.65", "0"]
+    assert f" {ed50.nats:.3g} " in first
+    assert f"1 in 27{DASH}1 in 58" in second
+    assert f"85 %{DASH}98 %" in second
+    assert shown([BY_DOSE[4], RESULTS[1]]).splitlines()[4].split() == ["far", "not", "replicated", *"--∞--", "0.10"]

@@ -1,18 +1,17 @@
-"""The sentences about an audit: what they claim follows from the values."""
+"""The sentences about an audit: what they claim follows from the verdicts, out of one denominator."""
 
 import math
-import re
 from dataclasses import replace
 from pathlib import Path
-from statistics import NormalDist
 
 import pytest
 
+from invmm_eval.recipe import DDPM, STABLE_DIFFUSION, by_dose
 from invmm_eval.reports.findings import Findings, find
-from invmm_eval.reports.wording import LIMITS, meaning, one_in, population_limit
+from invmm_eval.reports.wording import counted, limits, meaning, population_limit
 from invmm_eval.search.result import Status
-from invmm_eval.statistics.bound import least_share
-from invmm_eval.statistics.response import Outcome, Response
+from invmm_eval.search.sentence import sentence
+from invmm_eval.search.status import Verdict
 from tests.helpers import audits
 
 
@@ -20,101 +19,82 @@ from tests.helpers import audits
     ("values", "text"),
     [
         ([], "This audit has no results yet."),
-        ([None, None], "None of the 2 images could be measured."),
+        ([None], "The image could not be measured."),
+        ([None, None], "None of the 2 images was measured."),
         (
             [math.inf, math.inf, None],
-            "None of the 2 images was replicated within the budget. This does not rule out memorization.",
+            "None of the 3 images was replicated within the budget. This does not rule out memorization.",
         ),
         ([math.inf], "The image was not replicated within the budget. This does not rule out memorization."),
-        ([0.5, math.inf], "1 of 2 images was replicated, but only from noise that the search chose."),
-        ([0.5, 0.6], "2 of 2 images were replicated, but only"),
-        (
-            [0.01, 0.5, math.inf, None],
-            "1 of 3 images is memorized: ordinary sampling with its prompt may produce copies.",
-        ),
-        ([0.01, 0.02], "2 of 2 images are memorized: ordinary sampling with their prompts may"),
+        ([0.01, math.inf], "1 of 2 images is replicable from noise that the search chose."),
+        ([0.5, 0.6, None], "2 of 3 images are replicable from noise that the search chose."),
     ],
 )
-def test_the_headline_claims_what_the_values_allow(values: list[float | None], text: str, tmp_path: Path) -> None:
+def test_without_a_share_no_image_is_said_to_be_memorized(
+    values: list[float | None], text: str, tmp_path: Path
+) -> None:
     findings = audits.of_values(tmp_path, values)
     assert findings.headline.startswith(text)
-    assert ("memorized" in findings.headline) == bool(findings.telling)
+    assert "memorized:" not in findings.headline
 
 
-def test_the_verdict_gives_counts_limit_smallest_value_and_failures(found: Findings) -> None:
-    counts, limit, smallest, others, rest, failure = found.verdict
-    assert counts.startswith("Of 7 images, 4 were replicated: the search found noise from which all 8 samples")
-    assert counts.endswith(
-        "similarity of 0.5 to the image (sscd). 2 were not replicated within 200 steps. 1 could not be measured."
+@pytest.mark.parametrize("status", [Status.REPLICATED, Status.EXHAUSTED])
+def test_the_headline_follows_the_share_whatever_the_status(status: Status, tmp_path: Path) -> None:
+    image = audits.result(0, status, 0.5)
+    others = [audits.result(1, Status.EXHAUSTED), audits.result(2, Status.FAILED)]
+    findings = find(audits.write(tmp_path, [(audits.shared(image[0], **audits.KNOWN), image[1]), *others]))
+    assert findings.headline == (
+        "1 of 3 images is memorized: plain sampling with its prompt gives copies, 1 in 10,000 samples or more often."
     )
-    assert limit == population_limit(4, 6)
-    assert smallest.startswith(
-        f"The smallest value is that of {audits.NAMES[0]}. Its InvMM is 0.02 nats per dimension, 5.12 nats in total"
+    assert findings.paragraphs[0] == (
+        "Most memorized is picture 0.png: about 1 in 39 plain samples with its prompt at guidance "
+        f"{3 if status is Status.REPLICATED else 1} is a copy (95 %: 1 in 27 to 1 in 58)."
     )
-    assert others.startswith("For 3 of the replicated images the value is above 20 nats in total.")
+
+
+def test_the_paragraphs_give_the_most_memorized_the_terms_the_limit_and_failures(found: Findings) -> None:
+    first, replicable, rest, limit, failure = found.paragraphs
+    assert first == f"Most memorized is {audits.NAMES[0]}: {sentence(found.results[0])}."
+    assert replicable.startswith(f"Replicable means that {Verdict.REPLICABLE.meaning}.")
     assert "not what the model memorized" in rest
+    assert limit == population_limit(4, 6)
     assert failure == "1 failed: The image <b>cannot</b> be used: it is damaged."
+
+
+def test_all_counts_are_out_of_all_images(found: Findings) -> None:
+    assert counted(found.counts) == "Of 7 images: 1 memorized, 3 replicable, 2 not replicated, 1 failed."
 
 
 def test_images_that_failed_for_one_reason_are_one_paragraph(tmp_path: Path) -> None:
     failures = [audits.result(index, Status.FAILED) for index in range(3)]
     failures = [(replace(result, traceback="Traceback ..."), target) for result, target in failures]
     findings = find(audits.write(tmp_path, failures))
-    reason, hint, conclusion = findings.verdict
+    reason, hint, conclusion = findings.paragraphs
     assert reason == "3 failed: The image <b>cannot</b> be used: it is damaged."
     assert hint.startswith("The tracebacks of unexpected errors are in results.jsonl; with --debug")
     assert conclusion == "Nothing can be concluded about memorization."
-    assert findings.public().verdict == (conclusion,)
-    assert audits.of_values(tmp_path / "empty", []).verdict == ()
+    assert findings.public().paragraphs == (conclusion,)
+    assert audits.of_values(tmp_path / "empty", []).paragraphs == ()
 
 
 def test_the_meaning_of_one_result(found: Findings) -> None:
-    text = meaning(found.results[0])
-    samples = float(text.split("one copy in ")[1].split(" ")[0].replace(",", ""))
-    assert 1 <= samples * least_share(5.12) < 1.1
-    assert "with the same prompt at guidance 3" in text
-    assert meaning(found.results[1]).endswith("38.4 nats in total: too many to predict copies in ordinary sampling.")
-    assert "in 200 steps" in meaning(found.results[4])
-    assert meaning(found.results[6]).startswith("The image could not be measured: The image <b>cannot</b> be used")
-
-
-@pytest.mark.parametrize(
-    ("nats", "text"),
-    [(0.0, "1.2"), (1.0, "4.3"), (3.0, "41"), (10.0, "97,000"), (13.0, "2.7 million"), (20.0, "6.5 billion")],
-)
-def test_samples_per_copy_have_two_digits_rounded_up(nats: float, text: str) -> None:
-    result, _ = audits.result(0, Status.REPLICATED, nats / audits.DIMENSIONS)
-    assert f"one copy in {text} " in meaning(result)
-    assert one_in(1e-17) == "more than a trillion"
-
-
-def test_a_search_by_dose_states_its_curve_and_what_its_dose_implies() -> None:
-    """Twenty samples within two standard deviations, half of them replicas: nearly as in plain sampling."""
-    response = Response(tuple(Outcome(0.1 * place, place >= 10) for place in range(20)))
-    result = replace(audits.result(0, Status.REPLICATED, 0.01)[0], estimates=audits.estimates(response))
-    text = re.search(
-        r"about one copy in ([\d.,]+) samples \(one in ([\d.,]+) to ([\d.,]+), 95% interval\)\. At ([\d.]+) nats "
-        r"\(.* to ([\d.]+)\) 90% of the samples are copies, which implies at least one copy in ([\d.]+) ordinary",
-        meaning(result),
+    first = found.results[0]
+    assert meaning(first) == (
+        f"A{sentence(first)[1:]}. The noise that was found is 5.12 nats from plain noise in total: it supplies 7.39 "
+        f"bits, of the {first.picture_bits:,} bits that the picture takes as PNG."
     )
-    assert text
-    about, best, worst, nats, high, samples = (float(number.replace(",", "")) for number in text.groups())
-    share, dose, plain = response.plain(), response.dose(0.9), NormalDist()
-    assert share
-    assert (1 / about, 1 / worst, 1 / best) == pytest.approx(share, rel=0.1)
-    assert (nats, high) == pytest.approx((dose.nats, dose.high), rel=0.1)
-    assert plain.cdf(plain.inv_cdf(0.9) - math.sqrt(2 * high)) == pytest.approx(1 / samples, rel=0.1)
-    far = audits.estimates(Response(tuple(Outcome(20 + 0.1 * place, place >= 10) for place in range(20))))
-    assert "too many to predict how often ordinary sampling" in meaning(replace(result, estimates=far))
-    partly = meaning(replace(result, status=Status.EXHAUSTED))
-    assert partly.startswith("The image was not replicated in")
-    assert "but some samples are copies" in partly
-    assert "50% of the samples are copies" in partly
+    assert meaning(replace(first, picture_bits=None)).endswith("it supplies 7.39 bits of the picture.")
+    assert meaning(found.results[4]).endswith("as far as this search sees. No check was passed in 200 steps.")
+    assert meaning(found.results[6]).startswith("Could not be measured: The image <b>cannot</b> be used")
 
 
-def test_the_limits_are_those_of_the_readme() -> None:
+def test_the_limits_fit_the_recipe_and_are_those_of_the_readme() -> None:
+    paper, dose = list(limits(DDPM)), list(limits(by_dose(DDPM)))
+    assert ["is noisy" in limit for limit in paper].count(True) == 1
+    assert not any("is noisy" in limit for limit in dose)
+    assert any("along one direction" in limit for limit in dose)
+    assert len(list(limits(STABLE_DIFFUSION))) == len(paper) + 1
     text = " ".join((Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").replace("*", "").split())
-    assert len(LIMITS) == 6
-    for words in ("does not prove that an image was not memorized", "The value is noisy", "not a membership test"):
+    for words in ("does not prove that an image was not memorized", "is noisy", "not a membership test"):
         assert words in text
-        assert any(words in limit for limit in LIMITS)
+        assert any(words in limit for limit in paper)

@@ -24,16 +24,18 @@ from invmm_eval.reports.dataset import write_dataset
 from invmm_eval.reports.findings import Findings, find
 from invmm_eval.reports.terminal import ResultsTable
 from invmm_eval.search import fields as module
-from invmm_eval.search.fields import FIELDS, Field, columns, fields, number, present, share
+from invmm_eval.search.fields import FIELDS, Field, columns, fields, number, percent, present
 from invmm_eval.search.result import Result, Status
+from invmm_eval.search.sentence import sentence
 from invmm_eval.statistics.response import Count, Outcome, Response
 from tests.helpers import audits
 from tests.helpers.exact import pictures
 
 TINY = {"max_steps": 2, "check_every": 1, "draws": 2, "sampler_steps": 2, "check_images": 2}
 ADDED = Field("oddity", pa.float64(), "how odd the image is", lambda result: 12345.0 + result.index, heading="Oddity")
-RESPONSE = Response(tuple(Outcome(0.1 * place, place >= 10) for place in range(20)))
-ESTIMATES = ("ed50", "ed90", "plain_share", "rate")
+RESPONSE = Response(tuple(Outcome(0.1 * place, place >= 10) for place in range(40)))
+ESTIMATES = ("ed50", "ed90", "rate")
+SHARES = ("plain_share", "limit_nats")
 
 
 @pytest.fixture
@@ -47,6 +49,7 @@ def found(tmp_path: Path) -> Findings:
     """One replicated image by dose, with the value of an estimator."""
     result, target = audits.result(0, Status.REPLICATED, 0.1)
     result = replace(result, estimates=audits.estimates(RESPONSE, (60, 64)) | {"dice": {"odds": 54321.0}})
+    result = audits.shared(result, **audits.KNOWN)
     return find(audits.write(tmp_path / "audit", [(result, target)]))
 
 
@@ -74,7 +77,7 @@ def test_a_field_is_shown_to_people_with_its_value_and_description(
         assert told in text
     [result] = found.results
     for field in FIELDS:
-        if field.name in ESTIMATES:
+        if field.name in (*ESTIMATES, *SHARES) and ("table" in field.shown or face is html):
             assert field.title in text
             assert field.text(result) in text
 
@@ -86,11 +89,8 @@ def test_a_field_is_in_the_opened_row_of_the_page(found: Findings) -> None:
     facts = {title: (value, description) for title, value, description in json.loads(block[1])["facts"]}
     assert facts["Oddity"] == ("12,345", "how odd the image is")
     assert facts["dice odds"][0] == "54,321"
-    [result] = found.results
-    assert result.plain_share
-    assert facts["plain share"][0] == (
-        f"{share(result.plain_share.rate)} ({share(result.plain_share.low)} to {share(result.plain_share.high)})"
-    )
+    assert facts["plain samples"][0] == "1 in 39 (1 in 27 to 1 in 58)"
+    assert facts["limit, nats"][0] == f"{math.log(38.6):.3g} ({math.log(27.9):.3g} to {math.log(57.2):.3g})"
 
 
 @pytest.mark.usefixtures("added")
@@ -102,8 +102,14 @@ def test_a_field_is_in_files(found: Findings, tmp_path: Path) -> None:
     for values in (read[0], {name: row[name] and float(row[name]) for name in ("oddity", "dice_odds", "ed50_low")}):
         assert (values["oddity"], values["dice_odds"]) == (12345.0, 54321.0)
         assert values["ed50_low"] == RESPONSE.dose(0.5).low
+    assert (read[0]["verdict"], read[0]["finding"]) == ("memorized", sentence(found.results[0]))
+    assert (read[0]["plain_samples"], read[0]["aim"]) == (400, None)
     described = files["README.md"].read_text(encoding="utf-8")
-    for name in ("oddity", "dice\\_odds", *(f"{name}{end}" for name in ESTIMATES for end in ("", "_low", "_high"))):
+    for name in (
+        "oddity",
+        "dice\\_odds",
+        *(f"{name}{end}" for name in (*ESTIMATES, *SHARES) for end in ("", "_low", "_high")),
+    ):
         assert f"| `{name.replace(chr(92), '')}` | " in described
 
 
@@ -135,7 +141,8 @@ def test_metrics_return_a_field(tiny_pipeline: DDIMPipeline, monkeypatch: pytest
     assert (found["oddity"], found["dice_odds"]) == ([12345.0, 12346.0], [54321.0] * 2)
     tensors = watched.compute()
     assert (tensors["oddity"].tolist(), tensors["dice_odds"].tolist()) == ([12345.0, 12346.0], [54321.0] * 2)
-    for name in ESTIMATES:
+    assert found["verdict"] == ["not replicated"] * 2
+    for name in (*ESTIMATES, *SHARES):
         for end in ("", "_low", "_high"):
             assert found[f"{name}{end}"] == [None, None], "not by dose"
             assert tensors[f"{name}{end}"].isnan().all()
@@ -150,18 +157,40 @@ def test_the_ends_of_intervals_are_columns(found: Findings) -> None:
 
 def test_only_fields_with_a_value_are_present() -> None:
     plain, failed = audits.result(0, Status.EXHAUSTED)[0], audits.result(1, Status.FAILED)[0]
-    assert "similarity" in [field.name for field in present("terminal", [plain, failed])]
-    assert "similarity" not in [field.name for field in present("terminal", [failed])]
-    assert set(ESTIMATES).isdisjoint(field.name for field in present("html", [plain]))
-    assert set(ESTIMATES) <= {field.name for field in fields("html")}
+    assert "similarity" in [field.name for field in present("table", [plain, failed])]
+    assert "similarity" not in [field.name for field in present("table", [failed])]
+    assert set(ESTIMATES).isdisjoint(field.name for field in present("details", [plain]))
+    assert set(ESTIMATES) <= {field.name for field in fields("details")}
 
 
 def test_descriptions_of_estimators_are_looked_up() -> None:
     result = replace(audits.result(0, Status.EXHAUSTED)[0], estimates={"dice": {"odds": 2, "fair": True, "faces": [1]}})
-    *_, odds, fair, faces = fields("card", [result], {"dice": {"odds": "the odds"}}.get)  # type: ignore[arg-type]
+    *_, odds, fair, faces = fields("table", [result], {"dice": {"odds": "the odds"}}.get)  # type: ignore[arg-type]
     assert (odds.description, fair.type, faces.value(result)) == ("the odds", pa.bool_(), "[1]")
 
 
-def test_numbers_have_three_significant_digits_and_shares_are_in_per_cent() -> None:
+def test_what_the_noise_supplied_is_in_bits_beside_those_of_the_picture() -> None:
+    result, target = audits.result(0, Status.REPLICATED, 0.1)
+    values = {field.name: field.value(result) for field in fields("details")}
+    assert values["bits"] == pytest.approx(values["nats"] * math.log2(math.e))
+    assert values["picture_bits"] == target.bits
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"share": 0.1, "low": 0.05}, "2.3 (at most 3)"),
+        ({"share": 0.1, "low": 0.05, "high": 0.2}, "2.3 (1.61 to 3)"),
+        ({"high": 0.01}, "- (at least 4.61)"),
+        ({}, "-"),
+    ],
+)
+def test_a_lower_limit_of_the_share_is_an_upper_one_of_nats(values: dict[str, float], text: str) -> None:
+    result = audits.shared(audits.result(0, Status.REPLICATED, 0.1)[0], **values)
+    [limit] = [field for field in FIELDS if field.name == "limit_nats"]
+    assert limit.full(result) == text
+
+
+def test_numbers_have_three_significant_digits_and_rates_are_in_per_cent() -> None:
     assert [*map(number, (0.0, 0.012345, 12345.6, math.inf, math.nan))] == ["0", "0.0123", "12,346", "∞", "-"]
-    assert [*map(share, (0.0, 1.0, 0.128, 0.0123, 1e-9))] == ["0%", "100%", "13%", "1.2%", "<0.01%"]
+    assert [*map(percent, (0.0, 1.0, 0.128, 0.0123))] == ["0 %", "100 %", "13 %", "1.2 %"]

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from invmm_eval.errors import InvMMError
-from invmm_eval.search.result import CONFIRMATION, DOSE_RESPONSE, Check, Point, Result, Status
+from invmm_eval.search.result import CONFIRMATION, DOSE_RESPONSE, PLAIN_SHARE, Check, Point, Result, Status, rank
+from invmm_eval.search.status import Verdict
+from invmm_eval.statistics.importance import PlainShare
 from invmm_eval.statistics.response import Count
 
 CHECK = Check(
@@ -36,7 +38,7 @@ RESULT = Result(
 BY_DOSE = replace(
     RESULT,
     estimates={
-        DOSE_RESPONSE: {"outcomes": [[0.5, False], [1.5, False], [2.0, True], [2.5, True]]},
+        DOSE_RESPONSE: {"outcomes": [[0.5, False], [1.5, False], *([place / 2, True] for place in range(4, 13))]},
         CONFIRMATION: {"hits": 58, "drawn": 64},
         "of a plugin": {"share": 0.25, "interval": [0.1, 0.4]},
     },
@@ -73,12 +75,34 @@ def test_a_record_of_format_1_is_read() -> None:
     assert Result.from_record({**record, "outcomes": [], "confirmed": None}).estimates == {}
 
 
+def test_values_of_earlier_estimates_of_the_share_are_read() -> None:
+    """The first version wrote no upper limit; an upper limit below the estimate ends it."""
+    old = replace(RESULT, estimates={PLAIN_SHARE: {"share": 0.02, "low": 0.01, "nats": 3.9, "copies": 9}})
+    assert old.plain_share == PlainShare(0.02, 0.01, 1.0)
+    assert old.record()["plain_share"] == [0.02, 0.01, 1.0]
+    assert old.record()["verdict"] == "memorized"
+    new = replace(RESULT, estimates={PLAIN_SHARE: {"share": 0.02, "low": 0.01, "high": 0.005, "copies": 9}})
+    assert new.plain_share == PlainShare(0.005, 0.005, 0.005)
+    assert RESULT.plain_share is None
+
+
+def test_results_are_ranked_by_verdict_then_share_then_value() -> None:
+    def shared(share: float) -> Result:
+        return replace(RESULT, estimates={PLAIN_SHARE: {"share": share, "low": share / 2, "copies": 9}})
+
+    exhausted = replace(RESULT, status=Status.EXHAUSTED)
+    ranked = [shared(0.1), shared(0.01), shared(1e-9), replace(RESULT, kl=0.01), RESULT, exhausted, FAILED]
+    assert sorted(ranked[1::2] + ranked[::2], key=rank) == ranked
+    assert [result.verdict for result in ranked] == [
+        *[Verdict.MEMORIZED] * 2, *[Verdict.REPLICABLE] * 3, Verdict.NOT_REPLICATED, Verdict.FAILED,
+    ]  # fmt: skip
+
+
 def test_a_record_has_the_doses_and_the_rate() -> None:
     record = BY_DOSE.record()
     assert record["ed50"] == list(BY_DOSE.ed50 or ())
     assert record["ed90"] == list(BY_DOSE.ed90 or ())
     assert record["ed50"][0] < record["ed90"][0]
-    assert record["plain_share"] == list(BY_DOSE.plain_share or ())
     assert record["confirmed"] == [58, 64]
     assert record["rate"] == 58 / 64
     assert record["rate_interval"][0] < 58 / 64 < record["rate_interval"][1]

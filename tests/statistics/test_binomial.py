@@ -58,7 +58,7 @@ def test_limits_are_rounded_up(text: str, shares: list[float]) -> None:
 
 def test_the_sentence_names_its_assumption() -> None:
     assert population_limit(0, 300) == (
-        "If these 300 images were drawn at random from a larger set, at most 1.00 % of that set would be replicated "
-        "with this recipe (95 % confidence, exact binomial limit)."
+        "If the 300 measured images were drawn at random from a larger set, copies of at most 1.00 % of that set would "
+        "be found with this recipe (95 % confidence, exact binomial limit)."
     )
     assert "this image was drawn" in population_limit(0, 1)

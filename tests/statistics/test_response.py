@@ -53,25 +53,40 @@ def test_many_samples_tell_the_doses(t: float, b: float) -> None:
         assert found.high < 1.3 * found.low + 0.3
 
 
-@pytest.mark.parametrize(("t", "b"), [(1.0, 0.9), (2.0, 0.7), (4.0, 0.5)])
-def test_many_samples_tell_the_share_in_plain_sampling(t: float, b: float) -> None:
-    found = Response(drawn(t, b, torch.linspace(0, t + 3, 2000), 6)).plain()
-    assert found
-    assert found.rate == pytest.approx(float(norm.cdf(-b * t)), rel=0.25)
-    assert found.low < found.rate < found.high < 2 * found.low
+@pytest.mark.parametrize(("t", "b"), [(1.0, 0.9), (3.0, 0.7)])
+def test_what_samples_reach_is_told_and_what_they_do_not_reach_is_not(t: float, b: float) -> None:
+    reached = Response(drawn(t, b, torch.linspace(0, t + 3, 200), 6))
+    short = Response(drawn(t, b, torch.linspace(t - 6, t - 4, 200), 6))
+    for rate in (HALF, MOST):
+        told, furthest = reached.told(rate), max(one.distance for one in reached.outcomes)
+        assert told
+        assert told[:2] == reached.dose(rate)[:2]
+        assert told.high == min(reached.dose(rate).high, furthest**2 / 2)
+        assert short.told(rate) is None
 
 
-def test_far_away_the_curve_does_not_tell_the_share_in_plain_sampling() -> None:
-    assert Response(drawn(4.0, 0.7, torch.linspace(2, 6, 200), 8)).plain()
-    assert Response(drawn(6.0, 0.7, torch.linspace(4, 8, 200), 8)).plain() is None
+def test_a_curve_that_falls_has_no_dose() -> None:
+    """Copies between two distances only, as where too much dose spoils the picture."""
+    band = [Outcome(0.1 * place, 20 <= place < 40) for place in range(100)]
+    assert Response(tuple(band)).falls
+    assert Response(tuple(band)).told(HALF) is None
+    rising = Response(tuple(band[:40]))
+    assert not rising.falls
+    assert rising.told(HALF)
 
 
-def test_intervals_of_the_share_in_plain_sampling_hold_it_as_often_as_they_say() -> None:
-    held = 0
-    for t, b, response in curves(7):
-        found = response.plain()
-        held += found is not None and bool(found.low <= norm.cdf(-b * t) <= found.high)
-    assert 88 <= held <= 100
+def test_rising_curves_are_seldom_said_to_fall() -> None:
+    assert sum(response.falls for _, _, response in curves(7)) <= 3
+
+
+def test_the_fitted_chance_is_the_share_of_copies_at_a_distance() -> None:
+    t, b = 2.0, 0.8
+    response = Response(drawn(t, b, torch.linspace(0, 4, 800), 8))
+    places = [1.0, 2.0, 3.0]
+    known = norm.cdf((torch.tensor(places) - t) / math.sqrt(1 / b**2 - 1))
+    assert response.chance(places) == pytest.approx(known.tolist(), abs=0.08)
+    distances, counts = zip(*response.parts(8), strict=True)
+    assert response.chance(distances) == pytest.approx([count.rate for count in counts], abs=0.12)
 
 
 @pytest.mark.parametrize("rate", [HALF, MOST])

@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const { rows, words, shape, threshold } = JSON.parse(document.getElementById("rows").textContent);
+  const { rows, shape, threshold } = JSON.parse(document.getElementById("rows").textContent);
   const [, height, width] = shape;
   const aspect = height / width;
   const STEP = 100;
@@ -12,7 +12,7 @@
   const form = document.getElementById("filters");
   const field = (id) => document.getElementById(id);
   const opened = new Set();
-  const sorted = { key: "invmm", sign: 1 };
+  const sorted = { key: "id", sign: 1 }; // as the audit ranks them
   let limit = STEP;
 
   const made = (node, attributes, children) => {
@@ -69,8 +69,11 @@
       { id: `row-${row.id}`, class: opened.has(row.id) ? "opened" : "" },
       html("th", { scope: "row", class: "name" }, button),
       html("td", { class: "samples" }, ...samples),
-      html("td", { class: "status" }, html("span", { class: row.status }, words[row.status])),
-      ...columns.map((column) => html("td", { class: column.className }, row.texts[column.dataset.key])),
+      html("td", { class: "verdict" }, html("span", { class: row.kind }, row.verdict)),
+      ...columns.map((column) => {
+        const [text, ends] = row.texts[column.dataset.key];
+        return html("td", { class: column.className }, text, ...(ends ? [html("small", {}, ends)] : []));
+      }),
     );
   };
 
@@ -122,6 +125,33 @@
     );
   };
 
+  // The share of copies by the distance of the noise along the direction: samples with their intervals, and the fit.
+  const response = ({ parts, fit }) => {
+    const [W, H, top, bottom] = [220, 96, 8, 16];
+    const far = Math.max(...[...parts, ...fit].map(([distance]) => distance), 1);
+    const near = Math.min(0, ...parts.map(([distance]) => distance));
+    const x = (distance) => (3 + ((distance - near) / (far - near)) * (W - 6)).toFixed(1);
+    const y = (share) => (H - bottom - share * (H - bottom - top)).toFixed(1);
+    const told = parts.map(([distance, share]) => `${Math.round(100 * share)} % at ${short(distance)}`).join(", ");
+    return html(
+      "figure",
+      {},
+      html("figcaption", { "aria-hidden": "true" }, "Copies, from 0 to 100 %, by distance of the noise"),
+      svg(
+        "svg",
+        { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `Share of copies by distance of the noise: ${told}` },
+        svg("line", { x1: 0, x2: W, y1: H - bottom, y2: H - bottom }),
+        svg("polyline", { points: fit.map(([distance, share]) => `${x(distance)},${y(share)}`).join(" ") }),
+        ...parts.flatMap(([distance, share, low, high]) => [
+          svg("line", { x1: x(distance), x2: x(distance), y1: y(low), y2: y(high) }),
+          svg("circle", { cx: x(distance), cy: y(share), r: 2.5 }),
+        ]),
+        svg("text", { x: 0, y: H - 4 }, short(near)),
+        svg("text", { x: W, y: H - 4, "text-anchor": "end" }, `${short(far)} standard deviations`),
+      ),
+    );
+  };
+
   const facts = (detail) => [
     ...detail.facts,
     ["Prompt", detail.prompt],
@@ -138,7 +168,8 @@
     }
     if (detail.trace.length) {
       const curves = [["Loss", 1], ["KL, nats per dimension", 2], ["Weight λ", 3]];
-      inside.append(html("div", { class: "charts" }, ...curves.map(([title, column]) => chart(title, detail.trace, column))));
+      const dose = detail.curve ? [response(detail.curve)] : [];
+      inside.append(html("div", { class: "charts" }, ...dose, ...curves.map(([title, column]) => chart(title, detail.trace, column))));
     }
     const known = facts(detail).filter(([, fact]) => fact);
     inside.append(
@@ -160,13 +191,8 @@
 
   const wanted = () => {
     const name = field("name").value.toLowerCase();
-    const statuses = new Set([...form.querySelectorAll("[name=status]:checked")].map((box) => box.value));
-    const [least, most] = ["least", "most"].map((id) => field(id).valueAsNumber);
-    const bounded = !(Number.isNaN(least) && Number.isNaN(most));
-    return (row) =>
-      row.name.toLowerCase().includes(name) &&
-      statuses.has(row.status) &&
-      (!bounded || (row.values.invmm !== null && !(row.values.invmm < least) && !(row.values.invmm > most)));
+    const verdicts = new Set([...form.querySelectorAll("[name=verdict]:checked")].map((box) => box.value));
+    return (row) => row.name.toLowerCase().includes(name) && verdicts.has(row.verdict);
   };
 
   // Rows without a value come last in both directions.

@@ -15,6 +15,7 @@ from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from matplotlib import rc_context
@@ -22,10 +23,12 @@ from PIL import Image
 
 from invmm_eval.reports.figures import distribution
 from invmm_eval.reports.findings import Findings
-from invmm_eval.reports.wording import LIMITS, meaning
-from invmm_eval.search.fields import STATUS_WORDS, Field, fields, finite, present
+from invmm_eval.reports.wording import meaning
+from invmm_eval.search.fields import Field, finite, present
 from invmm_eval.search.result import Result
 from invmm_eval.search.sheet import cut
+from invmm_eval.search.status import Verdict
+from invmm_eval.statistics.response import Response
 
 PIXELS = 64_000_000
 """Approximate number of pixels of all pictures together, at most about 50 MB, unless :data:`SIDES` requires more."""
@@ -34,10 +37,8 @@ SIDES = (24, 128)
 INKS = {"light": "#3a3833", "dark": "#cfcabf"}
 """Ink of the figure on a light and a dark page."""
 
-_FIXED = ("name", "status")
+_FIXED = ("name", "verdict", "finding")
 """Fields that the page shows in its own way."""
-_NO_COLUMN = (*_FIXED, "seconds")
-"""Fields without a column: opened rows show the last."""
 
 
 def write_page(findings: Findings, path: Path, *, pictures: bool = True) -> None:
@@ -53,7 +54,7 @@ def write_page(findings: Findings, path: Path, *, pictures: bool = True) -> None
     """
     environment = Environment(loader=PackageLoader("invmm_eval.reports.html", ""), autoescape=True, trim_blocks=True)
     style, script = (Markup((Path(__file__).parent / f"page.{kind}").read_text("utf-8")) for kind in ("css", "js"))
-    columns = [field for field in present("html", findings.results, findings.describe) if field.name not in _NO_COLUMN]
+    columns = [field for field in present("table", findings.results, findings.describe) if field.name not in _FIXED]
     page = environment.get_template("page.html").generate(
         findings=findings,
         columns=columns,
@@ -61,8 +62,7 @@ def write_page(findings: Findings, path: Path, *, pictures: bool = True) -> None
         script=script,
         policy=f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {_digest(script)}",
         figures={ground: _figure(findings, ink) for ground, ink in INKS.items()},
-        limits=LIMITS,
-        words={str(status): word for status, word in STATUS_WORDS.items()},
+        verdicts={verdict: verdict.name.lower() for verdict in Verdict},
         rows=[_row(position, result, columns) for position, result in enumerate(findings.results)],
         details=_details(findings, pictures),
         shape=findings.config["backbone"]["image_shape"],
@@ -75,9 +75,10 @@ def _row(position: int, result: Result, columns: Sequence[Field]) -> dict[str, A
     row = {
         "id": position,
         "name": result.name,
-        "status": str(result.status),
+        "verdict": str(result.verdict),
+        "kind": result.verdict.name.lower(),
         "values": {field.name: finite(field.value(result)) for field in columns},
-        "texts": {field.name: field.text(result) for field in columns},
+        "texts": {field.name: (field.text(result), field.ends(result)) for field in columns},
     }
     if result.check:
         scales = list(result.check.similarities)
@@ -110,11 +111,22 @@ def _detail(findings: Findings, side: int, result: Result) -> dict[str, Any]:
         **{key: record[key] for key in kept},
         "picture": picture,
         "meaning": meaning(result),
+        "curve": result.response and _curve(result.response),
         "facts": [
             (field.title, field.full(result), field.description)
-            for field in fields("html", [result], findings.describe)
-            if field.name not in _FIXED and field.value(result) is not None
+            for field in present("details", [result], findings.describe)
+            if field.name not in _FIXED
         ],
+    }
+
+
+def _curve(response: Response) -> dict[str, list[tuple[float, ...]]]:
+    """The shares of copies by distance with their intervals, and the fit unless it does not hold."""
+    parts = response.parts(8)
+    places = np.linspace(0, max(parts[-1][0], 1.0), 50).tolist()
+    return {
+        "parts": [(distance, count.rate, *count.interval) for distance, count in parts],
+        "fit": [] if response.falls else list(zip(places, response.chance(places), strict=True)),
     }
 
 

@@ -16,8 +16,6 @@ import gradio as gr
 from PIL import Image
 
 from invmm_eval.plugin import (
-    LIMITS,
-    STATUS_WORDS,
     Choices,
     Findings,
     ImageLike,
@@ -27,6 +25,7 @@ from invmm_eval.plugin import (
     Result,
     Source,
     find,
+    limits,
     make_plan,
     prepare,
     reference,
@@ -150,7 +149,7 @@ def build(plan: Plan, findings: Findings | None = None) -> gr.Blocks:
         with gr.Tab("Try a picture"):
             _try(plan)
         with gr.Accordion("Limits of this measure", open=False):
-            gr.Markdown("\n".join(f"- {limit}" for limit in LIMITS))
+            gr.Markdown("\n".join(f"- {limit}" for limit in limits(plan.recipe)))
     page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
     return page
 
@@ -223,11 +222,10 @@ def _history(picture: reference.Picture) -> str:
 def _browse(findings: Findings) -> None:
     """Filter the images of an audit, and show one."""
     gr.HTML(view.overview(findings))
-    counts = {word: sum(STATUS_WORDS[r.status] == word for r in findings.results) for word in STATUS_WORDS.values()}
     with gr.Row(elem_id="filter"):
-        status = gr.Radio(
+        verdict = gr.Radio(
             [(f"all ({findings.images:,})", ALL)]
-            + [(f"{word} ({count:,})", word) for word, count in counts.items() if count],
+            + [(f"{verdict} ({count:,})", str(verdict)) for verdict, count in findings.counts.items() if count],
             value=ALL,
             label="Show",
         )
@@ -247,30 +245,28 @@ def _browse(findings: Findings) -> None:
     )
     panel = gr.HTML(elem_id="image")
 
-    def fill(status: str, name: str) -> tuple[Any, Any]:
-        found = matching(findings.results, status, name)
+    def fill(verdict: str, name: str) -> tuple[Any, Any]:
+        found = matching(findings.results, verdict, name)
         return tiles(findings, found, 1), gr.Dropdown(**_pages(found))
 
-    def turn(status: str, name: str, number: int) -> Any:
-        return tiles(findings, matching(findings.results, status, name), number)
+    def turn(verdict: str, name: str, number: int) -> Any:
+        return tiles(findings, matching(findings.results, verdict, name), number)
 
-    def look(status: str, name: str, number: int, event: gr.SelectData) -> str:
-        found = matching(findings.results, status, name)
+    def look(verdict: str, name: str, number: int, event: gr.SelectData) -> str:
+        found = matching(findings.results, verdict, name)
         return view.kept(findings, found[(number - 1) * PER_PAGE + event.index])
 
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-    for changed in (status.change, name.submit, name.blur):
-        changed(fill, [status, name], [gallery, number], **quiet)
-    number.input(turn, [status, name, number], gallery, **quiet)
-    gallery.select(look, [status, name, number], panel, **quiet)
+    for changed in (verdict.change, name.submit, name.blur):
+        changed(fill, [verdict, name], [gallery, number], **quiet)
+    number.input(turn, [verdict, name, number], gallery, **quiet)
+    gallery.select(look, [verdict, name, number], panel, **quiet)
 
 
-def matching(results: Sequence[Result], status: str, name: str) -> list[Result]:
-    """The results with this status, in words, whose name contains the text (case-insensitive)."""
+def matching(results: Sequence[Result], verdict: str, name: str) -> list[Result]:
+    """The results with this verdict whose name contains the text (case-insensitive)."""
     return [
-        result
-        for result in results
-        if status in (ALL, STATUS_WORDS[result.status]) and name.casefold() in result.name.casefold()
+        result for result in results if verdict in (ALL, result.verdict) and name.casefold() in result.name.casefold()
     ]
 
 

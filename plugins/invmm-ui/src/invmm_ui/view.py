@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 from torch import Tensor
 
-from invmm_eval.plugin import STATUS_WORDS, Check, Findings, Result, Search, Status, cut, meaning, present
+from invmm_eval.plugin import Check, Findings, Result, Search, cut, meaning, one_in, present
 
 SIDE = 160
 """Maximum side of a picture in pixels; smaller ones are not scaled."""
@@ -30,7 +30,9 @@ def overview(findings: Findings) -> str:
 
 def caption(result: Result) -> str:
     """The caption of an image of an audit."""
-    value = f"{result.invmm:.3f}" if result.status is Status.REPLICATED else STATUS_WORDS[result.status]
+    value = str(result.verdict)
+    if result.plain_share and result.plain_share.rate:
+        value = f"{one_in(result.plain_share.rate)}, {value}"
     return f"{value} · {result.name}" if result.name else value
 
 
@@ -74,19 +76,19 @@ def outcome(
         target: The image as the model sees it.
         rows: Its samples.
         threshold: Least similarity of a copy.
-        heading: The heading; None takes the status.
+        heading: The heading; None takes the verdict.
     """
-    shown = [field for field in present("html", [result]) if field.name not in ("name", "status")]
+    shown = [field for field in present("details", [result]) if field.name not in ("name", "verdict", "finding")]
     facts = {field.title: field.full(result) for field in shown} if result.check else {}
     return _panel(
-        str(result.status),
-        heading or STATUS_WORDS[result.status].capitalize(),
+        result.verdict.name.lower(),
+        heading or result.verdict.capitalize(),
         target,
         words=meaning(result),
         facts=facts,
         rows=rows,
         threshold=threshold,
-        status=STATUS_WORDS[result.status] if heading else None,
+        verdict=str(result.verdict) if heading else None,
         prompt=result.prompt,
     )
 
@@ -156,7 +158,7 @@ def _panel(kind: str, heading: str, target: Image.Image | None, **content: Any) 
 
 _EMPTY: Mapping[str, Any] = {
     "words": "",
-    "status": None,
+    "verdict": None,
     "prompt": None,
     "progress": None,
     "facts": {},

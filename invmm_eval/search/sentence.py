@@ -1,0 +1,87 @@
+"""The sentence about one image that every face says first: how many plain samples are copies of it."""
+
+import math
+from typing import Literal
+
+from invmm_eval.search.result import PLAIN_SHARE, Result
+from invmm_eval.search.status import MEMORIZED, Status, Verdict
+from invmm_eval.statistics.binomial import CONFIDENCE
+from invmm_eval.statistics.importance import AIMED
+
+Direction = Literal["nearest", "less", "more"]
+
+_BOTH, _ONE = (f"{100 * confidence:g} %" for confidence in (CONFIDENCE, (1 + CONFIDENCE) / 2))
+
+
+def one_in(share: float, toward: Direction = "nearest") -> str:
+    """A share, in (0, 1], as people read it: ``1 in 39``, and above one half ``95 in 100``.
+
+    Two significant digits; powers of ten from a trillion on.
+
+    Args:
+        share: The share.
+        toward: Whether to round to the nearest, a smaller or a larger share.
+    """
+    if share > 0.5:
+        return f"{-_whole(-100 * share, toward)} in 100"
+    count = 1 / share
+    if count >= 1e12:
+        return f"1 in 10^{_whole(math.log10(count), toward)}"
+    place = 10.0 ** (math.floor(math.log10(count)) - 1)
+    count = _whole(count / place, toward) * place
+    for size, word in ((1e9, "billion"), (1e6, "million")):
+        if count >= size:
+            return f"1 in {count / size:.3g} {word}"
+    return f"1 in {count:.2g}" if count < 10 else f"1 in {count:,.0f}"
+
+
+def _whole(value: float, toward: Direction) -> int:
+    """A whole number near a value that falls as the share rises; errors of arithmetic do not count."""
+    value = round(value, 6)
+    return {"nearest": round(value), "less": math.ceil(value), "more": math.floor(value)}[toward]
+
+
+def share_text(share: float) -> str:
+    """An estimated share for people."""
+    return one_in(share) if share else "none"
+
+
+def share_ends(low: float, high: float) -> str:
+    """The limits of a share for people, the larger share first; a limit of 0 or 1 says nothing and is left out."""
+    if high == 1:
+        return f"at least {one_in(low, 'less')}" if low else ""
+    if not low:
+        return f"fewer than {one_in(high, 'more')}"
+    return f"{one_in(high, 'more')} to {one_in(low, 'less')}"
+
+
+def sentence(result: Result) -> str:
+    """What a result says about plain sampling, without a full stop.
+
+    ``about`` needs an upper limit, which only plain samples support, and a direction that two half-estimates agree on
+    (:data:`~invmm_eval.statistics.importance.AIMED`); otherwise the share is ``at least`` its lower limit. What gave no
+    copy says how many plain samples gave none, or that the search saw none.
+    """
+    share, values = result.plain_share, result.estimates.get(PLAIN_SHARE, {})
+    plain = "plain samples"
+    if result.prompt is not None and result.check is not None:
+        plain += f" with its prompt at guidance {result.check.best_scale:g}"
+    if result.status is Status.FAILED:
+        return f"could not be measured: {(result.error or 'the reason is not known').rstrip('.')}"
+    if share and share.high < 1:
+        aim = values.get("aim")
+        if not share.rate:
+            return f"no copy in {values['plain_samples']:,} {plain} ({_BOTH}: {share_ends(0, share.high)})"
+        if aim is None or aim >= AIMED:
+            return f"about {_copies(share.rate, plain)} ({_BOTH}: {share_ends(share.low, share.high)})"
+    if result.least_share:
+        why = f"estimate {one_in(share.rate)}" if share else "by the KL of the noise and its rate of copies"
+        return f"at least {_copies(result.least_share, plain, 'less')} ({_ONE} confidence; {why})"
+    if result.verdict is Verdict.REPLICABLE:
+        return f"copies from chosen noise; how many {plain} are copies was not measured"
+    return f"no copy found: fewer than {one_in(MEMORIZED)} {plain}, as far as this search sees"
+
+
+def _copies(share: float, plain: str, toward: Direction = "nearest") -> str:
+    written = one_in(share, toward)
+    return f"{written} {plain} {'is a copy' if written.startswith('1 in') else 'are copies'}"
