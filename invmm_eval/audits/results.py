@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from invmm_eval.audits.summary import summarize
+from invmm_eval.audits.summary import count, summarize
 from invmm_eval.search.fields import columns, finite
 from invmm_eval.search.result import Result, rank
 
@@ -29,7 +29,7 @@ class Results(list[Result]):
 
     @property
     def summary(self) -> dict[str, float | int | None]:
-        """The number of images, how many were replicated and failed, and their values (:func:`summarize`)."""
+        """The number of images, those of each verdict, and their values (:func:`summarize`)."""
         return summarize(self)
 
     def table(self) -> pa.Table:
@@ -50,7 +50,7 @@ class Results(list[Result]):
         return f"<p><b>{escape(self._title())}</b></p>{''.join(result._repr_html_() for result in shown)}"
 
     def _title(self) -> str:
-        found = self.summary
+        counts = ", ".join(f"{number:,} {verdict}" for verdict, number in count(self).items())
         images = "1 image" if len(self) == 1 else f"{len(self):,} images"
         rest = f"; {len(self) - _SHOWN:,} more are not shown" if len(self) > _SHOWN else ""
-        return f"{images}: {found['replicated']:,} replicated, {found['failed']:,} failed{rest}"
+        return f"{images}: {counts}{rest}"

@@ -16,7 +16,8 @@ from invmm_eval.cli.console import err, out, say
 from invmm_eval.recipe import DEMO
 from invmm_eval.reference import COPIES, MICRO_BATCH, MODEL, THRESHOLD, Picture, choose, pictures
 from invmm_eval.reports.terminal import ResultsTable
-from invmm_eval.search.result import Result, Status
+from invmm_eval.search.result import Result
+from invmm_eval.search.status import Verdict
 from invmm_eval.statistics.ranking import auc
 
 
@@ -84,18 +85,13 @@ def draw(chosen: Sequence[Picture], results: Sequence[Result]) -> Figure:
         axis = axes[position % rows, position // rows]
         axis.imshow(_row(picture, result), aspect="equal")
         copies = f"{picture.copies} copies" if picture.copies != 1 else "1 copy"
-        verdict = {
-            Status.REPLICATED: f"InvMM {result.invmm:.3f}",
-            Status.EXHAUSTED: "not replicated",
-            Status.FAILED: "failed",
-        }[result.status]
         axis.text(
             -6,
             16,
-            f"{'held out' if picture.copies == 0 else copies}\n{verdict}",
+            f"{'held out' if picture.copies == 0 else copies}\n{result.verdict}",
             ha="right",
             va="center",
-            color="#b3261e" if result.status is Status.REPLICATED else "#386a20",
+            color="#b3261e" if result.verdict in (Verdict.MEMORIZED, Verdict.REPLICABLE) else "#386a20",
         )
     return figure
 

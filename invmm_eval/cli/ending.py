@@ -1,12 +1,17 @@
 """What a run prints when it ends: the table, the verdicts, what failed and why, and what to do next."""
 
+from collections.abc import Iterator
 from enum import StrEnum
 from heapq import nsmallest
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from invmm_eval.cli.console import err, out, print_error, say
+
+if TYPE_CHECKING:
+    from invmm_eval.search.result import Result
 
 SHOWN = 100
 """Maximum number of images in the table."""
@@ -31,21 +36,29 @@ def end(folder: Path, *, debug: bool, fail_on: FailOn | None = None) -> None:
     from invmm_eval.audits.folder import read
     from invmm_eval.reports.failures import by_reason, in_one_sentence, listed
     from invmm_eval.reports.terminal import ResultsTable
-    from invmm_eval.reports.wording import population_limit
-    from invmm_eval.search.result import Status, rank
-    from invmm_eval.statistics.bound import TELLING_NATS
+    from invmm_eval.reports.wording import counted, population_limit
+    from invmm_eval.search.result import rank
+    from invmm_eval.search.status import Verdict
 
     audit = read(folder)
     progress = audit.progress
-    shown = nsmallest(SHOWN, map(audit.result, audit.rows), key=rank)
+    of: dict[Verdict, list[str]] = {verdict: [] for verdict in Verdict}
+
+    def results() -> "Iterator[Result]":
+        for result in map(audit.result, audit.rows):
+            of[result.verdict].append(result.name)
+            yield result
+
+    shown = nsmallest(SHOWN, results(), key=rank)
     descriptions = audit.config.get("estimators", {})
     out.print(ResultsTable(shown, describe=lambda name: descriptions.get(name, {})))
     if len(audit.rows) > SHOWN:
         say(f"These are the {SHOWN} most memorized of {len(audit.rows):,} images.")
-    say(f"{progress.replicated:,} of {progress.images:,} images were replicated; {progress.failed:,} failed.")
+    say(counted({verdict: len(names) for verdict, names in of.items()}))
     failures = by_reason(audit.rows)
+    replicated = of[Verdict.MEMORIZED] + of[Verdict.REPLICABLE]
     if progress.done:
-        for line in (*listed(failures), population_limit(progress.replicated, progress.done)):
+        for line in (*listed(failures), population_limit(len(replicated), progress.done)):
             say(line)
     say(f"Results are in {folder}. To write a report: invmm-eval report {folder}")
     if failures:
@@ -58,9 +71,7 @@ def end(folder: Path, *, debug: bool, fail_on: FailOn | None = None) -> None:
     if failures and not progress.done:
         print_error(in_one_sentence(failures))
         raise typer.Exit(1)
-    replicated = [result for result in map(audit.result, audit.rows) if result.status is Status.REPLICATED]
-    memorized = [result for result in replicated if (result.nats or 0) <= TELLING_NATS]
-    found = {None: [], FailOn.REPLICATED: replicated, FailOn.MEMORIZED: memorized}[fail_on]
+    found = {None: [], FailOn.REPLICATED: replicated, FailOn.MEMORIZED: of[Verdict.MEMORIZED]}[fail_on]
     if found:
-        print_error(f"Exit code {FOUND}, because of {found[0].name!r} and --fail-on {fail_on}.")
+        print_error(f"Exit code {FOUND}, because of {found[0]!r} and --fail-on {fail_on}.")
         raise typer.Exit(FOUND)

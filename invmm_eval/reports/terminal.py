@@ -72,9 +72,12 @@ class ResultsTable:
                 if self._copies is not None:
                     table.add_column("copies", justify="right", no_wrap=True)
             else:
-                lines = (line for result in self._results for line in self._cell(field, result).plain.splitlines())
-                width = max(map(cell_len, lines), default=1) if field.numeric or field.name == "verdict" else None
-                table.add_column(field.title, justify="right" if field.numeric else "left", min_width=width)
+                lines = [line for result in self._results for line in self._cell(field, result).plain.splitlines()]
+                whole = field.numeric or field.name == "verdict"
+                width = max(map(cell_len, [*lines, field.title])) if whole else None
+                table.add_column(
+                    field.title, justify="right" if field.numeric else "left", min_width=width, no_wrap=whole
+                )
         for result in self._results:
             table.add_row(*self._cells(shown, result))
         return table

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from invmm_eval.errors import InvMMError
+from invmm_eval.search.sentence import sentence
 from invmm_eval.search.sheet import figure, html, picture_of
 from invmm_eval.search.status import MEMORIZED, Verdict
 from invmm_eval.search.status import Status as Status
@@ -181,9 +182,9 @@ class Result:
 
     @property
     def words(self) -> str:
-        """The image's name and what was found, in one line."""
-        found = self.error or f"InvMM {self.invmm:.3g}"
-        return f"{self.name or 'unnamed'}: {self.status}, {found}"
+        """The image's name, the verdict and the sentence about plain sampling, in one line."""
+        verdict = "" if self.verdict is Verdict.FAILED else f"{self.verdict}, "
+        return f"{self.name or 'unnamed'}: {verdict}{sentence(self)}"
 
     def __repr__(self) -> str:
         return f"<Result {self.words}>"

@@ -1,16 +1,50 @@
 """The sentence about one image that every face says first: how many plain samples are copies of it."""
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
 
-from invmm_eval.search.result import PLAIN_SHARE, Result
-from invmm_eval.search.status import MEMORIZED, Status, Verdict
+from invmm_eval.search.status import MEMORIZED, Verdict
+from invmm_eval.search.trace import Check
+from invmm_eval.search.upgrade import PLAIN_SHARE
 from invmm_eval.statistics.binomial import CONFIDENCE
-from invmm_eval.statistics.importance import AIMED
+from invmm_eval.statistics.importance import AIMED, PlainShare
 
 Direction = Literal["nearest", "less", "more"]
 
 _BOTH, _ONE = (f"{100 * confidence:g} %" for confidence in (CONFIDENCE, (1 + CONFIDENCE) / 2))
+
+
+class Judgeable(Protocol):
+    """What the sentence needs of a result."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """What it means."""
+
+    @property
+    def error(self) -> str | None:
+        """Why it failed."""
+
+    @property
+    def prompt(self) -> str | None:
+        """The prompt, if any."""
+
+    @property
+    def check(self) -> Check | None:
+        """The last check."""
+
+    @property
+    def estimates(self) -> Mapping[str, Mapping[str, Any]]:
+        """The values of each estimator."""
+
+    @property
+    def plain_share(self) -> PlainShare | None:
+        """The share of plain samples that are copies."""
+
+    @property
+    def least_share(self) -> float:
+        """Its lower limit."""
 
 
 def one_in(share: float, toward: Direction = "nearest") -> str:
@@ -55,7 +89,7 @@ def share_ends(low: float, high: float) -> str:
     return f"{one_in(high, 'more')} to {one_in(low, 'less')}"
 
 
-def sentence(result: Result) -> str:
+def sentence(result: Judgeable) -> str:
     """What a result says about plain sampling, without a full stop.
 
     ``about`` needs an upper limit, which only plain samples support, and a direction that two half-estimates agree on
@@ -66,7 +100,7 @@ def sentence(result: Result) -> str:
     plain = "plain samples"
     if result.prompt is not None and result.check is not None:
         plain += f" with its prompt at guidance {result.check.best_scale:g}"
-    if result.status is Status.FAILED:
+    if result.verdict is Verdict.FAILED:
         return f"could not be measured: {(result.error or 'the reason is not known').rstrip('.')}"
     if share and share.high < 1:
         aim = values.get("aim")

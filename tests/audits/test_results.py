@@ -17,6 +17,7 @@ from invmm_eval.audits.run import audit
 from invmm_eval.audits.summary import summarize
 from invmm_eval.reports.findings import find
 from invmm_eval.search.result import Result, Status
+from invmm_eval.search.sentence import sentence
 from tests.helpers.command import TINY
 
 FAILED = Result(1, "<b>.png", "", Status.FAILED, error="It is <damaged>.")
@@ -60,15 +61,15 @@ def test_the_table_is_that_of_the_folder(tiny_folder: Path, pixels: np.ndarray[A
 
 def test_a_result_is_one_line() -> None:
     result = Result(0, "cat.png", "", Status.REPLICATED, kl=0.01234, dimensions=48)
-    assert re.fullmatch(r"<Result cat\.png: .*InvMM 0\.0123>", repr(result))
+    assert repr(result) == f"<Result cat.png: replicable, {sentence(result)}>"
     assert "\n" not in repr(FAILED)
-    assert "It is <damaged>." in repr(FAILED)
+    assert repr(FAILED) == "<Result <b>.png: could not be measured: It is <damaged>>"
 
 
 def test_results_say_what_they_come_to() -> None:
     results = Results([FAILED, *(Result(i, f"{i}.png", "", Status.REPLICATED, kl=i + 1.0) for i in range(30))])
     title, *lines = repr(results).splitlines()
-    assert title == "31 images: 30 replicated, 1 failed; 11 more are not shown"
+    assert title == "31 images: 0 memorized, 30 replicable, 0 not replicated, 1 failed; 11 more are not shown"
     assert len(lines) == 20
     assert "0.png" in lines[0], "the most memorized comes first"
 
@@ -81,7 +82,7 @@ def test_a_notebook_shows_the_image_and_its_samples(tiny_folder: Path, pixels: n
     assert np.array_equal(np.asarray(shown), np.asarray(found[0].picture))
     assert "&lt;b&gt;.png" in html
     assert "<b>.png" not in html
-    assert "It is &lt;damaged&gt;." in html
+    assert "It is &lt;damaged&gt;" in html
 
 
 def test_a_result_can_be_plotted(tiny_folder: Path, pixels: np.ndarray[Any, Any]) -> None:

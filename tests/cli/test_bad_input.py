@@ -202,7 +202,7 @@ def test_a_name_that_is_no_unicode_is_escaped(invoke: Invoke, arguments: Argumen
     for _ in range(2):
         code, out, err = run(invoke, arguments)
         assert (code, "Traceback" in err) == (0, False), err
-        assert "0 of 1 images were replicated; 0 failed." in out
+        assert "Of 1 image: 0 memorized, 0 replicable, 1 not replicated, 0 failed." in out
     assert [row["name"] for row in read("out").rows] == ["a\\udcff.png"]
 
 

@@ -42,7 +42,7 @@ def test_a_run(
     rows = [line.split() for line in out.splitlines() if line.strip().startswith(("a.png", "b.png"))]
     assert sorted(row[:4] for row in rows) == [["a.png", "not", "replicated", "∞"], ["b.png", "not", "replicated", "∞"]]
     assert out.splitlines()[-3:] == [
-        "0 of 2 images were replicated; 0 failed.",
+        "Of 2 images: 0 memorized, 0 replicable, 2 not replicated, 0 failed.",
         population_limit(0, 2),
         f"Results are in {out_folder}. To write a report: invmm-eval report {out_folder}",
     ]
@@ -60,7 +60,7 @@ def test_a_run(
     Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(images / "c.png")
     code, again, _ = invoke(*command)
     assert code == 0
-    assert "0 of 3 images were replicated; 0 failed." in again
+    assert "Of 3 images: 0 memorized, 0 replicable, 3 not replicated, 0 failed." in again
     assert lines(out_folder)[:2] == kept
     assert {path: path.stat().st_mtime_ns for path in written} == written
     assert [row["name"] for row in lines(out_folder)] == ["a.png", "b.png", "c.png"]
@@ -98,7 +98,7 @@ def test_a_long_table_shows_the_most_memorized(
     assert code == 0
     assert "a.png" in out
     assert "These are the 1 most memorized of 2 images." in out
-    assert "0 of 2 images were replicated; 0 failed." in out
+    assert "Of 2 images: 0 memorized, 0 replicable, 2 not replicated, 0 failed." in out
 
 
 def test_every_option_of_a_run_arrives(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_run_where_all_images_fail_is_an_error(invoke: Invoke, tiny_folder: Pa
     assert code == 1
     assert "[a].png" in out
     assert "[/].png" in out
-    assert out.splitlines()[-3] == "0 of 2 images were replicated; 2 failed."
+    assert out.splitlines()[-3] == "Of 2 images: 0 memorized, 0 replicable, 0 not replicated, 2 failed."
     assert out.splitlines()[-2].startswith(f"Results are in {out_folder}.")
     assert err.splitlines()[-1].startswith(f"error All 2 images failed for the same reason: The image '{folder}")
     assert [row["status"] for row in lines(out_folder)] == ["failed", "failed"]
@@ -167,7 +167,7 @@ def test_a_run_where_one_image_fails_is_no_error(
     assert code == 0
     counts, failed, rate, _, again = out.splitlines()[-5:]
     assert again == "The same command measures the failed images again, and no others."
-    assert counts == "0 of 3 images were replicated; 1 failed."
+    assert counts == "Of 3 images: 0 memorized, 0 replicable, 2 not replicated, 1 failed."
     assert failed.startswith(f"1 failed: The image '{images / 'c.png'}' cannot be used: ")
     assert rate == population_limit(0, 2)
 
@@ -196,7 +196,7 @@ def test_an_exit_code_tells_what_was_found(
     threshold: int, fail_on: str | None, code: int, invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path
 ) -> None:
     """With a threshold that every sample passes, the noise need not move, which is memorized; with 1 none passes."""
-    command = ["run", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", *SET]
+    command = ["run", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", *SET, "--set", "confirm=8"]
     found, _, err = invoke(
         *command, "--set", f"threshold={threshold}", *(() if fail_on is None else ("--fail-on", fail_on))
     )

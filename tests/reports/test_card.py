@@ -247,16 +247,15 @@ def test_the_table_has_at_most_ten_images_and_says_so(tmp_path: Path) -> None:
     many = [audits.result(index, Status.REPLICATED, 0.1 + index) for index in range(ROWS + 3)]
     section = addition(find(audits.write(tmp_path, many)).public()).section
     assert len(re.findall(r"^\| [0-9a-f]{16} ", section, re.M)) == ROWS
-    assert f"These are the {ROWS} most memorized of {ROWS + 3} replicated images" in section
+    assert f"These are the {ROWS} most memorized of {ROWS + 3} images of which copies" in section
 
 
 def test_where_nothing_was_replicated_there_is_no_infinity(tmp_path: Path) -> None:
     none = addition(find(audits.write(tmp_path, [audits.result(0, Status.EXHAUSTED)])).public(), dataset="org/audit")
     card = none.to(b"").decode()
-    [fraction] = metadata(card).eval_results
-    assert fraction.metric_value == 0.0
-    [entry] = parse_eval_result_entries(yaml.safe_load(none.files[ENTRIES]))
-    assert entry.value == 0.0
+    assert [fraction.metric_value for fraction in metadata(card).eval_results] == [0.0, 0.0]
+    entries = parse_eval_result_entries(yaml.safe_load(none.files[ENTRIES]))
+    assert [entry.value for entry in entries] == [0.0, 0.0]
     assert "| image |" not in card
 
 

@@ -184,7 +184,7 @@ def test_the_figure_alone(guided: Path) -> None:
         assert image.convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)
     drawn = ElementTree.parse(report(guided, format="svg")).getroot()
     assert drawn.tag == "{http://www.w3.org/2000/svg}svg"
-    assert any("InvMM" in (text.text or "") for text in drawn.iter("{http://www.w3.org/2000/svg}text"))
+    assert any("plain samples per copy" in (text.text or "") for text in drawn.iter("{http://www.w3.org/2000/svg}text"))
 
 
 def test_a_report_that_cannot_be_written_is_one_sentence(guided: Path, tmp_path: Path) -> None:
@@ -329,14 +329,14 @@ def test_it_is_used_by_keyboard(opened: Page) -> None:
     assert opened.heading("name").get_attribute("aria-sort") == "descending"
     assert opened.focused() == sort
     assert sort.value_of_css_property("outline-style") == "solid"
-    opened.press(*[Keys.TAB] * len(opened.all("thead button")), Keys.ENTER)
+    opened.press(*[Keys.TAB] * sum(button.is_displayed() for button in opened.all("thead button")), Keys.ENTER)
     assert opened.focused().text.startswith("picture 6.png")
     assert opened.focused().get_attribute("aria-expanded") == "true"
 
 
 def test_every_control_has_a_name(opened: Page) -> None:
     for control in opened.all("button:not([hidden]), input, a"):
-        assert control.accessible_name, control.get_attribute("outerHTML")
+        assert control.accessible_name or not control.is_displayed(), control.get_attribute("outerHTML")
     for picture in opened.all("svg[role=img]"):
         assert picture.accessible_name
 
