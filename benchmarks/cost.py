@@ -78,15 +78,15 @@ FAMILIES = (
         STABLE_DIFFUSION,
     ),
     Family(
-        "stabilityai/stable-diffusion-2-1, 768x768",
+        "stabilityai/stable-diffusion-2-1-base, 512x512",
         lambda: UNet2DConditionModel(
-            sample_size=96, cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), use_linear_projection=True
+            sample_size=64, cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), use_linear_projection=True
         ),
-        {"sample": (4, 96, 96), "encoder_hidden_states": (77, 1024)},
+        {"sample": (4, 64, 64), "encoder_hidden_states": (77, 1024)},
         STABLE_DIFFUSION,
     ),
     Family(
-        "stabilityai/stable-diffusion-3.5-medium, 1024x1024",
+        "stabilityai/stable-diffusion-3.5-medium, 512x512",
         lambda: SD3Transformer2DModel(
             sample_size=128,
             num_layers=24,
@@ -98,8 +98,8 @@ FAMILIES = (
             qk_norm="rms_norm",
         ),
         {
-            "hidden_states": (16, 128, 128),
-            "encoder_hidden_states": (77 + 256, 4096),
+            "hidden_states": (16, 64, 64),
+            "encoder_hidden_states": (77 + 77, 4096),
             "pooled_projections": (2048,),
         },
         STABLE_DIFFUSION_3,

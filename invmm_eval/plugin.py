@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from invmm_eval.search.sentence import one_in as one_in
     from invmm_eval.search.sentence import sentence as sentence
     from invmm_eval.search.sheet import cut as cut
+    from invmm_eval.search.sheet import opened as opened
     from invmm_eval.search.status import Status as Status
     from invmm_eval.search.status import Verdict as Verdict
     from invmm_eval.search.target import Target as Target
@@ -119,7 +120,7 @@ _HOMES = {
     "cli.console": ("hide_library_bars",),
     "cli.publish": ("create_or_update",),
     "audits.folder.files": ("picture_of",),
-    "search.sheet": ("cut",),
+    "search.sheet": ("cut", "opened"),
     "reports.findings": ("Findings", "find"),
     "reports.wording": ("limits", "meaning"),
     "reports.card": ("TEMPLATES",),

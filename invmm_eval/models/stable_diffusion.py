@@ -14,6 +14,7 @@ from torch import Tensor
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.autoencoder import Autoencoder
 from invmm_eval.models.condition import Condition, Context, FixedPrompt, SoftPrompt
+from invmm_eval.models.identity import model_identity
 from invmm_eval.models.pipelines import discrete, frozen, image_sides, load_pipeline
 from invmm_eval.models.schedule import broadcast
 from invmm_eval.models.text import SoftTextEncoder, check_prompt_mode, fixed_text
@@ -36,6 +37,7 @@ class StableDiffusion:
         checkpointing: Recompute activations for the gradient: less memory, about a third more time per step.
         tiny_autoencoder: Folder or Hub id of an AutoencoderTiny that decodes samples at checks, which is faster; its
             approximate decoding is then compared with the image.
+        image_size: Pixels a side of the images; None takes those that the network was trained on.
 
     Raises:
         InvMMError: The pipeline cannot be loaded, is not supported, or the prompt mode is unknown.
@@ -51,6 +53,7 @@ class StableDiffusion:
         prompt_mode: str = "soft",
         checkpointing: bool = False,
         tiny_autoencoder: str | None = None,
+        image_size: int | None = None,
     ) -> None:
         self._prompt_mode = check_prompt_mode(prompt_mode)
         unused = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
@@ -78,11 +81,15 @@ class StableDiffusion:
             "prompt_mode": prompt_mode,
             "tiny_autoencoder": tiny_autoencoder,
         }
+        if tiny_autoencoder:
+            self.settings = {**self.settings, "tiny_autoencoder_weights": model_identity(tiny_autoencoder)}
         scheduler = discrete(pipeline.scheduler, self.device)
         self.schedule, self._x0_from, self.clip = scheduler.schedule, scheduler.x0_from, scheduler.clip
         self.recipe: Recipe = PAPER
         sides = image_sides(self._unet, self._autoencoder.factor)
         self.image_shape: tuple[int, int, int] = (self._autoencoder.channels, *sides)
+        if image_size is not None:
+            self.image_shape = (self._autoencoder.channels, *self._autoencoder.sides(image_size))
 
     def encode(self, images: Tensor) -> Tensor:
         """The scaled latents."""

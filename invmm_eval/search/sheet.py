@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from invmm_eval.errors import InvMMError
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
@@ -46,6 +48,20 @@ def cut(sheet: Image.Image, shape: Sequence[int], row: int, column: int) -> Imag
     return sheet.crop((left, top, left + width, top + height))
 
 
+def opened(path: Path) -> Image.Image:
+    """The sheet in a file.
+
+    Raises:
+        InvMMError: The file is damaged.
+    """
+    try:
+        with Image.open(path) as sheet:
+            sheet.load()
+            return sheet
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InvMMError(f"{path} is damaged; remove it, and the same command measures its image again.") from error
+
+
 def picture_of(image: "Tensor | Path", samples: "Tensor") -> Image.Image | None:
     """The sheet of an image and some of its samples, uint8 ``(n, C, H, W)``.
 
@@ -59,8 +75,8 @@ def picture_of(image: "Tensor | Path", samples: "Tensor") -> Image.Image | None:
         if not image.exists():
             return None
         channels, height, width = samples.shape[1:]
-        with Image.open(image) as sheet:
-            pixels = np.array(cut(sheet, samples.shape[1:], 0, 0))
+        first = cut(opened(image), samples.shape[1:], 0, 0)
+        pixels = np.array(first.convert("L" if channels == 1 else "RGB"))
         image = torch.from_numpy(pixels).reshape(height, width, channels).permute(2, 0, 1)
     return strip(image, {1.0: samples})
 

@@ -32,7 +32,7 @@ from invmm_eval.search.result import Check, Point, Result, Status
 from invmm_eval.search.search import Search
 from invmm_eval.search.sheet import strip
 from invmm_eval.search.target import Target
-from tests.helpers.audits import planned
+from tests.helpers.audits import CONFIG, planned
 from tests.helpers.exact import Mixture, pictures
 
 PICTURES = torch.cat([pictures(3), pictures(1, seed=99)])
@@ -564,7 +564,7 @@ def test_progress(finished: Path, tmp_path: Path) -> None:
     assert (now.images, now.done, now.running) == (5, 4, False)
 
     names = [str(number) for number in range(10)]
-    with Store(tmp_path, {}, names) as store:
+    with Store(tmp_path, CONFIG, names) as store:
         none = read(tmp_path).progress
         assert (none.images, none.waiting, none.rate, none.left, none.running) == (10, 10, None, None, True)
         for index in range(4):

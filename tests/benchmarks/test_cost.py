@@ -11,7 +11,7 @@ PUBLISHED = {
     "google/ddpm-cifar10-32": 35_746_307,
     "CompVis/ldm-celebahq-256": 274_056_163,
     "CompVis/stable-diffusion-v1-4": 859_520_964,
-    "stabilityai/stable-diffusion-2-1": 865_910_724,
+    "stabilityai/stable-diffusion-2-1-base": 865_910_724,
 }
 
 

@@ -4,6 +4,7 @@ Here is one case for each way in which a mistake reaches the command line, and t
 images, models, options and folders are refused for is tested with the module that refuses it.
 """
 
+import json
 import re
 import shutil
 import struct
@@ -21,6 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from invmm_eval.audits.folder import read
+from tests.helpers.audits import CONFIG
 from tests.helpers.command import SET, Invoke
 
 Arguments = dict[str, Any]
@@ -224,7 +226,8 @@ def test_files_of_one_name_in_several_folders_are_different_images(
     ("files", "sentence"),
     [
         ({}, "out holds no audit that can be read: .*config.json: No such file or directory."),
-        ({"config.json": "{}", "results.jsonl": "7\n"}, "Line 1 of out/results.jsonl is damaged; .*"),
+        ({"config.json": "{}"}, "out/config.json is damaged, .*; choose another folder."),
+        ({"config.json": json.dumps(CONFIG), "results.jsonl": "7\n"}, "Line 1 of out/results.jsonl is damaged; .*"),
     ],
 )
 def test_the_status_of_no_audit(

@@ -105,3 +105,13 @@ def test_a_network_with_other_inputs_is_refused(change: dict[str, Any]) -> None:
     pipeline.unet.register_to_config(**change)
     with pytest.raises(InvMMError, match="other inputs than latents, a time and a prompt"):
         backbone(pipeline)
+
+
+def test_the_images_are_of_the_size_of_training_or_as_chosen() -> None:
+    model = backbone(tiny.tiny_stable_diffusion(), image_size=8)
+    assert model.image_shape == (3, 8, 8)
+    x_0 = model.encode(torch.zeros(1, 3, 8, 8))
+    context = model.condition("a cat").null(1)
+    assert model.predict_x0(x_0, torch.tensor([5]), context).shape == x_0.shape == (1, 4, 4, 4)
+    with pytest.raises(InvMMError, match="must be a multiple of 2 pixels"):
+        backbone(tiny.tiny_stable_diffusion(), image_size=9)

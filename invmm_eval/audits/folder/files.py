@@ -54,10 +54,15 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     try:
         return dict(json.loads(path.read_bytes()))
-    except (ValueError, TypeError) as error:
-        raise InvMMError(
-            f"{path} is damaged, so its audit cannot be resumed or read; choose another folder."
-        ) from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise damaged(path) from error
+
+
+def damaged(path: Path) -> InvMMError:
+    """What is said of a file that is not what a run writes, and the way out."""
+    if path.name == "config.json":
+        return InvMMError(f"{path} is damaged, so its audit cannot be resumed or read; choose another folder.")
+    return InvMMError(f"{path} is damaged; remove it, and the next run writes it again.")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from invmm_eval.audits.folder.files import damaged
 from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.upgrade import upgraded_record
@@ -23,11 +24,22 @@ def upgraded_config(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     Raises:
         InvMMError: The format is newer than this version of invmm-eval reads.
     """
-    _check_format(config, path, config.get("versions", {}).get("invmm-eval"))
+    versions = config.get("versions", {})
+    if not isinstance(versions, Mapping) or not all(isinstance(version, str) for version in versions.values()):
+        raise damaged(path)
+    recipe = config.get("recipe")
+    if not isinstance(recipe, Mapping | None):
+        raise damaged(path)
+    try:
+        _check_format(config, path, versions.get("invmm-eval"))
+    except ValueError as error:
+        raise damaged(path) from error
     upgraded = {**config, "format": FORMAT}
-    if "recipe" in config:
-        recipe = config["recipe"]
-        upgraded["recipe"] = as_json(asdict(Recipe.from_record(recipe)))
+    if recipe is not None:
+        try:
+            upgraded["recipe"] = as_json(asdict(Recipe.from_record(recipe)))
+        except InvMMError as error:
+            raise InvMMError(f"{path} cannot be read: {error} If it is damaged, choose another folder.") from error
         if recipe.get("averaging"):  # no longer a setting: such an audit is reported on, and not resumed
             upgraded["recipe"]["averaging"] = recipe["averaging"]
     return upgraded
@@ -45,7 +57,9 @@ def upgraded_row(row: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 def _check_format(record: Mapping[str, Any], path: Path, written_by: str | None) -> None:
     number = record.get("format", 1)
-    if number not in range(1, FORMAT + 1):
+    if not isinstance(number, int) or number < 1:
+        raise ValueError(number)
+    if number > FORMAT:
         by = f", written by invmm-eval {written_by}" if written_by else ""
         raise InvMMError(
             f"{path} has format {number}{by}; this version reads formats up to {FORMAT}. Upgrade invmm-eval."

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from invmm_eval.audits.folder.files import in_use, picture_of, read_object
+from invmm_eval.audits.folder.files import damaged, in_use, picture_of, read_object
 from invmm_eval.audits.folder.format import upgraded_config
 from invmm_eval.audits.folder.rows import Lines, Rows
-from invmm_eval.audits.request import published, rebuilt
+from invmm_eval.audits.request import command, published, rebuilt
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.status import Status
 
@@ -65,10 +65,12 @@ class Record:
         return replace(self, config=config, kept_request=published(self.request, local_model=local))
 
     def damaged(self) -> Iterator[str]:
-        """Read every file of tensors; yields a sentence for each that is not what was written."""
+        """Read every file of tensors and pictures; yields a sentence for each that is not what was written."""
+        from invmm_eval.audits.folder.tensors import hold_files
+
         for row in self.rows:
             try:
-                len(self.result(row).noise)
+                hold_files(self.folder, row)
             except InvMMError as error:
                 yield str(error)
 
@@ -117,11 +119,12 @@ def read(folder: str | Path) -> Record:
     """
     folder = Path(folder)
     try:
-        config = upgraded_config(read_object(folder / "config.json"), folder / "config.json")
-        latest, request = (
-            read_object(folder / name) if (folder / name).exists() else None for name in ("images.json", "request.json")
-        )
+        config = _config(folder / "config.json")
         lines = Lines.read(folder / "results.jsonl")
+        latest, request = (
+            reader(folder / name) if (folder / name).exists() else None
+            for name, reader in (("images.json", _latest), ("request.json", _request))
+        )
     except OSError as error:
         raise InvMMError(f"{folder} holds no audit that can be read: {error.filename}: {error.strerror}.") from error
     indices, names = (lines.columns[column].to_pylist() for column in ("index", "name"))
@@ -134,12 +137,58 @@ def read(folder: str | Path) -> Record:
     return Record(folder, config, Rows(lines, order), request, progress)
 
 
+def _config(path: Path) -> dict[str, Any]:
+    stored = read_object(path)
+    try:
+        config = upgraded_config(stored, path)
+        kinds: dict[type, tuple[str, ...]] = {
+            str: ("model",),
+            int: ("seed",),
+            dict: ("backbone", "similarity", "noise", "recipe", "versions"),
+        }
+        fit = all(isinstance(config[name], kind) for kind, names in kinds.items() for name in names)
+        if not fit or not isinstance(config["weights"], str | None):
+            raise TypeError
+        rebuilt(config, captions=False)
+        if not isinstance(config["similarity"]["threshold"], int | float):
+            raise TypeError
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged(path) from error
+    return config
+
+
+def _latest(path: Path) -> dict[str, Any]:
+    """The names of the images that were requested last, and when, as a date."""
+    latest = read_object(path)
+    try:
+        asked = datetime.fromisoformat(latest["asked"])
+        places = latest.get("indices", [])
+        if asked.tzinfo is None or not all(isinstance(name, str) for name in latest["names"]):
+            raise TypeError
+        if not isinstance(latest["names"], list) or not all(isinstance(place, int) for place in places):
+            raise TypeError
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(path) from error
+    return {**latest, "asked": asked}
+
+
+def _request(path: Path) -> dict[str, Any]:
+    """The request as it was made last, of which a command and a page can be made."""
+    request = read_object(path)
+    try:
+        command(published(request, local_model=True))
+        command(request)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged(path) from error
+    return request
+
+
 def _progress(lines: Lines, order: list[int], latest: Mapping[str, Any] | None, running: bool) -> Progress:
     results = lines.columns.take(pa.array(order, pa.int64()))
     counts = {count["values"]: count["counts"] for count in results["status"].value_counts().to_pylist()}
     rate = None
     if latest:
-        started = datetime.fromisoformat(latest["asked"])
+        started = latest["asked"]
         times = results["finished"].filter(pc.greater(results["finished"], pa.scalar(started)))
         rate = len(times) / (pc.max(times).as_py() - started).total_seconds() if len(times) else None
     return Progress(

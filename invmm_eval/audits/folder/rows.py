@@ -5,10 +5,12 @@ A million rows are gigabytes; reading these columns with pyarrow takes seconds a
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
+from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +19,7 @@ from pyarrow import json as arrow_json
 
 from invmm_eval.audits.folder.format import upgraded_row
 from invmm_eval.errors import InvMMError
+from invmm_eval.hints import check_types
 from invmm_eval.search.status import Status
 
 Span = tuple[int, int]
@@ -96,12 +99,87 @@ class Rows(Sequence[Mapping[str, Any]]):
         return len(self._order)
 
 
+def line_of(row: Mapping[str, Any]) -> bytes:
+    """A row as its file holds it, with its checksum."""
+    text = json.dumps(row, allow_nan=False)
+    return f'{text[:-1]}, "crc32": {crc32(text.encode())}}}\n'.encode()
+
+
 def row_at(path: Path, span: Span) -> dict[str, Any]:
-    """The row at one place of the file, in the present format."""
+    """The row at one place of the file, in the present format.
+
+    Raises:
+        InvMMError: The line is damaged.
+        OSError: The file cannot be read.
+    """
     start, end = span
     with path.open("rb") as file:
         file.seek(start)
-        return upgraded_row(json.loads(file.read(end - start)), path)
+        line = file.read(end - start)
+    try:
+        stored = dict(json.loads(line, parse_constant=_refuse))
+        checksum = stored.pop("crc32", None)  # rows of earlier versions have none
+        row = upgraded_row(stored, path)
+        if checksum is not None and crc32(json.dumps(stored).encode()) != checksum:
+            raise ValueError
+        _check_row(row)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        with path.open("rb") as file:
+            raise _damaged(file.read(start).count(b"\n") + 1, path) from error
+    return row
+
+
+def _damaged(number: int, path: Path) -> InvMMError:
+    return InvMMError(f"Line {number} of {path} is damaged; remove it to measure its image again.")
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """The types of a row's values, as :meth:`invmm_eval.search.result.Result.record` writes them."""
+
+    index: int
+    name: str
+    digest: str
+    caption: str | None
+    status: Literal["replicated", "exhausted", "failed"]
+    kl: float | None
+    dimensions: int | None
+    steps: int
+    passed: bool | None
+    similarities: Mapping[str, Any]
+    prompt: str | None
+    trace: tuple[Any, ...]
+    seconds_steps: float
+    seconds_checks: float
+    error: str | None
+    traceback: str | None
+    estimates: Mapping[str, Any]
+    sha256: str | None
+    finished: str
+
+
+def _check_row(row: Mapping[str, Any]) -> None:
+    """Raise an error unless the row is one that a run writes."""
+    try:
+        check_types(_Row(**{field.name: row[field.name] for field in fields(_Row)}))
+    except InvMMError as error:
+        raise ValueError from error
+    values = [*row["similarities"].values(), *row["trace"]]
+    if not all(value is None or isinstance(value, int | float) for part in values for value in part):
+        raise ValueError
+    if any(len(point) != 5 or point[0] is None for point in row["trace"]):
+        raise ValueError
+    for scale in row["similarities"]:
+        float(scale)
+    if not all(isinstance(part, Mapping) for part in row["estimates"].values()):
+        raise ValueError
+    if row["status"] != Status.FAILED and (not row["similarities"] or row["sha256"] is None):
+        raise ValueError
+    datetime.fromisoformat(row["finished"])
 
 
 def _parsed(lines: bytes, longest: int) -> pa.Table | None:
@@ -120,7 +198,5 @@ def _parsed(lines: bytes, longest: int) -> pa.Table | None:
 
 def _blame(path: Path, lines: bytes, before: int) -> None:
     """Raise InvMMError about the first damaged line."""
-    number = next(
-        n for n, line in enumerate(lines.split(b"\n"), start=before + 1) if len(_parsed(line, len(line)) or ()) != 1
-    )
-    raise InvMMError(f"Line {number} of {path} is damaged; remove it to measure its image again.")
+    numbers = (n for n, line in enumerate(lines.split(b"\n"), before + 1) if len(_parsed(line, len(line)) or ()) != 1)
+    raise _damaged(next(numbers, before + 1), path)

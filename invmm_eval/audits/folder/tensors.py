@@ -7,12 +7,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from safetensors.torch import load
 from torch import Tensor
 
 from invmm_eval.audits.folder.files import picture_of, stem, tensors_of
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.result import Result
+from invmm_eval.search.sheet import cut, opened, strip
+from invmm_eval.search.target import Target
 
 
 def result_of(folder: Path, row: Mapping[str, Any]) -> Result:
@@ -20,6 +24,27 @@ def result_of(folder: Path, row: Mapping[str, Any]) -> Result:
     path = tensors_of(folder, stem(row["digest"], row["caption"]))
     found = Result.from_record(row, _Saved(path, row["sha256"]) if row["sha256"] else {})
     return replace(found, target=picture_of(folder, row))
+
+
+def hold_files(folder: Path, row: Mapping[str, Any]) -> None:
+    """The files of a row are what a run wrote.
+
+    Raises:
+        InvMMError: The tensors have another SHA-256, or the picture does not show the row's image and its samples.
+    """
+    found = result_of(folder, row)
+    len(found.noise)
+    path = picture_of(folder, row)
+    if not found.check or not path.exists():
+        return
+    sheet = opened(path)
+    channels, height, width = next(iter(found.check.samples.values())).shape[1:]
+    first = cut(sheet, (channels, height, width), 0, 0)
+    image = torch.from_numpy(np.array(first)).reshape(height, width, -1).permute(2, 0, 1).contiguous()
+    if Target(image).digest != row["digest"] or strip(image, found.check.samples).tobytes() != sheet.tobytes():
+        raise InvMMError(
+            f"{path} is not what the audit wrote; remove it, and the same command measures its image again."
+        )
 
 
 class _Saved(Mapping[str, Tensor]):
@@ -34,7 +59,10 @@ class _Saved(Mapping[str, Tensor]):
         try:
             contents = self._path.read_bytes()
         except OSError as error:
-            raise InvMMError(f"{self._path} cannot be read: {error.strerror}.") from error
+            raise InvMMError(
+                f"{self._path} cannot be read: {error.strerror}. Remove it, and the same command measures its image "
+                "again."
+            ) from error
         if sha256(contents).hexdigest() != self._expected:
             raise InvMMError(
                 f"{self._path} is not what the audit wrote: its SHA-256 differs. Remove it, and the same command "

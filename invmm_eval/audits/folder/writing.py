@@ -23,7 +23,7 @@ from invmm_eval.audits.folder.files import (
     write_text,
 )
 from invmm_eval.audits.folder.format import FORMAT, as_json, differences, upgraded_config
-from invmm_eval.audits.folder.rows import Lines, Span, row_at
+from invmm_eval.audits.folder.rows import Lines, Span, line_of, row_at
 from invmm_eval.audits.folder.tensors import result_of
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.result import Result, Status
@@ -160,9 +160,10 @@ class Store:
         files = stem(target.digest, target.caption)
         if files not in self._known:
             return False
-        path = tensors_of(self.folder, files)
-        if not path.exists():
-            _log.warning("%s is missing, so its image is measured again.", path)
+        picture = picture_of(self.folder, {"digest": target.digest, "caption": target.caption})
+        missing = [path for path in (tensors_of(self.folder, files), picture) if not path.exists()]
+        if missing:
+            _log.warning("%s is missing, so its image is measured again.", missing[0])
             del self._known[files]
             self._renewed.add(files)
             return False
@@ -205,7 +206,7 @@ class Store:
     def _append(self, row: Mapping[str, Any]) -> None:
         with self._results.open("ab") as lines:
             start = lines.tell()
-            lines.write(json.dumps({**row, "format": FORMAT}).encode() + b"\n")
+            lines.write(line_of({**row, "format": FORMAT}))
             lines.flush()
             os.fsync(lines.fileno())
             self._remember((start, lines.tell()), *(row[name] for name in _REMEMBERED))

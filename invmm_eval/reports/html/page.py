@@ -26,7 +26,7 @@ from invmm_eval.reports.findings import Findings
 from invmm_eval.reports.wording import meaning
 from invmm_eval.search.fields import Field, finite, present
 from invmm_eval.search.result import Result
-from invmm_eval.search.sheet import cut
+from invmm_eval.search.sheet import cut, opened
 from invmm_eval.search.status import Verdict
 from invmm_eval.statistics.response import Response
 
@@ -142,12 +142,12 @@ def thumbnails(path: Path, shape: Sequence[int], counts: Sequence[int], side: in
     _, height, width = shape
     shrink = min(1.0, side / max(height, width))
     small_width, small_height = max(1, round(width * shrink)), max(1, round(height * shrink))
-    with Image.open(path) as sheet:
-        small = Image.new(sheet.mode, ((1 + max(counts)) * small_width, len(counts) * small_height), "white")
-        for row, count in enumerate(counts):
-            for column in range(0 if row == 0 else 1, 1 + count):
-                cell = cut(sheet, shape, row, column).resize((small_width, small_height), Image.Resampling.LANCZOS)
-                small.paste(cell, (column * small_width, row * small_height))
+    sheet = opened(path)
+    small = Image.new(sheet.mode, ((1 + max(counts)) * small_width, len(counts) * small_height), "white")
+    for row, count in enumerate(counts):
+        for column in range(0 if row == 0 else 1, 1 + count):
+            cell = cut(sheet, shape, row, column).resize((small_width, small_height), Image.Resampling.LANCZOS)
+            small.paste(cell, (column * small_width, row * small_height))
     return small
 
 

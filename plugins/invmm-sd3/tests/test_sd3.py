@@ -195,3 +195,19 @@ def test_a_pipeline_that_it_does_not_support_is_an_error(make: Any, sentence: st
 def test_t5_has_the_requested_number_of_places() -> None:
     context = backbone(tiny.tiny_sd3(), max_sequence_length=24).condition(CAPTION).null(1)
     assert sorted(tensor.shape[1] for tensor in context.values() if tensor.ndim == 3) == [77 + 24]
+
+
+def test_the_images_are_of_the_papers_size_or_less_or_as_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = tiny.tiny_sd3()
+    assert backbone(pipeline).image_shape == (3, tiny.SIDE, tiny.SIDE)
+    small = backbone(pipeline, image_size=8)
+    assert small.image_shape == (3, 8, 8)
+    x_0 = small.encode(torch.zeros(1, 3, 8, 8))
+    assert x_0.shape == (1, 16, 4, 4)
+    context = small.condition("a cat").null(1)
+    assert small.predict_x0(x_0, torch.tensor([0.5]), context).shape == x_0.shape
+    monkeypatch.setattr("invmm_sd3.backbone.PAPER_SIZE", 12)
+    assert backbone(pipeline).image_shape == (3, 12, 12)
+    for wrong in (10, 0, -8, 8.0, "8"):
+        with pytest.raises(InvMMError, match="must be a multiple of 4 pixels"):
+            backbone(pipeline, image_size=wrong)

@@ -32,6 +32,9 @@ from invmm_eval.plugin import (
 
 HIDDEN, POOLED = "encoder_hidden_states", "pooled_projections"
 
+PAPER_SIZE = 512
+"""Pixels a side of the images that the paper audits."""
+
 
 class SD3:
     """A StableDiffusion3Pipeline as a backbone.
@@ -44,7 +47,8 @@ class SD3:
         prompt_mode: ``soft`` searches the tokens of the first CLIP and gives the other encoders the image's caption, or
             nothing where there is none, as the paper does; ``caption`` gives the caption to all, and ``empty`` nothing.
         checkpointing: Recompute activations for the gradient: less memory, about a third more time for steps.
-        max_sequence_length: Places of T5's prompt, as the pipeline has them.
+        max_sequence_length: Places of T5's prompt, as the pipeline has them; the paper takes 77.
+        image_size: Pixels a side of the images; None takes the paper's 512, or what the model has where that is less.
 
     Raises:
         InvMMError: The pipeline cannot be loaded, is of another kind, or there is no such prompt mode.
@@ -60,6 +64,7 @@ class SD3:
         prompt_mode: str = "soft",
         checkpointing: bool = False,
         max_sequence_length: int = 256,
+        image_size: int | None = None,
     ) -> None:
         self._prompt_mode = check_prompt_mode(prompt_mode)
         self._length = max_sequence_length
@@ -81,13 +86,15 @@ class SD3:
             "max_sequence_length": max_sequence_length,
         }
         config = self._transformer.config
-        tokens = (config.sample_size // config.patch_size) ** 2
+        if image_size is None:
+            image_size = min(PAPER_SIZE, config.sample_size * self._autoencoder.factor)
+        height, width = self._autoencoder.sides(image_size, config.patch_size)
+        self.image_shape: tuple[int, int, int] = (self._autoencoder.channels, height, width)
+        tokens = height * width // (self._autoencoder.factor * config.patch_size) ** 2
         self.schedule = rectified_flow(pipeline.scheduler, self.device, tokens=tokens)
         self._times: int = pipeline.scheduler.config.num_train_timesteps
         self.recipe: Recipe = STABLE_DIFFUSION_3
         self.clip: float | None = None
-        side = config.sample_size * self._autoencoder.factor
-        self.image_shape: tuple[int, int, int] = (self._autoencoder.channels, side, side)
 
     def encode(self, images: Tensor) -> Tensor:
         """The shifted and scaled latents."""

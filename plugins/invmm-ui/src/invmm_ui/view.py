@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 from torch import Tensor
 
-from invmm_eval.plugin import Check, Findings, Result, Search, cut, meaning, one_in, present
+from invmm_eval.plugin import Check, Findings, Result, Search, cut, meaning, one_in, opened, present
 
 SIDE = 160
 """Maximum side of a picture in pixels; smaller ones are not scaled."""
@@ -109,12 +109,12 @@ def pictures(findings: Findings, result: Result) -> tuple[Image.Image | None, Se
     path = findings.picture(result)
     if not result.check or not path.is_file():
         return None, []
-    with Image.open(path) as sheet:
-        rows = [
-            (scale, [(_cut(findings, sheet, row, column), value) for column, value in enumerate(values, start=1)])
-            for row, (scale, values) in enumerate(result.check.similarities.items())
-        ]
-        return _cut(findings, sheet, 0, 0), rows
+    sheet = opened(path)
+    rows = [
+        (scale, [(_cut(findings, sheet, row, column), value) for column, value in enumerate(values, start=1)])
+        for row, (scale, values) in enumerate(result.check.similarities.items())
+    ]
+    return _cut(findings, sheet, 0, 0), rows
 
 
 def cover(findings: Findings, result: Result) -> Image.Image:
@@ -123,8 +123,7 @@ def cover(findings: Findings, result: Result) -> Image.Image:
     path = findings.picture(result)
     if not result.check or not path.is_file():
         return Image.new("L", (width, height), 128)
-    with Image.open(path) as sheet:
-        return _cut(findings, sheet, 0, 0)
+    return _cut(findings, opened(path), 0, 0)
 
 
 def picture(image: Tensor) -> Image.Image:
