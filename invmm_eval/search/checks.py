@@ -110,6 +110,21 @@ def check(
             ]
 
 
+def features_of(similarity: Similarity, image: Tensor) -> Tensor:
+    """The features of the image of a search, ``(1, C, H, W)``.
+
+    Raises:
+        InvMMError: The similarity is not defined for it.
+    """
+    features = similarity.embed(image)
+    if not similarity.compare(features, features).isfinite().all():
+        raise InvMMError(
+            f"The similarity {similarity.name} is not defined for this image, as a cosine of pixels is not for one "
+            "without contrast; choose another, for example ssim or sscd."
+        )
+    return features
+
+
 def hold_finite(similarity: Similarity, values: Iterable[float]) -> None:
     """Similarities that are to decide are finite.
 

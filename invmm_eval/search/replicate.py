@@ -7,9 +7,9 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.recipe import Recipe
+from invmm_eval.search.parameters import restore
 from invmm_eval.search.result import Result
 from invmm_eval.search.sampling import sample
-from invmm_eval.search.search import restore
 from invmm_eval.search.target import generator
 
 

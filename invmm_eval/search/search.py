@@ -16,11 +16,12 @@ from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import Context, repeat
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.recipe import Recipe
-from invmm_eval.search.checks import Trial, hold_finite
+from invmm_eval.search.checks import Trial, features_of, hold_finite
 from invmm_eval.search.common import Common
 from invmm_eval.search.criteria import Criterion
 from invmm_eval.search.estimators import Confirmation, Estimator, Shifted
 from invmm_eval.search.optimizers import OptimizerMaker
+from invmm_eval.search.parameters import copied, restore
 from invmm_eval.search.result import Check, Point, Result, Status
 from invmm_eval.search.target import Target, generator
 from invmm_eval.search.times import drawn, first_decided, informative
@@ -111,12 +112,7 @@ class Search:
         with torch.no_grad():
             pixels = to_device(image, backbone.device)[None].float() / 255
             self.x_0 = backbone.encode(pixels)
-            self.features = setup.similarity.embed(pixels)
-            if not setup.similarity.compare(self.features, self.features).isfinite().all():
-                raise InvMMError(
-                    f"The similarity {setup.similarity.name} is not defined for this image, as a cosine of pixels is "
-                    "not for one without contrast; choose another, for example ssim or sscd."
-                )
+            self.features = features_of(setup.similarity, pixels)
         self.noise = setup.family(self.x_0[0])
         self.condition = backbone.condition(self.target.caption)
         self.optimizer = setup.optimizer(
@@ -336,26 +332,3 @@ class _Place:
     check: Check
     noise: Mapping[str, Tensor]
     condition: Mapping[str, Tensor]
-
-
-def copied(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies that do not change with the parameters."""
-    return {name: tensor.detach().clone() for name, tensor in parameters.items()}
-
-
-def restore(parameters: Mapping[str, Tensor], saved: Mapping[str, Tensor], what: str) -> None:
-    """Set parameters to saved values.
-
-    Args:
-        parameters: Of a noise or of a condition.
-        saved: Their values.
-        what: What they belong to, for the error.
-
-    Raises:
-        InvMMError: Names or shapes differ.
-    """
-    if {name: tensor.shape for name, tensor in parameters.items()} != {name: t.shape for name, t in saved.items()}:
-        raise InvMMError(f"The result's {what} does not fit this model and noise family: it was made with others.")
-    with torch.no_grad():
-        for name, tensor in parameters.items():
-            tensor.copy_(saved[name])

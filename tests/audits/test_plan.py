@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -320,7 +321,18 @@ def test_recipes() -> None:
 def test_the_paper_recipe_is_the_backbones(tiny_pipeline: DDIMPipeline) -> None:
     backbone = load_backbone(tiny_pipeline)
     assert isinstance(backbone, DDPM)
-    assert planned(backbone, "tiny").recipe == PAPER_DDPM
+    assert planned(backbone, "tiny").recipe == replace(PAPER_DDPM, name="paper-ddpm with similarity=pixel-cosine")
+    assert (
+        planned(backbone, "tiny", similarity=Strict(device=torch.device("cpu"))).recipe.name
+        == "paper-ddpm with similarity=strict"
+    )
+    assert planned(backbone, "tiny", recipe="demo").recipe.name == "demo"
+
+
+@pytest.mark.parametrize("threshold", [2.0, -5.0])
+def test_a_threshold_that_no_similarity_reaches_is_refused(threshold: float, tiny_pipeline: DDIMPipeline) -> None:
+    with pytest.raises(InvMMError, match="a similarity is between -1 and 1"):
+        planned(load_backbone(tiny_pipeline), settings={"threshold": threshold})
 
 
 def test_the_config_tells_all_that_decides() -> None:

@@ -180,7 +180,7 @@ def test_settings_are_read_before_the_model(invoke: Invoke, arguments: Arguments
 
 
 GOOD: dict[str, Change] = {
-    "one pixel": image(encoded("PNG", Image.new("L", (1, 1), 7))),
+    "one pixel": image(encoded("PNG", Image.new("RGB", (1, 1), "teal"))),
     "100 megapixels": image(encoded("PNG", Image.new("1", (10_000, 10_000)))),
     "newline in the name": image(encoded("PNG"), "two\nlines.png"),
     "unicode in the name": image(encoded("PNG"), "größe 画像 🙂 \u202e.png"),
