@@ -138,9 +138,10 @@ def read(folder: str | Path) -> Record:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    stored = read_object(path)
+    config = upgraded_config(read_object(path), path)
+    if not config.keys() & {"model", "recipe"}:  # of a store that holds no audit of a model
+        return config
     try:
-        config = upgraded_config(stored, path)
         kinds: dict[type, tuple[str, ...]] = {
             str: ("model",),
             int: ("seed",),

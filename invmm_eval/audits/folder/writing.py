@@ -104,7 +104,7 @@ class Store:
     def _open(self, config: dict[str, Any]) -> None:
         path = self.folder / "config.json"
         if not path.exists():
-            if not config.get("weights"):
+            if config.get("weights", ...) is None:
                 _log.warning("The model has no known identity, so the audit in %s cannot be resumed.", self.folder)
             write_text(path, json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
             return
@@ -116,7 +116,7 @@ class Store:
                 f"{self.folder} holds an audit with another config: {'; '.join(differing[:_SHOWN])}{more}. Choose "
                 "another folder, or request the same."
             )
-        if not config.get("weights"):
+        if config.get("weights", ...) is None:
             raise InvMMError(
                 f"{self.folder} holds an audit of a model whose identity is not known, so its values may be those of "
                 "another model; choose another folder."
