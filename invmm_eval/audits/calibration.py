@@ -26,6 +26,8 @@ class Calibration:
         scores: The best score of each held-out image that did not fail, highest first.
         between: The least threshold by the similarities of different held-out images to each other; None for one image.
         config: What the scores were measured with.
+        copies: The similarity that slightly noised held-out images have to themselves, but for a share of ``rate``;
+            None in files of earlier versions.
     """
 
     threshold: float
@@ -33,6 +35,7 @@ class Calibration:
     scores: tuple[float, ...]
     between: float | None
     config: Mapping[str, Any]
+    copies: float | None = None
 
     @property
     def images(self) -> int:
@@ -92,7 +95,8 @@ class Calibration:
         """
         try:
             saved = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls(**{field.name: saved[field.name] for field in fields(cls)} | {"scores": tuple(saved["scores"])})
+            values = {"copies": None, **saved, "scores": tuple(saved["scores"])}
+            return cls(**{field.name: values[field.name] for field in fields(cls)})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InvMMError(f"{path} is no calibration that can be read; invmm-eval calibrate writes one.") from error
 

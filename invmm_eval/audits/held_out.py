@@ -10,16 +10,22 @@ The threshold lies just above the other n - k best scores. Of further images of 
 is then distributed as Beta(k + 1, n - k), or lies below: its mean is at most ``rate``, and its upper limit is that of
 :mod:`invmm_eval.statistics.binomial` (Wilks 1941, "Determination of sample sizes for setting tolerance limits").
 
-If searches get nowhere near a held-out image, their scores say little. So the threshold is also above the similarities
-of different held-out images to each other, except for a share of ``rate`` of the pairs.
+If searches get nowhere near a held-out image, their scores say little. So the threshold is also half-way at least from
+the similarities of different held-out images to each other to those of copies, which are held-out images with a little
+Gaussian noise: except for a share of ``rate``, pairs of different images lie below the one, and copies above the other.
+A warning says where this sets the threshold.
 """
 
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Unpack
+
+import torch
+from torch import Tensor
 
 from invmm_eval.audits.calibration import FILE, RATE, Calibration, allowed
 from invmm_eval.audits.images import Source
@@ -32,6 +38,12 @@ from invmm_eval.audits.run import run
 from invmm_eval.audits.typed import CalibrationOptions
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.result import Result, Status
+from invmm_eval.similarity import Similarity
+
+_log = logging.getLogger(__name__)
+
+COPY_NOISE = 0.1
+"""Standard deviation of the noise of a copy; pixels are in [0, 1]."""
 
 
 @with_options(OPTIONS.keys() - {"calibration"})
@@ -84,18 +96,42 @@ def _found(plan: Plan, held_out: Sequence[Source], results: Iterable[Result], ra
     images = sorted(index for index, score in best.items() if math.isfinite(score))
     scores = tuple(sorted((best[index] for index in images), reverse=True))
     threshold = _above(scores, allowed(rate, len(scores)))
-    pairs = between(plan, [held_out[index] for index in images])
+    features = [_features(plan, held_out[index]) for index in images]
+    pairs, copies = (similar(plan.similarity, features) for similar in (between, of_copies))
     least = _above(pairs, math.floor(rate * len(pairs))) if pairs else None
-    return Calibration(threshold if least is None else max(least, threshold), rate, scores, least, plan.config)
+    most = math.floor(1000 * sorted(copies)[math.floor(rate * len(copies))]) / 1000
+    floor = threshold if least is None else round((least + most) / 2, 3)
+    if floor > threshold:
+        _log.warning(
+            "By the searches the threshold would be %.3f, too far from a copy: it is %.3f, half-way from different images "
+            "(%.3f) to copies (%.3f). Take more steps to set it by searches.",
+            threshold,
+            floor,
+            least,
+            most,
+        )
+    return Calibration(max(floor, threshold), rate, scores, least, plan.config, most)
 
 
-def between(plan: Plan, images: Sequence[Source]) -> list[float]:
+Features = tuple[Tensor, Tensor]
+"""Those of an image, and of the image with noise."""
+
+
+def _features(plan: Plan, source: Source) -> Features:
+    image = prepare(source.value, plan.backbone.image_shape)[None].float() / 255
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(plan.seed))
+    itself, copy = ((image + level * noise).clamp(0, 1).to(plan.backbone.device) for level in (0, COPY_NOISE))
+    return plan.similarity.embed(itself), plan.similarity.embed(copy)
+
+
+def between(similarity: Similarity, features: Sequence[Features]) -> list[float]:
     """The similarities of different images to each other."""
-    features = []
-    for source in images:
-        pixels = prepare(source.value, plan.backbone.image_shape).to(plan.backbone.device)[None].float() / 255
-        features.append(plan.similarity.embed(pixels))
-    return [plan.similarity.compare(a, b).item() for a, b in combinations(features, 2)]
+    return [similarity.compare(a, b).item() for (a, _), (b, _) in combinations(features, 2)]
+
+
+def of_copies(similarity: Similarity, features: Sequence[Features]) -> list[float]:
+    """The similarities of images with noise to the images."""
+    return [similarity.compare(copy, image).item() for image, copy in features]
 
 
 def _best(result: Result) -> float:

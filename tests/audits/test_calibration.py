@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from invmm_eval.audits.calibration import FILE, Calibration, allowed
-from invmm_eval.audits.held_out import between, calibrate
+from invmm_eval.audits.held_out import calibrate
 from invmm_eval.audits.images import Source
 from invmm_eval.audits.plan import Plan
 from invmm_eval.audits.run import audit
@@ -28,7 +28,7 @@ from tests.helpers.exact import Mixture, pictures
 
 MEMORIZED = pictures(3)
 HELD_OUT = [Source(str(index), image) for index, image in enumerate(pictures(12, seed=99))]
-SHORT: dict[str, Any] = {"max_steps": 40, "check_every": 10, "draws": 8}
+SHORT: dict[str, Any] = {"max_steps": 160, "check_every": 10, "draws": 8}
 
 
 def planned(**choices: Any) -> Plan:
@@ -73,7 +73,7 @@ def test_a_run_replicates_as_many_held_out_images_as_the_rate_allows(found: Cali
 
 
 def test_searches_go_to_the_end_and_their_checks_are_complete() -> None:
-    settings = {**SHORT, "threshold": -1.0}
+    settings = {**SHORT, "max_steps": 40, "threshold": -1.0}
     [stopped] = planned(settings=settings).run(HELD_OUT[:1])
     [result] = planned(settings={**settings, "stop": False}).run(HELD_OUT[:1])
     assert (stopped.steps, result.steps) == (10, 40)
@@ -131,15 +131,30 @@ def test_images_that_fail_are_not_counted() -> None:
         calibrated([*HELD_OUT[:2], Source("torn", b"no image")], rate=0.25)
 
 
-def test_different_images_do_not_count_as_copies_of_each_other() -> None:
+def test_a_threshold_that_searches_leave_low_lies_half_way_from_other_images_to_copies(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Where the search gets nowhere, its scores would put the threshold below what any two images have in common."""
     pixels = torch.arange(3, dtype=torch.uint8).view(3, 1, 1, 1).repeat(1, 1, 4, 4)
     pixels[:, 0, 0, 0] = 255
     same = [Source(str(index), image) for index, image in enumerate(pixels)]
     settings = {**SHORT, "learning_rate": 1e-6}
     found = calibrated(same, rate=0.25, settings=settings)
-    assert found.between == found.threshold
-    assert max(found.scores) < min(between(planned(), same)) < found.threshold
+    images = pixels.float() / 255
+    flat = (images - images.mean(dim=(1, 2, 3), keepdim=True)).flatten(1)
+    pairs = torch.corrcoef(flat)[torch.ones(3, 3).triu(1).bool()]
+    assert found.between is not None
+    assert found.copies is not None
+    assert found.between == pytest.approx(pairs.max().item(), abs=2e-3)
+    assert found.copies < 1
+    assert max(found.scores) < found.threshold == pytest.approx((found.between + found.copies) / 2, abs=1e-3)
+    assert "half-way from different images" in caplog.text
+
+
+def test_a_noised_copy_is_more_like_its_image_than_others_are(found: Calibration) -> None:
+    assert found.between is not None
+    assert found.copies is not None
+    assert found.between < found.copies < 1
 
 
 def test_it_is_read_as_it_was_written(found: Calibration, tmp_path: Path) -> None:
