@@ -103,8 +103,8 @@ def _found(plan: Plan, held_out: Sequence[Source], results: Iterable[Result], ra
     floor = threshold if least is None else round((least + most) / 2, 3)
     if floor > threshold:
         _log.warning(
-            "By the searches the threshold would be %.3f, too far from a copy: it is %.3f, half-way from different images "
-            "(%.3f) to copies (%.3f). Take more steps to set it by searches.",
+            "By the searches the threshold would be %.3f, too far from a copy: it is %.3f, half-way from different "
+            "images (%.3f) to copies (%.3f). Take more steps to set it by searches.",
             threshold,
             floor,
             least,

@@ -24,7 +24,7 @@ from invmm_eval.audits.request import Request
 from invmm_eval.audits.run import run
 from invmm_eval.audits.summary import summarize
 from invmm_eval.models.backbone import Backbone
-from invmm_eval.search.fields import columns
+from invmm_eval.search.fields import columns, finite
 
 _CITATION = """\
 @inproceedings{ma2025inversion,
@@ -63,6 +63,7 @@ Returns:
     replicated: number of images of which a check was passed.
     memorized_fraction, replicated_fraction: share of all images.
     median_invmm, smallest_invmm: over the images that did not fail.
+    None stands for what is infinite or not a number, so that evaluate.save writes strict JSON.
 Examples:
     >>> import evaluate, invmm_eval
     >>> invmm = evaluate.load(invmm_eval.metric_path())
@@ -135,10 +136,8 @@ class InvMM(evaluate.Metric):  # type: ignore[misc]
         measured = run(request, out=out, backbone=self._backbone(request) if alone else None)
         progress = evaluate.logging.tqdm(measured, total=len(sources), desc="InvMM", unit="image")
         results = sorted(progress, key=lambda result: result.index)
-        return {
-            **{column.name: [column.value(result) for result in results] for column in columns("metric", results)},
-            **summarize(results),
-        }
+        found = {column.name: [column.value(result) for result in results] for column in columns("metric", results)}
+        return {name: _strict(value) for name, value in (found | summarize(results)).items()}
 
     def _backbone(self, request: Request) -> Backbone:
         """The model of the last call if it is the same; a loaded pipeline is not kept, because it may change."""
@@ -151,6 +150,13 @@ class InvMM(evaluate.Metric):  # type: ignore[misc]
             self.release()
             self._kept = wanted, load(model, device)
         return self._kept[1]
+
+
+def _strict(value: Any) -> Any:
+    """The value as strict JSON holds it, which ``evaluate.save`` writes: None is for what is not finite."""
+    if isinstance(value, Mapping):
+        return {key: _strict(part) for key, part in value.items()}
+    return [_strict(part) for part in value] if isinstance(value, list | tuple) else finite(value)
 
 
 def _stored(source: Source) -> str | dict[str, Any] | None:

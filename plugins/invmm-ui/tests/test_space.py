@@ -52,7 +52,7 @@ def test_evaluate_loads_it_in_a_fresh_process_as_the_documents_show(tmp_path: Pa
         text=True,
         check=False,
     )
-    assert done.stdout.splitlines()[-2:] == ["[inf]", "invmm_eval.metric.invmm"], done.stderr
+    assert done.stdout.splitlines()[-2:] == ["[None]", "invmm_eval.metric.invmm"], done.stderr
 
 
 def test_names_and_pictures_of_an_audit_are_published_on_request_only(tmp_path: Path) -> None:
