@@ -9,7 +9,7 @@ from torch import Tensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import Condition, Context, Unconditional
-from invmm_eval.models.generic.boundary import Boundary
+from invmm_eval.models.generic.boundary import Boundary, Repeated
 from invmm_eval.models.generic.latents import Latents
 from invmm_eval.models.generic.prompts import Prompts
 from invmm_eval.models.generic.proof import LEVELS, near
@@ -82,12 +82,12 @@ class Diffusers:
         if checkpointing:
             self._boundary.network.enable_gradient_checkpointing()
         self.device: torch.device = self._boundary.device
-        guided, shape = self._without_guidance(name)
+        guided, shape, stand_in = self._without_guidance(name)
         self._conditions = self._find_conditions(mode, tokens, guided)
         first = self._first_call
         times = read_times(pipeline.scheduler, self.device, lambda steps: self._boundary.scheduler(steps, **first(1)))
         self._times, self.schedule, self.clip = times, times.schedule, times.clip
-        self._latents = Latents(self._boundary, shape, first)
+        self._latents = Latents(self._boundary, shape, {**first(1, torch.float32), "network": stand_in})
         self.image_shape: tuple[int, int, int] = self._latents.image_shape
         self._choose_times(shape)
         self.recipe: Recipe = self._recipe()
@@ -105,13 +105,17 @@ class Diffusers:
         """A caption that the model can take."""
         return "0" if isinstance(self._conditions, Labels) else "a"
 
-    def _without_guidance(self, name: str) -> tuple[Mapping[str, Any], tuple[int, ...]]:
-        """Make the pipeline call its network once for each image; the options that make it guide, and x_0's shape."""
+    def _without_guidance(self, name: str) -> tuple[Mapping[str, Any], tuple[int, ...], Repeated]:
+        """Make the pipeline call its network once for each image.
+
+        Returns:
+            The options that make it guide, the shape of x_0, and a stand-in for the network.
+        """
         boundary = self._boundary
         boundary.options["true_cfg_scale"] = 1.0
         for options in _UNGUIDED:
             try:
-                calls, shape = boundary.survey(**options)
+                calls, shape, stand_in = boundary.survey(**options)
             except ValueError:
                 # Ideogram 4 takes no step without a scale.
                 if options is _UNGUIDED[-1]:
@@ -119,7 +123,7 @@ class Diffusers:
                 continue
             if calls == [1]:
                 boundary.options.update(options)
-                return {"true_cfg_scale": _GUIDED, **dict.fromkeys(options, _GUIDED)}, shape
+                return {"true_cfg_scale": _GUIDED, **dict.fromkeys(options, _GUIDED)}, shape, stand_in
         raise InvMMError(f"The backbone diffusers cannot serve this {name}: it guides at every scale.")
 
     def _find_conditions(self, mode: str, tokens: int, guided: Mapping[str, Any]) -> Prompts | Labels | None:
@@ -130,9 +134,9 @@ class Diffusers:
             return Labels(boundary.network, classes, getattr(boundary.pipe, "labels", {}), mode)
         return Prompts(boundary, mode, tokens, guided) if hasattr(boundary.pipe, "encode_prompt") else None
 
-    def _first_call(self, rows: int) -> dict[str, Any]:
-        """What a call takes besides latents, for any prompt."""
-        return self._conditions.plain(rows) if isinstance(self._conditions, Prompts) else {}
+    def _first_call(self, rows: int, dtype: torch.dtype | None = None) -> dict[str, Any]:
+        """What a call takes besides latents, for any prompt, in a precision; None keeps its own."""
+        return self._conditions.plain(rows, dtype) if isinstance(self._conditions, Prompts) else {}
 
     def _choose_times(self, shape: tuple[int, ...]) -> None:
         """Give the pipeline a time for each row, or its network where the pipeline reads a number."""

@@ -56,10 +56,12 @@ class Boundary:
                 f"{name} has {'no' if not networks else 'the'} denoising networks {', '.join(networks)}; the backbone "
                 "diffusers takes pipelines with one, transformer or unet."
             )
-        self.network: Any = getattr(self.pipe, networks[0])
+        self._network_name = networks[0]
+        self.network: Any = getattr(self.pipe, self._network_name)
         self.autoencoder: Any = next((getattr(self.pipe, part) for part in AUTOENCODERS if part in modules), None)
         if self.autoencoder is not None:
-            self.autoencoder.float()
+            decode = self.autoencoder.float().decode
+            vars(self.autoencoder)["decode"] = lambda z, *args, **options: decode(z.float(), *args, **options)
         self._call = inspect.unwrap(type(pipeline).__call__)
         self.takes = tuple(inspect.signature(self._call).parameters)
         self.options: dict[str, Any] = {"height": side, "width": side, "max_area": side**2} if side else {}
@@ -68,7 +70,7 @@ class Boundary:
         # Texts reach the encoders as they are: cleaning them depends on other libraries.
         self.options |= {"guidance_schedule": None, "clean_caption": False}
         self._preparing = next((method for method in _PREPARING if hasattr(type(pipeline), method)), None)
-        self._prepared: dict[int, Any] = {}
+        self._prepared: dict[tuple[int, bool], Any] = {}
         self.slope: tuple[float, float] | None = None
 
     @property
@@ -83,6 +85,7 @@ class Boundary:
         probe: Any,
         *,
         x_t: Tensor | None = None,
+        network: Any = None,
         encode: Callable[..., Any] | Sequence[Any] | None = None,
         **given: Any,
     ) -> Any:
@@ -92,6 +95,7 @@ class Boundary:
             rows: Number of images.
             probe: Its scheduler.
             x_t: The latents to start from; None leaves them to the pipeline.
+            network: Takes the place of the denoiser.
             encode: What each call of ``encode_prompt`` returns, or what answers these calls; None leaves them to the
                 pipeline.
             **given: Arguments of the call; those that it does not take are left out.
@@ -103,23 +107,28 @@ class Boundary:
         arguments = {**texts, **self.options, **given}
         pipe = copy.copy(self.pipe)
         vars(pipe)["scheduler"] = probe
+        if network is not None:
+            vars(pipe)[self._network_name] = network
         if encode is not None:
             answers = iter(() if callable(encode) else encode)
             vars(pipe)["encode_prompt"] = encode if callable(encode) else lambda *_, **__: next(answers)
         if x_t is not None and self._preparing:
-            vars(pipe)[self._preparing] = lambda *args, **kwargs: self._start(x_t, args, kwargs)
+            vars(pipe)[self._preparing] = lambda *args, **kwargs: self._start(x_t, network is None, args, kwargs)
         try:
             return self._call(pipe, **{name: value for name, value in arguments.items() if name in self.takes})
         except Done as done:
             return done.value
 
-    def _start(self, x_t: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """What the pipeline's own method prepares, with ``x_t`` in place of the noise."""
-        rows = len(x_t)
-        if rows not in self._prepared:
+    def _start(self, x_t: Tensor, own: bool, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """What the pipeline's own method prepares, with ``x_t`` in place of the noise.
+
+        It is prepared once for a number of rows, and for the ``own`` network or one that takes its place.
+        """
+        key = len(x_t), own
+        if key not in self._prepared:
             with torch.random.fork_rng(), torch.no_grad():
-                self._prepared[rows] = getattr(self.pipe, str(self._preparing))(*args, **kwargs)
-        made = self._prepared[rows]
+                self._prepared[key] = getattr(self.pipe, str(self._preparing))(*args, **kwargs)
+        made = self._prepared[key]
         if isinstance(made, Tensor):
             return x_t.to(made.dtype)
         return type(made)([x_t.to(made[0].dtype), *made[1:]])
@@ -149,10 +158,14 @@ class Boundary:
         def scaled(sample: Tensor, t: Tensor) -> Tensor:
             first = not (self._preparing or started)
             started.append(True)
-            return scale(x_t if first else sample, t)
+            start = x_t.to(self.network.dtype) if first else sample
+            return scale(start, t).to(start.dtype)
+
+        def taken(output: Tensor, t: Tensor, sample: Tensor) -> Tensor:
+            return step(output, t, sample).to(sample.dtype)
 
         given |= {"num_inference_steps": len(times)}
-        made = self.call(len(x_t), Probe(self.pipe.scheduler, times, step, scaled), x_t=x_t, **given)[0]
+        made = self.call(len(x_t), Probe(self.pipe.scheduler, times, taken, scaled), x_t=x_t, **given)[0]
         images = torch.from_numpy(made).float().to(x_t.device)
         return (images if images.ndim == 4 else images[:, 0]).movedim(-1, 1)
 
@@ -202,20 +215,30 @@ class Boundary:
         slope = (second - first) / (high - low)
         self.slope = (first - slope * low, slope)
 
-    def survey(self, **given: Any) -> tuple[list[int], tuple[int, ...]]:
-        """The rows of each call of the denoiser for one image in one step, and the shape of what is denoised."""
-        seen: list[int] = []
+    def survey(self, **given: Any) -> tuple[list[int], tuple[int, ...], "Repeated"]:
+        """What the pipeline does for one image in one step.
 
-        def look(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        Returns:
+            The rows of each call of the denoiser, the shape of what is denoised, and a stand-in for the denoiser.
+        """
+        seen: list[int] = []
+        outputs: list[Any] = []
+
+        def look(_: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
             seen.append(len(args[0] if args else next(iter(kwargs.values()))))
+            outputs.append(output)
 
         def step(_: Tensor, __: Tensor, sample: Tensor) -> Tensor:
             raise Done(tuple(sample.shape[1:]))
 
         times = torch.full((1,), _MIDDLE * self.train_times, device=self.device)
-        with torch.no_grad(), torch.random.fork_rng(), hooked(self.network, look):
-            shape = self.call(1, self._probe(times, step, None), **given)
-        return seen, shape
+        handle = self.network.register_forward_hook(look, with_kwargs=True)
+        try:
+            with torch.no_grad(), torch.random.fork_rng():
+                shape = self.call(1, self._probe(times, step, None), **given)
+        finally:
+            handle.remove()
+        return seen, shape, Repeated(self.network, outputs[0])
 
     def encodings(self, rows: int, **given: Any) -> list[Any]:
         """What ``encode_prompt`` returns each time that the pipeline calls it, differentiable."""
@@ -245,6 +268,37 @@ class Boundary:
             self.call(1, own, **{**given, "num_inference_steps": steps})
         del own.set_timesteps
         return own
+
+
+class Repeated:
+    """Stands in for a denoiser in float32: answers every call with one output.
+
+    Args:
+        network: The denoiser, which answers for everything but calls.
+        output: What it returned once.
+    """
+
+    dtype = torch.float32
+
+    def __init__(self, network: Any, output: Any) -> None:
+        self._network = network
+        self._output = _as(output, torch.float32)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        """The output."""
+        return self._output
+
+
+def _as(tree: Any, dtype: torch.dtype) -> Any:
+    """A tensor, a list, a tuple or an output of tensors with its floating-point numbers in a precision."""
+    if isinstance(tree, Tensor):
+        return tree.to(dtype) if tree.is_floating_point() else tree
+    if isinstance(tree, Mapping):
+        return type(tree)(**{name: _as(part, dtype) for name, part in tree.items()})
+    return type(tree)([_as(part, dtype) for part in tree]) if isinstance(tree, list | tuple) else tree
 
 
 @contextmanager

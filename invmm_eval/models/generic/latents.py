@@ -5,6 +5,7 @@ of the config, means and spreads per channel, batch statistics, patches, packing
 name their own places go through the pipeline once. Encoding is its inverse.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ class Latents:
     Args:
         boundary: The pipeline.
         shape: The shape of a row of what it denoises.
-        given: What a call for n rows takes besides latents, by n.
+        given: What a call for one row takes besides latents.
 
     Attributes:
         image_shape: Channels, height and width of images.
@@ -33,7 +34,7 @@ class Latents:
         InvMMError: The pipeline's decoding is not of this kind.
     """
 
-    def __init__(self, boundary: Boundary, shape: tuple[int, ...], given: Any) -> None:
+    def __init__(self, boundary: Boundary, shape: tuple[int, ...], given: Mapping[str, Any]) -> None:
         self._shape = shape
         self._autoencoder = boundary.autoencoder
         if self._autoencoder is None:
@@ -46,9 +47,12 @@ class Latents:
         random = torch.randn(size, generator=Generator().manual_seed(0)).to(boundary.device)
         named = [places // _BASE**power % _BASE for power in range(digits)]
         rows = torch.stack([torch.zeros_like(random), torch.ones_like(random), random, *map(Tensor.float, named)])
-        z, self._options, image = _decoded(boundary, rows.reshape(-1, *shape), given(len(rows)))
+        decoded = [_decoded(boundary, row.reshape(1, *shape), given) for row in rows]
+        z, self._options = decoded[0]
         self._z_shape = z.shape[1:]
-        zero, one, found, *read = z.flatten(1)
+        with torch.no_grad():
+            image = _image(self._autoencoder.decode(z, **self._options))
+        zero, one, found, *read = (z.flatten() for z, _ in decoded)
         self._shift, self._scale = zero, one - zero
         self._places = torch.zeros_like(places[: len(zero)])
         for power, row in enumerate(read):
@@ -105,14 +109,14 @@ class Latents:
         raise InvMMError(f"{type(self._autoencoder).__name__} encodes in a way that is not known.")
 
 
-def _decoded(boundary: Boundary, x_0: Tensor, given: dict[str, Any]) -> tuple[Tensor, dict[str, Any], Tensor]:
-    """What the pipeline gives its autoencoder to decode, with which options, and the first image."""
+def _decoded(boundary: Boundary, x_0: Tensor, given: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+    """What the pipeline gives its autoencoder to decode, and with which options."""
     autoencoder = boundary.autoencoder
     decode = autoencoder.decode
 
     def read(z: Tensor, **options: Any) -> Any:
         options = {name: value for name, value in options.items() if name not in ("generator", "return_dict")}
-        raise Done((z.float(), options, _image(decode(z[:1], **options))))
+        raise Done((z.float(), options))
 
     vars(autoencoder)["decode"] = read
     probe = Probe(
@@ -120,10 +124,10 @@ def _decoded(boundary: Boundary, x_0: Tensor, given: dict[str, Any]) -> tuple[Te
     )
     try:
         with torch.no_grad():
-            found = boundary.call(len(x_0), probe, x_t=x_0, **given)
+            found = boundary.call(1, probe, x_t=x_0, **given)
     finally:
-        del vars(autoencoder)["decode"]
-    if not isinstance(found, tuple) or len(found) != 3:
+        vars(autoencoder)["decode"] = decode
+    if not isinstance(found, tuple) or len(found) != 2:
         raise InvMMError("The pipeline does not decode its latents by its autoencoder.")
     return found
 

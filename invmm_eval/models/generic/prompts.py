@@ -76,9 +76,12 @@ class Prompts:
         for index, rows in groups(context):
             yield index, {"encode": put(self._tree, self._where, rows)}
 
-    def plain(self, rows: int) -> dict[str, Any]:
-        """Arguments of a call of the pipeline with ``rows`` prompts that do not matter."""
-        return {"encode": put(self._tree, self._where, repeat(take(self._tree, self._where), rows))}
+    def plain(self, rows: int, dtype: torch.dtype | None = None) -> dict[str, Any]:
+        """Arguments of a call of the pipeline with ``rows`` prompts that do not matter, in a precision."""
+        context = repeat(take(self._tree, self._where), rows)
+        if dtype:
+            context = {name: row.to(dtype) if row.is_floating_point() else row for name, row in context.items()}
+        return {"encode": put(self._tree, self._where, context)}
 
     @cached_property
     def _soft(self) -> "_Soft":

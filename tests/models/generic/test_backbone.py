@@ -116,6 +116,23 @@ def test_samples_are_those_of_the_pipeline(name: str, scale: float, options: dic
     torch.testing.assert_close(found, expected.float(), atol=1e-4, rtol=0)
 
 
+# EDM scales its input, hunyuan tells the time in the precision of its network, chroma packs its latents.
+@pytest.mark.parametrize("name", ["EDM", "hunyuan", "chroma"])
+def test_a_network_in_half_precision_gives_float32_and_images_are_encoded_as_exactly(name: str) -> None:
+    half, whole = (
+        backbone(build(name).to(dtype), prompt_mode="empty", prove="full") for dtype in (torch.bfloat16, torch.float32)
+    )
+    images = torch.rand(1, 3, tiny.SIDE, tiny.SIDE, generator=Generator().manual_seed(0))
+    x_0 = half.encode(images)
+    assert half.settings["dtype"] == "torch.bfloat16"
+    assert x_0.dtype == half.decode(x_0).dtype == torch.float32
+    # The autoencoders' weights were rounded, the map between their latents and x_0 was not.
+    assert (x_0 - whole.encode(images)).norm() < 0.02 * x_0.norm()
+    with torch.no_grad():
+        t = half.schedule.grid(4)[[2]]
+        assert half.predict_x0(x_0, t, half.condition().rsample(1, Generator())).dtype == torch.float32
+
+
 def test_a_full_proof_compares_samples() -> None:
     model = backbone(build("z-image"), prompt_mode="empty", prove="full")
     assert model.settings["proved"] == "autoencoder, rows, times, gradient, samples"
