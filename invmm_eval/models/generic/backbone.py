@@ -84,6 +84,9 @@ class Diffusers:
         self.device: torch.device = self._boundary.device
         guided, shape, stand_in = self._without_guidance(name)
         self._conditions = self._find_conditions(mode, tokens, guided)
+        if checkpointing and isinstance(self._conditions, Labels):
+            # Blocks that embed the class would be computed again without the mixture.
+            raise InvMMError("Models of classes cannot recompute activations; leave out checkpointing.")
         first = self._first_call
         times = read_times(pipeline.scheduler, self.device, lambda steps: self._boundary.scheduler(steps, **first(1)))
         self._times, self.schedule, self.clip = times, times.schedule, times.clip

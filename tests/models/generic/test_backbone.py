@@ -116,6 +116,21 @@ def test_samples_are_those_of_the_pipeline(name: str, scale: float, options: dic
     torch.testing.assert_close(found, expected.float(), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["auraflow", "qwenimage"])
+def test_gradients_are_the_same_with_checkpointing(name: str) -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        model = backbone(build(name), soft_tokens=3, checkpointing=checkpointing)
+        condition = model.condition(CAPTION)
+        x_t = random(*model.encode(torch.zeros(1, *model.image_shape)).shape).requires_grad_()
+        t = model.schedule.grid(4)[[1]]
+        estimate = model.predict_x0(x_t, t, condition.rsample(1, Generator().manual_seed(0)))
+        leaves = [x_t, *condition.parameters().values()]
+        gradients.append(torch.autograd.grad(estimate.square().mean(), leaves))
+    for pair in zip(*gradients, strict=True):
+        torch.testing.assert_close(*pair)
+
+
 # EDM scales its input, hunyuan tells the time in the precision of its network, chroma packs its latents.
 @pytest.mark.parametrize("name", ["EDM", "hunyuan", "chroma"])
 def test_a_network_in_half_precision_gives_float32_and_images_are_encoded_as_exactly(name: str) -> None:
@@ -144,6 +159,7 @@ def test_a_full_proof_compares_samples() -> None:
         ("if", {}, r"no usable gradient reaches the searched prompt; take prompt_mode=caption"),
         ("z-image", {"prove": "half"}, "no proof 'half'"),
         ("z-image", {"prompt_mode": "loud"}, "no prompt_mode 'loud'"),
+        ("DiT", {"checkpointing": True}, "leave out checkpointing"),
     ],
 )
 def test_what_cannot_be_served_is_told_in_one_sentence(name: str, options: dict[str, Any], sentence: str) -> None:
