@@ -3,6 +3,7 @@
 evaluate copies this file elsewhere and imports it from there, so it imports by full names only.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -144,7 +145,8 @@ class InvMM(evaluate.Metric):  # type: ignore[misc]
         model, device = request.model, request.resources.device
         if not isinstance(model.source, str | Path):
             return load(model, device)
-        files = {str(file): file.lstat().st_mtime_ns for file in Path(model.source).rglob("*")}
+        path = Path(model.source)
+        files = {str(file): file.lstat().st_mtime_ns for file in (path, *path.rglob("*")) if os.path.lexists(file)}
         wanted = replace(model, source=str(model.source)), device, files
         if self._kept is None or self._kept[0] != wanted:
             self.release()

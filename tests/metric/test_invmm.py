@@ -326,6 +326,11 @@ def test_a_folder_is_loaded_once_and_again_when_it_changes(metric: InvMM, models
     gc.collect()
     assert models.made[-1]() is None
     assert loads("org/name", dtype="bfloat16", revision="v2") == 1
+    checkpoint = tmp_path / "model.pt"
+    checkpoint.write_bytes(b"first epoch")
+    assert [loads(checkpoint), loads(checkpoint)] == [1, 0]
+    checkpoint.write_bytes(b"second epoch, longer")
+    assert loads(checkpoint) == 1
 
 
 def test_the_weights_of_a_pipeline_are_those_of_the_moment(metric: InvMM, tiny_pipeline: DDIMPipeline) -> None:

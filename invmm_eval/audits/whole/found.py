@@ -9,6 +9,7 @@ from statistics import fmean
 
 from invmm_eval.audits.folder.files import read_object, write_text
 from invmm_eval.errors import InvMMError
+from invmm_eval.hints import check_types
 from invmm_eval.search.result import Result, Status
 from invmm_eval.statistics.finite import most_in
 
@@ -59,9 +60,11 @@ class Design:
             raise InvMMError(f"{path} has format {record.get('format')}; this version reads {FORMAT}.")
         try:
             values = {field.name: record[field.name] for field in fields(cls)}
-            return cls(**values | {"suspects": tuple(values["suspects"]), "control": tuple(values["control"])})
-        except (KeyError, TypeError) as error:
+            design = cls(**values)
+            check_types(design)
+        except (KeyError, InvMMError) as error:
             raise InvMMError(f"{path} is damaged; run the same audit again to write it anew.") from error
+        return design
 
 
 @dataclass(frozen=True)
