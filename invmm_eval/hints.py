@@ -33,19 +33,34 @@ def check_types(owner: Any, what: str = "", names: Mapping[str, Any] | None = No
         InvMMError: A value is of another type, or a number is not finite.
     """
     for name, hint in get_type_hints(type(owner), localns=dict(names or {})).items():
-        value = getattr(owner, name)
-        kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-        for kind in kinds:
-            try:
-                object.__setattr__(owner, name, _as(kind, value))
-                break
-            except TypeError:
-                continue
-            except ValueError:
-                raise InvMMError(f"{what}{name} is {value}; it must be finite.") from None
-        else:
-            words = " or ".join(dict.fromkeys(map(_in_words, kinds)))
-            raise InvMMError(f"{what}{name} is {value!r}; it must be {words}.")
+        object.__setattr__(owner, name, typed(getattr(owner, name), hint, f"{what}{name}"))
+
+
+def typed(value: Any, hint: Any, name: str) -> Any:
+    """A value as the type that a hint says.
+
+    Raises:
+        InvMMError: It is of another type, or a number that is not finite; the sentence begins with ``name``.
+    """
+    kinds = _kinds(hint)
+    for kind in kinds:
+        try:
+            return _as(kind, value)
+        except TypeError:
+            continue
+        except ValueError:
+            raise InvMMError(f"{name} is {value}; it must be finite.") from None
+    words = " or ".join(dict.fromkeys(map(_in_words, kinds)))
+    raise InvMMError(f"{name} is {value!r}; it must be {words}.")
+
+
+def is_plain(hint: Any) -> bool:
+    """Whether a hint is of numbers, texts, truth values, paths and None alone."""
+    return all(kind in (int, float, bool, str, Path, NoneType) for kind in _kinds(hint))
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
 def _as(kind: Any, value: Any) -> Any:

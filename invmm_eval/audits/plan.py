@@ -18,6 +18,7 @@ from invmm_eval.audits.options import Choices, ModelOptions, Resources, sort_opt
 from invmm_eval.audits.record import measured
 from invmm_eval.audits.typed import LoadingOptions
 from invmm_eval.errors import InvMMError
+from invmm_eval.hints import is_plain, typed
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.identity import model_identity
 from invmm_eval.models.lora import add_loras, read_loras
@@ -295,14 +296,16 @@ def find_recipe(recipe: str | Recipe, backbone: Backbone) -> Recipe:
 
 
 def made(maker: Callable[..., Any], name: str, options: Mapping[str, Any]) -> Any:
-    """What a maker makes with options; unknown ones are reported before it is called."""
+    """What a maker makes with options; unknown ones and values of the wrong type are reported before it is called."""
     parameters = inspect.signature(maker).parameters.values()
     known = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
     if len(known) == len(parameters) and (unknown := sorted(options.keys() - known)):
         available = ", ".join(sorted(known - _RESERVED)) or "none"
         raise InvMMError(f"{name} has no option {unknown[0]!r}; its options are: {available}.")
+    hints = {parameter.name: parameter.annotation for parameter in parameters if is_plain(parameter.annotation)}
+    checked = {key: typed(options[key], hint, f"{name}'s {key}") for key, hint in hints.items() if key in options}
     try:
-        return maker(**options)
+        return maker(**{**options, **checked})
     except SystemExit as error:
         raise InvMMError(f"{name} cannot be made: it ended the process with {error.code!r}.") from error
     except TypeError as error:

@@ -225,6 +225,10 @@ def test_the_device() -> None:
             r"strict has no option 'side'; its options are: threshold\.",
         ),
         ({"similarity": "sscd"}, "SSCD needs weights"),
+        (
+            {"similarity": "strict", "similarity_options": {"threshold": "high"}},
+            "strict's threshold is 'high'; it must be a number",
+        ),
         ({"noise": "plane"}, r"no noise family 'plane' \(did you mean 'plain'\?\)"),
         ({"noise_options": {"rank": 2}}, r"diagonal-gaussian has no option 'rank'; its options are: none\."),
         ({"recipe": "papers"}, "no recipe 'papers'; choose one of fast, paper, dose, demo"),
