@@ -1,0 +1,67 @@
+"""The commands for whole sets: what they print, keep and refuse."""
+
+from pathlib import Path
+
+import pyarrow.csv
+
+from tests.helpers.command import SET, Invoke, lines
+
+
+def test_a_set_is_ranked_and_the_ranking_kept(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:
+    command = ["screen", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out"]
+    code, out, err = invoke(*command)
+    assert code == 0, err
+    table = pyarrow.csv.read_csv(tmp_path / "out" / "screening.csv").to_pylist()
+    assert {row["name"] for row in table} == {"a.png", "b.png"}
+    assert table[0]["score"] >= table[1]["score"]
+    shown = [line.split()[1] for line in out.splitlines() if ".png" in line]
+    assert shown == [row["name"] for row in table]
+    assert "These are the 2 most suspicious of 2 images; 0 failed." in out
+    kept = (tmp_path / "out" / "screening.jsonl").read_bytes()
+    assert invoke(*command)[1] == out
+    assert (tmp_path / "out" / "screening.jsonl").read_bytes() == kept
+    code, _, err = invoke(*command, "--seed", "1")
+    assert code == 1
+    assert "holds a screening with another config: seed is 0 there and 1 here." in err
+
+
+def test_a_set_is_audited(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:
+    command = ["audit", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out"]
+    code, out, err = invoke(*command, "--clean", "1", "--control", "1", "--recipe", "fast")
+    assert code == 0, err
+    assert "0 of 2 pictures are memorized: 0 of the 1 most suspicious, and 0 of the 1 drawn at random" in out
+    assert "since 1 in a row are not memorized" in out
+    assert {row["name"] for row in lines(tmp_path / "out")} == {"a.png", "b.png"}
+    code, out, _ = invoke("status", tmp_path / "out")
+    assert out.startswith("2 of 2 images are done")
+
+
+def test_a_dry_run_writes_nothing(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:
+    for name, more in (("screen", ()), ("audit", ()), ("run", SET)):
+        command = [name, "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", "--dry-run", *more]
+        code, out, err = invoke(*command)
+        assert code == 0, err
+        assert out.startswith("2 images. Nothing was written.")
+        assert ("Screen: 8 network rows" in out) is (name != "run")
+        assert ("Search: " in out) is (name != "screen")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_that_cannot_tell_what_is_memorized_is_refused(
+    invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path
+) -> None:
+    code, _, err = invoke(
+        *("audit", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", "--recipe", "demo")
+    )
+    assert code == 1
+    assert "does not estimate the share of plain samples that are copies" in err
+
+
+def test_a_budget_that_is_none_is_refused(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:
+    code, _, err = invoke(
+        *("audit", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", "--budget", "a lot")
+    )
+    assert (code, err.splitlines()[-1]) == (
+        1,
+        "error The budget is 'a lot'; give network rows such as 200000, or hours such as 2h.",
+    )
