@@ -7,18 +7,21 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 
 from invmm_eval.audits.images import Source
-from invmm_eval.audits.options import Choices, ModelOptions, Resources
-from invmm_eval.audits.plan import make_plan
-from invmm_eval.audits.progress import Bar
+from invmm_eval.audits.options import SET_OPTIONS
+from invmm_eval.audits.request import Request
 from invmm_eval.cli.console import err, out, say
-from invmm_eval.recipe import DEMO
-from invmm_eval.reference import COPIES, MICRO_BATCH, MODEL, THRESHOLD, Picture, choose, pictures
-from invmm_eval.reports.terminal import ResultsTable
+from invmm_eval.cli.sets import audit_with_bars
+from invmm_eval.reference import MICRO_BATCH, MODEL, THRESHOLD, Picture, all_pictures, choose, pictures, plain_samples
+from invmm_eval.reports.whole import sentences
 from invmm_eval.search.result import Result
+from invmm_eval.search.sentence import one_in, sentence
 from invmm_eval.search.status import Verdict
-from invmm_eval.statistics.ranking import auc
+
+QUICK = {"clean": 2, "control": 2}
 
 
 def run_demo(
@@ -31,45 +34,66 @@ def run_demo(
     device: str | None,
     quick: bool = False,
 ) -> None:
-    """Audit pictures of each number of copies, and held-out ones. Print a table and the AUC, and draw the samples.
+    """Audit the whole training set of the reference model, and pictures that it never saw.
+
+    Print what was found beside what was counted, and what is left open; draw the samples.
 
     Args:
         folder: Output folder of the results and of ``replicas.png``.
-        recipe: ``demo``, ``dose`` or ``paper``.
+        recipe: Name of a recipe that estimates the share of plain samples that are copies.
         settings: Changes to the recipe.
         seed: Seed of the audit.
         batch_size: Number of images searched together.
         device: None takes CUDA if available, else the CPU.
-        quick: Whether to take one picture of each kind, and at most two checks of the recipe ``demo``.
+        quick: Whether to audit one picture of each number of copies and two held-out ones.
 
     Raises:
         InvMMError: The folder cannot be used, or a setting does not exist.
     """
-    chosen = choose(pictures(), each=1, held_out=1) if quick else choose(pictures())
-    budget = {"max_steps": 2 * DEMO.check_every} if quick and recipe == DEMO.name else {}
-    settings = {"threshold": THRESHOLD, **budget, **settings}
-    choices = Choices(similarity="pixel-cosine", recipe=recipe, settings=settings, seed=seed)
-    plan = make_plan(ModelOptions(source=MODEL), choices, device=device)
+    known = choose(pictures(), each=1, held_out=2) if quick else all_pictures()
+    request = Request.of(
+        MODEL,
+        [Source(picture.name, picture.image) for picture in known],
+        names=SET_OPTIONS,
+        similarity="pixel-cosine",
+        recipe=recipe,
+        settings={"threshold": THRESHOLD, **settings},
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
+        micro_batch=MICRO_BATCH,
+        **(QUICK if quick else {}),
+    )
     say(
-        f"Auditing the reference model with {len(chosen)} pictures whose number of copies in the training set is "
-        f"known. Recipe: {plan.recipe.name}.",
+        f"Auditing the reference model for {len(known)} pictures: it is known how often each was in its training set.",
         err,
     )
-    with Bar(len(chosen)) as bar:
-        measured = plan.run(
-            [Source(picture.name, picture.image) for picture in chosen],
-            Resources(batch_size=batch_size, micro_batch=MICRO_BATCH),
-            out=folder,
-            on_step=bar.on_step,
-        )
-        results = sorted(bar.over(measured), key=lambda result: result.index)
-    copies = {picture.name: picture.copies for picture in chosen}
-    out.print(ResultsTable(results, copies))
-    most, held_out = ([r.invmm for r in results if copies[r.name] == count] for count in (COPIES[0], 0))
-    say(f"AUC of pictures with {COPIES[0]} copies against held-out ones: {auc(most, held_out):.2f}")
-    draw(chosen, results).savefig(folder / "replicas.png", dpi=120)
-    say(f"Each picture with the model's samples from the noise found for it: {folder / 'replicas.png'}")
+    whole = audit_with_bars(request, folder)
+    assert whole
+    results = sorted(whole.by_index.values(), key=lambda result: -result.least_share)
+    copies = [known[result.index] for result in results]
+    found = [(p, r) for p, r in zip(copies, results, strict=True) if r.verdict is Verdict.MEMORIZED]
+    out.print(compared(found))
+    for words in sentences(whole):
+        say(words)
+    rest = [(p, r) for p, r in zip(copies, results, strict=True) if r.verdict is not Verdict.MEMORIZED]
+    drawn = [*found, *rest[: max(3, len(found) // 3)]]
+    draw([picture for picture, _ in drawn], [result for _, result in drawn]).savefig(folder / "replicas.png", dpi=120)
+    say(f"Each picture found, and some others, with the model's samples: {folder / 'replicas.png'}")
     say(f"Results are in {folder}. To write a report: invmm-eval report {folder}")
+
+
+def compared(found: Sequence[tuple[Picture, Result]]) -> Table:
+    """What the audit says about pictures, beside what was counted."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("picture")
+    table.add_column("copies in training", justify="right")
+    table.add_column("the audit")
+    table.add_column(f"counted in {plain_samples():,} plain samples")
+    for picture, result in found:
+        counted = "not counted" if picture.drawn is None else one_in(picture.drawn / plain_samples())
+        table.add_row(picture.name, str(picture.copies), sentence(result), counted)
+    return table
 
 
 def draw(chosen: Sequence[Picture], results: Sequence[Result]) -> Figure:

@@ -172,12 +172,10 @@ def status(
         raise typer.Exit(bool(damaged))
 
 
-@with_flags({"recipe", "settings", "seed", "device", "batch_size"}, recipe="demo")
+@with_flags({"recipe", "settings", "seed", "device", "batch_size"}, recipe="fast")
 def demo(
     out_folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder.")] = Path("demo"),
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Audit 6 pictures instead of 21, with at most 50 steps.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Audit 7 pictures instead of 544.")] = False,
     **options: Any,
 ) -> None:
     """Audit the reference model, for which it is known which images were repeated in training."""

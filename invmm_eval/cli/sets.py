@@ -1,7 +1,8 @@
 """Commands for whole sets: rank all images, and audit the set in two phases."""
 
 from heapq import nsmallest
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +11,10 @@ from invmm_eval.cli.console import err, hide_library_bars, out, say
 from invmm_eval.cli.ending import SHOWN
 from invmm_eval.cli.measure import MODEL, Captions, DryRun, Images, More, OutFolder, named, of_this_process, print_price
 from invmm_eval.cli.options import read_options, with_flags
+
+if TYPE_CHECKING:
+    from invmm_eval.audits.request import Request
+    from invmm_eval.audits.whole.found import WholeSet
 
 MOST_SUSPICIOUS = 20
 """Number of images in the table of a screening."""
@@ -68,9 +73,7 @@ def audit(
     All images are ranked, the most suspicious searched in order, and a random sample of the others.
     """
     say(f"Auditing {model} for {named([*images, *more])}; results go to {out_folder}.", err)
-    from invmm_eval.audits.progress import Bar
     from invmm_eval.audits.request import Request
-    from invmm_eval.audits.whole.audit import audited
 
     values, leads = of_this_process(read_options(options))
     request = Request.of(model, [*images, *more], captions, names=SET_OPTIONS, **values)
@@ -78,15 +81,7 @@ def audit(
     if dry_run:
         print_price(request, screens=True)
         return
-    with Bar(len(request.sources) if leads else 0, shown=leads) as screening, Bar(0, shown=leads) as searching:
-        whole = audited(
-            request,
-            out_folder,
-            on_step=searching.on_step,
-            on_extent=searching.resize,
-            over_scores=screening.over,
-            over_results=searching.over,
-        )
+    whole = audit_with_bars(request, out_folder, shown=leads)
     if whole is None:
         return
     from invmm_eval.reports.terminal import ResultsTable
@@ -97,3 +92,25 @@ def audit(
     for sentence in sentences(whole):
         say(sentence)
     say(f"Results are in {out_folder}. To write a report: invmm-eval report {out_folder}")
+
+
+def audit_with_bars(request: "Request", folder: Path, *, shown: bool = True) -> "WholeSet | None":
+    """Audit a whole set, with a progress bar for its screen and one for its searches.
+
+    Args:
+        request: What is audited, and how.
+        folder: Output folder.
+        shown: Whether this process shows the bars.
+    """
+    from invmm_eval.audits.progress import Bar
+    from invmm_eval.audits.whole.audit import audited
+
+    with Bar(len(request.sources) if shown else 0, shown=shown) as screening, Bar(0, shown=shown) as searching:
+        return audited(
+            request,
+            folder,
+            on_step=searching.on_step,
+            on_extent=searching.resize,
+            over_scores=screening.over,
+            over_results=searching.over,
+        )

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from invmm_eval.audits.folder import Record
 from invmm_eval.audits.summary import count
+from invmm_eval.audits.whole.found import Design, WholeSet
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.result import Result
 from invmm_eval.search.status import Verdict
@@ -40,6 +41,14 @@ class Summary:
     def images(self) -> int:
         """Number of images that have a result: what every count is out of."""
         return len(self.results)
+
+    @cached_property
+    def whole(self) -> WholeSet | None:
+        """What the audit says about the whole set that it chose its images from; None if it chose none."""
+        design, by_index = Design.load(self.record.folder), {result.index: result for result in self.results}
+        if design is None or by_index.keys() != {*design.suspects, *design.control}:
+            return None
+        return WholeSet(design, by_index)
 
     @property
     def waiting(self) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from invmm_eval.recipe import Recipe
 from invmm_eval.reports.failures import by_reason, listed
 from invmm_eval.reports.summary import NOT_PUBLISHED, Summary
+from invmm_eval.reports.whole import sentences
 from invmm_eval.search.fields import number
 from invmm_eval.search.result import Result, Status
 from invmm_eval.search.sentence import one_in, sentence
@@ -90,7 +91,7 @@ def paragraphs(summary: Summary) -> Iterator[str]:
         if summary.of(Verdict.NOT_REPLICATED):
             yield "For images that were not replicated, the result describes the search, not what the model memorized."
         found = summary.counts[Verdict.MEMORIZED] + summary.counts[Verdict.REPLICABLE]
-        yield population_limit(found, summary.measured)
+        yield from sentences(summary.whole) if summary.whole else [population_limit(found, summary.measured)]
     yield from _failures(summary)
     if summary.images and not summary.measured:
         yield "Nothing can be concluded about memorization."

@@ -10,7 +10,8 @@ from statistics import fmean
 from invmm_eval.audits.folder.files import read_object, write_text
 from invmm_eval.errors import InvMMError
 from invmm_eval.hints import check_types
-from invmm_eval.search.result import Result, Status
+from invmm_eval.search.result import Result
+from invmm_eval.search.status import Verdict
 from invmm_eval.statistics.finite import most_in
 
 FILE = "whole.json"
@@ -154,4 +155,4 @@ class WholeSet:
 
 def memorized(result: Result) -> bool | None:
     """Whether an image is memorized; None if its search failed."""
-    return None if result.status is Status.FAILED else result.status is Status.REPLICATED
+    return None if result.verdict is Verdict.FAILED else result.verdict is Verdict.MEMORIZED
