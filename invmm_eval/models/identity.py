@@ -28,6 +28,7 @@ _IRRELEVANT = {
     *("_hf_hook", "_old_forward", "_is_full_backward_hook", "all_tied_weights_keys", "_non_persistent_buffers_set"),
     *("_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks", "_state_dict_pre_hooks"),
     *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks", "_use_kernels", "_weight_conversions"),
+    *("_compiled_call_impl", "_is_torch_compile"),
     *("_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs"),
     *("name_or_path", "_internal_dict", "_output_capturing_hooks_installed"),
 }
@@ -43,8 +44,9 @@ def model_identity(model: object, revision: str | None = None) -> str | None:
 
     A file has the SHA-256 of its contents, a folder that of the files that decide what is loaded from it, a model of
     the Hub its commit. A loaded pipeline has that of everything that decides its values: classes, configurations,
-    tensors, attributes (adapters with their scales, attention processors) and hooks of every component. Of one with
-    code that belongs to none of the usual libraries it cannot be known, and a warning says what it is.
+    tensors, attributes (adapters with their scales, attention processors) and hooks of every component;
+    compilation does not count. Of one with code that belongs to none of the usual libraries it cannot be known, and a
+    warning says what it is.
     """
     if isinstance(model, DiffusionPipeline):
         try:
@@ -110,7 +112,7 @@ def _pipeline_identity(pipeline: DiffusionPipeline) -> str:
     walk = _Walk()
     parts = {**pipeline.components}
     walk.add("pipeline", type(pipeline))
-    walk.add("config", _config(pipeline.config))
+    walk.add("config", _config({name: value for name, value in pipeline.config.items() if name not in parts}))
     for name, value in sorted(vars(pipeline).items()):
         if callable(value) and name not in parts:
             raise _UnknownError(f"its own {name}")
@@ -138,6 +140,8 @@ class _Walk:
         Raises:
             _UnknownError: Its effect cannot be known.
         """
+        if isinstance(value, nn.Module):
+            value = getattr(value, "_orig_mod", value)  # what torch.compile wraps
         kind = "list" if isinstance(value, tuple) else type(value).__qualname__  # JSON has no tuples
         self.digest.update(f"{place} {kind} ".encode())
         if value is None or isinstance(value, bool | int | float | str | bytes | torch.dtype | torch.Size):
@@ -198,7 +202,6 @@ class _Walk:
             self.add(place, {key: part for key, part in state.items() if key not in ("padding", "truncation")})
 
     def _object(self, place: str, value: Any) -> None:
-        value = getattr(value, "_orig_mod", value)  # a module that torch.compile wraps
         self.add(place, type(value))
         if isinstance(value, ConfigMixin):
             self.add(f"{place}.config", _config(value.config))

@@ -81,6 +81,11 @@ def test_saving_loading_sampling_and_auditing_leave_the_identity(tmp_path: Path)
     pixels.unet.train()
     pixels.unet.enable_gradient_checkpointing()
     assert model_identity(pixels) == before
+    pixels.unet.compile(backend="eager")
+    assert model_identity(pixels) == before
+    pixels = tiny_ddpm()
+    pixels.unet = torch.compile(pixels.unet, backend="eager")
+    assert model_identity(pixels) == before
 
 
 class _Mine(nn.Module):
