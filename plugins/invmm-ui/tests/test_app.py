@@ -100,7 +100,7 @@ def test_names_and_prompts_are_escaped(tmp_path: Path) -> None:
     assert not any(tag in shown for tag in ("<script", "<i>", "<b>"))
 
 
-def test_images_are_found_by_status_and_name_page_by_page(tmp_path: Path) -> None:
+def test_images_are_found_by_verdict_and_name_page_by_page(tmp_path: Path) -> None:
     made = [audits.result(index, Status.REPLICATED, 0.001 * (index + 1)) for index in range(PER_PAGE + 3)]
     findings = find(audits.write(tmp_path, [*made, audits.result(40, Status.FAILED)]))
     assert len(matching(findings.results, ALL, "")) == PER_PAGE + 4
@@ -108,11 +108,13 @@ def test_images_are_found_by_status_and_name_page_by_page(tmp_path: Path) -> Non
     assert [result.name for result in matching(findings.results, ALL, "PICTURE 26")] == ["picture 26.png"]
     assert matching(findings.results, "failed", "26") == []
     assert [caption for _, caption in tiles(findings, findings.results, 2)] == [
-        "0.025 · picture 24.png",
-        "0.026 · picture 25.png",
-        "0.027 · picture 26.png",
+        "replicable · picture 24.png",
+        "replicable · picture 25.png",
+        "replicable · picture 26.png",
         "failed · picture 40.png",
     ]
+    shared = audits.shared(made[0][0], **audits.KNOWN)
+    assert view.caption(shared) == "1 in 39, memorized · picture 0.png"
 
 
 def test_pictures_without_a_file_are_grey(tmp_path: Path) -> None:
@@ -168,12 +170,12 @@ def test_a_picture_is_tried_and_an_audit_browsed(
     files: dict[str, Path],
 ) -> None:
     browser.get(page)
-    wait_for(browser, ".overview h2", "1 of 6 images is memorized")
+    wait_for(browser, ".overview h2", "1 of 7 images is memorized")
     css(browser, "#images img")
     assert len(browser.find_elements(By.CSS_SELECTOR, "#images .thumbnail-item")) == 7
     css(browser, "#images .thumbnail-item").click()
     wait_for(browser, "#image h3", "<script>alert(1)</script>.png")
-    wait_for(browser, "#image p", "ordinary sampling with the same prompt at guidance 3 produces at least one copy in")
+    wait_for(browser, "#image p", "About 1 in 39 plain samples with its prompt at guidance 3 is a copy")
     assert len(browser.find_elements(By.CSS_SELECTOR, "#image .samples img")) == 2 + 8 + 1
     assert len(browser.find_elements(By.CSS_SELECTOR, "#image .copy")) == 8
     css(browser, "#filter input[value='not replicated']").click()
@@ -181,7 +183,7 @@ def test_a_picture_is_tried_and_an_audit_browsed(
         lambda shown: len(shown.find_elements(By.CSS_SELECTOR, "#images .thumbnail-item")) == 2
     )
     css(browser, "#images .thumbnail-item").click()
-    wait_for(browser, "#image .status", "not replicated")
+    wait_for(browser, "#image .verdict", "not replicated")
 
     browser.find_elements(By.CSS_SELECTOR, "button[role=tab]")[1].click()
     assert not css(browser, "#measure").is_enabled()
