@@ -15,8 +15,8 @@ from invmm_eval.models.generic.trees import groups, largest, layout, padded, put
 from invmm_eval.models.text import fixed_text
 
 _OTHERS = ("prompt_2", "prompt_3")
-_LETTERS = ("a", "b")
-"""Two words of one token each in any vocabulary."""
+_WORDS = (("a", "b"), ("cat", "dog"), ("red", "blue"))
+"""Pairs of words, each of one token in most vocabularies."""
 
 _TEXT = "a"
 
@@ -139,11 +139,7 @@ class _Soft:
         self._embeddings = [module for module in tables if isinstance(module, nn.Embedding)]
         self._tokenizer: Any = getattr(pipe, "tokenizer", None) or getattr(pipe, "processor", None)
         self.vocabulary = len(self._table)
-        seen = [self._ids(" ".join([letter] * tokens)) for letter in _LETTERS]
-        if seen[0].shape != seen[1].shape or not bool((seen[0] != seen[1]).any()):
-            raise InvMMError("The tokens of a prompt cannot be found in its encoding; take prompt_mode=caption.")
-        self._span = (seen[0] != seen[1])[0].nonzero()[:, 0]
-        self._text = " ".join([_LETTERS[0]] * tokens)
+        self._text, self._span = self._place(tokens)
         self.tokens = len(self._span)
 
     def encode(self, weights: Tensor, others: Mapping[str, str]) -> list[Any]:
@@ -164,6 +160,25 @@ class _Soft:
         tokenizer = getattr(self._tokenizer, "tokenizer", self._tokenizer)
         text: str = tokenizer.decode(logits.argmax(dim=1).tolist())
         return text
+
+    def _place(self, tokens: int) -> tuple[str, Tensor]:
+        """A placeholder of so many words, and where its tokens are: where those of another one differ.
+
+        Fewer words are placed where the pipeline cuts the prompt; more tokens than words are those of longer words.
+        """
+        found: list[tuple[str, Tensor]] = []
+        for pair in _WORDS:
+            texts = [" ".join([word] * tokens) for word in pair]
+            first, second = map(self._ids, texts)
+            if first.shape == second.shape:
+                places = (first != second)[0].nonzero()[:, 0]
+                if 0 < len(places) <= tokens:
+                    found.append((texts[0], places))
+                if len(places) == tokens:
+                    break
+        if not found:
+            raise InvMMError("The tokens of a prompt cannot be found in its encoding; take prompt_mode=caption.")
+        return max(found, key=lambda each: len(each[1]))
 
     def _ids(self, text: str) -> Tensor:
         """The tokens that the encoder's table is asked for, with those of templates and padding."""

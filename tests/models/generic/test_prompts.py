@@ -1,0 +1,45 @@
+"""Prompts as the pipelines encode them, fixed and searched."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.models.generic.backbone import Diffusers
+from tests.helpers.families import build
+
+LOADING: dict[str, Any] = {"revision": None, "device": torch.device("cpu"), "dtype": torch.float32, "side": 16}
+TEXT = "red cat dog"
+
+
+def test_a_searched_prompt_of_whole_tokens_is_the_text() -> None:
+    pipeline = build("chroma")
+    condition = Diffusers(pipeline, **LOADING, soft_tokens=3).condition()
+    [logits] = condition.parameters().values()
+    assert logits.shape == (3, len(pipeline.tokenizer))
+    with torch.no_grad():
+        logits[range(3), pipeline.tokenizer(TEXT).input_ids[:3]] = 1e4
+        context = condition.rsample(2, Generator().manual_seed(0))
+        expected, *_ = pipeline.encode_prompt(TEXT, do_classifier_free_guidance=False)
+    torch.testing.assert_close(context["prompt-0-0"], expected.expand(2, -1, -1), atol=1e-5, rtol=1e-5)
+    assert condition.prompt() == TEXT
+
+
+def test_a_caption_and_the_unconditional_prompt_are_those_of_the_pipeline() -> None:
+    pipeline = build("stable-diffusion-xl")
+    condition = Diffusers(pipeline, **LOADING, prompt_mode="caption").condition(TEXT)
+    with torch.no_grad():
+        hidden, null, pooled, null_pooled = pipeline.encode_prompt(TEXT)
+    assert not null.any()
+    for found, expected in (
+        (condition.rsample(1, Generator()), (hidden, pooled)),
+        (condition.null(1), (null, null_pooled)),
+    ):
+        assert all(map(torch.equal, found.values(), expected))
+
+
+def test_a_second_encoder_of_the_same_prompt_cannot_be_searched_around() -> None:
+    with pytest.raises(InvMMError, match=r"HunyuanDiTPipeline has no text encoder of its own.*prompt_mode=caption"):
+        Diffusers(build("hunyuan"), **LOADING)

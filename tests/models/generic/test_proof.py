@@ -1,0 +1,95 @@
+# ruff: noqa: ARG002
+"""Each promise that a pipeline may break is named."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.models.condition import Condition, Context, Unconditional
+from invmm_eval.models.generic.proof import prove
+from invmm_eval.models.schedule import RectifiedFlow
+from invmm_eval.recipe import DDPM
+
+
+class Honest:
+    """A flow towards the nearest of two images, in pixels."""
+
+    device = torch.device("cpu")
+    image_shape = (3, 4, 4)
+    schedule = RectifiedFlow(torch.linspace(0.01, 1, 100))
+    recipe = DDPM
+    settings: Mapping[str, Any] = MappingProxyType({})
+    clip = None
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images * 2 - 1
+
+    def decode(self, x_0: Tensor) -> Tensor:
+        return x_0 / 2 + 0.5
+
+    def condition(self, caption: str | None = None) -> Condition:
+        return Unconditional()
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        return torch.tanh(x_t) * (1 - t[:, None, None, None])
+
+
+class Darker(Honest):
+    def decode(self, x_0: Tensor) -> Tensor:
+        return x_0 / 4
+
+
+class Mixed(Honest):
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        return super().predict_x0(x_t, t, context) + x_t.mean(dim=0)
+
+
+class Timeless(Honest):
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        return torch.tanh(x_t)
+
+
+class Detached(Honest):
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        return super().predict_x0(x_t, t, context).detach()
+
+
+class Infinite(Honest):
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        return x_t / 0
+
+
+def proved(backbone: Any, level: str = "quick", ours: float = 0.0) -> str:
+    return prove(
+        backbone, "Pipeline", level, "a", lambda images: images, lambda *_: (torch.ones(1), torch.full((1,), 1 + ours))
+    )
+
+
+def test_an_honest_pipeline_is_proved() -> None:
+    assert proved(Honest()) == "autoencoder, rows, times, gradient"
+    assert proved(Honest(), "full") == "autoencoder, rows, times, gradient, samples"
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        (Darker, r"this Pipeline: decode\(encode\(x\)\) is not"),
+        (Mixed, "a row of a batch is not what the row gives alone"),
+        (Timeless, "a row does not depend on its own time"),
+        (Detached, "no gradient reaches x_t"),
+        (Infinite, "estimates of x_0 are not finite"),
+    ],
+)
+def test_a_broken_promise_is_named(kind: type, sentence: str) -> None:
+    with pytest.raises(InvMMError, match=sentence):
+        proved(kind())
+
+
+def test_other_samples_are_told_by_a_full_proof() -> None:
+    with pytest.raises(InvMMError, match="two steps of our sampler"):
+        proved(Honest(), "full", ours=0.1)
