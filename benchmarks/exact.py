@@ -37,12 +37,17 @@ RECIPE = replace(DDPM, draws=16, delta=1e-3, sampler_steps=50, threshold=COPY)
 
 @dataclass(frozen=True)
 class Found:
-    """One search: the picture's weight, KL in nats over all dimensions, and the rate of copies among fresh samples."""
+    """One search: the picture's weight, KL in nats over all dimensions, and the rate of copies among fresh samples.
+
+    And the share of copies among plain samples with its lower limit, where the recipe estimates it.
+    """
 
     weight: float
     status: Status
     nats: float
     rate: float
+    share: float | None = None
+    low: float | None = None
 
     @property
     def bound(self) -> float:
@@ -50,25 +55,25 @@ class Found:
         return least_kl(self.rate, self.weight)
 
 
-def model(spread: float = 0.0) -> tuple[Mixture, Tensor]:
-    """The mixture of Gaussians of that spread around its pictures; at spread 0 it has memorized them."""
+def model() -> tuple[Mixture, Tensor]:
+    """The mixture of its pictures, which has memorized them, and the pictures."""
     images = pictures(len(WEIGHTS) + OTHERS, SHAPE)
     rest = (1 - sum(WEIGHTS)) / OTHERS
-    return Mixture(images, torch.tensor([*WEIGHTS, *[rest] * OTHERS]), spread), images
+    return Mixture(images, torch.tensor([*WEIGHTS, *[rest] * OTHERS])), images
 
 
-def plain_shares(samples: int, spread: float = 0.0) -> list[float]:
+def plain_shares(samples: int) -> list[float]:
     """The share of each weighted picture among plain samples."""
-    mixture, images = model(spread)
+    mixture, images = model()
     noise = torch.randn(samples, *SHAPE, generator=torch.Generator().manual_seed(0))
     drawn = sample(mixture, noise, {}, {}, torch.ones(samples), steps=RECIPE.sampler_steps, micro_batch=5000)
     shares: list[float] = Setup(mixture, RECIPE).copies(drawn, images[: len(WEIGHTS)]).tolist()
     return shares
 
 
-def search(seed: int, fresh: int, *, spread: float = 0.0, recipe: Recipe = RECIPE) -> list[Found]:
+def search(seed: int, fresh: int, recipe: Recipe = RECIPE) -> list[Found]:
     """One search for each weighted picture, and the rate of ``fresh`` samples from the noise found."""
-    mixture, images = model(spread)
+    mixture, images = model()
     wanted = targets(images[: len(WEIGHTS)])
     setup = Setup(mixture, recipe, seed)
     results = setup.measure(wanted, batch_size=len(wanted), micro_batch=1000)
@@ -78,6 +83,8 @@ def search(seed: int, fresh: int, *, spread: float = 0.0, recipe: Recipe = RECIP
             status=result.status,
             nats=(result.kl or math.nan) * math.prod(SHAPE),
             rate=setup.confirm(result, target, fresh, seed=0),
+            share=result.plain_share.rate if result.plain_share else None,
+            low=result.plain_share.low if result.plain_share else None,
         )
         for weight, target, result in zip(WEIGHTS, wanted, results, strict=True)
     ]

@@ -1,6 +1,5 @@
 """The cost of a search or a detector, in rows of network calls."""
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -39,8 +38,3 @@ def counted(backbone: Backbone) -> tuple[Backbone, Counted]:
     """The counting backbone, typed as a backbone and as a counter."""
     counter = Counted(backbone)
     return cast("Backbone", counter), counter
-
-
-def evaluations(rows_without: int, rows_with: int, images: Sequence[Any]) -> float:
-    """Network evaluations per image. A row with gradients counts three: its backward pass costs about two."""
-    return (rows_without + 3 * rows_with) / len(images)

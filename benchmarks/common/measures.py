@@ -1,14 +1,14 @@
 """Measures of how well scores separate images; NaN if there are no images."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.stats import rankdata, spearmanr
 from sklearn.metrics import roc_auc_score, roc_curve
 
 FALSE_POSITIVES = 0.01
+KEPT = 0.05
 
 
 def auc(scores: ArrayLike, labels: ArrayLike) -> float:
@@ -22,6 +22,23 @@ def tpr(scores: ArrayLike, labels: ArrayLike, false_positives: float = FALSE_POS
         return math.nan
     wrong, right, _ = roc_curve(labels, rankdata(scores), drop_intermediate=False)
     return float(right[wrong <= false_positives].max())
+
+
+def recall(scores: ArrayLike, labels: ArrayLike, share: float = KEPT) -> float:
+    """The share of labelled images within the first ``share`` of the ranking, or within as many as are labelled."""
+    marked = np.asarray(labels, bool)
+    if not marked.any():
+        return math.nan
+    count = max(math.ceil(share * len(marked)), int(marked.sum()))
+    first = np.argsort(-rankdata(scores, "max"), kind="stable")[:count]
+    return float(marked[first].sum() / marked.sum())
+
+
+def factor(ratios: ArrayLike) -> float:
+    """By what factor ratios are off 1, as a root mean square of logarithms; infinite where one is 0."""
+    known = np.asarray(ratios, float)
+    with np.errstate(divide="ignore"):
+        return math.exp(math.sqrt(mean(np.log(known) ** 2))) if (known > 0).all() else math.inf
 
 
 def rank_correlation(a: ArrayLike, b: ArrayLike) -> float:
@@ -52,21 +69,3 @@ def spread(values: ArrayLike) -> float:
     """The interquartile range of finite values."""
     low, high = quantiles(values, 0.25, 0.75)
     return high - low
-
-
-def resampled(scores: Sequence[ArrayLike], labels: Sequence[ArrayLike], draws: int = 1000) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the AUC averaged over groups, images drawn again within labels and groups."""
-    random = np.random.default_rng(0)
-    areas = np.mean([_again(s, y, draws, random) for s, y in zip(scores, labels, strict=True)], axis=0)
-    low, high = quantiles(areas, 0.025, 0.975)
-    return low, high
-
-
-def _again(scores: ArrayLike, labels: ArrayLike, draws: int, random: np.random.Generator) -> NDArray[np.float64]:
-    """The AUC of one group for each draw: pairs are won as they are, images are there more or less often."""
-    values, marked = rankdata(scores), np.asarray(labels, bool)
-    ours, others = values[marked], values[~marked]
-    won = (ours[:, None] > others) + (ours[:, None] == others) / 2
-    times = [random.multinomial(len(one), np.full(len(one), 1 / len(one)), draws) for one in (ours, others)]
-    areas: NDArray[np.float64] = ((times[0] @ won) * times[1]).sum(axis=1) / won.size
-    return areas

@@ -1,12 +1,15 @@
 """Make the evidence: train missing models, count, audit, test every claim, and write docs/lab/evidence.md.
 
     python -m benchmarks.evidence
+    python -m benchmarks.evidence --sets digits --claims screen whole-set
+    python -m benchmarks.evidence --photographs cifar10.parquet
 
-Needs the extras ``dev`` and ``reference``. What is made is kept in ``runs/evidence``.
+Needs the extras ``dev`` and ``reference``. What is made is kept in ``runs/evidence``. Photographs come from a Parquet
+file of CIFAR-10's training pictures, as published at huggingface.co/datasets/uoft-cs/cifar10; without it that set is
+left out.
 """
 
 import argparse
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -17,73 +20,58 @@ import torch
 from diffusers import UNet2DModel
 from rich.console import Console
 
-from benchmarks.common.procedure import Procedure
-from benchmarks.evidence.audits import PROCEDURES, grouped
-from benchmarks.evidence.case import FULL, Budget, Case
+from benchmarks.evidence.audits import PROCEDURES
+from benchmarks.evidence.case import MEMORIZED, Budget, Case
 from benchmarks.evidence.claim import Claim
-from benchmarks.evidence.claims import closed_form, detectors, dose, expected, membership, stability, training, weights
-from benchmarks.evidence.data import DOSES
+from benchmarks.evidence.claims import closed_form, peers, screen, share, whole_set
+from benchmarks.evidence.data import DOSES, SOURCES, photograph_source
+from benchmarks.evidence.models import TRAININGS
 from benchmarks.evidence.page import verdict, write
 
 ROOT = Path(__file__).parents[2]
-CLAIMS: tuple[Callable[[Sequence[Case], Sequence[Procedure], Path], Claim], ...] = (
-    dose.claim,
-    training.claim,
-    membership.claim,
-    detectors.claim,
-    weights.claim,
-    closed_form.claim,
-    stability.claim,
-    expected.claim,
-)
+CLAIMS: Mapping[str, Callable[[Sequence[Case], Path], Claim]] = {
+    "screen": screen.claim,
+    "share": share.claim,
+    "peers": peers.claim,
+    "whole-set": whole_set.claim,
+    "closed-form": closed_form.claim,
+}
 
 
-def described(case: Case, procedures: Sequence[Procedure]) -> dict[str, Any]:
-    """A set and its model, with each steady image's copies, count and values."""
-    audits = {procedure.name: case.over_seeds(procedure) for procedure in procedures}
-    values = {
-        name: [[row.value if row.value < math.inf else None for row in group] for group in grouped(found)]
-        for name, found in audits.items()
-    }
+def described(case: Case) -> dict[str, Any]:
+    """A set and its model."""
     return {
         "name": case.name,
         "images": len(case.data.images),
+        "matched": case.data.matched,
+        "memorized": int(case.memorized.sum()),
         "shape": "x".join(map(str, case.data.images.shape[1:])),
         "rows": int(case.data.copies.sum()),
         "parameters": UNet2DModel.from_pretrained(case.folder, subfolder="unet").num_parameters(),
-        "steps": case.budget.trainings[case.name].steps,
+        "steps": case.training.steps,
+        "samples": case.truth.samples,
         "held_out": case.truth.held_out,
         "threshold": case.truth.threshold,
-        "steady": [
-            {
-                "image": index,
-                "copies": int(case.data.copies[index]),
-                "counted": int(case.truth.counts[index]),
-                "nats": {name: groups[place] for name, groups in values.items()},
-            }
-            for place, index in enumerate(case.steady)
-        ],
     }
 
 
-def gathered(
-    root: Path, docs: Path, budget: Budget = FULL, procedures: Sequence[Procedure] = PROCEDURES
-) -> Mapping[str, Any]:
+def gathered(root: Path, docs: Path, budget: Budget, names: Sequence[str] = tuple(CLAIMS)) -> Mapping[str, Any]:
     """All facts of the page, with its figures written to ``docs``."""
     console = Console(stderr=True)
-    cases = [Case(root, name, budget) for name in budget.trainings]
+    if left_out := budget.trainings.keys() - set(budget.sets):
+        console.print(f"The set {', '.join(left_out)} is left out: give its file (--photographs).")
+    cases = [Case(root, name, budget) for name in budget.sets]
     claims = []
-    for test in CLAIMS:
-        claim = test(cases, procedures, docs / "evidence")
+    for name in names:
+        claim = CLAIMS[name](cases, docs / "evidence")
         console.print(f"{claim.title}: {verdict(claim.held)}")
         claims.append({**asdict(claim), "held": claim.held})
     return {
         "claims": claims,
-        "sets": [described(case, procedures) for case in cases],
-        "procedures": [{"name": procedure.name, "recipe": procedure.recipe.name} for procedure in procedures],
+        "sets": [described(case) for case in cases],
         "doses": list(DOSES),
         "per_dose": budget.per_dose,
-        "samples": budget.samples,
+        "memorized": MEMORIZED,
         "versions": {"torch": version("torch")},
     }
 
@@ -93,9 +81,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=ROOT / "runs" / "evidence", help="where all that is made is kept")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs" / "lab", help="where evidence.md and its figures go")
+    parser.add_argument("--sets", nargs="+", choices=list(TRAININGS), default=list(TRAININGS))
+    parser.add_argument("--claims", nargs="+", choices=list(CLAIMS), default=list(CLAIMS))
+    parser.add_argument("--compare", action="store_true", help="also run the searches by dose and published: hours")
+    parser.add_argument("--photographs", type=Path, help="Parquet file with a column image or img")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(write(gathered(options.root, options.docs), options.docs))
+    if options.photographs:
+        SOURCES["photographs"] = photograph_source(options.photographs)
+    procedures = PROCEDURES if options.compare else PROCEDURES[:1]
+    budget = Budget({name: TRAININGS[name] for name in options.sets}, procedures)
+    print(write(gathered(options.root, options.docs, budget, options.claims), options.docs))
 
 
 if __name__ == "__main__":

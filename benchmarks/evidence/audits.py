@@ -1,100 +1,91 @@
-"""Audits of the sets' models by one procedure or another, kept."""
+"""Audits of the sets' models by one recipe or another, kept."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.counting import evaluations
-from benchmarks.common.procedure import Procedure
+from benchmarks.common.procedure import Setup
 from benchmarks.evidence import models
 from benchmarks.evidence.data import Data
 from benchmarks.evidence.keep import kept
 from invmm_eval.audits.plan import load_backbone
-from invmm_eval.recipe import DDPM, by_dose
+from invmm_eval.recipe import DDPM, Recipe, by_dose, fast
+from invmm_eval.search.result import Result
 from invmm_eval.search.target import Target
-from invmm_eval.statistics.response import HALF
 
-BATCH: dict[str, int] = {"batch_size": 16, "micro_batch": 128}
+
+@dataclass(frozen=True)
+class Procedure:
+    """A recipe, and the value of a result that ranks images: in nats, the smaller the more memorized."""
+
+    name: str
+    recipe: Recipe
+    value: Callable[[Result], float | None]  # None, no value, ranks as infinite
+
+    def changed(self, **settings: Any) -> "Procedure":
+        """The same with other settings of its recipe."""
+        return replace(self, recipe=self.recipe.changed(**settings))
+
+
 SHORT = DDPM.changed(max_steps=200, draws=8, check_every=10, sampler_steps=20)
 """The published settings with a tenth of the steps, a quarter of the draws and a tenth of the sampler steps."""
-PUBLISHED = Procedure("published", SHORT)
+PUBLISHED = Procedure("published", SHORT, lambda result: result.nats)
 BY_DOSE = Procedure(
-    "ED50",
+    "dose",
     by_dose(DDPM).changed(draws=8, sampler_steps=20),
     lambda result: result.ed50.nats if result.ed50 else None,
-    HALF,
 )
-PROCEDURES = (PUBLISHED, BY_DOSE)
-"""The others are compared with the first."""
+FAST = Procedure("fast", fast(DDPM), lambda result: -math.log(share) if (share := _stated(result)["share"]) else None)
+PROCEDURES = (FAST, BY_DOSE, PUBLISHED)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One image's value."""
+    """What a search says of one image."""
 
     image: int  # its number in the set
     copies: int  # in the training set
-    replicated: bool  # whether a check was passed
-    value: float  # nats over all dimensions; infinite if there is none
-    steps: int
-    fresh: float | None  # share of copies among fresh samples from the noise found, if some were drawn
-    expected: Sequence[float] | None = None  # share of copies expected in plain sampling, and its interval
+    replicated: bool
+    value: float  # nats; infinite if there is none
+    share: float | None  # share of copies among plain samples, if the recipe estimates it
+    low: float | None  # its limits, each at 97.5 % confidence
+    high: float | None
+    rows: int  # rows through the network; with gradients they count three
 
 
-@dataclass(frozen=True)
-class Audit:
-    """Rows, and the cost of all of them in rows of network calls, without and with gradients."""
-
-    rows: tuple[Row, ...]
-    plain: int
-    differentiated: int
-
-    @property
-    def evaluations(self) -> float:
-        """Network evaluations per image."""
-        return evaluations(self.plain, self.differentiated, self.rows)
-
-
-def grouped(audits: Sequence[Audit]) -> list[tuple[Row, ...]]:
-    """Each image's rows, of audits of the same images."""
-    return list(zip(*(audit.rows for audit in audits), strict=True))
+def _stated(result: Result) -> dict[str, float | None]:
+    """The share of copies among plain samples and its limits; None where the recipe estimates none."""
+    stated = result.plain_share
+    return {"share": stated and stated.rate, "low": stated and stated.low, "high": stated and stated.high}
 
 
 def audited(
-    root: Path,
-    data: Data,
-    images: Sequence[int],
-    procedure: Procedure,
-    *,
-    threshold: float,
-    moment: float = 1.0,
-    seed: int = 0,
-    fresh: int = 0,
-) -> Audit:
-    """Values of some images of a set under its model at one ``moment`` of the training; kept below ``root``."""
-    name = f"{data.name}-{moment:g}-{seed}-{images[0]}-{images[-1]}"
+    root: Path, data: Data, images: Sequence[int], procedure: Procedure, threshold: float, seed: int
+) -> tuple[Row, ...]:
+    """What the procedure says of some images of a set under its model; kept below ``root``."""
+    name = f"{data.name}-{seed}-{len(images)}"
+    recipe = procedure.recipe.changed(threshold=threshold)
 
     def find() -> Any:
-        backbone = load_backbone(models.folder(root, data.name, moment), device="cpu")
+        backbone = load_backbone(models.folder(root, data.name), device="cpu")
         targets = [Target(data.images[index], str(index)) for index in images]
-        way = procedure.changed(threshold=threshold)
-        run = way.run(backbone, targets, seed=seed, fresh=fresh, title=f"{procedure.name} {name}", **BATCH)
-        rows = [
-            Row(
-                image=index,
-                copies=int(data.copies[index]),
-                replicated=result.nats is not None,
-                value=math.inf if (value := procedure.nats(result)) is None else value,
-                steps=result.steps,
-                fresh=share,
-                expected=result.plain_share,
+        title = f"{procedure.name} {name}"
+        results = Setup(backbone, recipe, seed).measure(targets, batch_size=16, micro_batch=128, title=title)
+        return [
+            asdict(
+                Row(
+                    image=index,
+                    copies=int(data.copies[index]),
+                    replicated=result.nats is not None,
+                    value=math.inf if (value := procedure.value(result)) is None else value,
+                    rows=result.rows or 0,
+                    **_stated(result),
+                )
             )
-            for index, result, share in zip(images, run.results, run.fresh, strict=True)
+            for index, result in zip(images, results, strict=True)
         ]
-        return asdict(Audit(tuple(rows), run.rows_without, run.rows_with))
 
-    request = {"images": list(images), "recipe": procedure.recipe.name, "threshold": threshold, "fresh": fresh}
-    found = kept(root / "audits" / procedure.name / f"{name}.json", request, find)
-    return Audit(tuple(Row(**row) for row in found["rows"]), found["plain"], found["differentiated"])
+    request = {"images": list(images), "recipe": recipe.name}
+    return tuple(Row(**row) for row in kept(root / "audits" / procedure.name / f"{name}.json", request, find))

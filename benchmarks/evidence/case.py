@@ -1,42 +1,37 @@
-"""One set of images with its models, the truth about them, and its audits; and how much of everything is made."""
+"""One set of images with its model, the truth about them, and its audits; and how much of everything is made."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from benchmarks.common.measures import middle
-from benchmarks.common.procedure import Procedure
 from benchmarks.evidence import models, truth
-from benchmarks.evidence.audits import SHORT, Audit, Row, audited, grouped
-from benchmarks.evidence.data import DOSES, load
-from benchmarks.evidence.models import TRAININGS, Training, trained
+from benchmarks.evidence.audits import Procedure, Row, audited
+from benchmarks.evidence.data import DOSES, SOURCES, load
+from benchmarks.evidence.models import Training, trained
+
+MEMORIZED = 1e-3
+"""An image is memorized if it makes up this share of the plain samples, or more."""
 
 
 @dataclass(frozen=True)
 class Budget:
     """How much is made of everything."""
 
-    trainings: Mapping[str, Training] = field(default_factory=lambda: TRAININGS)  # by set
-    samples: int = 4096  # plain samples of a trained model, in which copies are counted
-    early: int = 1024  # of a model earlier in its training
-    seeds: int = 5  # of the searches
+    trainings: Mapping[str, Training]  # by set
+    procedures: tuple[Procedure, ...]  # the first is the fast search
     per_dose: int = 3  # images of each number of copies
-    members: int = 16  # single-copy images, and as many held-out ones, that are audited once
-    steady: int = 2  # how many of these are audited with every seed
-    along: int = 2  # images of some doses, and held-out ones, audited along training and with each weight
-    fresh: int = 64  # samples drawn from the noise found for a replicated image
-    attack: int = 1024  # plain samples of the nearest-neighbour detector
+    others: int = 8  # single-copy images, and as many held-out and matched ones, that are searched
+    attack: int = 512  # plain samples of the nearest-neighbour detector
     exact: int = 2  # seeds of the exact cases
-    guided: int = 6  # pictures of each kind of the text-guided model; 0 leaves it out
+    audits: int = 200  # whole-set audits that are simulated
 
-
-FULL = Budget()
-SOME_DOSES = (256, 64, 16, 4)
+    @property
+    def sets(self) -> list[str]:
+        """The sets whose images there are."""
+        return [name for name in self.trainings if name in SOURCES]
 
 
 class Case:
@@ -47,11 +42,18 @@ class Case:
         self.name = name
         self.budget = budget
         self.data = load(root, name, budget.per_dose)
-        trained(root, self.data, budget.trainings[name])
-        self.truth = truth.counted(root, self.data, samples=budget.samples, steps=SHORT.sampler_steps)
-        self.repeated = [index for dose in DOSES for index in self.data.at(dose)]
-        self.single = self.data.at(1, budget.members)
-        self.held_out = self.data.at(0, budget.members)
+        self.training = budget.trainings[name]
+        trained(root, self.data, self.training)
+        self.truth = truth.counted(root, self.data, self.training.samples)
+        repeated = [index for dose in DOSES for index in self.data.at(dose)]
+        unmatched = len(self.data.images) - self.data.matched
+        held_out = [index for index in self.data.at(0) if index < unmatched][: budget.others]
+        matched = list(range(unmatched, len(self.data.images)))[: budget.others]
+        single = self.data.at(1, budget.others)
+        self.searched = [*repeated, *single, *held_out, *matched]
+        """The images of the fast search."""
+        self.some = [*repeated[:: budget.per_dose], *single[:4], *held_out[:4]]
+        """Those of the other searches."""
 
     @property
     def folder(self) -> Path:
@@ -59,50 +61,13 @@ class Case:
         return models.folder(self.root, self.name)
 
     @property
-    def steady(self) -> list[int]:
-        """The images audited with every seed."""
-        count = self.budget.steady
-        return [*self.repeated, *self.single[:count], *self.held_out[:count]]
-
-    @property
-    def along(self) -> list[int]:
-        """Some repeated images of some doses, and some held out."""
-        count = self.budget.along
-        some = [index for dose in SOME_DOSES for index in self.data.at(dose, count)]
-        return [*some, *self.held_out[: 2 * count]]
-
-    def pixels(self, images: list[int]) -> Tensor:
-        """Images as detectors take them, in [0, 1]."""
-        return self.data.images[torch.tensor(images)].float() / 255
-
-    def memorized(self, images: list[int]) -> NDArray[np.bool_]:
-        """Of images, which came back at least once when copies were counted."""
-        seen: NDArray[np.bool_] = self.truth.counts[images] > 0
+    def memorized(self) -> NDArray[np.bool_]:
+        """Of all images, which make up a share of :data:`MEMORIZED` or more of the plain samples."""
+        seen: NDArray[np.bool_] = self.truth.shares >= MEMORIZED
         return seen
 
-    def audit(
-        self, procedure: Procedure, images: list[int], *, seed: int = 0, moment: float = 1.0, fresh: int = 0
-    ) -> Audit:
-        """Values of some images."""
-        threshold = self.truth.threshold
-        return audited(
-            self.root, self.data, images, procedure, threshold=threshold, moment=moment, seed=seed, fresh=fresh
-        )
-
-    def over_seeds(self, procedure: Procedure) -> list[Audit]:
-        """The steady images, once a seed; the first with fresh samples."""
-        fresh = {0: self.budget.fresh}
-        return [
-            self.audit(procedure, self.steady, seed=seed, fresh=fresh.get(seed, 0)) for seed in range(self.budget.seeds)
-        ]
-
-    def once(self, procedure: Procedure) -> list[Row]:
-        """All images, with the first seed: repeated ones, then some with one copy and some held out."""
-        others = [*self.single[self.budget.steady :], *self.held_out[self.budget.steady :]]
-        first = self.audit(procedure, self.steady, fresh=self.budget.fresh)
-        return [*first.rows, *(self.audit(procedure, others).rows if others else ())]
-
-    def medians(self, procedure: Procedure) -> dict[int, float]:
-        """Of each steady image the median of its values over the seeds."""
-        groups = grouped(self.over_seeds(procedure))
-        return {group[0].image: middle([row.value for row in group]) for group in groups}
+    def audits(self, procedure: Procedure) -> list[tuple[Row, ...]]:
+        """What the procedure says of its images, for each seed."""
+        first = procedure is self.budget.procedures[0]
+        images, seeds = (self.searched, self.training.seeds) if first else (self.some, 1)
+        return [audited(self.root, self.data, images, procedure, self.truth.threshold, seed) for seed in range(seeds)]

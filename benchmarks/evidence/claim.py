@@ -1,17 +1,13 @@
 """What a claim says, what was found, and whether it held: what the page is made of."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
 
-RED, GREEN, BLUE = "#b3261e", "#386a20", "#0b57d0"
-COLOURS = (RED, GREEN, BLUE, "#7d5260", "#6750a4")
+COLOURS = ("#b3261e", "#386a20", "#0b57d0", "#7d5260")
 
 
 @dataclass(frozen=True)
@@ -62,19 +58,9 @@ def at_most(what: str, value: float, target: float) -> Finding:
     return Finding(what, f"{value:.3f}", f"at most {target:.3g}", value <= target)
 
 
-def no_worse(what: str, ours: float, theirs: float, digits: int = 3) -> Finding:
-    """A figure that should reach another one."""
-    return Finding(what, f"{ours:.{digits}f} against {theirs:.{digits}f}", "no worse", ours >= theirs)
-
-
 def as_nats(value: float) -> str:
     """Nats for a table; infinite where there is none."""
     return "∞" if value == math.inf else f"{value:.1f}" if value < 10 else f"{value:.0f}"
-
-
-def scale(values: ArrayLike) -> str:
-    """Logarithmic for an axis of such values, if there is any that it can show."""
-    return "log" if (np.nan_to_num(np.asarray(values, float)) > 0).any() else "linear"
 
 
 def plot(width: float = 5, height: float = 3.4) -> tuple[Figure, Axes]:
@@ -88,9 +74,3 @@ def save(figure: Figure, pictures: Path, name: str) -> str:
     pictures.mkdir(parents=True, exist_ok=True)
     figure.savefig(pictures / f"{name}.png", dpi=90)
     return f"{name}.png"
-
-
-def listed(things: Sequence[object]) -> str:
-    """In words: a, b and c."""
-    *most, last = map(str, things)
-    return f"{', '.join(most)} and {last}" if most else last

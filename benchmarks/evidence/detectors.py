@@ -1,74 +1,82 @@
-"""The other detectors on a set's images, with what they spend, kept."""
+"""The detectors on all images of a set, with what they cost, kept."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from benchmarks.baselines import loss, pia, sampled, secmi
-from benchmarks.common.counting import counted
-from benchmarks.common.procedure import Procedure
-from benchmarks.evidence.audits import SHORT
+from benchmarks.common.plain_samples import similarities
 from benchmarks.evidence.case import Case
 from benchmarks.evidence.keep import kept
+from benchmarks.evidence.truth import SAMPLER
 from invmm_eval.audits.plan import load_backbone
-from invmm_eval.models.backbone import Backbone
+from invmm_eval.search.detectors import Detector
+from invmm_eval.search.screening.denoising_loss import DenoisingLoss
+from invmm_eval.search.screening.mirrored_loss import MirroredLoss
+from invmm_eval.search.screening.proximal import Proximal
+from invmm_eval.search.screening.step_error import StepError
+from invmm_eval.search.target import Target
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 
-SHARES = (0.1, 0.2, 0.3, 0.5, 0.7)
-"""Times of the loss, of the way to the noisiest."""
-LOSSES = tuple(f"loss at {share:g} T" for share in SHARES)
-STEP_ERROR, PROXIMAL, NEAREST = "step error (SecMI)", "proximal (PIA)", "nearest plain sample"
-MEMBERSHIP = (*LOSSES, STEP_ERROR, PROXIMAL)
+SCREEN = "loss at 0.2 T"
+"""The default of ``invmm-eval screen``."""
+SCREENS: Mapping[str, Detector] = {
+    SCREEN: DenoisingLoss(),
+    "mirrored loss at 0.2 T": MirroredLoss(),
+    "loss at 0.1 T": DenoisingLoss(0.1),
+}
+"""Detectors that score all images of a set."""
+OTHERS: Mapping[str, Detector] = {"SecMI": StepError(), "PIA": Proximal()}
+"""Detectors that score the searched images."""
+NEAREST = "nearest plain sample"
+SIZE = "size of the PNG file, no model"
+MICRO_BATCH = 256
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of images, the larger the more memorized, and network evaluations per image."""
+    """Scores of images, the larger the more memorized, and network rows an image."""
 
     scores: NDArray[np.float64]
-    evaluations: float
+    rows: float
 
 
-def scored(case: Case, images: list[int]) -> dict[str, Scored]:
-    """The scores of each other detector."""
-    pixels = case.pixels(images)
+def screened(case: Case) -> dict[str, Scored]:
+    """The scores of each screen for all images of the set, and what needs no network for each image."""
+    images = list(range(len(case.data.images)))
+    found = {SIZE: Scored(-case.data.sizes().astype(float), 0)}
+    return found | {name: _scored(case, name, detector, images) for name, detector in SCREENS.items()}
 
-    def near(backbone: Backbone) -> Tensor:
-        cosine = PixelCosine(device=torch.device("cpu"))
-        attack = case.budget.attack
-        return sampled(backbone, pixels, cosine, samples=attack, steps=SHORT.sampler_steps).amax(dim=0)
 
-    ways: Mapping[str, Callable[[Backbone], Tensor]] = {
-        **{name: partial(loss, images=pixels, share=share) for name, share in zip(LOSSES, SHARES, strict=True)},
-        STEP_ERROR: partial(secmi, images=pixels),
-        PROXIMAL: partial(pia, images=pixels),
-        NEAREST: near,
-    }
+def scored(case: Case) -> dict[str, Scored]:
+    """The scores of each detector for the searched images."""
+    found = {name: Scored(one.scores[case.searched], one.rows) for name, one in screened(case).items()}
+    found |= {name: _scored(case, name, detector, case.searched) for name, detector in OTHERS.items()}
+    return found | {NEAREST: _nearest(case)}
+
+
+def _scored(case: Case, name: str, detector: Detector, images: list[int]) -> Scored:
+    def find() -> Any:
+        backbone, pixels = load_backbone(case.folder, device="cpu"), case.data.images[images]
+        x_0, targets = backbone.encode(pixels.float() / 255), [Target(image) for image in pixels]
+        return detector(backbone, x_0, targets, seed=0, micro_batch=MICRO_BATCH).tolist()
+
+    request = {"name": detector.name, "settings": detector.settings, "images": images}
+    found = kept(case.root / "detectors" / case.name / f"{name}.json", request, find)
+    return Scored(np.array(found), detector.rows)
+
+
+def _nearest(case: Case) -> Scored:
+    samples = case.budget.attack
 
     def find() -> Any:
-        found = {}
-        for name, way in ways.items():
-            backbone, counter = counted(load_backbone(case.folder, device="cpu"))
-            found[name] = {"scores": way(backbone).tolist(), "evaluations": counter.rows_without / len(images)}
-        return found
+        backbone, cosine = load_backbone(case.folder, device="cpu"), PixelCosine(device=torch.device("cpu"))
+        alike = similarities(backbone, case.data.images, cosine, samples=samples, **SAMPLER).amax(dim=0)
+        return alike.tolist()
 
-    request = {"images": images, "attack": case.budget.attack, "detectors": list(ways)}
-    found = kept(case.root / "detectors" / f"{case.name}.json", request, find)
-    return {name: Scored(np.array(one["scores"]), one["evaluations"]) for name, one in found.items()}
-
-
-def judged(case: Case, procedures: Sequence[Procedure]) -> tuple[list[int], dict[str, Scored]]:
-    """The images that are audited once, and the scores of the procedures and of all other detectors."""
-    found = {}
-    for procedure in procedures:
-        rows = case.once(procedure)
-        spent = case.audit(procedure, case.steady, fresh=case.budget.fresh).evaluations
-        found[procedure.name] = Scored(-np.array([row.value for row in rows]), spent)
-    images = [row.image for row in rows]
-    return images, found | scored(case, images)
+    request = {"samples": samples, "images": len(case.data.images), **SAMPLER}
+    found = np.array(kept(case.root / "detectors" / case.name / f"{NEAREST}.json", request, find))
+    return Scored(found[case.searched], samples * SAMPLER["steps"] / len(found))

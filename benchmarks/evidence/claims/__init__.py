@@ -1,1 +1,1 @@
-"""The claims, one module each: ``claim(cases, procedures, pictures)`` tests it and draws its figure."""
+"""The claims, one module each: ``claim(cases, pictures)`` tests it and draws its figure."""

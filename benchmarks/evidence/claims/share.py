@@ -1,0 +1,86 @@
+"""The share: what a fast search states is what is counted."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from benchmarks.common.measures import factor, mean, middle, rank_correlation, spread
+from benchmarks.evidence.audits import Row
+from benchmarks.evidence.case import MEMORIZED, Case
+from benchmarks.evidence.claim import COLOURS, Claim, Finding, Table, at_least, at_most, plot, save
+
+
+def claim(cases: Sequence[Case], pictures: Path) -> Claim:
+    """Shares, their lower limits, their scatter over seeds and their order, against counted copies."""
+    cases = [case for case in cases if case.training.seeds]
+    findings = [finding for case in cases for finding in _findings(case)]
+    return Claim(
+        "share",
+        "The share of copies among plain samples that a fast search states is the share that is counted",
+        f"Recipe `{cases[0].budget.procedures[0].recipe.name}`. Every searched image, with several seeds, against the "
+        "copies among the plain samples. "
+        f"The first four figures are of memorized images, those with a share of {MEMORIZED:g} or more. A lower limit "
+        "holds unless it lies above the 97.5 % upper limit of the count. In the order of the values, -ln(share) by the "
+        "median over seeds, images without a share come last.",
+        tuple(findings),
+        (Table(("set", "copies", "counted", "stated, by seed", "rows an image"), _table(cases)),),
+        save(_drawn(cases), pictures, "share"),
+        "Stated and counted shares, with the lower limit; what never came back stands at the left edge.",
+    )
+
+
+def by_image(case: Case) -> list[tuple[Row, ...]]:
+    """Each searched image's rows."""
+    return list(zip(*case.audits(case.budget.procedures[0]), strict=True))
+
+
+def _findings(case: Case) -> list[Finding]:
+    groups, shares = by_image(case), case.truth.shares
+    known = [group for group in groups if case.memorized[group[0].image]]
+    rows = [row for group in known for row in group]
+    stated = [row for row in rows if row.share]
+    every = [row for group in groups for row in group if row.low is not None]
+    hold = [(row.low or 0) <= case.truth.interval(row.image)[1] for row in every]
+    inside = [(row.low or 0) <= shares[row.image] <= (row.high or 0) for row in rows if row.low is not None]
+    ranges = [spread(np.log10([row.share or 0 for row in one])) for one in known if all(row.share for row in one)]
+    values = [middle([row.value for row in group]) for group in groups]
+    order = rank_correlation(values, [-shares[group[0].image] for group in groups])
+    what = f"{case.name}: stated over counted share, off by a factor of (rms), {len(stated)} searches"
+    return [
+        at_most(what, factor([(row.share or 0) / shares[row.image] for row in stated]), 1.25),
+        at_least(f"{case.name}: searches of {len(known)} memorized images that state one", len(stated) / len(rows), 1),
+        at_most(f"{case.name}: interquartile range of log10(share) over seeds, median of images", middle(ranges), 0.15),
+        at_least(f"{case.name}: intervals of memorized images that hold the counted share", mean(inside), 0.95),
+        at_least(f"{case.name}: lower limits that hold, {len(hold)} searches", mean(hold), 0.975),
+        at_least(f"{case.name}: Spearman of share and value, {len(groups)} images", order, 0.97),
+    ]
+
+
+def _table(cases: Sequence[Case]) -> tuple[tuple[str, ...], ...]:
+    rows = []
+    for case in cases:
+        for group in by_image(case):
+            image = group[0].image
+            if case.truth.counts[image]:
+                stated = ", ".join(f"{row.share:.2g}" if row.share else "-" for row in group)
+                cost = f"{mean([row.rows for row in group]):,.0f}"
+                rows.append((case.name, str(group[0].copies), f"{case.truth.shares[image]:.2g}", stated, cost))
+    return tuple(rows)
+
+
+def _drawn(cases: Sequence[Case]) -> Figure:
+    figure, axes = plot(height=3.8)
+    edge = min(0.5 / case.truth.samples for case in cases)
+    for case, colour in zip(cases, COLOURS, strict=False):
+        rows = [row for group in by_image(case) for row in group if row.share]
+        counted = np.maximum(case.truth.shares[[row.image for row in rows]], edge)
+        stated = np.array([max(row.share or 0, edge) for row in rows])
+        below = stated - np.array([min(max(row.low or 0, edge), row.share or 0) for row in rows])
+        spans = [np.maximum(below, 0), 0 * below]
+        axes.errorbar(counted, stated, spans, fmt="o", markersize=3, linewidth=0.6, color=colour, label=case.name)
+    axes.plot([edge, 1], [edge, 1], "--", color="black", linewidth=1)
+    axes.set(xscale="log", yscale="log", xlabel="share counted", ylabel="share stated")
+    axes.legend(frameon=False)
+    return figure
