@@ -37,6 +37,8 @@ class Recipe:
             :data:`invmm_eval.search.criteria.CRITERIA`.
         estimators: Registered names of further estimators that run after each search.
         max_steps: Maximum number of optimizer steps, a multiple of ``check_every``.
+        max_nats: A search also ends at the first check at which the KL has reached so many nats over all dimensions,
+            above 0: an image that needs more is not called memorized. None has no such limit.
         learning_rate: Step size of Adam.
         draws: Number of noises and times drawn per step (S).
         times: The times of a step: ``uniform`` (the paper's), or ``informative``, those at which a noised image can be
@@ -76,6 +78,7 @@ class Recipe:
     criterion: str = "all-samples"
     estimators: tuple[str, ...] = ()
     max_steps: int = 2000
+    max_nats: float | None = None
     learning_rate: float = 0.1
     draws: int = 32
     times: str = "uniform"
@@ -112,6 +115,8 @@ class Recipe:
                 f"The recipe's max_steps ({self.max_steps}) must be a multiple of check_every ({self.check_every}): "
                 "a search can only end at a check."
             )
+        if self.max_nats is not None and not self.max_nats > 0:
+            raise InvMMError(f"The recipe's max_nats is {self.max_nats}; it must be above 0.")
         if not self.learning_rate > 0:
             raise InvMMError(f"The recipe's learning_rate is {self.learning_rate}; it must be above 0.")
         if self.sampler not in SAMPLERS:

@@ -104,6 +104,7 @@ COUNTS = ("max_steps", "draws", "check_every", "window", "check_images", "sample
         ({"reject": 1.5}, "reject is 1.5; it must be a cosine, between -1 and 1"),
         ({"reject": math.nan}, "reject is nan; it must be finite"),
         ({"growth": 1.0}, "growth is 1.0; it must be above 1"),
+        ({"max_nats": 0.0}, "max_nats is 0.0; it must be above 0"),
         ({"aim": 3}, "aim is 3; it must be even"),
         ({"plain": -1}, "plain is -1; it must not be negative"),
         ({"learning_rate": 0.0}, "it must be above 0"),

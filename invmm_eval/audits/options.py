@@ -101,9 +101,9 @@ class Choices:
     noise: str = option("diagonal-gaussian", "Registered name of the noise family that q is from.")
     noise_options: Mapping[str, Any] = option(dict, "Options of the noise family.", flag="--noise-option")
     recipe: str | Recipe = option(
-        "paper",
-        "Settings of the search: paper (published for the model's family), dose (search by dose) or demo "
-        "(short, for small models).",
+        "fast",
+        "Settings of the search: fast (few samples along a direction that needs no gradient), paper (published for "
+        "the model's family), dose (search by dose) or demo (short, for small models).",
         parse=str,
         python="It may also be a Recipe.",
     )

@@ -34,18 +34,18 @@ class Criterion(Protocol):
         """Whether the check is passed."""
         ...
 
-    def status(self, trace: Sequence[Point], *, passed: bool) -> Status | None:
+    def status(self, trace: Sequence[Point], *, passed: bool, last: bool) -> Status | None:
         """How the search ends after this check; None where it continues.
 
         Args:
             trace: One point per check, the latest last.
             passed: Whether the latest check is passed.
+            last: Whether the budget, in steps or nats, is spent.
         """
         ...
 
 
-def _status(recipe: Recipe, trace: Sequence[Point], *, passed: bool) -> Status | None:
-    last = trace[-1].step >= recipe.max_steps
+def _status(recipe: Recipe, *, passed: bool, last: bool) -> Status | None:
     if passed and (recipe.stop or last):
         return Status.REPLICATED
     return Status.EXHAUSTED if last else None
@@ -89,9 +89,9 @@ class AllSamples:
         """All K at one scale."""
         return any(self._reached(values) and len(values) == self._recipe.check_images for values in drawn.values())
 
-    def status(self, trace: Sequence[Point], *, passed: bool) -> Status | None:
+    def status(self, trace: Sequence[Point], *, passed: bool, last: bool) -> Status | None:  # noqa: ARG002
         """Replicated at the first passed check, or with ``stop=False`` at a passed last one."""
-        return _status(self._recipe, trace, passed=passed)
+        return _status(self._recipe, passed=passed, last=last)
 
     def _reached(self, values: Sequence[float]) -> bool:
         return all(value >= self._threshold for value in values)
@@ -132,9 +132,9 @@ class AnySample:
         """Any sample."""
         return any(value >= self._threshold for values in drawn.values() for value in values)
 
-    def status(self, trace: Sequence[Point], *, passed: bool) -> Status | None:
+    def status(self, trace: Sequence[Point], *, passed: bool, last: bool) -> Status | None:  # noqa: ARG002
         """Replicated at the first passed check, or with ``stop=False`` at a passed last one."""
-        return _status(self._recipe, trace, passed=passed)
+        return _status(self._recipe, passed=passed, last=last)
 
 
 CriterionMaker = Callable[[Recipe, float], Criterion]

@@ -154,7 +154,14 @@ class Search:
     @property
     def is_checked_completely(self) -> bool:
         """Whether the next check draws all samples: the last one does, and every one if no check ends the search."""
-        return not self._setup.recipe.stop or self.step >= self.max_steps
+        return not self._setup.recipe.stop or self._is_last
+
+    @property
+    def _is_last(self) -> bool:
+        """Whether the budget is spent, in steps or in nats."""
+        recipe = self._setup.recipe
+        spent = recipe.max_nats is not None and self.kl * self.x_0[0].numel() >= recipe.max_nats
+        return spent or self.step >= recipe.max_steps
 
     def draw(self, n: int | None = None) -> "Draw":
         """The random numbers of one step, or of ``n`` rows."""
@@ -233,7 +240,7 @@ class Search:
         self.last_check = check
         if not self.condition.parameters():
             self.remember_samples(trial, check)
-        self.status = setup.criterion.status(self.trace, passed=check.passed)
+        self.status = setup.criterion.status(self.trace, passed=check.passed, last=self._is_last)
         if self.status is not Status.REPLICATED and self.optimizer.ray:
             self._remember_place(check)
         if self.status is None:

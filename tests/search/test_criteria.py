@@ -23,7 +23,7 @@ def test_a_search_ends_at_a_passed_check_or_after_all_steps(
     step: int, passed: bool, stop: bool, status: Status | None
 ) -> None:
     criterion = AllSamples(RECIPE.changed(stop=stop), 0.5)
-    assert criterion.status([Point(step, 0.1, 0.2, 1.0, 0.3)], passed=passed) is status
+    assert criterion.status([Point(step, 0.1, 0.2, 1.0, 0.3)], passed=passed, last=step == 20) is status
 
 
 def test_it_describes_itself() -> None:
@@ -61,4 +61,4 @@ def test_its_check_is_judged_by_the_greatest_similarity() -> None:
 
 def test_it_describes_itself_too() -> None:
     assert ANY.description == "one of 4 samples at one guidance scale reaches a similarity of 0.5"
-    assert ANY.status([Point(20, 0.1, 0.2, 1.0, 0.3)], passed=False) is Status.EXHAUSTED
+    assert ANY.status([Point(20, 0.1, 0.2, 1.0, 0.3)], passed=False, last=True) is Status.EXHAUSTED

@@ -288,8 +288,8 @@ def test_unknown_parts_of_a_recipe_are_refused_before_any_image(cosine: PixelCos
 class Patient(AllSamples):
     """A stopping rule of somebody else's: the search gives up above a KL."""
 
-    def status(self, trace: Sequence[Point], *, passed: bool) -> Status | None:
-        return Status.EXHAUSTED if trace[-1].kl > 0.01 and not passed else super().status(trace, passed=passed)
+    def status(self, trace: Sequence[Point], *, passed: bool, last: bool) -> Status | None:
+        return super().status(trace, passed=passed, last=last or trace[-1].kl > 0.01)
 
 
 class Descent:
@@ -338,6 +338,19 @@ class Undefined(Mixture):
 
     def decode(self, x_0: Tensor) -> Tensor:
         return super().decode(x_0) * torch.nan
+
+
+def test_a_search_ends_at_the_first_check_beyond_the_limit_in_nats(cosine: PixelCosine) -> None:
+    """It is the same search until then, and its last check draws all samples."""
+    whole = run(Mixture(MEMORIZED), UNSEEN, cosine)["0"]
+    nats = [point.kl * UNSEEN[0].numel() for point in whole.trace]
+    limit = nats[3] - 1e-3
+    found = run(Mixture(MEMORIZED), UNSEEN, cosine, recipe=replace(QUICK, max_nats=limit))["0"]
+    assert max(nats[:3]) < limit
+    assert (found.status, found.trace[:3]) == (Status.EXHAUSTED, whole.trace[:3])
+    assert len(found.trace) == 4
+    assert found.check is not None
+    assert len(found.check.similarities[1.0]) == QUICK.check_images
 
 
 def test_samples_that_are_not_finite_fail_the_search_instead_of_exhausting_it(cosine: PixelCosine) -> None:
