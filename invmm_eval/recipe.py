@@ -65,8 +65,9 @@ class Recipe:
         first_dose: First KL of the optimizers ``dose`` and ``one-shot``, in nats over all dimensions, above 0. The
             weight should then be 0.
         growth: By which factor the dose grows after each failed check, above 1.
-        aim: Number of noises and times drawn for a last gradient, at a quarter of the dose of the passed check, which
-            re-aims the ray; an even number. The cosine of the gradients of its halves says how good the aim is.
+        aim: Number of noises and times drawn, for each check that was made, for a last gradient at a quarter of the
+            dose of the passed check, which re-aims the ray; an even number. The cosine of the gradients of its halves
+            says how good the aim is.
         responses: Number of samples for the dose-response curve, drawn after the passed check, or, if none was passed,
             where most samples of a check were replicas. With 0 the value is the dose that passed.
         rate: The share of samples that replicate at the value, where there is a curve.

@@ -34,7 +34,7 @@ from invmm_eval.search.ray import unit
 from invmm_eval.search.result import Result, Status
 from invmm_eval.search.rows import Counted
 from invmm_eval.search.search import Search, Setup
-from invmm_eval.search.steps import backward
+from invmm_eval.search.steps import NoGradientError, backward
 from invmm_eval.search.target import Target
 from invmm_eval.similarity import Similarity
 from invmm_eval.statistics.response import Outcome
@@ -214,15 +214,22 @@ class _Engine:
                     search.estimates[estimator.name] = _as_json(estimator.name, values)
 
     def _aim(self, search: Search) -> float | None:
-        """Re-aim the ray by a last gradient; returns the cosine of the gradients of its halves."""
-        ray, n = search.optimizer.ray, self._setup.recipe.aim
+        """Re-aim the ray by a last gradient; returns the cosine of the gradients of its halves.
+
+        A model that gives no gradients keeps the direction it was found with.
+        """
+        ray, n = search.optimizer.ray, self._setup.recipe.aim * len(search.trace)
         if ray is None or not n:
             return None
         reached, halves = ray.nats, []
         ray.move(reached / 4)
         with torch.inference_mode(mode=False), torch.enable_grad():
             for _ in range(2):
-                self._backward([search.draw(n // 2)])
+                try:
+                    self._backward([search.draw(n // 2)])
+                except NoGradientError:
+                    ray.move(reached)
+                    return None
                 gradient = search.noise.parameters()["mu"].grad
                 assert gradient is not None
                 halves.append(unit(gradient))

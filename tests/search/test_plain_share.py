@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from invmm_eval.models.condition import Context
 from invmm_eval.noise import Noise, NoiseFamily
 from invmm_eval.noise.gaussian import diagonal
 from invmm_eval.recipe import Recipe, fast
@@ -73,6 +74,24 @@ def test_the_one_shot_search_of_a_new_picture_ends_at_its_largest_dose_with_an_u
     assert values["high"] == pytest.approx(1 - 0.025 ** (1 / 512))
     assert found.rows is not None
     assert found.rows <= 4 * recipe.check_images * recipe.sampler_steps
+
+
+class Closed(Mixture):
+    """A model that lets no gradient through, such as a compiled or a quantised one."""
+
+    @torch.no_grad()
+    def predict_x0(self, x_t: torch.Tensor, t: torch.Tensor, context: Context) -> torch.Tensor:
+        return super().predict_x0(x_t, t, context)
+
+
+def test_a_model_without_gradients_is_searched_along_the_direction_that_needs_none(cosine: PixelCosine) -> None:
+    model = Closed(PICTURES, torch.tensor([0.1, 0.3, 0.3, 0.3]))
+    recipe = fast(RECIPE).changed(threshold=0.9)
+    (found,) = invert(model, targets(PICTURES[:1]), cosine, diagonal(), recipe=recipe, estimators=[PlainShare()])
+    assert found.status is Status.REPLICATED
+    values = found.estimates["plain-share"]
+    assert values["aim"] is None
+    assert values["low"] <= 0.1 <= values["high"]
 
 
 def test_q_is_left_as_it_was(cosine: PixelCosine) -> None:
