@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import Condition, rows
 from invmm_eval.recipe import Recipe
@@ -55,6 +56,9 @@ class Common:
 
         Returns:
             In the shape of ``x_0``, ``(1, ...)``.
+
+        Raises:
+            InvMMError: The estimates are not finite.
         """
         if self._mean is None:
             n = torch.cat([self._noise(x_0, f"mean {index}") for index in range(MEAN_OF)])
@@ -67,6 +71,10 @@ class Common:
                     self._backbone.predict_x0(x_t[cut], t.expand(len(x_t[cut])), rows(context, cut)), x_t[cut]
                 ),
             ).mean(dim=0, keepdim=True)
+            if not self._mean.isfinite().all():
+                raise InvMMError(
+                    "The model's estimates of x_0 are not finite; try float32, or check the model's weights."
+                )
         return self._mean
 
     def plain(

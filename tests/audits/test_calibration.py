@@ -33,7 +33,7 @@ SHORT: dict[str, Any] = {"max_steps": 160, "check_every": 10, "draws": 8}
 
 def planned(**choices: Any) -> Plan:
     """An audit of a model that knows three pictures and nothing else."""
-    return audits.planned(Mixture(MEMORIZED, spread=1.5), **{"settings": SHORT, **choices})
+    return audits.planned(Mixture(MEMORIZED, spread=1.5), **{"recipe": "paper", "settings": SHORT, **choices})
 
 
 class Parts:
@@ -53,7 +53,7 @@ def plugin() -> Iterator[None]:
 
 
 def calibrated(held_out: Sequence[Source], **options: Any) -> Calibration:
-    return calibrate("exact", held_out, backbone="exact", **{"settings": SHORT, **options})
+    return calibrate("exact", held_out, backbone="exact", **{"recipe": "paper", "settings": SHORT, **options})
 
 
 @pytest.fixture(scope="module")
@@ -208,8 +208,8 @@ def test_it_serves_other_seeds(found: Calibration) -> None:
 def test_it_serves_audit(found: Calibration) -> None:
     other = replace(found, config={**found.config, "weights": "a"})
     with pytest.raises(InvMMError, match="differs from this audit in weights"):
-        audit("exact", MEMORIZED[0], backbone="exact", settings=SHORT, calibration=other)
-    [result] = audit("exact", MEMORIZED[0], backbone="exact", settings=SHORT, calibration=found)
+        audit("exact", MEMORIZED[0], backbone="exact", recipe="paper", settings=SHORT, calibration=other)
+    [result] = audit("exact", MEMORIZED[0], backbone="exact", recipe="paper", settings=SHORT, calibration=found)
     assert result.status is Status.REPLICATED
 
 

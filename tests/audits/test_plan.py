@@ -26,7 +26,7 @@ from invmm_eval.noise.gaussian import diagonal
 from invmm_eval.plugins.hooks import BackboneEntry, EstimatorMaker, NoiseFamilyMaker, SimilarityMaker, hookimpl, lazy
 from invmm_eval.plugins.host import host
 from invmm_eval.recipe import DDPM as PAPER_DDPM
-from invmm_eval.recipe import DEMO, Recipe
+from invmm_eval.recipe import DEMO, Recipe, fast
 from invmm_eval.search.estimators import Found
 from invmm_eval.search.result import Status
 from invmm_eval.similarity.pixel_cosine import PixelCosine
@@ -313,7 +313,8 @@ def test_recipes() -> None:
     def recipe(**choices: Any) -> Recipe:
         return planned(Mixture(MEMORIZED), **choices).recipe
 
-    assert recipe() == recipe(recipe="paper") == QUICK
+    assert recipe() == recipe(recipe="fast") == fast(QUICK)
+    assert recipe(recipe="paper") == QUICK
     assert recipe(recipe="demo") == DEMO
     own = Recipe(name="own", draws=3)
     assert recipe(recipe=own) == own
@@ -325,9 +326,11 @@ def test_recipes() -> None:
 def test_the_paper_recipe_is_the_backbones(tiny_pipeline: DDIMPipeline) -> None:
     backbone = load_backbone(tiny_pipeline)
     assert isinstance(backbone, DDPM)
-    assert planned(backbone, "tiny").recipe == replace(PAPER_DDPM, name="paper-ddpm with similarity=pixel-cosine")
+    assert planned(backbone, "tiny", recipe="paper").recipe == replace(
+        PAPER_DDPM, name="paper-ddpm with similarity=pixel-cosine"
+    )
     assert (
-        planned(backbone, "tiny", similarity=Strict(device=torch.device("cpu"))).recipe.name
+        planned(backbone, "tiny", recipe="paper", similarity=Strict(device=torch.device("cpu"))).recipe.name
         == "paper-ddpm with similarity=strict"
     )
     assert planned(backbone, "tiny", recipe="demo").recipe.name == "demo"
@@ -346,6 +349,7 @@ def test_the_config_tells_all_that_decides() -> None:
         similarity="strict",
         noise="plain",
         noise_options={"rank": 2},
+        recipe="paper",
         settings={"max_steps": 10, "guidance": (1.0, 3.0)},
         seed=7,
     )
