@@ -65,16 +65,17 @@ class Common:
             t = faintest(self._backbone.schedule, x_0.numel() ** 0.5)
             _, sigma_t = self._backbone.schedule(t)
             x_t, context = sigma_t * n, condition.null(MEAN_OF)
-            self._mean = self._in_parts(
+            mean = self._in_parts(
                 MEAN_OF,
                 lambda cut: verified(
                     self._backbone.predict_x0(x_t[cut], t.expand(len(x_t[cut])), rows(context, cut)), x_t[cut]
                 ),
             ).mean(dim=0, keepdim=True)
-            if not self._mean.isfinite().all():
+            if not mean.isfinite().all():
                 raise InvMMError(
                     "The model's estimates of x_0 are not finite; try float32, or check the model's weights."
                 )
+            self._mean = mean
         return self._mean
 
     def plain(
