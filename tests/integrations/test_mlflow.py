@@ -88,9 +88,13 @@ def test_a_run_tells_what_was_found_and_keeps_images_private(files: list[str], t
     assert run.data.metrics == found.metrics
     assert found.metrics == {
         "invmm/images": 4,
-        "invmm/replicated": 2,
+        "invmm/memorized": 0,
+        "invmm/replicable": 2,
+        "invmm/not_replicated": 1,
         "invmm/failed": 1,
-        "invmm/replicated_fraction": pytest.approx(2 / 3),
+        "invmm/memorized_fraction": 0,
+        "invmm/replicated": 2,
+        "invmm/replicated_fraction": 2 / 4,
         "invmm/median_invmm": pytest.approx(most),
         "invmm/smallest_invmm": pytest.approx(least),
     }
@@ -151,12 +155,17 @@ def test_a_value_that_is_not_finite_is_no_metric(files: list[str]) -> None:
     none_replicated = evaluate(files[2:], EXACT)
     assert none_replicated.metrics == {
         "invmm/images": 2,
-        "invmm/replicated": 0,
+        "invmm/memorized": 0,
+        "invmm/replicable": 0,
+        "invmm/not_replicated": 1,
         "invmm/failed": 1,
+        "invmm/memorized_fraction": 0,
+        "invmm/replicated": 0,
         "invmm/replicated_fraction": 0,
     }
     all_failed = evaluate(files[3:], EXACT)
-    assert all_failed.metrics == {"invmm/images": 1, "invmm/replicated": 0, "invmm/failed": 1}
+    counts = {"images": 1, "memorized": 0, "replicable": 0, "not_replicated": 0, "failed": 1, "replicated": 0}
+    assert all_failed.metrics == {f"invmm/{name}": count for name, count in counts.items()}
     assert set(all_failed.artifacts) == {"invmm_table.json", "invmm/report.html", "invmm/config.json"}
     for found in (none_replicated, all_failed):
         assert mlflow.MlflowClient().get_run(found.run_id).data.metrics == found.metrics
