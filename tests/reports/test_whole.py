@@ -18,7 +18,11 @@ DESIGN = Design(
 
 
 def result(index: int, status: Status, rows: int = 400) -> Result:
-    return Result(index, str(index), f"{index:064}", status, kl=0.1, dimensions=10, rows=rows)
+    """A result; of a replicated image one in ten plain samples is a copy."""
+    share = {"share": 0.1, "low": 0.05, "copies": 5, "samples": 50}
+    estimates = {"plain-share": share} if status is Status.REPLICATED else {}
+    digest = f"{index:064}"
+    return Result(index, str(index), digest, status, kl=0.1, dimensions=10, rows=rows, estimates=estimates)
 
 
 def test_what_is_said() -> None:

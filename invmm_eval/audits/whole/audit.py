@@ -139,9 +139,9 @@ class _Search:
 
     def run(self, sources: Sequence[Source], on_extent: Callable[[int], None]) -> Iterator[Result]:
         """Search until all is known, yielding each result as it is ready."""
-        (self._out / FILE).unlink(missing_ok=True)
         first = self._workers.first
         with Store(self._out, first.config, request=self._request.record()) as store:
+            (self._out / FILE).unlink(missing_ok=True)
             for index, score in self._pictures.items():
                 if known := store.recall(index, score.name, score.picture):
                     self._record(known)
