@@ -28,6 +28,7 @@ from invmm_eval.plugin import (
     Source,
     Status,
     find,
+    load_backbone,
     make_plan,
     prepare,
     reference,
@@ -35,10 +36,17 @@ from invmm_eval.plugin import (
 from tests.helpers import audits
 from tests.helpers.browser import browser, problems, requests  # noqa: F401
 
-SHORT = {"max_steps": 40, "check_every": 20, "draws": 1, "sampler_steps": 2, "check_images": 2, "threshold": 1.0}
+SHORT: dict[str, Any] = {
+    "max_steps": 40,
+    "check_every": 20,
+    "draws": 1,
+    "sampler_steps": 2,
+    "check_images": 2,
+    "threshold": 1.0,
+}
 PATIENCE = 90
 """Seconds to wait for a change of the page."""
-TINY = {**SHORT, "max_steps": 4, "check_every": 2}
+TINY: dict[str, Any] = {**SHORT, "max_steps": 4, "check_every": 2}
 
 
 def noise(seed: int) -> Image.Image:
@@ -250,6 +258,14 @@ def test_it_is_served_on_loopback_without_an_api(page: str) -> None:
     information = httpx.get(f"{page}gradio_api/info", timeout=30).json()
     assert information == {"named_endpoints": {}, "unnamed_endpoints": {}}
     assert httpx.get(f"{page}config", timeout=30).json()["analytics_enabled"] is False
+
+
+def test_any_model_can_be_tried(tiny_ddpm_folder: Path) -> None:
+    with served(model=str(tiny_ddpm_folder), **TINY) as address:
+        shown = httpx.get(f"{address}config", timeout=30).text
+    _, height, width = load_backbone(tiny_ddpm_folder).image_shape
+    assert f"{tiny_ddpm_folder} makes pictures of {width}x{height} pixels. A search takes at most 4 steps." in shown
+    assert "trained on emoji" not in shown
 
 
 def test_a_folder_without_an_audit_is_an_error(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ def test_it_keeps_its_promises(name: str) -> None:
 
 def test_ui_serves_the_audit_that_it_is_given(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     host().register(invmm_ui)
-    served: list[Path | None] = []
-    monkeypatch.setattr("invmm_ui.app.serve", served.append)
-    for arguments in (["ui"], ["ui", "an-audit"]):
+    served: list[tuple[Path | None, str, str]] = []
+    monkeypatch.setattr("invmm_ui.app.serve", lambda *given: served.append(given))
+    for arguments in (["ui"], ["ui", "an-audit", "--model", "org/model", "--recipe", "fast"]):
         assert invoke(*arguments)[0] == 0
-    assert served == [None, Path("an-audit")]
+    assert served == [(None, "reference", "demo"), (Path("an-audit"), "org/model", "fast")]

@@ -12,9 +12,8 @@ from pathlib import Path
 import invmm_ui
 import pytest
 from huggingface_hub import RepoCard
-from invmm_ui import __version__, app
+from invmm_ui import app
 from invmm_ui.space import check_name, write_space
-from PIL import Image
 
 from invmm_eval.plugin import InvMMError, find
 from invmm_eval.plugins.host import host
@@ -23,14 +22,19 @@ from tests.helpers.command import Invoke, invoke, plain  # noqa: F401
 from tests.helpers.hub import Hub
 
 DOCS = Path(__file__).parents[3] / "docs"
-FILES = {"README.md", "app.py", "invmm.py", "requirements.txt"}
+PRELUDE = "import pytest; from tests.helpers.short import shorten; shorten(pytest.MonkeyPatch())\n"
+FILES = {"README.md", "app.py", "invmm.py", "packages.zip", "requirements.txt"}
 
 
 def test_its_files(tmp_path: Path) -> None:
     files = write_space(tmp_path / "invmm")
     assert set(files) == FILES
     assert all(path == tmp_path / "invmm" / name for name, path in files.items())
-    assert files["requirements.txt"].read_text() == f"invmm-eval=={version('invmm-eval')}\ninvmm-ui=={__version__}\n"
+    required = files["requirements.txt"].read_text().splitlines()
+    assert "torch>=2.6" in required
+    assert not [line for line in required if "invmm" in line or "extra" in line], "no index has them"
+    packed = files["packages.zip"].read_bytes()
+    assert packed == write_space(tmp_path / "invmm")["packages.zip"].read_bytes(), "it is not sent again"
     metadata = RepoCard(files["README.md"].read_text(), ignore_metadata_errors=False).data.to_dict()  # type: ignore[no-untyped-call]
     assert (metadata["sdk"], metadata["sdk_version"]) == ("gradio", version("gradio"))
     assert metadata["python_version"] == f"{sys.version_info.major}.{sys.version_info.minor}", "a string, not a number"
@@ -38,14 +42,28 @@ def test_its_files(tmp_path: Path) -> None:
     assert len(metadata["short_description"]) <= 60
 
 
-def test_evaluate_loads_it_in_a_fresh_process_as_the_documents_show(tmp_path: Path, tiny_ddpm_folder: Path) -> None:
+def test_its_app_needs_no_other_copy_of_the_packages(tmp_path: Path) -> None:
+    app = write_space(tmp_path / "invmm")["app.py"]
+    start, _, _ = app.read_text().partition("from invmm_ui.app import serve")
+    app.write_text(
+        f"""{start}
+from importlib.util import find_spec
+import invmm_eval
+from invmm_eval.reference import MODEL
+found = [find_spec("invmm_ui.app").origin, invmm_eval.__file__, MODEL]
+print(invmm_eval.__version__, [Path(path).is_relative_to(packages) and Path(path).exists() for path in found])
+"""
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, app], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == f"{version('invmm-eval')} [True, True, True]\n", done.stderr
+
+
+def test_evaluate_loads_it_in_a_fresh_process_as_the_documents_show(tmp_path: Path) -> None:
     write_space(tmp_path / "invmm")
-    (tmp_path / "my-model").symlink_to(tiny_ddpm_folder)
-    (tmp_path / "pictures").mkdir()
-    Image.new("RGB", (8, 8), "teal").save(tmp_path / "pictures" / "one.png")
     [code] = re.findall(r"^```python\n(.*?)^```", (DOCS / "page.md").read_text("utf-8"), re.M | re.S)
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}\nprint(type(invmm).__module__)"],
+        [sys.executable, "-c", f"{PRELUDE}{code}\nprint(type(invmm).__module__)"],
         env={**os.environ, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": os.pathsep.join(sys.path)},
         cwd=tmp_path,
         capture_output=True,
@@ -59,7 +77,7 @@ def test_names_and_pictures_of_an_audit_are_published_on_request_only(tmp_path: 
     found = find(audits.guided(tmp_path / "audit"))
     files = write_space(tmp_path / "invmm", found.public())
     assert set(files) == FILES | {"audit/config.json", "audit/results.jsonl"}
-    text = "".join(path.read_text() for path in files.values())
+    text = "".join(path.read_text() for path in files.values() if path.suffix != ".zip")
     assert not any(name in text for name in audits.NAMES)
     assert "balloon" not in text
     shown = find(tmp_path / "invmm" / "audit")
@@ -91,6 +109,7 @@ def test_its_app_serves_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     files = write_space(tmp_path / "invmm", found)
     served: list[Path | None] = []
     monkeypatch.setattr(app, "serve", served.append)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     runpy.run_path(str(files["app.py"]), run_name="__main__")
     assert served == [tmp_path / "invmm" / "audit" if with_audit else None]
 

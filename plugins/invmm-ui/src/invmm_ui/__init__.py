@@ -12,6 +12,6 @@ invmm_eval_api = 1
 def register_commands() -> Mapping[str, CommandEntry]:
     """The commands of the web page."""
     return {
-        "ui": CommandEntry("invmm_ui.commands:ui", "Open a local web page to browse an audit and try a small model."),
+        "ui": CommandEntry("invmm_ui.commands:ui", "Open a local web page to browse an audit and try a model."),
         "space": CommandEntry("invmm_ui.commands:space", "Write the web page and the metric as a Space for the Hub."),
     }

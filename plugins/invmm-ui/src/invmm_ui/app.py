@@ -1,4 +1,4 @@
-"""The page, written with gradio: browse an audit, and try the reference model on your own pictures.
+"""The page, written with gradio: browse an audit, and try a model on your own pictures.
 
 The page loads nothing from other servers. Files that gradio writes, such as uploads, go to a temporary folder that is
 removed at the end.
@@ -46,16 +46,16 @@ TITLE = """\
 Has this diffusion model memorized this image? InvMM measures how far the model's input noise must move from the
 standard normal until every sample is a copy of the image, in nats per dimension: small means memorized.
 """
-INVITATION = """\
-This small model makes pictures of 32x32 pixels. It was trained on emoji, and memorized those that its training set
-repeats. A search takes at most {steps} steps, about half a minute.
-"""
+INVITATION = "{model} makes pictures of {width}x{height} pixels. A search takes at most {steps} steps."
+OF_REFERENCE = "It is small and was trained on emoji, of which it memorized those that its training set repeats."
 OFFERED = {256: 2, 16: 1, 0: 3}
 """Number of pictures to try, by how often the training set has them."""
 
 
 @contextmanager
-def served(audit: str | Path | None = None, **settings: Any) -> Iterator[str]:
+def served(
+    audit: str | Path | None = None, model: str = reference.NAME, recipe: str = "demo", **settings: Any
+) -> Iterator[str]:
     """Serve the page in this context, which yields its address.
 
     The address is the first free port of 127.0.0.1 from 7860 on, unless gradio's variables ``GRADIO_SERVER_NAME`` and
@@ -63,15 +63,20 @@ def served(audit: str | Path | None = None, **settings: Any) -> Iterator[str]:
 
     Args:
         audit: Output folder of an audit to browse; None omits that part.
-        **settings: Changes to the recipe of the searches.
+        model: The model to try, as :func:`invmm_eval.audit` takes it.
+        recipe: Name of the recipe of the searches.
+        **settings: Changes to the recipe.
 
     Raises:
-        InvMMError: There is no audit in the folder, or the page cannot be served at the address.
+        InvMMError: There is no audit in the folder, the model cannot be loaded, or the page cannot be served at the
+            address.
     """
     findings = find(audit) if audit else None
-    settings = {"threshold": reference.THRESHOLD, **settings}
-    choices = Choices(similarity="pixel-cosine", recipe="demo", settings=settings)
-    plan = make_plan(ModelOptions(source=reference.MODEL), choices)
+    choices = Choices(recipe=recipe, settings=settings)
+    if model == reference.NAME:
+        settings = {"threshold": reference.THRESHOLD, **settings}
+        choices = Choices(similarity="pixel-cosine", recipe=recipe, settings=settings)
+    plan = make_plan(ModelOptions(source=model), choices)
     with TemporaryDirectory(prefix="invmm-page-", ignore_cleanup_errors=True) as folder, _written_to(folder):
         page = build(plan, findings)
         try:
@@ -155,8 +160,11 @@ def build(plan: Plan, findings: Findings | None = None) -> gr.Blocks:
 
 
 def _try(plan: Plan) -> None:
-    """Upload or choose a picture, then search for it."""
-    offered = offers(reference.pictures())
+    """Upload a picture, or choose one of the reference model's, then search for it."""
+    is_reference = plan.config["model"] == reference.NAME
+    offered = offers(reference.pictures()) if is_reference else []
+    micro_batch = reference.MICRO_BATCH if is_reference else None
+    _, height, width = plan.backbone.image_shape
 
     def prepare_target(source: ImageLike) -> tuple[Any, str, Any]:
         try:
@@ -169,7 +177,7 @@ def _try(plan: Plan) -> None:
         return prepare_target(offered[event.index].image)
 
     def measure(target: Any) -> Iterator[str]:
-        for seen in watch(plan, Source("the picture", target), micro_batch=reference.MICRO_BATCH):
+        for seen in watch(plan, Source("the picture", target), micro_batch=micro_batch):
             if isinstance(seen, Result):
                 yield view.measured(seen, target, plan.threshold)
             else:
@@ -178,7 +186,8 @@ def _try(plan: Plan) -> None:
     chosen = gr.State()
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
-            gr.Markdown(INVITATION.format(steps=plan.recipe.max_steps))
+            words = {"model": plan.config["model"], "width": width, "height": height, "steps": plan.recipe.max_steps}
+            gr.Markdown(f"{INVITATION.format(**words)} {OF_REFERENCE if is_reference else ''}")
             upload = gr.File(
                 label=f"Your picture, up to {LARGEST_UPLOAD}",
                 file_types=["image"],
@@ -186,7 +195,7 @@ def _try(plan: Plan) -> None:
                 height=140,
                 elem_id="upload",
             )
-            gr.Markdown("Or choose one with a known history:")
+            gr.Markdown("Or choose one with a known history:", visible=is_reference)
             known = gr.Gallery(
                 [(picture.image, _history(picture)) for picture in offered],
                 show_label=False,
@@ -196,6 +205,7 @@ def _try(plan: Plan) -> None:
                 allow_preview=False,
                 interactive=False,
                 buttons=[],
+                visible=is_reference,
                 elem_id="known",
                 elem_classes="tiles",
             )
@@ -282,9 +292,9 @@ def _pages(found: Sequence[Result]) -> dict[str, Any]:
     return {"choices": list(range(1, count + 1)), "value": 1, "visible": count > 1}
 
 
-def serve(audit: str | Path | None = None) -> None:
-    """Serve the page until interrupted, with the audit in the folder ``audit`` if it is not None."""
-    with served(audit) as address:
+def serve(audit: str | Path | None = None, model: str = reference.NAME, recipe: str = "demo") -> None:
+    """Serve the page until interrupted, as :func:`served` does."""
+    with served(audit, model, recipe) as address:
         print(f"The page is at {address} (Ctrl-C stops it)", flush=True)
         with suppress(KeyboardInterrupt):
             Event().wait()

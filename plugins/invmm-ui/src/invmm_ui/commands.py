@@ -10,12 +10,17 @@ from invmm_eval.plugin import create_or_update, find, hide_library_bars
 
 def ui(
     folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Output folder of an audit to browse.")] = None,
+    model: Annotated[
+        str,
+        typer.Option(metavar="MODEL", help="Model to try: folder written by save_pretrained, Hub id, or reference."),
+    ] = "reference",
+    recipe: Annotated[str, typer.Option(metavar="NAME", help="Recipe of the searches on the page.")] = "demo",
 ) -> None:
-    """Open a local web page: browse an audit, and try the reference model on your own pictures."""
+    """Open a local web page: browse an audit, and try a model on your own pictures."""
     from invmm_ui.app import serve
 
     hide_library_bars()
-    serve(folder)
+    serve(folder, model, recipe)
 
 
 def space(

@@ -3,25 +3,36 @@
 import json
 import shutil
 import sys
-from importlib.metadata import version
+from importlib.metadata import distribution, requires, version
+from importlib.resources import files
+from io import BytesIO
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from huggingface_hub import SpaceCardData
 from jinja2 import PackageLoader
 
 from invmm_eval.plugin import MODULE, TEMPLATES, Findings, InvMMError, picture_of
-from invmm_ui import __version__
 
 NAME = "invmm"
 """The required name of a Space: evaluate looks in it for a module of its own name."""
-_APP = '''\
-"""The page of InvMM."""
+PACKAGES = "packages.zip"
+_APP = f'''\
+"""The page of InvMM. The packages that it needs are in {PACKAGES}, because no package index has them."""
 
+import shutil
+import sys
+import tempfile
 from pathlib import Path
+
+folder = Path(__file__).parent
+packages = tempfile.mkdtemp()
+shutil.unpack_archive(folder / "{PACKAGES}", packages)
+sys.path.insert(0, packages)
 
 from invmm_ui.app import serve
 
-audit = Path(__file__).with_name("audit")
+audit = folder / "audit"
 serve(audit if audit.exists() else None)
 '''
 
@@ -44,6 +55,7 @@ def write_space(folder: Path, findings: Findings | None = None, *, pictures: boo
         _clear(folder)
         for name, text in _texts(findings).items():
             (folder / name).write_text(text, encoding="utf-8")
+        (folder / PACKAGES).write_bytes(_packages())
         if findings:
             _write_audit(folder / "audit", findings, pictures=pictures)
     except OSError as error:
@@ -87,11 +99,28 @@ def _texts(findings: Findings | None) -> dict[str, str]:
     return {
         "app.py": _APP,
         f"{NAME}.py": MODULE,
-        "requirements.txt": f"invmm-eval=={version('invmm-eval')}\ninvmm-ui=={__version__}\n",
+        "requirements.txt": "".join(f"{line}\n" for line in requires("invmm-eval") or () if "extra ==" not in line),
         "README.md": TEMPLATES.overlay(loader=PackageLoader("invmm_ui", ""))
         .get_template("space.md")
         .render(metadata=metadata, findings=findings),
     }
+
+
+def _packages() -> bytes:
+    """The packages as they are installed here, with the metadata that says their version, as a ZIP file."""
+    file = BytesIO()
+    with ZipFile(file, "w") as archive:
+
+        def add(name: str, content: bytes) -> None:
+            archive.writestr(ZipInfo(name), content, ZIP_DEFLATED)  # without a date: equal packages are equal files
+
+        for package in ("invmm_eval", "invmm_ui"):
+            folder = Path(str(files(package)))
+            for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"):
+                add(path.relative_to(folder.parent).as_posix(), path.read_bytes())
+        metadata = distribution("invmm-eval").read_text("METADATA") or ""
+        add(f"invmm_eval-{version('invmm-eval')}.dist-info/METADATA", metadata.encode())
+    return file.getvalue()
 
 
 def _write_audit(folder: Path, findings: Findings, *, pictures: bool) -> None:
