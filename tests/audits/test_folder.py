@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -255,7 +256,13 @@ def test_a_full_disk_is_told(
 ) -> None:
     results = plan().run(SOURCES, Resources(batch_size=1), out=tmp_path)
     next(results)
-    monkeypatch.setattr(owner, step, full)
+    working = getattr(owner, step)
+
+    def failing(*arguments: Any, **options: Any) -> Any:
+        """Full for files; a picture may be encoded in memory."""
+        return working(*arguments, **options) if isinstance(arguments[1:] and arguments[1], BytesIO) else full()
+
+    monkeypatch.setattr(owner, step, failing)
     with pytest.raises(
         InvMMError, match=r"could not be written to .*: No space left on device\. .*run the same command"
     ):
