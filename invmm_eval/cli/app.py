@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from invmm_eval.cli import extend, measure, publish, sets
-from invmm_eval.cli.console import err, print_error, say
+from invmm_eval.cli.console import err, print_error, say, spell_what_the_terminal_lacks
 from invmm_eval.errors import InvMMError
 from invmm_eval.plugins.hooks import CommandEntry
 from invmm_eval.plugins.host import host
@@ -34,7 +34,7 @@ class PluginCommand(TyperCommand):
         """
         try:
             command = self._entry.load()
-        except (ImportError, AttributeError) as error:
+        except (Exception, SystemExit) as error:
             raise InvMMError(
                 f"The command {info_name!r} of a plugin cannot be loaded ({type(error).__name__}: {error}); reinstall "
                 "or update the plugin."
@@ -136,4 +136,5 @@ for command in (
 
 def main() -> None:
     """Run the command line of this process."""
+    spell_what_the_terminal_lacks()
     app(prog_name="invmm-eval")

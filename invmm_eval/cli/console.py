@@ -1,12 +1,49 @@
 """The terminal: where tables and messages go."""
 
+import codecs
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
+from rich.segment import Segment
 from rich.text import Text
 
-out = Console()
-err = Console(stderr=True)
+_SPELLED = {"∞": "inf", "…": "...", "–": "-", "×": "x", "≤": "<=", "≥": ">="}  # noqa: RUF001
+
+
+def printable(text: str) -> str:
+    """Text whose control characters are shown instead of sent: names and cards may hold sequences for terminals."""
+    return "".join(
+        character if character.isprintable() or character in "\n\t" else ascii(character)[1:-1] for character in text
+    )
+
+
+class Terminal(Console):
+    """A console to which only its own control sequences are sent."""
+
+    def render(self, *arguments: Any, **options: Any) -> Iterator[Segment]:
+        """Segments without control characters in their text."""
+        for segment in super().render(*arguments, **options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+def spell_what_the_terminal_lacks() -> None:
+    """Let stdout and stderr spell characters that their encoding does not have, instead of raising an error."""
+    codecs.register_error("invmm-eval", _spelled)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="invmm-eval")
+
+
+def _spelled(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    return "".join(_SPELLED.get(character, ascii(character)[1:-1]) for character in lacking), error.end
+
+
+out = Terminal()
+err = Terminal(stderr=True)
 
 
 def say(message: object, console: Console = out, **style: Any) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from invmm_eval.cli.console import err, say
+from invmm_eval.cli.console import err, printable, say
 
 if TYPE_CHECKING:
     from invmm_eval.reports.hub import Content, Kind, Repository
@@ -118,7 +118,7 @@ def send(
         say(repository.send(files, message, **how) or f"{repository.name} is up to date.")
         return
     changes = repository.diff(files)
-    typer.echo(changes or f"{repository.name} is up to date.\n", nl=False)
+    typer.echo(printable(changes) or f"{repository.name} is up to date.\n", nl=False)
     if changes:
         diff.write_text(changes, encoding="utf-8")
         say(f"The same is in {diff}.")

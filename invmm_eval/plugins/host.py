@@ -215,7 +215,9 @@ class Host:
     def _add(self, source: _Source, load: Callable[[], object], *, strict: bool) -> None:
         try:
             parts = _collect(load(), source)
-        except Exception as error:
+        except BaseException as error:  # a module may call sys.exit when it is imported
+            if isinstance(error, KeyboardInterrupt):
+                raise
             broken = BrokenPlugin(**asdict(source), cause=_cause(error))
             if strict:
                 raise InvMMError(f"{broken}; fix it, or skip it ({_HOW_TO_SKIP}).") from error
@@ -295,7 +297,7 @@ def _package(module: str) -> str:
     return module.partition(".")[0]
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: BaseException) -> str:
     message = str(error) if isinstance(error, InvMMError) else f"{type(error).__name__}: {error}"
     return textwrap.shorten(message, 300, placeholder=" ...").rstrip(".: ")
 

@@ -5,6 +5,8 @@ the front matter only ``model-index`` changes, and in it only the results of ear
 would rewrite all of it without its comments, and turn the language ``no`` into ``false``.)
 """
 
+import json
+import pickle
 import re
 import statistics
 from collections.abc import Mapping
@@ -47,6 +49,7 @@ _NAMES = {
     _FRACTION: "InvMM: fraction of images that were replicated from chosen noise",
     _MEDIAN: "InvMM: median of the replicated images, nats per dimension",
 }
+_FRONT = re.compile(r"(\s*---)[ \t]*([\r\n]+[\S\s]*?[\r\n]+---)[ \t]*(?=[\r\n]|$)")
 _MARKUP = re.compile(r"[\\`*_\[\]<>|&~$]")
 
 
@@ -174,22 +177,49 @@ def with_results(card: str, model: str, results: list[EvalResult]) -> str:
     Raises:
         InvMMError: The front matter is invalid.
     """
+    if plain := _FRONT.match(card):  # the Hub's own code knows no blanks after the marks
+        card = "".join(plain.groups()) + card[plain.end() :]
     line, front = _line_end(card), REGEX_YAML_BLOCK.search(card)
-    index = _node(eval_results_to_model_index(model, results))
+    index = eval_results_to_model_index(model, results)
     if front is None:
-        return f"---{line}{_block(index, line)}{line}---{line}{line}{card}"
+        return f"---{line}{_block(_node(index), line)}{line}---{line}{line}{card}"
     before = _data(card)
-    start, end = front.span(2)
-    pairs = _pairs(yaml.compose(front[2], yaml.SafeLoader))
-    if "model-index" not in pairs:
-        changed = card[:end] + (line if front[2] else "") + _block(index, line) + card[end:]
-    else:
-        key, old = pairs["model-index"]
-        head, rest = card[: start + key.start_mark.index], card[start + _end(old, front[2]) :]
-        changed = head + _block(_merged(old, index), line) + rest
-    if {**_data(changed), "model-index": None} != {**before, "model-index": None}:
+    try:
+        changed = _changed(card, front, index, line)
+        same = _same(_data(changed), before)
+    except (AttributeError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
+        raise InvMMError(
+            "The card's front matter has a form that cannot be added to; write its keys one below the other, and "
+            "model-index as a list of models with results and metrics."
+        ) from error
+    if not same:
         raise InvMMError("Other parts of the card's front matter refer to model-index by a YAML alias; write them out.")
     return changed
+
+
+def _changed(card: str, front: re.Match[str], index: Any, line: str) -> str:
+    """The card with an index in its front matter."""
+    start, end = front.span(2)
+    root = yaml.compose(front[2], yaml.SafeLoader)
+    pairs = _pairs(root)
+    if "model-index" in pairs:
+        key, old = pairs["model-index"]
+        head, rest = card[: start + key.start_mark.index], card[start + _end(old, front[2]) :]
+        block = _block(_merged(old, _node(index)), line, key.start_mark.column)
+        return head + block + rest
+    if root and root.flow_style:
+        inside = start + root.end_mark.index - 1
+        comma = ", " if root.value else ""
+        return f'{card[:inside].rstrip().rstrip(",")}{comma}"model-index": {json.dumps(index)}{card[inside:]}'
+    indent = root.start_mark.column if root else 0
+    block = " " * indent + _block(_node(index), line, indent)
+    return card[:end] + (line if front[2] else "") + block + card[end:]
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether front matter is equal but for the index; it may hold NaN and refer to itself, which == does not take."""
+    kept = [pickle.dumps({**data, "model-index": None}) for data in (one, other)]
+    return kept[0] == kept[1]
 
 
 def _data(card: str) -> dict[str, Any]:
@@ -197,13 +227,15 @@ def _data(card: str) -> dict[str, Any]:
     try:
         ModelCard(card)
         return dict(yaml.safe_load(REGEX_YAML_BLOCK.search(card)[2]) or {})  # type: ignore[index]
-    except (ValueError, yaml.YAMLError) as error:
+    except Exception as error:  # the Hub's code raises nearly anything about odd values
         reason = " ".join(str(error).split()).rstrip(".")
         raise InvMMError(f"The card's front matter is invalid: {reason}.") from error
 
 
 def _merged(old: yaml.Node, new: yaml.Node) -> yaml.Node:
     """The old index with the new results in place of those of earlier audits; scalars keep their spelling."""
+    if old.tag == "tag:yaml.org,2002:null":
+        return new
     lists = [_pairs(entry)["results"][1] for entry in old.value]
     for results in lists:
         for metrics in (_pairs(result)["metrics"][1] for result in results.value):
@@ -226,9 +258,14 @@ def _node(data: object) -> yaml.Node:
     return node
 
 
-def _block(index: yaml.Node, line: str) -> str:
+def _block(index: yaml.Node, line: str, indent: int = 0) -> str:
+    """The key and the index; lines but the first are indented."""
     mapping = yaml.MappingNode("tag:yaml.org,2002:map", [(_node("model-index"), index)])
-    return str(yaml.serialize(mapping, Dumper=yaml.SafeDumper, allow_unicode=True)).rstrip("\n").replace("\n", line)
+    return (
+        str(yaml.serialize(mapping, Dumper=yaml.SafeDumper, allow_unicode=True))
+        .rstrip("\n")
+        .replace("\n", line + " " * indent)
+    )
 
 
 def _end(node: yaml.Node, text: str) -> int:

@@ -48,6 +48,8 @@ NOTHING: dict[str, tuple[str, ...]] = {"commands": ()}
 """Kinds of which there is no built-in part."""
 
 BROKEN = {
+    "exits": ("import sys\nsys.exit('no GPU found')", "SystemExit: no GPU found"),
+    "raises no exception": ("raise BaseException('odd')", "BaseException: odd"),
     "import": ("import a_library_that_is_not_there", "ModuleNotFoundError: .*a_library_that_is_not_there"),
     "syntax": ("def :", "SyntaxError"),
     "misspelt": (gives("register_backbone", "{}"), "unknown hook 'register_backbone'"),

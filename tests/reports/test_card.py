@@ -183,6 +183,45 @@ def test_front_matter_that_cannot_be_updated_is_an_error(added: Addition, front:
         added.to(f"---\n{front}\n---\n".encode())
 
 
+@pytest.mark.parametrize(
+    "front",
+    [
+        "model-index: null\nlicense: mit",
+        "model-index: ~\nlicense: mit",
+        "model-index:\nlicense: mit",
+        "  license: mit\n  tags: [a]",
+        "  license: mit\n  model-index:\n  - name: m\n    results: []",
+        "{license: mit}",
+        "{license: mit, tags: [a,],}",
+        "{}",
+        "itself: &x [*x]\nlicense: mit",
+        "license: mit\nnumber: .nan",
+        "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\nlicense: mit",
+    ],
+)
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_odd_front_matter_takes_the_results_and_keeps_the_rest(added: Addition, front: str, blank: str) -> None:
+    before = f"---{blank}\n{front}\n---{blank}\n\n# M\n"
+    after = added.to(before.encode()).decode()
+    found = yaml.safe_load(after.split("---")[1])
+    assert found.pop("model-index")[0]["results"][0]["metrics"][0]["type"] == "invmm_replicated_fraction"
+    kept = yaml.safe_load(front)
+    kept.pop("model-index", None)
+    assert repr(found) == repr(kept)
+    assert len(metadata(after).eval_results) == 2
+    assert after.count("\n---\n") == 1
+    assert "\n---\n\n# M\n" in after
+
+
+@pytest.mark.parametrize(
+    "front",
+    ["model-index: &x [*x]", "model-index: text", "model-index: [3]", "model-index: [{name: m}]", 5000 * "["],
+)
+def test_an_index_that_is_none_is_one_sentence(added: Addition, front: str) -> None:
+    with pytest.raises(InvMMError, match=r"^The card's front matter (is invalid|has a form)[^\n]*$"):
+        added.to(f"---\n{front}\n---\n# M\n".encode())
+
+
 def test_a_card_that_is_not_text_is_an_error(added: Addition) -> None:
     with pytest.raises(InvMMError, match="not UTF-8 text"):
         added.to(b"\xff\xfe")
