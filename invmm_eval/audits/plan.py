@@ -228,6 +228,7 @@ def load_backbone(model: object, **options: Unpack[LoadingOptions]) -> Backbone:
     return load(how, resources.device)
 
 
+@torch.inference_mode(mode=False)
 def load(model: ModelOptions, device: str | None) -> Backbone:
     """Load a model, as :func:`load_backbone` does."""
     name, how = model.backbone, {"device": find_device(device), "dtype": getattr(torch, model.dtype)}

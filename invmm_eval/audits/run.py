@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
+import torch
+
 from invmm_eval.audits.options import Choices, ModelOptions, Resources, with_options
 from invmm_eval.audits.plan import OnStep, Plan, default_similarity, make_plan, no_captions
 from invmm_eval.audits.progress import Bar
@@ -63,6 +65,7 @@ def audit(
         return Results(sorted(found, key=lambda result: result.index))
 
 
+@torch.inference_mode(mode=False)
 def run(
     request: Request,
     *,

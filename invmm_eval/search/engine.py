@@ -44,6 +44,7 @@ R = TypeVar("R")
 OnStep = Callable[[Sequence[Search]], None]
 
 
+@torch.inference_mode(mode=False)
 def invert(
     backbone: Backbone,
     targets: Iterable[Target],

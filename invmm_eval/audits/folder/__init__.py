@@ -8,7 +8,8 @@ results.jsonl    one row per image, appended once all else of it is written. An 
 tensors/         one safetensors file per picture: q, the condition and the samples (``Result.load`` reads it)
 samples/         one PNG per picture: the image itself, then its samples, one row per guidance scale; both in 256
                  folders by the first two digits of their names, because file systems handle a million in one badly
-.lock            held by the run that writes here; the system releases it, however the run ends
+.lock            held by the run that writes here; the system releases it, however the run ends. Where the file system
+                 has no flock, .lock-holder names the process, and a dead one of this machine does not count
 
 Files are written beside their place, flushed to the disk and moved there; the row comes last and holds the SHA-256 of
 the tensors. :mod:`.reading` needs neither torch nor any other heavy import until a result is looked at.

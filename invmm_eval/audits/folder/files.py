@@ -1,5 +1,6 @@
 """Names, locks and atomic writes of the files in an audit's folder."""
 
+import errno
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -7,9 +8,11 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout, has_fcntl
 
 from invmm_eval.errors import InvMMError
+
+_NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def stem(digest: str, caption: str | None) -> str:
@@ -28,16 +31,39 @@ def picture_of(folder: Path, row: Mapping[str, Any]) -> Path:
     return folder / "samples" / name[:2] / f"{name}.png"
 
 
-def lock_of(folder: Path) -> FileLock:
-    """The lock that a run holds while it writes to a folder."""
-    return FileLock(folder / ".lock", thread_local=False)
+def lock_of(folder: Path) -> BaseFileLock:
+    """The lock that a run holds while it writes to a folder: a file that names its process where flock is missing."""
+    if _has_flock(folder):
+        return FileLock(folder / ".lock", thread_local=False)
+    return SoftFileLock(folder / ".lock-holder", thread_local=False)
+
+
+def _has_flock(folder: Path) -> bool:
+    """Whether the file system of a folder, which may not exist yet, has flock; some of networks and clusters do not."""
+    if not has_fcntl:
+        return True
+    import fcntl
+
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        descriptor = os.open(place, os.O_RDONLY)
+    except OSError:  # whoever writes there tells what is wrong
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in _NO_FLOCK
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def in_use(folder: Path) -> bool:
     """Whether a run is writing to a folder now."""
     try:
-        if (folder / ".lock").exists():
-            lock_of(folder).acquire(timeout=0).lock.release()
+        lock = lock_of(folder)
+        if Path(lock.lock_file).exists():
+            lock.acquire(timeout=0).lock.release()
         return False
     except Timeout:
         return True

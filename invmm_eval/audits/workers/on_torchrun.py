@@ -24,7 +24,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from invmm_eval.audits.options import Resources
-from invmm_eval.audits.workers.team import MakePlan, Ready, Team, check_agreement, share, start
+from invmm_eval.audits.workers.team import MakePlan, Ready, Team, check_agreement, end_with_parent, share, start
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.result import Result
 from invmm_eval.search.target import Target
@@ -57,6 +57,8 @@ def ranks(make_plan: MakePlan, resources: Resources, images: int, kind: type[Any
         images: Number of images; only rank 0's is used.
         kind: What is found for an image.
     """
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # another launcher may end before its ranks
+        end_with_parent()
     audit = f"invmm-eval {next(_audits)}"
     [(store, rank, size), (own, _, _)] = [next(rendezvous("env://")) for _ in range(2)]
     store, own = PrefixStore(audit, store), PrefixStore(audit, own)
