@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import Condition, Context
 from invmm_eval.models.schedule import Schedule, broadcast
@@ -34,7 +35,7 @@ NOISE_ERROR = 0.05
 
 
 def check_backbone(
-    backbone: Backbone, *, captions: Sequence[str | None] = (None, "a picture"), images: Tensor | None = None
+    backbone: Backbone, *, captions: Sequence[str | None] | None = None, images: Tensor | None = None
 ) -> None:
     """Check a backbone on a few images, in seconds if the model is small.
 
@@ -44,8 +45,10 @@ def check_backbone(
 
     Args:
         backbone: The backbone.
-        captions: Captions to make conditions for, at least one. Leave None out if the model needs a caption.
-        images: Images ``(3, C, H, W)`` in [0, 1], on any device; random ones by default.
+        captions: Captions to make conditions for, at least one. By default none and some text, as far as the backbone
+            does not refuse them by an InvMMError; give those that it needs, such as labels.
+        images: Images ``(3, C, H, W)`` in [0, 1], on any device; random ones by default. Give some of the model's own
+            where random ones are far from its data.
 
     Raises:
         BrokenPromise: Which promise is broken, and how to fix it, in one sentence.
@@ -56,10 +59,30 @@ def check_backbone(
     if images is None:
         images = torch.rand((ROWS, *backbone.image_shape), generator=seeded())
     x_0 = _hold_autoencoder(backbone, images.to(backbone.device))
+    captions = _accepted(backbone) if captions is None else captions
     for caption in captions:
         _hold_condition(backbone, caption)
     _hold_estimates(backbone, x_0, captions[0])
     _hold_samples(backbone, x_0, captions[0])
+
+
+def _accepted(backbone: Backbone) -> list[str | None]:
+    """The usual captions that the backbone takes."""
+    found: list[str | None] = []
+    refusal = ""
+    for caption in (None, "a picture"):
+        try:
+            backbone.condition(caption)
+        except InvMMError as error:
+            refusal = str(error)
+        else:
+            found.append(caption)
+    promise(
+        bool(found),
+        f"The backbone refuses to go without a caption and refuses the caption 'a picture' ({refusal.rstrip('.')}); "
+        "give check_backbone captions= that it takes.",
+    )
+    return found
 
 
 def _hold_attributes(backbone: Backbone) -> None:

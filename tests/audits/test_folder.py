@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import Timeout
 from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
 from invmm_eval.audits.folder import read
+from invmm_eval.audits.folder.files import in_use, lock_of
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source
 from invmm_eval.audits.options import Resources
@@ -668,3 +670,22 @@ def test_a_folder_without_an_audit_is_told(tmp_path: Path, config: str | None) -
         (tmp_path / "config.json").write_text(config)
     with pytest.raises(InvMMError, match="holds no audit" if config is None else "is damaged"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_flock_has_a_lock_too(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lock_of(tmp_path):
+        pass
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert not in_use(tmp_path)
+    with lock_of(tmp_path):
+        assert in_use(tmp_path)
+        with pytest.raises(Timeout):
+            lock_of(tmp_path).acquire(timeout=0)
+    assert not in_use(tmp_path)

@@ -134,3 +134,12 @@ def test_torchmetrics_accepts_the_earlier_names_of_options(model: Watched) -> No
     assert not model.stacks
     with pytest.raises(InvMMError, match="leave workers out"):
         torchmetrics.InvMM("any", backbone="exact", workers="ranks")
+
+
+def test_an_audit_runs_inside_inference_mode(tiny_folder: Path) -> None:
+    picture = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        [inside] = audit(tiny_folder, [picture], similarity="pixel-cosine", recipe="demo", settings=SHORT)
+        assert torch.is_inference_mode_enabled()
+    [outside] = audit(tiny_folder, [picture], similarity="pixel-cosine", recipe="demo", settings=SHORT)
+    assert (inside.error, inside.kl, inside.similarity) == (None, outside.kl, outside.similarity)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from invmm_eval import Recipe
+from invmm_eval import InvMMError, Recipe
 from invmm_eval.models.ddpm import DDPM
 from invmm_eval.models.schedule import x0_from_noise
 from invmm_eval.plugin import Context, Unconditional, VariancePreserving, broadcast, frozen
@@ -250,3 +250,23 @@ def test_captions_and_images_can_be_given() -> None:
     check_backbone(sets(condition=condition, encode=encode)(Good()), captions=["a label"], images=images)
     assert set(captions) == {"a label"}
     assert torch.equal(encoded[0], images)
+
+
+class Choosy(DDPM):
+    """Takes some captions only."""
+
+    def __init__(self, *known: str) -> None:
+        super().__init__(tiny_ddpm(), revision=None, device=CPU, dtype=torch.float32)
+        self._known = known
+
+    def condition(self, caption: str | None = None) -> Unconditional:
+        if caption not in self._known:
+            raise InvMMError("The model needs a caption that it knows.")
+        return Unconditional()
+
+
+def test_a_backbone_is_checked_with_captions_that_it_takes() -> None:
+    check_backbone(Choosy("a picture"))
+    check_backbone(Choosy("0", "1"), captions=("0", "1"))
+    with pytest.raises(BrokenPromise, match=r"refuses the caption 'a picture' \(The model needs .* knows\); give"):
+        check_backbone(Choosy("0", "1"))
