@@ -9,8 +9,7 @@ from invmm_eval.models.backbone import Backbone
 from invmm_eval.search.sampling import sample
 from invmm_eval.similarity import Similarity
 
-ROWS = 256
-"""Maximum batch size of a network call."""
+ROWS = 256  # maximum batch size of a network call
 
 
 def similarities(

@@ -31,8 +31,7 @@ SCREENS: Mapping[str, Detector] = {
 """Detectors that score all images of a set."""
 OTHERS: Mapping[str, Detector] = {"SecMI": StepError(), "PIA": Proximal()}
 """Detectors that score the searched images."""
-NEAREST = "nearest plain sample"
-SIZE = "size of the PNG file, no model"
+NEAREST, SIZE = "nearest plain sample", "size of the PNG file, no model"
 MICRO_BATCH = 256
 
 

@@ -24,8 +24,7 @@ SAMPLER: dict[str, Any] = {"sampler": "dpm-solver++", "steps": 10}
 THRESHOLDS = tuple(step / 100 for step in range(90, 100))
 PART = 4096
 """Samples that are counted and kept together."""
-SEED = 1_000_000
-"""Of the first part's noises; detectors that sample have others."""
+SEED = 1_000_000  # of the first part's noises; detectors that sample have others
 
 
 @dataclass(frozen=True)

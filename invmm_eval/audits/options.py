@@ -148,8 +148,8 @@ class Screen:
 
     detector: str = option(
         "denoising-loss",
-        "Registered name of the detector that ranks the images: denoising-loss, secmi, pia, caption-magnitude or that "
-        "of a plugin.",
+        "Registered name of the detector that ranks the images: denoising-loss, mirrored-loss, secmi, pia, "
+        "caption-magnitude, sharpness or that of a plugin.",
     )
     detector_options: Mapping[str, Any] = option(
         dict, "Options of the detector, for example draws=8.", flag="--detector-option"

@@ -23,7 +23,7 @@ FRESH = 200
 def claim(cases: Sequence[Case], pictures: Path) -> Claim:  # noqa: ARG001
     """Shares against the weights, and nats against the least that could be at the rate of copies from the noise."""
     found = _searched(cases[0])
-    stated = [one for one in found if one.share]
+    ratios = [one.share / one.weight for one in found if one.share]
     below = [one for one in found if one.status == Status.REPLICATED and one.nats < _surely(one)]
     rows = []
     for weight in exact.WEIGHTS:
@@ -40,17 +40,13 @@ def claim(cases: Sequence[Case], pictures: Path) -> Claim:  # noqa: ARG001
         "with probability p, so whatever q is, its KL is at least d(r | p), with r the rate of copies from q, here "
         f"among {FRESH} fresh samples.",
         (
-            at_most("stated over true share, off by a factor of (rms)", factor([_ratio(one) for one in stated]), 1.25),
-            at_least(f"share of {len(found)} searches that state one", len(stated) / len(found), 1),
+            at_most("stated over true share, off by a factor of (rms)", factor(ratios), 1.25),
+            at_least(f"share of {len(found)} searches that state one", len(ratios) / len(found), 1),
             at_least("lower limits that hold", mean([(one.low or 0) <= one.weight for one in found]), 0.975),
             at_most("searches whose KL is below the bound", len(below), 0),
         ),
         (Table(("p", "share stated", "nats", "rates of copies"), tuple(rows)),),
     )
-
-
-def _ratio(one: Found) -> float:
-    return (one.share or 0) / one.weight
 
 
 def _surely(one: Found) -> float:

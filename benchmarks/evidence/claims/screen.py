@@ -35,7 +35,7 @@ def claim(cases: Sequence[Case], pictures: Path) -> Claim:  # noqa: ARG001
     return Claim(
         "screen",
         "A screen of a few forward rows keeps every memorized image",
-        f"All images of each set, ranked by `denoising-loss`, the default of `invmm-eval screen`, and by others. An "
+        "All images of each set, ranked by `denoising-loss`, the default of `invmm-eval screen`, and by others. An "
         f"image is memorized if it makes up {MEMORIZED:g} of the plain samples, or more. The first 5 % of the ranking "
         f"are kept, or as many as are memorized, if these are more. `{SIZE}` shows what complexity alone tells.",
         tuple(findings),

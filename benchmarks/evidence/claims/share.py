@@ -20,10 +20,9 @@ def claim(cases: Sequence[Case], pictures: Path) -> Claim:
         "share",
         "The share of copies among plain samples that a fast search states is the share that is counted",
         f"Recipe `{cases[0].budget.procedures[0].recipe.name}`. Every searched image, with several seeds, against the "
-        "copies among the plain samples. "
-        f"The first four figures are of memorized images, those with a share of {MEMORIZED:g} or more. A lower limit "
-        "holds unless it lies above the 97.5 % upper limit of the count. In the order of the values, -ln(share) by the "
-        "median over seeds, images without a share come last.",
+        f"copies among the plain samples. The first four figures are of memorized images ({MEMORIZED:g} or more). A "
+        "lower limit holds unless it lies above the 97.5 % upper limit of the count. In the order of the values, "
+        "-ln(share) by the median over seeds, images without a share come last.",
         tuple(findings),
         (Table(("set", "copies", "counted", "stated, by seed", "rows an image"), _table(cases)),),
         save(_drawn(cases), pictures, "share"),
