@@ -3,8 +3,6 @@
 Both are computed when first asked for, from the seed of the run alone, and not counted as rows of any image.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -65,12 +63,14 @@ class Common:
             t = faintest(self._backbone.schedule, x_0.numel() ** 0.5)
             _, sigma_t = self._backbone.schedule(t)
             x_t, context = sigma_t * n, condition.null(MEAN_OF)
-            mean = self._in_parts(
-                MEAN_OF,
-                lambda cut: verified(
-                    self._backbone.predict_x0(x_t[cut], t.expand(len(x_t[cut])), rows(context, cut)), x_t[cut]
-                ),
-            ).mean(dim=0, keepdim=True)
+            while True:
+                with self._micro_batch as size:
+                    estimates: list[Tensor] = []
+                    for cut in chunks(MEAN_OF, size):
+                        x0_hat = self._backbone.predict_x0(x_t[cut], t.expand(len(x_t[cut])), rows(context, cut))
+                        estimates.append(verified(x0_hat, x_t[cut]))
+                    break
+            mean = torch.cat(estimates).mean(dim=0, keepdim=True)
             if not mean.isfinite().all():
                 raise InvMMError(
                     "The model's estimates of x_0 are not finite; try float32, or check the model's weights."
@@ -100,35 +100,30 @@ class Common:
         if self._features is None:
             context = condition.rsample(drawn, generator(self._seed, "", "plain contexts", self._backbone.device))
             null = condition.null(drawn)
-
-            def features_of(cut: slice) -> Tensor:
-                noise = torch.cat([self._noise(x_0, f"plain {index}") for index in range(cut.start, cut.stop)])
-                images = sample(
-                    self._backbone,
-                    noise,
-                    rows(context, cut),
-                    rows(null, cut),
-                    torch.ones(len(noise)),
-                    steps=self._recipe.sampler_steps,
-                    micro_batch=len(noise),
-                    sampler=self._recipe.sampler,
-                    clip=self._recipe.clip == "model",
-                )
-                return self._similarity.embed(images)
-
-            self._features = self._in_parts(drawn, features_of)
+            while self._features is None:
+                with self._micro_batch as size:
+                    embedded: list[Tensor] = []
+                    for cut in chunks(drawn, size):
+                        noise = torch.cat([self._noise(x_0, f"plain {index}") for index in range(cut.start, cut.stop)])
+                        images = sample(
+                            self._backbone,
+                            noise,
+                            rows(context, cut),
+                            rows(null, cut),
+                            torch.ones(len(noise)),
+                            steps=self._recipe.sampler_steps,
+                            micro_batch=len(noise),
+                            sampler=self._recipe.sampler,
+                            clip=self._recipe.clip == "model",
+                        )
+                        embedded.append(self._similarity.embed(images))
+                    self._features = torch.cat(embedded)
         similar = self._similarity.compare(self._features, features)[:, 0]
         hold_finite(self._similarity, similar.tolist())
         hits = (similar >= threshold).nonzero()[:, 0].tolist()
-        noise = [self._noise(x_0, f"plain {index}") for index in hits]
-        return Shifted(scale, torch.zeros_like(x_0[0]), drawn, torch.cat(noise) if noise else x_0[:0])
+        copies = [self._noise(x_0, f"plain {index}") for index in hits]
+        return Shifted(scale, torch.zeros_like(x_0[0]), drawn, torch.cat(copies) if copies else x_0[:0])
 
     def _noise(self, x_0: Tensor, purpose: str) -> Tensor:
         """A standard normal noise, which is drawn again instead of kept, ``(1, ...)``."""
         return torch.randn(x_0.shape, generator=generator(self._seed, "", purpose)).to(x_0.device)
-
-    def _in_parts(self, n: int, part: Callable[[slice], Tensor]) -> Tensor:
-        """The outputs of calls on at most as many rows as fit into memory."""
-        while True:
-            with self._micro_batch as size:
-                return torch.cat([part(cut) for cut in chunks(n, size)])

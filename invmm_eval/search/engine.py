@@ -131,7 +131,12 @@ class _Engine:
             started = time.perf_counter()
             self._take_steps(searches, on_step)
             stepped = time.perf_counter()
-            self._check_all(_running(searches))
+            checked_searches = _running(searches)
+            self._check_all(checked_searches)
+            for search in checked_searches:
+                if search.status and search.status is not Status.FAILED:
+                    with _failing(search):
+                        self._estimate(search)
             checked = time.perf_counter()
             for search in searches:
                 search.seconds_steps += (stepped - started) / len(searches)
@@ -159,7 +164,7 @@ class _Engine:
                 search.read_losses()
 
     def _check_all(self, searches: Sequence[Search]) -> None:
-        """A check of each search, and the estimates of those that it ends."""
+        """A check of each search."""
         for complete in (False, True):
             chosen = [search for search in searches if search.is_checked_completely is complete]
             trials = _drawn(lambda search: search.draw_trial(self._setup.recipe.check_images), chosen)
@@ -168,10 +173,6 @@ class _Engine:
                 for search, outcome in self._isolated(partial(self._check, complete=complete), group):
                     with _failing(search):
                         search.record_check(drawn[search], outcome)
-        for search in searches:
-            if search.status and search.status is not Status.FAILED:
-                with _failing(search):
-                    self._estimate(search)
 
     def _estimate(self, search: Search) -> None:
         """Run the estimators on an ended search."""

@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 
 from invmm_eval.search.estimators import Found, Shifted
-from invmm_eval.search.ray import Ray
 from invmm_eval.statistics.importance import SHIFTS, plain_share
 from invmm_eval.statistics.response import HALF, Response
 
@@ -40,7 +39,16 @@ class PlainShare:
     def __call__(self, found: Found) -> Mapping[str, Any] | None:
         """None without any sample of plain or shifted plain noise."""
         if found.check and found.ray and found.shifted():
-            _draw_along(found, found.ray)
+            reached = found.ray.nats
+            while len(found.outcomes) < LOCATING:
+                if found.outcomes:
+                    found.ray.move(_half(found))
+                found.sample(found.recipe.check_images)
+            half = _half(found)
+            for shift in SHIFTS:
+                found.ray.move(shift**2 * half)
+                found.sample(DRAWS)
+            found.ray.move(reached)
         plain = found.plain
         samples = [*([plain] if plain else []), *found.shifted()]
         if not samples:
@@ -57,20 +65,6 @@ class PlainShare:
             "plain_samples": known[1],
             "aim": found.aim,
         }
-
-
-def _draw_along(found: Found, ray: Ray) -> None:
-    """Find the distance at which half of the samples are copies, then draw at its shifts."""
-    reached = ray.nats
-    while len(found.outcomes) < LOCATING:
-        if found.outcomes:
-            ray.move(_half(found))
-        found.sample(found.recipe.check_images)
-    half = _half(found)
-    for shift in SHIFTS:
-        ray.move(shift**2 * half)
-        found.sample(DRAWS)
-    ray.move(reached)
 
 
 def _half(found: Found) -> float:

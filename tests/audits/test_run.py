@@ -63,22 +63,30 @@ def model() -> Iterator[Watched]:
 
 
 @pytest.mark.parametrize("out", [False, True])
-@pytest.mark.parametrize("settings", [{}, {"optimizer": "dose", "first_dose": 2.0, "responses": 8, "confirm": 4}])
+@pytest.mark.parametrize(
+    ("recipe", "settings", "most"),
+    [
+        ("paper", {}, 11),
+        ("paper", {"optimizer": "dose", "first_dose": 2.0, "responses": 8, "confirm": 4}, 12),  # estimators sample on
+        ("fast", {}, 12),
+    ],
+)
 def test_few_functions_are_between_an_audit_and_the_network(
-    settings: dict[str, Any], out: bool, model: Watched, tmp_path: Path
+    recipe: str, settings: dict[str, Any], most: int, out: bool, model: Watched, tmp_path: Path
 ) -> None:
     audit(
         "any",
         list(KNOWN),
         backbone="exact",
         similarity="pixel-cosine",
+        recipe=recipe,
         settings={**SHORT, **settings},
         out=tmp_path if out else None,
     )
     steps_and_checks = {stack for stack in model.stacks if stack[0] == "audit"}
     assert len(steps_and_checks) >= 2
     assert steps_and_checks == model.stacks
-    assert max(map(len, model.stacks)) <= 11
+    assert max(map(len, model.stacks)) <= most
 
 
 def test_equal_pictures_share_a_search_and_each_has_a_result(model: Watched) -> None:
@@ -101,13 +109,13 @@ def test_equal_pictures_share_a_search_and_each_has_a_result(model: Watched) -> 
         (calibrate, {"calibration"}),
         (InvMM._compute, set()),
         (torchmetrics.InvMM.__init__, set()),
-        (load_backbone, OPTIONS.keys() - {"backbone", "revision", "dtype", "backbone_options", "device"}),
+        (load_backbone, OPTIONS.keys() - {"backbone", "revision", "dtype", "backbone_options", "lora", "device"}),
     ],
     ids=["audit", "calibrate", "metric", "torchmetrics", "load_backbone"],
 )
 def test_every_face_offers_the_same_options(face: Callable[..., Any], missing: set[str]) -> None:
     own = {"self", "model", "images", "held_out", "references"}
-    own |= {"captions", "out", "on_step", "rate", "over", "max_steps", "kwargs"}
+    own |= {"captions", "out", "on_step", "progress", "rate", "over", "max_steps", "kwargs"}
     parameters = inspect.signature(face).parameters
     assert parameters.keys() - own == OPTIONS.keys() - missing
     for name in parameters.keys() - own:
