@@ -114,14 +114,14 @@ def locked(folder: Path, arguments: Arguments) -> None:
 
 HUGE = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
 HUGE += struct.pack(">I", zlib.crc32(HUGE[12:])) + encoded("PNG")[33:]
-REFUSED = r"The image 'images/bad\.\w+' cannot be used: "
+REFUSED = r"The image '.*images/bad\.\w+' cannot be used: "
 LOSS = r"The model's estimates of x_0 are not finite; .*"
 
 MISTAKES: dict[str, tuple[Change, str]] = {
     # an image that cannot be read
     "empty file": (image(b""), REFUSED + r"it is empty\."),
     "cut PNG": (image(encoded("PNG")[:-3000]), REFUSED + r".*truncated.*\."),
-    "more pixels than are opened": (image(HUGE), REFUSED + r"it has more pixels than Pillow opens; .*\."),
+    "more pixels than are opened": (image(HUGE), REFUSED + r"it has more than 89,478,485 pixels.*; scale it down\."),
     "link to itself": (link_to_itself, REFUSED + r"Too many levels of symbolic links\."),
     # images that are not found
     "no such images": (option(images="nowhere[red]"), r"The file or folder 'nowhere\[red\]' cannot be opened: .*"),
@@ -181,7 +181,6 @@ def test_settings_are_read_before_the_model(invoke: Invoke, arguments: Arguments
 
 GOOD: dict[str, Change] = {
     "one pixel": image(encoded("PNG", Image.new("RGB", (1, 1), "teal"))),
-    "100 megapixels": image(encoded("PNG", Image.new("1", (10_000, 10_000)))),
     "newline in the name": image(encoded("PNG"), "two\nlines.png"),
     "unicode in the name": image(encoded("PNG"), "größe 画像 🙂 \u202e.png"),
     "markup in the name": image(encoded("PNG"), "[red]a[red] $(rm) %s {0}.png"),
@@ -190,7 +189,6 @@ GOOD: dict[str, Change] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("oddity", GOOD)
 def test_odd_but_good_images_are_measured(oddity: str, invoke: Invoke, arguments: Arguments, tmp_path: Path) -> None:
     GOOD[oddity](tmp_path, arguments)

@@ -138,8 +138,9 @@ def read(folder: str | Path) -> Record:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    config = upgraded_config(read_object(path), path)
-    if not config.keys() & {"model", "recipe"}:  # of a store that holds no audit of a model
+    stored = read_object(path)
+    config = upgraded_config(stored, path)
+    if "format" in stored and not stored.keys() & {"model", "recipe"}:  # of a store that holds no audit of a model
         return config
     try:
         kinds: dict[type, tuple[str, ...]] = {
