@@ -139,7 +139,7 @@ def _estimate(estimator: str, name: str, result: Result) -> Any:
 
 
 FIELDS: tuple[Field, ...] = (
-    Field("name", pa.string(), "what the image is called", lambda r: r.name, _TABLE | _READ | _DATA, "image", str),
+    Field("name", pa.string(), "what the image is called", lambda r: r.name, _ALL - {"torchmetrics"}, "image", str),
     Field("index", pa.int64(), "position among the images of the audit, from 0", lambda r: r.index, _DATA),
     Field("digest", pa.string(), "SHA-256 of the pixels at the model's size", lambda r: r.digest, _DATA),
     Field(

@@ -27,6 +27,7 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.metric.invmm import InvMM
 from invmm_eval.plugins.hooks import BackboneEntry, hookimpl
 from invmm_eval.plugins.host import host
+from invmm_eval.reference import pictures as reference_pictures
 from invmm_eval.testing.tiny import tiny_stable_diffusion
 from tests.helpers.command import TINY
 from tests.helpers.exact import Mixture, pictures
@@ -359,6 +360,17 @@ def test_captions_go_with_their_images(metric: InvMM, tmp_path: Path) -> None:
     metric.compute(references=MEMORIZED, captions=["a cat", "a dog"], **how)
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert {row["index"]: row["caption"] for row in rows} == {0: "a cat", 1: "a dog"}
+
+
+@pytest.mark.usefixtures("models")
+def test_names_are_those_of_files_and_of_the_reference_pictures(
+    metric: InvMM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("invmm_eval.reference.choose", lambda known: known[:1])
+    (tmp_path / "a.png").write_bytes(png(COLOURS))
+    how: dict[str, Any] = {"model": "any", "backbone": "exact", "max_steps": 10}
+    assert metric.compute(references="reference", **how)["name"] == [reference_pictures()[0].name]
+    assert metric.compute(references=[tmp_path / "a.png"], **how)["name"] == [str(tmp_path / "a.png")]
 
 
 def test_the_notice_about_sscd_comes_once(
