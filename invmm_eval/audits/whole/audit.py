@@ -82,6 +82,8 @@ def audited(
     alone = request.resources.workers is None
     backbone = load(request.model, request.resources.device) if alone else None
     scores = ranked(over_scores(scored(request, out=out, backbone=backbone)))
+    if scores and scores[0].score is None:
+        raise InvMMError(f"No image could be scored. Of {scores[0].name}: {scores[0].error}")
     leads = request.resources.workers != "ranks" or launched()[1]
     sources = request.sources if leads else []
     make = partial(worker_plan, request.model, sendable(request), captions=not no_captions(sources), backbone=backbone)

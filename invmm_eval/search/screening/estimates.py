@@ -14,7 +14,8 @@ from invmm_eval.search.target import Target, generator
 
 def time_at(schedule: Schedule, share: float) -> Tensor:
     """The sampling time that lies at ``share`` in (0, 1] of the way from clean to noisiest, to one hundredth."""
-    return schedule.grid(100)[100 - max(1, round(100 * share))]
+    times = schedule.grid(100)  # fewer where the model has fewer
+    return times[len(times) - 1 - max(1, round((len(times) - 1) * share))]
 
 
 def contexts(backbone: Backbone, targets: Sequence[Target], n: int, seed: int) -> Context:
