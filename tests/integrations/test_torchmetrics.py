@@ -28,6 +28,7 @@ IMAGES = pictures(4, (3, 8, 8))
 
 PROCESS = """
 import json, sys
+from datetime import timedelta
 import torch
 from invmm_eval.audits import plan
 from invmm_eval.integrations import torchmetrics
@@ -35,7 +36,9 @@ from tests.helpers.command import TINY
 from tests.helpers.exact import Mixture, pictures
 
 rank, folder, cases = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
-torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+torch.distributed.init_process_group(
+    "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2, timeout=timedelta(days=1)
+)
 images = torch.cat([pictures(2), pictures(3, seed=99)])
 for shares in cases:
     model = Mixture(images[:2])
