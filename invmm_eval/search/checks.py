@@ -95,9 +95,17 @@ def check(
                     rejection=_rejection(recipe, [trials[index] for index, _, _ in requests], counts),
                 )
                 features = torch.split(similarity.embed(images), counts)
-                pixels = torch.split((images * 255).round().to("cpu", torch.uint8), counts)
-                for (index, scale, _), feature, pixel in zip(requests, features, pixels, strict=True):
-                    values[index][scale].extend(similarity.compare(feature, trials[index].features)[:, 0].tolist())
+                compared = torch.cat(
+                    [
+                        similarity.compare(feature, trials[index].features)[:, 0]
+                        for (index, _, _), feature in zip(requests, features, strict=True)
+                    ]
+                )
+                pixels = (images * 255).round().to(torch.uint8)
+                # Read when all is queued, so that the host waits once: the pixels are ready with the similarities.
+                read = torch.split(compared.cpu(), counts), torch.split(pixels.cpu(), counts)
+                for (index, scale, _), found, pixel in zip(requests, *read, strict=True):
+                    values[index][scale].extend(found.tolist())
                     samples[index][scale].append(pixel)
             return [
                 Check(

@@ -6,6 +6,7 @@ Both are computed when first asked for, from the seed of the run alone, and not 
 import torch
 from torch import Tensor
 
+from invmm_eval.device import to_device
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import Condition, rows
@@ -126,4 +127,4 @@ class Common:
 
     def _noise(self, x_0: Tensor, purpose: str) -> Tensor:
         """A standard normal noise, which is drawn again instead of kept, ``(1, ...)``."""
-        return torch.randn(x_0.shape, generator=generator(self._seed, "", purpose)).to(x_0.device)
+        return to_device(torch.randn(x_0.shape, generator=generator(self._seed, "", purpose)), x_0.device)

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import compress
+from itertools import compress, islice
 from operator import not_
 from typing import Any, TypeVar, cast
 
 import torch
+from torch import Tensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
@@ -159,9 +160,10 @@ class _Engine:
                         search.take_step(loss)
                 if on_step:
                     on_step(_running(searches))
-        for search in _running(searches):
+        unread = _drawn(Search.unread, _running(searches))
+        for (search, _), values in zip(unread, _read([tensor for _, tensor in unread]), strict=True):
             with _failing(search):
-                search.read_losses()
+                search.read(values)
 
     def _check_all(self, searches: Sequence[Search]) -> None:
         """A check of each search."""
@@ -190,7 +192,7 @@ class _Engine:
             similarities = drawn.similarities[scale]
             hold_finite(setup.similarity, similarities)
             hits = tuple(value >= setup.threshold for value in similarities)
-            search.remember_samples(trial, drawn)
+            search.remember_samples(trial, drawn, search.kl)
             if ray:
                 outcomes.extend(map(Outcome, ray.distances(trial.noise), hits))
             return Samples(trial.noise, similarities, hits, drawn.samples[scale])
@@ -287,6 +289,12 @@ def _drawn(draw: Callable[[Search], J], searches: Sequence[Search]) -> list[tupl
         with _failing(search):
             drawn.append((search, draw(search)))
     return drawn
+
+
+def _read(tensors: Sequence[Tensor]) -> list[list[float]]:
+    """The values of tensors of one dimension, in one copy from the device, so that the host waits once for all."""
+    values = iter(torch.cat(list(tensors)).tolist() if tensors else [])
+    return [list(islice(values, len(tensor))) for tensor in tensors]
 
 
 def _as_json(name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -93,6 +93,7 @@ class Search:
         self._setup = setup
         self._losses: list[float] = []
         self._unread: list[Tensor] = []
+        self._checked_kl = 0.0
         self._best_place: _Place | None = None
         self.shifted: list[Shifted] = []
 
@@ -210,20 +211,25 @@ class Search:
             self._unread.append(loss)
         self.step += 1
 
-    def read_losses(self) -> None:
-        """Read the losses since the last check.
+    def unread(self) -> Tensor:
+        """The losses since the last check, followed by the KL of q, on the device."""
+        with torch.no_grad():
+            return torch.stack([*self._unread, self.noise.kl()])
+
+    def read(self, unread: Sequence[float]) -> None:
+        """Take the values of :meth:`unread`, which the host has read for all searches at once.
 
         Raises:
             InvMMError: A loss or the KL is not finite.
         """
-        losses = torch.stack(self._unread).tolist() if self._unread else []
+        *losses, self._checked_kl = unread
         self._unread.clear()
         self._losses.extend(losses)
         for step, loss in enumerate(losses, start=self.step - len(losses) + 1):
             if not math.isfinite(loss):
                 raise InvMMError(f"The loss became {loss} at step {step}; try float32, or check the model's weights.")
-        if not math.isfinite(self.kl):
-            raise InvMMError(f"The KL became {self.kl} by step {self.step}; try a smaller learning_rate.")
+        if not math.isfinite(self._checked_kl):
+            raise InvMMError(f"The KL became {self._checked_kl} by step {self.step}; try a smaller learning_rate.")
 
     def record_check(self, trial: Trial, check: Check) -> None:
         """Add a check to the trace, and end the search or let its optimizer adapt.
@@ -236,25 +242,26 @@ class Search:
             hold_finite(setup.similarity, chain(*check.similarities.values()))
         window = self._losses[-setup.recipe.window :]
         average_loss = sum(window) / len(window) if window else math.nan
-        self.trace.append(Point(self.step, average_loss, self.kl, self.optimizer.weight, check.score))
+        self.trace.append(Point(self.step, average_loss, self._checked_kl, self.optimizer.weight, check.score))
         self.last_check = check
         if not self.condition.parameters():
-            self.remember_samples(trial, check)
+            self.remember_samples(trial, check, self._checked_kl)
         self.status = setup.criterion.status(self.trace, passed=check.passed, last=self._is_last)
         if self.status is not Status.REPLICATED and self.optimizer.ray:
             self._remember_place(check)
         if self.status is None:
             self.optimizer.after_check(average_loss)
 
-    def remember_samples(self, trial: Trial, check: Check) -> None:
-        """Keep which noises gave copies, for the estimators, where q has the variance of plain noise."""
+    def remember_samples(self, trial: Trial, check: Check, kl: float) -> None:
+        """Keep which noises gave copies, for the estimators, where q, of this KL, has the variance of plain noise."""
         ray = self.optimizer.ray
-        if ray is None or not math.isclose(self.kl * ray.direction.numel(), ray.nats, rel_tol=1e-3):
+        if ray is None or not math.isclose(kl * ray.direction.numel(), ray.nats, rel_tol=1e-3):
             return
         mean = math.sqrt(2 * ray.nats) * ray.direction
         for scale, values in check.similarities.items():
             hits = [index for index, value in enumerate(values) if value >= self._setup.threshold]
-            self.shifted.append(Shifted(scale, mean, len(values), trial.noise[hits]))
+            copies = trial.noise[to_device(torch.tensor(hits, dtype=torch.long), trial.noise.device)]
+            self.shifted.append(Shifted(scale, mean, len(values), copies))
 
     def _remember_place(self, check: Check) -> None:
         """Keep the parameters if more samples are replicas than at any earlier check, for the estimators."""

@@ -13,6 +13,7 @@ estimate of x_0: an error ``e`` of the noise is one of ``sigma_t / alpha_t * e``
 import torch
 from torch import Generator, Tensor
 
+from invmm_eval.device import to_device
 from invmm_eval.models.schedule import Schedule
 
 FAINTEST = 0.5
@@ -69,7 +70,7 @@ def first_decided(schedule: Schedule, distance: float, steps: int) -> int:
 def drawn(times: Tensor, n: int, generator: Generator) -> Tensor:
     """``n`` of the times, each equally likely, on their device."""
     index = torch.randint(len(times), (n,), generator=generator, device=generator.device)
-    return times[index.to(times.device)]
+    return times[to_device(index, times.device)]
 
 
 def _signal(schedule: Schedule, distance: float, times: Tensor) -> Tensor:
