@@ -183,7 +183,7 @@ class Search:
     def _guidance(self) -> tuple[float, ...]:
         """The recipe's scales; the first alone where there is no prompt, so that all would give the same samples."""
         scales = self._setup.recipe.guidance
-        return scales[:1] if self.condition.prompt() == "" and not self.condition.parameters() else scales
+        return scales[:1] if not self.condition.parameters() and self.condition.prompt() == "" else scales
 
     def draw_trial(self, n: int) -> Trial:
         """The random numbers of a check with n samples per guidance scale."""

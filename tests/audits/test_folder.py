@@ -248,6 +248,11 @@ def test_a_line_means_that_all_is_there(tmp_path: Path) -> None:
                     sheet.load()
 
 
+def wait_until_written(result: Result) -> None:
+    """Looking at tensors waits for the thread that writes them, and then their row."""
+    assert result.noise["mu"].isfinite().all()
+
+
 def full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -257,7 +262,7 @@ def test_a_full_disk_is_told(
     owner: object, step: str, lines: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = plan().run(SOURCES, Resources(batch_size=1), out=tmp_path)
-    next(results)
+    wait_until_written(next(results))
     working = getattr(owner, step)
 
     def failing(*arguments: Any, **options: Any) -> Any:
@@ -268,16 +273,16 @@ def test_a_full_disk_is_told(
     with pytest.raises(
         InvMMError, match=r"could not be written to .*: No space left on device\. .*run the same command"
     ):
-        next(results)
+        list(results)
     assert len(rows(tmp_path)) == lines
 
 
 def test_a_folder_that_vanishes_is_told(tmp_path: Path) -> None:
     results = plan().run(SOURCES, Resources(batch_size=1), out=tmp_path / "out")
-    next(results)
+    wait_until_written(next(results))
     (tmp_path / "out").rename(tmp_path / "elsewhere")
     with pytest.raises(InvMMError, match=r"could not be written .*No such file"):
-        next(results)
+        list(results)
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "out"])
@@ -321,7 +326,7 @@ def test_a_damaged_line_is_told_and_can_be_removed(content: bytes, finished: Pat
 def test_a_disk_that_is_full_amid_a_line_loses_no_other(tmp_path: Path, undisturbed: Path) -> None:
     """The limit on the size of files stands in for it: the line is cut where the limit is."""
     results = plan().run(ALL, Resources(batch_size=1), out=tmp_path)
-    next(results)
+    wait_until_written(next(results))
     size = (tmp_path / "results.jsonl").stat().st_size
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, before[1]))
@@ -540,6 +545,7 @@ def test_the_same_picture_with_another_caption_is_another(tmp_path: Path) -> Non
         for index, target in enumerate(targets):
             assert not store.knows(index, target)
             store.add(hand_made(index=index, name="same", noise={"mean": torch.full((1,), float(index))}), target)
+        assert all(store.knows(index, target) for index, target in enumerate(targets))
         assert [store.result(index).noise["mean"].item() for index in range(3)] == [0, 1, 2]
     record = read(tmp_path)
     assert [row["caption"] for row in record.rows] == [*captions]

@@ -1,6 +1,7 @@
 """Results from rows, with tensors that are read when they are looked at."""
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import cached_property
 from hashlib import sha256
@@ -20,7 +21,10 @@ from invmm_eval.search.target import Target
 
 
 def result_of(folder: Path, row: Mapping[str, Any]) -> Result:
-    """The result of a row; its tensors are read, and compared with their SHA-256, when they are first looked at."""
+    """The result of a row; its tensors are read, and compared with their SHA-256, when they are first looked at.
+
+    The row's ``sha256`` may be a future, which is done when they are written.
+    """
     path = tensors_of(folder, stem(row["digest"], row["caption"]))
     found = Result.from_record(row, _Saved(path, row["sha256"]) if row["sha256"] else {})
     return replace(found, target=picture_of(folder, row))
@@ -50,12 +54,13 @@ def hold_files(folder: Path, row: Mapping[str, Any]) -> None:
 class _Saved(Mapping[str, Tensor]):
     """The tensors of a file, read and compared with its SHA-256 when they are first looked at."""
 
-    def __init__(self, path: Path, expected: str) -> None:
+    def __init__(self, path: Path, expected: "str | Future[str]") -> None:
         self._path = path
         self._expected = expected
 
     @cached_property
     def _tensors(self) -> dict[str, Tensor]:
+        expected = self._expected.result() if isinstance(self._expected, Future) else self._expected
         try:
             contents = self._path.read_bytes()
         except OSError as error:
@@ -63,7 +68,7 @@ class _Saved(Mapping[str, Tensor]):
                 f"{self._path} cannot be read: {error.strerror}. Remove it, and the same command measures its image "
                 "again."
             ) from error
-        if sha256(contents).hexdigest() != self._expected:
+        if sha256(contents).hexdigest() != expected:
             raise InvMMError(
                 f"{self._path} is not what the audit wrote: its SHA-256 differs. Remove it, and the same command "
                 "measures its image again."

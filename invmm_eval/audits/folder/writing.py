@@ -1,14 +1,19 @@
-"""Write an audit's folder: made or resumed, and closed to all other runs until it is left."""
+"""Write an audit's folder: made or resumed, and closed to all other runs until it is left.
+
+A thread writes, so that the model does not wait for the disk.
+"""
 
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from threading import BoundedSemaphore
+from typing import Any, TypeVar
 
 from filelock import Timeout
 from safetensors import SafetensorError
@@ -31,13 +36,21 @@ from invmm_eval.search.sheet import strip
 from invmm_eval.search.target import Target
 
 _REMEMBERED = ("index", "name", "digest", "caption", "status")
+_UNWRITTEN = 8
+"""Results that may wait to be written; then the search waits."""
 _SHOWN = 3
 """At most this many differing settings are named."""
 _log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 class Store:
     """An audit's folder, open for one run.
+
+    Results are written one after the other by a thread, in the order in which they are added. Closing waits for them,
+    also where an error or Ctrl-C ends the run. After a write that failed nothing else is written, since a line that was
+    cut short must stay the last one.
 
     Args:
         folder: Created if it does not exist.
@@ -59,6 +72,10 @@ class Store:
     ) -> None:
         self.folder = Path(folder)
         self._lock = lock_of(self.folder)
+        self._writer = ThreadPoolExecutor(max_workers=1)
+        self._room = BoundedSemaphore(_UNWRITTEN)
+        self._unwritten: set[str] = set()
+        self._failure: BaseException | None = None
         try:
             for part in ("tensors", "samples"):
                 (self.folder / part).mkdir(parents=True, exist_ok=True)
@@ -98,8 +115,14 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Release the folder to other runs."""
+        """Write all that was added, and release the folder to other runs.
+
+        Raises:
+            InvMMError: The folder cannot be written.
+        """
+        self._writer.shutdown()
         self._lock.release()
+        self._raise_failure()
 
     def _open(self, config: dict[str, Any]) -> None:
         path = self.folder / "config.json"
@@ -157,7 +180,10 @@ class Store:
         Raises:
             InvMMError: The folder cannot be read or written.
         """
+        self._raise_failure()
         files = stem(target.digest, target.caption)
+        if files in self._unwritten:
+            self._submit(lambda: None).result()  # waits for all that was added
         if files not in self._known:
             return False
         picture = picture_of(self.folder, {"digest": target.digest, "caption": target.caption})
@@ -168,40 +194,50 @@ class Store:
             self._renewed.add(files)
             return False
         if files in self._renewed or self._places.get(index, ())[:2] != (target.name, files):
-            with self._written():
-                self._append({**row_at(self._results, self._known[files]), "index": index, "name": target.name})
+            with self._told():
+                known = row_at(self._results, self._known[files])
+            self._submit(lambda: self._append({**known, "index": index, "name": target.name})).result()
         return True
 
     def result(self, index: int) -> Result:
         """The result of an image that is known; its tensors are read when they are looked at."""
         _, _, span = self._places[index]
-        with self._written():
+        with self._told():
             return result_of(self.folder, row_at(self._results, span))
 
     def add(self, result: Result, target: Target | None) -> Result:
-        """Write a result; its row comes last, so that a row means that all else is there.
+        """Have a result written; its row comes last, so that a row means that all else is there.
 
         Args:
             result: The result.
             target: Its image; None if it could not be read.
 
         Returns:
-            The result, with tensors that are read, and compared with their SHA-256, when they are looked at.
+            The result, with tensors that are read, and compared with their SHA-256, when they are looked at, which
+            waits until they are written.
 
         Raises:
-            InvMMError: The folder cannot be written.
+            InvMMError: The folder cannot be written, which may show at a later call.
         """
         if target and self.knows(result.index, target):
             return self.result(result.index)
         row = {**result.record(), "caption": target and target.caption, "sha256": None, "finished": _now()}
-        with self._written():
-            if result.check and target:
-                sheet = strip(target.image, result.check.samples)
-                path = tensors_of(self.folder, stem(target.digest, target.caption))
-                row["sha256"] = write_atomically(path, result.save)
-                write_atomically(picture_of(self.folder, row), lambda partial: sheet.save(partial, "PNG"))
-            self._append(row)
-        return result_of(self.folder, row)
+        if target:
+            self._unwritten.add(stem(target.digest, target.caption))
+        written = self._submit(lambda: self._write(row, result, target))
+        return result_of(self.folder, {**row, "sha256": written if result.check and target else None})
+
+    def _write(self, row: Mapping[str, Any], result: Result, target: Target | None) -> str | None:
+        """Write the files of a result and then its row; returns the SHA-256 of its tensors."""
+        digest = None
+        files = stem(row["digest"], row["caption"])
+        if result.check and target:
+            sheet = strip(target.image, result.check.samples)
+            digest = write_atomically(tensors_of(self.folder, files), result.save)
+            write_atomically(picture_of(self.folder, row), lambda partial: sheet.save(partial, "PNG"))
+        self._append({**row, "sha256": digest})
+        self._unwritten.discard(files)
+        return digest
 
     def _append(self, row: Mapping[str, Any]) -> None:
         with self._results.open("ab") as lines:
@@ -211,8 +247,29 @@ class Store:
             os.fsync(lines.fileno())
             self._remember((start, lines.tell()), *(row[name] for name in _REMEMBERED))
 
+    def _submit(self, work: Callable[[], T]) -> Future[T]:
+        """Have the thread do some work, after all that it was given before."""
+        self._raise_failure()
+        self._room.acquire()
+        submitted = self._writer.submit(self._guarded, work)
+        submitted.add_done_callback(lambda _: self._room.release())
+        return submitted
+
+    def _guarded(self, work: Callable[[], T]) -> T:
+        self._raise_failure()
+        try:
+            with self._told():
+                return work()
+        except BaseException as error:
+            self._failure = error
+            raise
+
+    def _raise_failure(self) -> None:
+        if self._failure:
+            raise self._failure
+
     @contextmanager
-    def _written(self) -> Iterator[None]:
+    def _told(self) -> Iterator[None]:
         """Turn errors of the disk into one sentence."""
         try:
             yield
