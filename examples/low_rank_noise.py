@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 
 from invmm_eval import host
 from invmm_eval.audits.run import audit
-from invmm_eval.plugin import InvMMError, NoiseFamily, NoiseFamilyMaker, hookimpl
+from invmm_eval.plugin import InvMMError, NoiseFamily, NoiseFamilyMaker, hookimpl, to_device
 from invmm_eval.reference import MODEL, pictures
 
 START = 1e-3
@@ -49,8 +49,8 @@ class LowRankGaussian:
     def rsample(self, n: int, generator: Generator) -> Tensor:
         """``mu + exp(logvar / 2) * z + W e`` with ``z`` and ``e`` standard normal."""
         rank = self.factor.shape[-1]
-        z = torch.randn((n, *self.mu.shape), generator=generator, device=generator.device).to(self.mu.device)
-        e = torch.randn((n, rank), generator=generator, device=generator.device).to(self.mu.device)
+        z = to_device(torch.randn((n, *self.mu.shape), generator=generator), self.mu.device)
+        e = to_device(torch.randn((n, rank), generator=generator), self.mu.device)
         return self.mu + (self.logvar / 2).exp() * z + (self.factor @ e.T).movedim(-1, 0)
 
     def kl(self) -> Tensor:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from invmm_eval.audits.plan import make_plan as make_plan
     from invmm_eval.cli.console import hide_library_bars as hide_library_bars
     from invmm_eval.cli.publish import create_or_update as create_or_update
+    from invmm_eval.device import to_device as to_device
     from invmm_eval.errors import InvMMError as InvMMError
     from invmm_eval.metric import MODULE as MODULE
     from invmm_eval.models.autoencoder import Autoencoder as Autoencoder
@@ -91,6 +92,7 @@ _HOMES = {
     ),
     "plugins.host": ("Host",),
     "errors": ("InvMMError",),
+    "device": ("to_device",),
     # Backbones
     "models.backbone": ("Backbone",),
     "models.schedule": ("RectifiedFlow", "Schedule", "VariancePreserving", "broadcast"),

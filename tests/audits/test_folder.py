@@ -8,6 +8,7 @@ import os
 import random
 import resource
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -239,8 +240,11 @@ def test_a_first_line_may_be_torn(tmp_path: Path) -> None:
 
 
 def test_a_line_means_that_all_is_there(tmp_path: Path) -> None:
-    for _ in plan().run(ALL, Resources(batch_size=2), out=tmp_path):
-        for row in rows(tmp_path):
+    for result in plan().run(ALL, Resources(batch_size=2), out=tmp_path):
+        if result.check:
+            wait_until_written(result)
+            assert result.digest in [row["digest"] for row in read(tmp_path).rows]
+        for row in read(tmp_path).rows:
             if row["status"] != "failed":
                 name = row["digest"][:16]
                 assert Result.load(tmp_path / "tensors" / name[:2] / f"{name}.safetensors").digest == row["digest"]
@@ -695,3 +699,87 @@ def test_a_file_system_without_flock_has_a_lock_too(
         with pytest.raises(Timeout):
             lock_of(tmp_path).acquire(timeout=0)
     assert not in_use(tmp_path)
+
+
+class Gate:
+    """Holds up the thread that writes results, at each line of their file, until it is opened."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.opened = threading.Event()
+        append = Store._append
+
+        def held_up(store: Store, row: Any) -> None:
+            assert self.opened.wait(60)
+            append(store, row)
+
+        monkeypatch.setattr(Store, "_append", held_up)
+
+
+def test_results_are_yielded_while_they_are_written_and_closing_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Path
+) -> None:
+    gate = Gate(monkeypatch)
+    results = plan().run(ALL, Resources(batch_size=1), out=tmp_path)
+    names = [next(results).name for _ in ALL]
+    assert not list(read(tmp_path).rows)
+    gate.opened.set()
+    assert next(results, None) is None
+    lines = (tmp_path / "results.jsonl").read_bytes().splitlines()
+    assert [loaded(line)["name"] for line in lines] == names
+    assert same_files(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, RuntimeError, GeneratorExit])
+def test_however_a_run_ends_what_was_found_is_written(
+    ending: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch)
+
+    def run_that_ends() -> None:
+        with Store(tmp_path, {}) as store:
+            for index, picture in enumerate(PICTURES[:3]):
+                target = Target(picture, "n")
+                store.add(hand_made(index=index, digest=target.digest), target)
+            threading.Timer(0.1, gate.opened.set).start()
+            raise ending
+
+    with pytest.raises(ending):
+        run_that_ends()
+    assert [row["index"] for row in rows(tmp_path)] == [0, 1, 2]
+    Store(tmp_path, {}).close()  # the folder is free
+
+
+def test_only_a_few_results_wait_to_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, added = Gate(monkeypatch), itertools.count()
+    many = pictures(20)
+
+    def add() -> None:
+        with Store(tmp_path, {}) as store:
+            for index, picture in enumerate(many):
+                store.add(hand_made(index=index, digest=Target(picture).digest), Target(picture, "n"))
+                next(added)
+
+    thread = threading.Thread(target=add)
+    thread.start()
+    thread.join(1)
+    assert next(added) < 10
+    gate.opened.set()
+    thread.join(60)
+    assert len(rows(tmp_path)) == 20
+
+
+def test_a_picture_that_is_being_written_is_known_once_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, target = Gate(monkeypatch), Target(PICTURES[0], "n")
+    with Store(tmp_path, {}) as store:
+        store.add(hand_made(), target)
+        threading.Timer(0.1, gate.opened.set).start()
+        assert store.knows(0, target)
+
+
+def test_an_unexpected_error_of_the_thread_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("a fault of the writer")
+
+    monkeypatch.setattr(Store, "_append", broken)
+    with pytest.raises(ZeroDivisionError, match="a fault of the writer"), Store(tmp_path, {}) as store:
+        store.add(hand_made(), Target(PICTURES[0], "n"))
