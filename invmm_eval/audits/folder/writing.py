@@ -167,12 +167,9 @@ class Store:
         """The result of a picture by its :func:`stem`, which gets a row at this place; None if it was not measured."""
         if files not in self._known:
             return None
-        row = row_at(self._results, self._known[files])
-        if self._places.get(index, ())[:2] != (name, files):
-            row |= {"index": index, "name": name}
-            with self._written():
-                self._append(row)
-        return result_of(self.folder, row)
+        if self._places.get(index, ())[:2] == (name, files):
+            return self.result(index)
+        return result_of(self.folder, self._repeated(index, name, files))
 
     def knows(self, index: int, target: Target) -> bool:
         """Whether this picture was measured before, under any name; if so, it gets a row at this place too.
@@ -194,9 +191,7 @@ class Store:
             self._renewed.add(files)
             return False
         if files in self._renewed or self._places.get(index, ())[:2] != (target.name, files):
-            with self._told():
-                known = row_at(self._results, self._known[files])
-            self._submit(lambda: self._append({**known, "index": index, "name": target.name})).result()
+            self._repeated(index, target.name, files)
         return True
 
     def result(self, index: int) -> Result:
@@ -238,6 +233,13 @@ class Store:
         self._append({**row, "sha256": digest})
         self._unwritten.discard(files)
         return digest
+
+    def _repeated(self, index: int, name: str, files: str) -> dict[str, Any]:
+        """The row of a known picture, once it is written for another place too."""
+        with self._told():
+            row = {**row_at(self._results, self._known[files]), "index": index, "name": name}
+        self._submit(lambda: self._append(row)).result()
+        return row
 
     def _append(self, row: Mapping[str, Any]) -> None:
         with self._results.open("ab") as lines:
