@@ -45,6 +45,8 @@ CORRUPT = Source("corrupt", b"no image")
 ALL = [*SOURCES[:2], CORRUPT, *SOURCES[2:]]
 TIMES = ("seconds_steps", "seconds_checks", "finished", "sha256")
 """What differs from run to run; the seconds are in the files of tensors too."""
+CONFIG = {"weights": "w"}
+"""A model without an identity is never resumed."""
 SETTINGS: dict[str, Any] = {"max_steps": 80, "check_every": 5, "draws": 8}
 
 
@@ -124,13 +126,14 @@ def same_files(folder: Path, other: Path) -> bool:
 
 
 def test_the_config_is_written_once(tmp_path: Path) -> None:
-    config = {"model": "m", "recipe": {"guidance": (1.0, 2.5), "threshold": None}, "seed": 0}
+    config = {"model": "m", "weights": "w", "recipe": {"guidance": (1.0, 2.5), "threshold": None}, "seed": 0}
     folder = tmp_path / "made" / "on the way"
     Store(folder, config).close()
     written = (folder / "config.json").read_bytes()
     assert loaded(written) == {
         "format": 2,
         "model": "m",
+        "weights": "w",
         "recipe": {"guidance": [1.0, 2.5], "threshold": None},
         "seed": 0,
     }
@@ -232,9 +235,9 @@ def test_a_torn_last_line_is_measured_again(left: int, finished: Path, undisturb
 
 
 def test_a_first_line_may_be_torn(tmp_path: Path) -> None:
-    Store(tmp_path, {}).close()
+    Store(tmp_path, CONFIG).close()
     (tmp_path / "results.jsonl").write_bytes(b'{"index"')
-    Store(tmp_path, {}).close()
+    Store(tmp_path, CONFIG).close()
     assert list(read(tmp_path).rows) == []
     assert (tmp_path / "results.jsonl").read_bytes() == b""
 
@@ -394,10 +397,10 @@ def test_two_runs_cannot_write_to_one_folder(tmp_path: Path, undisturbed: Path) 
 
 
 def test_a_run_that_is_refused_lets_the_folder_go(tmp_path: Path) -> None:
-    Store(tmp_path, {"seed": 1}).close()
+    Store(tmp_path, {**CONFIG, "seed": 1}).close()
     with pytest.raises(InvMMError, match="seed is 1 there and 2 here") as held:
-        Store(tmp_path, {"seed": 2})
-    Store(tmp_path, {"seed": 1}).close()
+        Store(tmp_path, {**CONFIG, "seed": 2})
+    Store(tmp_path, {**CONFIG, "seed": 1}).close()
     assert held
 
 
@@ -484,19 +487,19 @@ def hand_made(**changes: Any) -> Result:
 
 def test_failed_images_are_not_known(tmp_path: Path) -> None:
     good, late = Target(PICTURES[0], "n"), Target(PICTURES[1], "late")
-    with Store(tmp_path, {}) as store:
+    with Store(tmp_path, CONFIG) as store:
         store.add(hand_made(), good)
         store.add(Result(1, "bad", "", Status.FAILED, error="It broke."), None)
         store.add(Result(2, "late", late.digest, Status.FAILED, error="It broke."), late)
         assert (store.knows(0, good), store.knows(2, late)) == (True, False)
     assert len(rows(tmp_path)) == 3
-    with Store(tmp_path, {}) as store:
+    with Store(tmp_path, CONFIG) as store:
         assert (store.knows(0, good), store.knows(2, late)) == (True, False)
         assert store.result(0).record() == hand_made().record()
 
 
 def test_no_file_holds_infinity(tmp_path: Path, undisturbed: Path) -> None:
-    with Store(tmp_path, {}) as store:
+    with Store(tmp_path, CONFIG) as store:
         store.add(hand_made(name="un\u2028usual\n"), Target(PICTURES[0]))
     for folder in (undisturbed, tmp_path):
         loaded((folder / "config.json").read_bytes())
@@ -545,7 +548,7 @@ def test_the_same_picture_twice_without_a_folder() -> None:
 def test_the_same_picture_with_another_caption_is_another(tmp_path: Path) -> None:
     captions = (None, "a cat", "a dog")
     targets = [Target(PICTURES[0], "same", caption) for caption in captions]
-    with Store(tmp_path, {}) as store:
+    with Store(tmp_path, CONFIG) as store:
         for index, target in enumerate(targets):
             assert not store.knows(index, target)
             store.add(hand_made(index=index, name="same", noise={"mean": torch.full((1,), float(index))}), target)
@@ -736,7 +739,7 @@ def test_however_a_run_ends_what_was_found_is_written(
     gate = Gate(monkeypatch)
 
     def run_that_ends() -> None:
-        with Store(tmp_path, {}) as store:
+        with Store(tmp_path, CONFIG) as store:
             for index, picture in enumerate(PICTURES[:3]):
                 target = Target(picture, "n")
                 store.add(hand_made(index=index, digest=target.digest), target)
@@ -746,7 +749,7 @@ def test_however_a_run_ends_what_was_found_is_written(
     with pytest.raises(ending):
         run_that_ends()
     assert [row["index"] for row in rows(tmp_path)] == [0, 1, 2]
-    Store(tmp_path, {}).close()  # the folder is free
+    Store(tmp_path, CONFIG).close()  # the folder is free
 
 
 def test_only_a_few_results_wait_to_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -754,7 +757,7 @@ def test_only_a_few_results_wait_to_be_written(tmp_path: Path, monkeypatch: pyte
     many = pictures(20)
 
     def add() -> None:
-        with Store(tmp_path, {}) as store:
+        with Store(tmp_path, CONFIG) as store:
             for index, picture in enumerate(many):
                 store.add(hand_made(index=index, digest=Target(picture).digest), Target(picture, "n"))
                 next(added)
@@ -770,7 +773,7 @@ def test_only_a_few_results_wait_to_be_written(tmp_path: Path, monkeypatch: pyte
 
 def test_a_picture_that_is_being_written_is_known_once_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate, target = Gate(monkeypatch), Target(PICTURES[0], "n")
-    with Store(tmp_path, {}) as store:
+    with Store(tmp_path, CONFIG) as store:
         store.add(hand_made(), target)
         threading.Timer(0.1, gate.opened.set).start()
         assert store.knows(0, target)
@@ -781,5 +784,5 @@ def test_an_unexpected_error_of_the_thread_keeps_its_traceback(tmp_path: Path, m
         raise ZeroDivisionError("a fault of the writer")
 
     monkeypatch.setattr(Store, "_append", broken)
-    with pytest.raises(ZeroDivisionError, match="a fault of the writer"), Store(tmp_path, {}) as store:
+    with pytest.raises(ZeroDivisionError, match="a fault of the writer"), Store(tmp_path, CONFIG) as store:
         store.add(hand_made(), Target(PICTURES[0], "n"))
