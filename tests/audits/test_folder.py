@@ -25,7 +25,7 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
-from invmm_eval.audits.folder import read
+from invmm_eval.audits.folder import read, writing
 from invmm_eval.audits.folder.files import in_use, lock_of
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source
@@ -45,8 +45,6 @@ CORRUPT = Source("corrupt", b"no image")
 ALL = [*SOURCES[:2], CORRUPT, *SOURCES[2:]]
 TIMES = ("seconds_steps", "seconds_checks", "finished", "sha256")
 """What differs from run to run; the seconds are in the files of tensors too."""
-CONFIG = {"weights": "w"}
-"""A model without an identity is never resumed."""
 SETTINGS: dict[str, Any] = {"max_steps": 80, "check_every": 5, "draws": 8}
 
 
@@ -264,7 +262,7 @@ def full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize(("owner", "step", "lines"), [(Image.Image, "save", 1), (os, "fsync", 1), (Path, "replace", 1)])
+@pytest.mark.parametrize(("owner", "step", "lines"), [(writing, "strip", 1), (os, "fsync", 1), (Path, "replace", 1)])
 def test_a_full_disk_is_told(
     owner: object, step: str, lines: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
