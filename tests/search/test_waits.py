@@ -25,9 +25,10 @@ SEARCHES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     "pixel, giving samples up": ("search", ["pixel"], ONE_SHOT),
     "guided": ("search", ["guided"], GUIDED),
 }
-ALONE, TOGETHER, GIVING_UP = 5, 3, 7
+ALONE, TOGETHER, ONE_MORE_EACH = 5, 3, 7
 """Waits of a check of two images: one for the losses of both, and two, for similarities and pixels, for each round of
-samples, which two images have in common if they are checked together; one more to give samples up."""
+samples, which two images have in common if they are checked together; one more for each to give samples up, or to read
+the searched prompt."""
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,11 @@ def test_no_step_waits(search: str, counted: dict[str, Any]) -> None:
 @pytest.mark.parametrize("search", SEARCHES)
 def test_a_check_waits_as_often_however_many_steps_its_sampler_takes(search: str, counted: dict[str, Any]) -> None:
     _, _, _, check, *_ = counted[search]["waits"]
-    assert check == (TOGETHER if "together" in search else GIVING_UP if "giving" in search else ALONE)
+    assert check == {
+        "pixel, images together": TOGETHER,
+        "pixel, giving samples up": ONE_MORE_EACH,
+        "guided": ONE_MORE_EACH,
+    }.get(search, ALONE)
 
 
 @pytest.mark.parametrize("steps", [2, 5])
