@@ -25,10 +25,9 @@ SEARCHES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     "pixel, giving samples up": ("search", ["pixel"], ONE_SHOT),
     "guided": ("search", ["guided"], GUIDED),
 }
-ALONE, TOGETHER, ONE_MORE_EACH = 5, 3, 7
+ALONE, TOGETHER, GIVING_UP = 5, 3, 7
 """Waits of a check of two images: one for the losses of both, and two, for similarities and pixels, for each round of
-samples, which two images have in common if they are checked together; one more for each to give samples up, or to read
-the searched prompt."""
+samples, which two images have in common if they are checked together; one more for each to give samples up."""
 
 
 @pytest.fixture(scope="module")
