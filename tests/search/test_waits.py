@@ -69,11 +69,7 @@ def test_no_step_waits(search: str, counted: dict[str, Any]) -> None:
 @pytest.mark.parametrize("search", SEARCHES)
 def test_a_check_waits_as_often_however_many_steps_its_sampler_takes(search: str, counted: dict[str, Any]) -> None:
     _, _, _, check, *_ = counted[search]["waits"]
-    assert check == {
-        "pixel, images together": TOGETHER,
-        "pixel, giving samples up": ONE_MORE_EACH,
-        "guided": ONE_MORE_EACH,
-    }.get(search, ALONE)
+    assert check == {"pixel, images together": TOGETHER, "pixel, giving samples up": GIVING_UP}.get(search, ALONE)
 
 
 @pytest.mark.parametrize("steps", [2, 5])
