@@ -36,7 +36,7 @@ def end(folder: Path, *, debug: bool, fail_on: FailOn | None = None) -> None:
     from invmm_eval.audits.folder import read
     from invmm_eval.reports.failures import by_reason, in_one_sentence, listed
     from invmm_eval.reports.terminal import ResultsTable
-    from invmm_eval.reports.wording import counted, population_limit
+    from invmm_eval.reports.wording import counted
     from invmm_eval.search.result import rank
     from invmm_eval.search.status import Verdict
 
@@ -58,7 +58,7 @@ def end(folder: Path, *, debug: bool, fail_on: FailOn | None = None) -> None:
     failures = by_reason(audit.rows)
     replicated = of[Verdict.MEMORIZED] + of[Verdict.REPLICABLE]
     if progress.done:
-        for line in (*listed(failures), population_limit(len(replicated), progress.done)):
+        for line in listed(failures):
             say(line)
     say(f"Results are in {folder}. To write a report: invmm-eval report {folder}")
     if failures:

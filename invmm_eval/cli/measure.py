@@ -170,16 +170,3 @@ def status(
             say(sentence, err)
         say(f"Damaged tensor files: {len(damaged)}.")
         raise typer.Exit(bool(damaged))
-
-
-@with_flags({"recipe", "settings", "seed", "device", "batch_size"}, recipe="fast")
-def demo(
-    out_folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder.")] = Path("demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="Audit 7 pictures instead of 544.")] = False,
-    **options: Any,
-) -> None:
-    """Audit the reference model, for which it is known which images were repeated in training."""
-    from invmm_eval.cli.demo import run_demo
-
-    hide_library_bars()
-    run_demo(out_folder, quick=quick, **read_options(options))

@@ -16,7 +16,6 @@ from invmm_eval.search.fields import number
 from invmm_eval.search.result import Result, Status
 from invmm_eval.search.sentence import one_in, sentence
 from invmm_eval.search.status import MEMORIZED, Verdict
-from invmm_eval.statistics.binomial import CONFIDENCE, most, percent
 
 _LIMITS = (
     "That no copy was found does not prove that an image was not memorized: the search may have failed within its "
@@ -90,8 +89,8 @@ def paragraphs(summary: Summary) -> Iterator[str]:
             )
         if summary.of(Verdict.NOT_REPLICATED):
             yield "For images that were not replicated, the result describes the search, not what the model memorized."
-        found = summary.counts[Verdict.MEMORIZED] + summary.counts[Verdict.REPLICABLE]
-        yield from sentences(summary.whole) if summary.whole else [population_limit(found, summary.measured)]
+        if summary.whole:
+            yield from sentences(summary.whole)
     yield from _failures(summary)
     if summary.images and not summary.measured:
         yield "Nothing can be concluded about memorization."
@@ -119,20 +118,6 @@ def meaning(result: Result) -> str:
     if not result.picture_bits:
         return f"{text}{number(bits)} bits of the picture."
     return f"{text}{number(bits)} bits, of the {result.picture_bits:,} bits that the picture takes as PNG."
-
-
-def population_limit(found: int, measured: int) -> str:
-    """What the images that did not fail, at least one, say about the set that they were drawn from.
-
-    Args:
-        found: Number of images that are memorized or replicable.
-        measured: Number of images that did not fail.
-    """
-    drawn = "this image was" if measured == 1 else f"the {measured:,} measured images were"
-    return (
-        f"If {drawn} drawn at random from a larger set, copies of at most {percent(most(found, measured))} of that set "
-        f"would be found with this recipe ({percent(CONFIDENCE)} confidence, exact binomial limit)."
-    )
 
 
 def _images(count: int) -> str:

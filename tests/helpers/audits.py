@@ -121,9 +121,9 @@ def write(
     asked: Sequence[str] | None = None,
 ) -> Path:
     """The folder that holds these, of an audit that was asked for images of these names."""
-    store = Store(folder, config, asked)
-    for found, target in results:
-        store.add(found, target)
+    with Store(folder, config, asked) as store:
+        for found, target in results:
+            store.add(found, target)
     return folder
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from invmm_eval.reports.wording import population_limit
 from invmm_eval.statistics.binomial import images_needed, most, percent
 
 
@@ -54,11 +53,3 @@ def test_the_table_of_the_docs() -> None:
 )
 def test_limits_are_rounded_up(text: str, shares: list[float]) -> None:
     assert {percent(share) for share in shares} == {text}
-
-
-def test_the_sentence_names_its_assumption() -> None:
-    assert population_limit(0, 300) == (
-        "If the 300 measured images were drawn at random from a larger set, copies of at most 1.00 % of that set would "
-        "be found with this recipe (95 % confidence, exact binomial limit)."
-    )
-    assert "this image was drawn" in population_limit(0, 1)
