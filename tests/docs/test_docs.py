@@ -134,8 +134,8 @@ def test_an_audit_comes_into_a_card(
             printed.append(out)
     written, read, shown, published, loaded, proposal, proposed = printed
     assert written == "Wrote the audit into README.md.\n"
-    assert "fraction of replicated images 0.66" in read
-    assert "'status': 'replicated'" in loaded
+    assert "replicated from chosen noise 0.571" in read
+    assert "'verdict': 'memorized'" in loaded
     assert all(text.endswith("Nothing was sent. Add --yes to send it.\n") for text in (shown, proposal))
     assert f"{hub.url}/datasets/org/audit/commit/" in published
     assert proposed.splitlines()[-1] == f"{hub.url}/org/model/discussions/1"

@@ -101,6 +101,7 @@ class Hub:
             constants, "HUGGINGFACE_CO_URL_TEMPLATE", self.url + "/{repo_id}/resolve/{revision}/{filename}"
         )
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", home / "datasets")
 
 
 def blob(data: bytes) -> str:

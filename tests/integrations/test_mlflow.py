@@ -88,11 +88,11 @@ def test_a_run_tells_what_was_found_and_keeps_images_private(files: list[str], t
     assert run.data.metrics == found.metrics
     assert found.metrics == {
         "invmm/images": 4,
-        "invmm/memorized": 0,
-        "invmm/replicable": 2,
+        "invmm/memorized": 2,
+        "invmm/replicable": 0,
         "invmm/not_replicated": 1,
         "invmm/failed": 1,
-        "invmm/memorized_fraction": 0,
+        "invmm/memorized_fraction": 2 / 4,
         "invmm/replicated": 2,
         "invmm/replicated_fraction": 2 / 4,
         "invmm/median_invmm": pytest.approx(most),

@@ -99,7 +99,7 @@ def test_what_cannot_be_measured_is_told(tiny_pipeline: DDIMPipeline) -> None:
     with pytest.raises(InvMMError, match="no image to watch"), pytest.warns(UserWarning, match="before the ``update``"):
         metric.compute()
     with pytest.raises(InvMMError, match="shape"):
-        metric.update(torch.zeros(1, 1, 1, 8, 8))
+        metric.update(torch.zeros(1, 5, 8, 8))
     with pytest.raises(ValueError, match="batchsize"):
         InvMM(tiny_pipeline, batchsize=3)
 
@@ -161,7 +161,7 @@ def test_two_processes_share_the_work(exact: Mixture, tmp_path: Path) -> None:
     lines = [process.communicate()[0].splitlines()[-len(cases) :] for process in processes]
     for shares, images, *told in zip(cases, distinct, *lines, strict=True):
         exact.rows_seen.clear()
-        alone = InvMM("any", backbone="exact", similarity="pixel-cosine", seed=5)
+        alone = InvMM("any", backbone="exact", recipe="paper", similarity="pixel-cosine", seed=5)
         alone.update(torch.cat([pictures(2), pictures(3, seed=99)])[images])
         found = alone.compute()
         both = [json.loads(line) for line in told]

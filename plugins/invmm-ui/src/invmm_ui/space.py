@@ -128,7 +128,8 @@ def _write_audit(folder: Path, findings: Findings, *, pictures: bool) -> None:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(dict(findings.config), indent=2) + "\n", encoding="utf-8")
     finished = findings.written and findings.written.isoformat(timespec="milliseconds")
-    rows = [{**r.record(), "caption": None, "sha256": None, "finished": finished} for r in findings.results]
+    without_tensors = {"caption": None, "sha256": "", "finished": finished}
+    rows = [{**result.record(), **without_tensors} for result in findings.results]
     (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     for row, result in zip(rows, findings.results, strict=True) if pictures else ():
         if result.check:
