@@ -58,9 +58,16 @@ class _Saved(Mapping[str, Tensor]):
         self._path = path
         self._expected = expected
 
+    def __reduce__(self) -> tuple[type["_Saved"], tuple[Path, str]]:
+        """A copy for another process knows the SHA-256 itself, and so waits until the file is written."""
+        return _Saved, (self._path, self._written())
+
+    def _written(self) -> str:
+        return self._expected.result() if isinstance(self._expected, Future) else self._expected
+
     @cached_property
     def _tensors(self) -> dict[str, Tensor]:
-        expected = self._expected.result() if isinstance(self._expected, Future) else self._expected
+        expected = self._written()
         try:
             contents = self._path.read_bytes()
         except OSError as error:
