@@ -79,7 +79,7 @@ def test_the_counts_are_those_of_fresh_samples() -> None:
 @pytest.mark.usefixtures("all_threads")
 def test_repeated_pictures_are_found_and_held_out_ones_are_not(tmp_path: Path) -> None:
     chosen = [p for p in choose(pictures(), each=2, held_out=2) if p.copies in (256, 0)]
-    settings = {"threshold": THRESHOLD}
+    settings = {"threshold": THRESHOLD, "max_steps": 75}
     choices = Choices(similarity="pixel-cosine", recipe="demo", settings=settings, seed=1)
     plan = make_plan(ModelOptions(source=MODEL), choices)
     sources = [Source(p.name, p.image) for p in chosen]
