@@ -26,10 +26,6 @@ class Counted:
         return self._backbone.predict_x0(x_t, t, context)
 
     @property
-    def rows_without(self) -> int:
-        return sum(self.calls_without)
-
-    @property
     def rows_with(self) -> int:
         return sum(self.calls_with)
 

@@ -19,7 +19,7 @@ from invmm_eval.audits.request import Request
 from invmm_eval.audits.whole.screening import make_detector
 from invmm_eval.audits.workers import launched
 from invmm_eval.models.backbone import Backbone
-from invmm_eval.models.condition import Condition, Context, Unconditional
+from invmm_eval.models.condition import Condition, Context, Unconditional, has_own_prompt
 from invmm_eval.models.schedule import Schedule
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.engine import invert
@@ -31,7 +31,6 @@ PROBE = 4.0
 """Seconds of each of the two probes of the model: of a screening and of a search."""
 _SHAPE = (1, 4, 4)
 _LINE = 4096
-_SCORE = 256
 
 
 @dataclass(frozen=True)
@@ -111,17 +110,16 @@ def _searched(images: int, extent: Extent | None) -> int:
 def _searches(plan: Plan, first: Source, micro_batch: int | None, images: int) -> Searches:
     recipe, backbone = plan.recipe, plan.backbone
     condition = backbone.condition(first.caption)
-    prompted = bool(condition.parameters() or condition.prompt())
     clean, common = rows_of_search(plan, memorized=False)
     memorized, more = rows_of_search(plan, memorized=True)
-    seconds = row_seconds(backbone, first.caption, micro_batch or recipe.draws or recipe.check_images)
+    seconds = row_seconds(backbone, first.caption, micro_batch or recipe.draws)
     channels, height, width = backbone.image_shape
     with torch.no_grad():
         q = plan.noise(backbone.encode(torch.zeros(1, *backbone.image_shape, device=backbone.device))[0])
     tensors = chain(q.parameters().values(), condition.parameters().values())
     pixels = (1 + 2 * recipe.check_images * len(recipe.guidance)) * channels * height * width
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors) + pixels + _LINE
-    return Searches(images, clean, memorized, 0 if prompted else max(common, more), seconds, size)
+    return Searches(images, clean, memorized, 0 if has_own_prompt(condition) else max(common, more), seconds, size)
 
 
 def rows_of_search(plan: Plan, *, memorized: bool) -> tuple[int, int]:

@@ -134,6 +134,11 @@ class SoftPrompt:
         return self._read(self.logits.detach())
 
 
+def has_own_prompt(condition: Condition) -> bool:
+    """Whether the contexts are of one image alone: by a prompt that is searched, or a given one that is not empty."""
+    return bool(condition.parameters() or condition.prompt())
+
+
 def repeat(context: Context, n: int) -> Context:
     """Repeat a context of one row ``n`` times, without copies."""
     return {name: tensor.expand(n, *tensor.shape[1:]) for name, tensor in context.items()}

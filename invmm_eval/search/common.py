@@ -9,7 +9,7 @@ from torch import Tensor
 from invmm_eval.device import to_device
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
-from invmm_eval.models.condition import Condition, rows
+from invmm_eval.models.condition import Condition, has_own_prompt, rows
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.checks import hold_finite
 from invmm_eval.search.estimators import Shifted
@@ -96,7 +96,7 @@ class Common:
             samples are samples of it then.
         """
         drawn = self._recipe.plain
-        if not drawn or condition.parameters() or condition.prompt():
+        if not drawn or has_own_prompt(condition):
             return None
         if self._features is None:
             context = condition.rsample(drawn, generator(self._seed, "", "plain contexts", self._backbone.device))

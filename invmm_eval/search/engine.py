@@ -86,7 +86,7 @@ def invert(
         raise InvMMError(f"The recipe's estimator {missing[0]!r} is not among the estimators passed to the search.")
     by_name = {estimator.name: estimator for estimator in (*built_in_estimators(recipe), *estimators)}
     counted = Counted(backbone)
-    at_once = MicroBatch(micro_batch or recipe.draws or recipe.check_images)
+    at_once = MicroBatch(micro_batch or recipe.draws)
     setup = Setup(
         backbone=cast("Backbone", counted),
         similarity=similarity,
@@ -153,7 +153,8 @@ class _Engine:
                 running = _running(searches)
                 uses_gradients = [search.optimizer.uses_gradients for search in running]
                 for search in compress(running, map(not_, uses_gradients)):
-                    search.take_step()
+                    with _failing(search):
+                        search.take_step()
                 draws = _drawn(Search.draw, list(compress(running, uses_gradients)))
                 for search, loss in self._isolated(self._backward, draws):
                     with _failing(search):

@@ -3,7 +3,8 @@
 import errno
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,33 @@ def lock_of(folder: Path) -> BaseFileLock:
     if _has_flock(folder):
         return FileLock(folder / ".lock", thread_local=False)
     return SoftFileLock(folder / ".lock-holder", thread_local=False)
+
+
+@contextmanager
+def opened_alone(folder: Path, lock: BaseFileLock, close: Callable[[], None]) -> Iterator[None]:
+    """Create a folder and take its lock for what is done inside; where that raises, it is closed again.
+
+    Args:
+        folder: Created if it does not exist.
+        lock: Its :func:`lock_of`.
+        close: Releases the lock, and whatever else was opened.
+
+    Raises:
+        InvMMError: Another run holds the lock, or the folder cannot be used.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=1)
+        yield
+    except BaseException as error:
+        close()
+        if isinstance(error, Timeout):
+            raise InvMMError(
+                f"Another run is writing to {folder}; wait for its end, or choose another folder."
+            ) from error
+        if isinstance(error, OSError):
+            raise InvMMError(f"The folder {folder} cannot be used: {error.strerror or error}.") from error
+        raise
 
 
 def _has_flock(folder: Path) -> bool:

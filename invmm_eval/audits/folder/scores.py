@@ -12,9 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from filelock import Timeout
-
-from invmm_eval.audits.folder.files import lock_of, stem
+from invmm_eval.audits.folder.files import lock_of, opened_alone, stem
 from invmm_eval.audits.folder.format import as_json, differences
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.target import Target
@@ -105,19 +103,8 @@ class Scores:
         self._found: dict[int, Score] = {}
         self._unflushed = 0
         self._lock = lock_of(self.folder)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=1)
+        with opened_alone(self.folder, self._lock, self._lock.release):
             self._open(as_json(config))
-        except BaseException as error:
-            self._lock.release()
-            if isinstance(error, Timeout):
-                raise InvMMError(
-                    f"Another run is writing to {self.folder}; wait for its end, or choose another folder."
-                ) from error
-            if isinstance(error, OSError):
-                raise InvMMError(f"The folder {self.folder} cannot be used: {error.strerror or error}.") from error
-            raise
 
     def __enter__(self) -> Self:
         return self

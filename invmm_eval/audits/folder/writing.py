@@ -15,11 +15,11 @@ from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any, TypeVar
 
-from filelock import Timeout
 from safetensors import SafetensorError
 
 from invmm_eval.audits.folder.files import (
     lock_of,
+    opened_alone,
     picture_of,
     read_object,
     stem,
@@ -76,25 +76,15 @@ class Store:
         self._room = BoundedSemaphore(_UNWRITTEN)
         self._unwritten: set[str] = set()
         self._failure: BaseException | None = None
-        try:
+        with opened_alone(self.folder, self._lock, self.close):
             for part in ("tensors", "samples"):
-                (self.folder / part).mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=1)
+                (self.folder / part).mkdir(exist_ok=True)
             self._open(as_json(config))
             lines = self._complete_lines()
             if images is not None:
                 write_text(self.folder / "images.json", json.dumps({"asked": _now(), "names": list(images)}) + "\n")
             if request is not None:
                 write_text(self.folder / "request.json", json.dumps(request, indent=2) + "\n")
-        except BaseException as error:
-            self.close()
-            if isinstance(error, Timeout):
-                raise InvMMError(
-                    f"Another run is writing to {self.folder}; wait for its end, or choose another folder."
-                ) from error
-            if isinstance(error, OSError):
-                raise InvMMError(f"The folder {self.folder} cannot be used: {error.strerror or error}.") from error
-            raise
         self._known: dict[str, Span] = {}
         self._places: dict[int, tuple[str, str, Span]] = {}
         self._renewed: set[str] = set()

@@ -14,10 +14,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
-from invmm_eval.models.condition import join
-from invmm_eval.search.screening.estimates import contexts, estimate
+from invmm_eval.search.screening.estimates import estimate, noises, with_and_without
 from invmm_eval.search.target import Target
 
 
@@ -55,12 +53,8 @@ class CaptionMagnitude:
         Raises:
             InvMMError: The model takes no prompt.
         """
-        if not contexts(backbone, targets[:1], 1, seed):
-            raise InvMMError("The detector caption-magnitude needs a text-guided model; choose denoising-loss.")
-        noises = torch.randn(self._draws, *x_0.shape[1:], generator=torch.Generator().manual_seed(seed)).to(x_0.device)
-        x_t = noises.repeat(len(targets), *[1] * (x_0.ndim - 1))
-        null = join([backbone.condition(target.caption).null(self._draws) for target in targets])
-        both = join([contexts(backbone, targets, self._draws, seed), null])
+        both = with_and_without(backbone, targets, self._draws, seed, self.name)
+        x_t = noises(x_0, self._draws, seed).repeat(len(targets), *[1] * (x_0.ndim - 1))
         magnitudes = []
         for t, s in pairwise(backbone.schedule.grid(self._steps)):
             x0_hat, noise_hat = estimate(backbone, torch.cat([x_t, x_t]), t, both, micro_batch)

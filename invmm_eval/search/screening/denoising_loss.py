@@ -9,11 +9,10 @@ The loss also depends on how simple an image is: flat pictures have a small one 
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from invmm_eval.models.backbone import Backbone
-from invmm_eval.search.screening.estimates import contexts, estimate, time_at
+from invmm_eval.search.screening.estimates import contexts, estimate, noises, time_at
 from invmm_eval.search.target import Target
 
 
@@ -47,8 +46,7 @@ class DenoisingLoss:
         """Scores ``(n,)``, at most 0."""
         t = time_at(backbone.schedule, self._share)
         alpha_t, sigma_t = backbone.schedule(t)
-        noises = torch.randn(self._draws, *x_0.shape[1:], generator=torch.Generator().manual_seed(seed)).to(x_0.device)
-        x_t = (alpha_t * x_0[:, None] + sigma_t * noises).flatten(0, 1)
+        x_t = (alpha_t * x_0[:, None] + sigma_t * noises(x_0, self._draws, seed)).flatten(0, 1)
         context = contexts(backbone, targets, self._draws, seed)
         x0_hat, _ = estimate(backbone, x_t, t, context, micro_batch)
         return -(x0_hat.view(len(x_0), self._draws, *x_0.shape[1:]) - x_0[:, None]).square().flatten(1).mean(dim=1)

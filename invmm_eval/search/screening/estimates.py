@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import Context, join, rows
 from invmm_eval.models.schedule import Schedule
@@ -25,6 +26,23 @@ def contexts(backbone: Backbone, targets: Sequence[Target], n: int, seed: int) -
         for target in targets
     ]
     return join(drawn)
+
+
+def noises(x_0: Tensor, n: int, seed: int) -> Tensor:
+    """``n`` noises in the shape of one image, the same for all images, on their device."""
+    return torch.randn(n, *x_0.shape[1:], generator=torch.Generator().manual_seed(seed)).to(x_0.device)
+
+
+def with_and_without(backbone: Backbone, targets: Sequence[Target], n: int, seed: int, detector: str) -> Context:
+    """``n`` contexts of each image's condition, then as many of the unconditional pass.
+
+    Raises:
+        InvMMError: The model takes no prompt.
+    """
+    own = contexts(backbone, targets, n, seed)
+    if not own:
+        raise InvMMError(f"The detector {detector} needs a text-guided model; choose denoising-loss.")
+    return join([own, *(backbone.condition(target.caption).null(n) for target in targets)])
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from invmm_eval.models.backbone import Backbone
-from invmm_eval.search.screening.estimates import contexts, estimate, time_at
+from invmm_eval.search.screening.estimates import contexts, estimate, noises, time_at
 from invmm_eval.search.target import Target
 
 MIRRORINGS = ((), (-1,), (-2,))
@@ -54,8 +54,7 @@ class MirroredLoss:
         """Scores ``(n,)``, above 0 where the image has a smaller loss than its mirror images."""
         t = time_at(backbone.schedule, self._share)
         alpha_t, sigma_t = backbone.schedule(t)
-        noises = torch.randn(self._draws, *x_0.shape[1:], generator=torch.Generator().manual_seed(seed)).to(x_0.device)
-        x_t = alpha_t * x_0[:, None] + sigma_t * noises
+        x_t = alpha_t * x_0[:, None] + sigma_t * noises(x_0, self._draws, seed)
         context = contexts(backbone, targets, self._draws, seed)
 
         def log_loss(mirroring: tuple[int, ...]) -> Tensor:

@@ -15,10 +15,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
-from invmm_eval.models.condition import join
-from invmm_eval.search.screening.estimates import contexts, estimate, time_at
+from invmm_eval.search.screening.estimates import estimate, noises, time_at, with_and_without
 from invmm_eval.search.target import Target
 
 SHARE = 0.98
@@ -58,11 +56,7 @@ class Sharpness:
         Raises:
             InvMMError: The model takes no prompt.
         """
-        if not contexts(backbone, targets[:1], 1, seed):
-            raise InvMMError("The detector sharpness needs a text-guided model; choose denoising-loss.")
-        noises = torch.randn(self._draws, *x_0.shape[1:], generator=torch.Generator().manual_seed(seed)).to(x_0.device)
-        null = join([backbone.condition(target.caption).null(self._draws) for target in targets])
-        both = join([contexts(backbone, targets, self._draws, seed), null])
+        both = with_and_without(backbone, targets, self._draws, seed, self.name)
         t = time_at(backbone.schedule, SHARE)
         alpha_t, sigma_t = backbone.schedule(t)
 
@@ -72,7 +66,7 @@ class Sharpness:
             moved: Tensor = alpha_t / sigma_t**2 * (with_caption - without)
             return moved
 
-        x_t = noises.repeat(len(targets), *[1] * (x_0.ndim - 1))
+        x_t = noises(x_0, self._draws, seed).repeat(len(targets), *[1] * (x_0.ndim - 1))
         d = difference(x_t)
         length = torch.linalg.vector_norm(d.flatten(1), dim=1).view(-1, *[1] * (x_0.ndim - 1))
         step = STEP * torch.linalg.vector_norm(x_t.flatten(1), dim=1).view_as(length)
