@@ -1,4 +1,4 @@
-"""The picture of a report in docs/report.md: the reference model, audited with a few pictures by a short recipe.
+"""The picture of a report in docs/report.md: the reference model, audited with a few pictures.
 
 python benchmarks/report_picture.py    # about a minute on one CPU core, with Chromium; writes docs/report.png
 """
@@ -25,8 +25,8 @@ def audit(folder: Path) -> None:
     os.chdir(ROOT)
     model = Path(MODEL).relative_to(ROOT)
     chosen = [picture for picture in choose(pictures(), each=2, held_out=2) if picture.copies in DOSES]
-    settings = {"max_steps": 100, "threshold": THRESHOLD}
-    choices = Choices(similarity="pixel-cosine", recipe="demo", settings=settings)
+    settings = {"threshold": THRESHOLD}
+    choices = Choices(similarity="pixel-cosine", settings=settings)
     plan = make_plan(ModelOptions(source=model), choices, device="cpu")
     sources = [Source(f"{picture.name}.png", picture.image) for picture in chosen]
     sources.append(Source("damaged.png", b"no picture"))
