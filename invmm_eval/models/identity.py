@@ -17,6 +17,8 @@ from huggingface_hub.errors import HFValidationError
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from invmm_eval.models.pipelines import unwrapped
+
 _log = logging.getLogger(__name__)
 
 _LIBRARIES = {"builtins", "collections", "torch", "diffusers", "transformers", "tokenizers", "peft", "accelerate"}
@@ -45,12 +47,12 @@ def model_identity(model: object, revision: str | None = None) -> str | None:
     A file has the SHA-256 of its contents, a folder that of the files that decide what is loaded from it, a model of
     the Hub its commit. A loaded pipeline has that of everything that decides its values: classes, configurations,
     tensors, attributes (adapters with their scales, attention processors) and hooks of every component;
-    compilation does not count. Of one with code that belongs to none of the usual libraries it cannot be known, and a
-    warning says what it is.
+    compilation, data parallelism and mixed precision do not count. Of one with code that belongs to none of the usual
+    libraries it cannot be known, and a warning says what it is.
     """
     if isinstance(model, DiffusionPipeline):
         try:
-            return _pipeline_identity(model)
+            return _pipeline_identity(unwrapped(model))
         except (_UnknownError, RecursionError) as error:
             _log.warning(
                 "The identity of this %s cannot be known, because it has %s; an audit of it cannot be resumed.",

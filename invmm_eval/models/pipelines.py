@@ -60,13 +60,28 @@ def _without_gradient(parameter: nn.Parameter) -> Any:
 
 
 def unwrapped(pipeline: Any) -> Any:
-    """The pipeline without what compilation and data parallelism wrap its modules in; it is not changed."""
+    """The pipeline without what compilation, data parallelism and mixed precision wrap its modules in.
+
+    It is not changed: where a module is wrapped, a view is returned.
+    """
     modules = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
-    inner = {name: extract_model_from_parallel(part, keep_torch_compile=False) for name, part in modules.items()}
+    inner = {name: _inner(part) for name, part in modules.items()}
     if all(inner[name] is part for name, part in modules.items()):
         return pipeline
     view = copy.copy(pipeline)
     vars(view).update(inner)
+    return view
+
+
+def _inner(module: nn.Module) -> Any:
+    """The module itself. Where accelerate replaced its method by one under autocast, a view of it has its own."""
+    inner: Any = extract_model_from_parallel(module, keep_torch_compile=False)
+    own = vars(inner).get("_original_forward")
+    if getattr(own, "__func__", None) is not type(inner).forward:
+        return inner
+    view = copy.copy(inner)
+    for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
+        vars(view).pop(name, None)
     return view
 
 

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import cpu_offload
+from accelerate import Accelerator, cpu_offload
+from accelerate.state import AcceleratorState
 from diffusers import DDIMPipeline, DDIMScheduler, FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
 
 from invmm_eval.errors import InvMMError
+from invmm_eval.models.identity import model_identity
 from invmm_eval.models.pipelines import discrete, frozen, image_sides, load_pipeline, pipeline_class, rectified_flow
 
 CPU = torch.device("cpu")
@@ -160,6 +162,19 @@ def test_compiled_and_parallel_modules_are_unwrapped_in_a_copy(tiny_pipeline: DD
         vars(pipeline)["unet"] = wrapped = wrap(tiny_pipeline.unet)
         assert load_pipeline(pipeline, device=CPU).unet is tiny_pipeline.unet
         assert pipeline.unet is wrapped
+
+
+def test_a_module_that_accelerate_prepared_for_mixed_precision_is_read_without_it(tiny_pipeline: DDIMPipeline) -> None:
+    plain, pipeline = copy.deepcopy(tiny_pipeline), copy.deepcopy(tiny_pipeline)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    pipeline.unet = prepared = Accelerator(mixed_precision="bf16", cpu=True).prepare(pipeline.unet)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    x_t, under_autocast = torch.randn(1, 3, 8, 8), prepared.forward
+    read = frozen(load_pipeline(pipeline, device=CPU).unet)
+    assert torch.equal(read(x_t, 1).sample, plain.unet(x_t, 1).sample)
+    assert not torch.equal(read(x_t, 1).sample, prepared(x_t, 1).sample), "which it is in training"
+    assert prepared.forward == under_autocast
+    assert model_identity(pipeline) == model_identity(plain)
 
 
 def test_modules_with_a_replaced_forward_are_refused(tiny_pipeline: DDIMPipeline) -> None:

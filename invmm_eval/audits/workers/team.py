@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -82,6 +83,7 @@ def start(make_plan: MakePlan, device: str | None) -> tuple[Work, Ready]:
     return plan, Ready(plan.backbone.image_shape, plan.config, platform.node())
 
 
+@cache
 def end_with_parent() -> None:
     """End this process soon after the one that started it was killed, of which a busy worker is not told."""
     parent = os.getppid()
