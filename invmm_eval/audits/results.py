@@ -39,7 +39,8 @@ class Results(list[Result]):
 
     def to_pandas(self) -> "pandas.DataFrame":
         """The :meth:`table` as a data frame."""
-        return self.table().to_pandas()
+        frame: pandas.DataFrame = self.table().to_pandas()
+        return frame
 
     def __repr__(self) -> str:
         return "\n".join([self._title(), *(f"  {result!r}" for result in sorted(self, key=rank)[:_SHOWN])])
