@@ -3,9 +3,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+SPHINX := $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs -d build/doctrees .
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-.PHONY: demo test test-benchmarks dist lint reference evidence clean
+.PHONY: demo test test-benchmarks dist docs links lint reference evidence clean
 
 demo: .venv/demo
 	$(BIN)/invmm-eval demo
@@ -22,6 +23,14 @@ dist: .venv/dev
 	for project in . plugins/*; do \
 	    (cd $$project && $(CURDIR)/$(BIN)/python -m hatchling build --directory $(CURDIR)/dist) || exit 1; done
 
+# The documentation site, in build/site. A warning is an error: a broken link, a page in no table of contents.
+docs: .venv/docs
+	$(SPHINX) build/site -b html
+
+# The links to other sites, which needs the network.
+links: .venv/docs
+	$(SPHINX) build/links -b linkcheck
+
 lint: .venv/dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" pre-commit run --all-files
 
@@ -36,7 +45,7 @@ evidence: .venv/dev
 	$(BIN)/python -m benchmarks.evidence
 
 clean:
-	rm -rf .venv demo dist
+	rm -rf .venv build demo dist
 
 .venv/demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -45,4 +54,8 @@ clean:
 
 .venv/dev: .venv/demo
 	$(INSTALL) --editable ".[dev]"
+	touch $@
+
+.venv/docs: .venv/demo
+	$(INSTALL) --editable ".[docs]"
 	touch $@

@@ -33,7 +33,7 @@ class Schedule(Protocol):
 
 
 class VariancePreserving:
-    """Discrete times ``0 ... T-1``; the time -1 is clean (``alpha = 1``, ``sigma = 0``).
+    """Discrete times from ``0`` to ``T - 1``; the time -1 is clean (``alpha = 1``, ``sigma = 0``).
 
     Args:
         alphas_cumprod: Products of ``1 - beta``, shape ``(T,)``, in [0, 1), falling.
