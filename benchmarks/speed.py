@@ -9,13 +9,15 @@ On the pixel model that ships with the package, and on a small guided Stable Dif
 limit        a step, and a whole audit, over the forward and backward passes that they make of the bare network
 plain        the published protocol done plainly over ours: one image at a time, every check complete at all guidance
              scales; with equal random numbers, so that verdicts and values must agree
+fast         the published protocol at full length, done plainly, over the recipe fast: rows, and seconds; what is not
+             replicated is timed for a few periods of steps and a check, in proportion to all of them
 options      what changes the arithmetic, over the default at equal seeds: time, verdicts and values, with those of
              other seeds
 batch        images searched together: seconds per image and peak memory
 workers      two processes of one thread over one: the ratio of images per hour
 size         seconds of the network by the size of its images, and of a check by the number of sampler steps
 
-Recipes are the published ones at a fifth of their length: checks come after 10 steps instead of 50 and have a fifth of
+But for the part fast, recipes are the published ones at a fifth of their length: checks come after 10 steps instead of 50 and have a fifth of
 the sampler steps, so that steps and checks cost in proportion what they do in a full audit.
 
 On a CPU one thread is used and, except for the workers, the CPU time of the process is compared, which other processes
@@ -40,12 +42,14 @@ from torch import Tensor
 
 from benchmarks.common.counting import Counted, counted
 from benchmarks.common.plain import plain, with_gradients
+from benchmarks.common.plain_samples import similarities
 from benchmarks.common.procedure import Setup
 from benchmarks.common.script import parser, show, write
 from invmm_eval.audits.pictures import prepare
 from invmm_eval.audits.plan import find_device, load_backbone
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import repeat
+from invmm_eval.recipe import RECIPES
 from invmm_eval.reference import MODEL, Picture, choose, pictures
 from invmm_eval.search.checks import Trial, check
 from invmm_eval.search.criteria import AllSamples
@@ -175,6 +179,40 @@ def against_plain(procedures: Sequence[tuple[str, bool]], checks: int, most: int
                 f"{name}: replicated": f"{sum(r.status is Status.REPLICATED for r in ours)} of {len(ours)}",
                 f"{name}: verdicts that agree": f"{sum(agree)} of {len(ours)}",
                 f"{name}: largest difference of KL": max(differences),
+            }
+    return figures
+
+
+def against_fast(periods: int, most: int, device: str | None) -> dict[str, Any]:
+    """The published protocol at full length, done plainly, over the recipe fast without its pool of plain samples."""
+    clock, figures = Clock(find_device(device)), {}
+    for model in FIFTH:
+        backbone = load_backbone(MODELS[model], device=device)
+        published = backbone.recipe.changed(threshold=FIFTH[model]["threshold"])
+        fast = RECIPES["fast"](published)
+        ours, (first, *_) = Setup(backbone, fast.changed(plain=0)), targets_of(memorized_and_new(model)[0], backbone)
+        ours.measure([first])
+        draw = partial(similarities, backbone, first.image[None], ours.similarity, samples=fast.plain)
+        pool = partial(draw, steps=fast.sampler_steps, sampler=fast.sampler)
+        figures[f"{model}: seconds of the pool of {fast.plain} plain samples"] = clock.timed(pool)[1]
+        for kind, chosen in zip(("memorized", "new"), memorized_and_new(model), strict=True):
+            rows, seconds = [], []
+            for target in targets_of(chosen[:most], backbone):
+                (result,), took = clock.timed(partial(ours.measure, [target]))
+                counting, counter = counted(backbone)
+                part = published.changed(max_steps=periods * published.check_every)
+                outcome, longer = clock.timed(partial(plain, Setup(counting, part), target))
+                whole = 1 if outcome.status is Status.REPLICATED else published.max_steps / part.max_steps
+                rows.append((result.rows or 0, counter.rows * whole))
+                seconds.append((took, longer * whole))
+            fewer, sooner = (statistics.median(b / a for a, b in pairs) for pairs in (rows, seconds))
+            figures |= {
+                f"{model}, {kind}: rows of fast": statistics.median(a for a, _ in rows),
+                f"{model}, {kind}: seconds of fast": statistics.median(a for a, _ in seconds),
+                f"{model}, {kind}: seconds of plain": statistics.median(b for _, b in seconds),
+                f"{model}, {kind}: plain over fast, rows": fewer,
+                f"{model}, {kind}: plain over fast, seconds": sooner,
+                f"{model}, {kind}: seconds of fast over those of its rows in plain": fewer / sooner,
             }
     return figures
 
@@ -311,6 +349,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if quick
             else against_plain((*AS_PUBLISHED, ("pixel", True)), 20, 3, device)
         ),
+        "fast": lambda: against_fast(1 if quick else 4, 1 if quick else 5, device),
         "options": lambda: options(("guided",), 3, 1, 1, device) if quick else options(tuple(FIFTH), 5, 2, 3, device),
         "batch": lambda: batches((1, 4) if quick else (1, 2, 4, 8, 16), 5 if quick else 25, device),
         "workers": lambda: workers(1 if quick else 5, 2 if quick else 4, 5 if quick else 25, device),

@@ -29,6 +29,11 @@ class Counted:
     def rows_with(self) -> int:
         return sum(self.calls_with)
 
+    @property
+    def rows(self) -> int:
+        """All rows; one with a gradient counts three."""
+        return sum(self.calls_without) + 3 * self.rows_with
+
 
 def counted(backbone: Backbone) -> tuple[Backbone, Counted]:
     """The counting backbone, typed as a backbone and as a counter."""

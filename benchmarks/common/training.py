@@ -17,7 +17,6 @@ def fit(
     rate: float,
     warmup: int = 100,
     name: str = "",
-    after_step: Callable[[int, EMAModel], None] | None = None,
 ) -> EMAModel:
     """Minimize ``loss()``, which draws its own batch, with AdamW; returns the averaged weights."""
     average = EMAModel(parameters, decay=0.999, use_ema_warmup=True, power=0.75)
@@ -35,6 +34,4 @@ def fit(
         mean += (value.item() - mean) / min(step, 100)
         if step % 250 == 0 or step == steps:
             print(f"{name}: step {step} of {steps}, loss {mean:.4f}, {time.monotonic() - started:.0f} s", flush=True)
-        if after_step:
-            after_step(step, average)
     return average

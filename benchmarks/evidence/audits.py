@@ -69,7 +69,7 @@ def audited(
     recipe = procedure.recipe.changed(threshold=threshold)
 
     def find() -> Any:
-        backbone = load_backbone(models.folder(root, data.name), device="cpu")
+        backbone = load_backbone(models.folder(root, data.name))
         targets = [Target(data.images[index], str(index)) for index in images]
         title = f"{procedure.name} {name}"
         results = Setup(backbone, recipe, seed).measure(targets, batch_size=16, micro_batch=128, title=title)

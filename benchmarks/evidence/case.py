@@ -11,6 +11,7 @@ from benchmarks.evidence import models, truth
 from benchmarks.evidence.audits import Procedure, Row, audited
 from benchmarks.evidence.data import DOSES, SOURCES, load
 from benchmarks.evidence.models import Training, trained
+from invmm_eval.reference import NAME
 
 MEMORIZED = 1e-3
 """An image is memorized if it makes up this share of the plain samples, or more."""
@@ -31,7 +32,7 @@ class Budget:
     @property
     def sets(self) -> list[str]:
         """The sets whose images there are."""
-        return [name for name in self.trainings if name in SOURCES]
+        return [name for name in self.trainings if name in SOURCES or name == NAME]
 
 
 class Case:

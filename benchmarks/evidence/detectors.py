@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from benchmarks.common.plain_samples import similarities
@@ -59,8 +58,8 @@ def scored(case: Case) -> dict[str, Scored]:
 
 def _scored(case: Case, name: str, detector: Detector, images: list[int]) -> Scored:
     def find() -> Any:
-        backbone, pixels = load_backbone(case.folder, device="cpu"), case.data.images[images]
-        x_0, targets = backbone.encode(pixels.float() / 255), [Target(image) for image in pixels]
+        backbone, pixels = load_backbone(case.folder), case.data.images[images]
+        x_0, targets = backbone.encode(pixels.to(backbone.device).float() / 255), [Target(image) for image in pixels]
         return detector(backbone, x_0, targets, seed=0, micro_batch=MICRO_BATCH).tolist()
 
     request = {"name": detector.name, "settings": detector.settings, "images": images}
@@ -72,7 +71,8 @@ def _nearest(case: Case) -> Scored:
     samples = case.budget.attack
 
     def find() -> Any:
-        backbone, cosine = load_backbone(case.folder, device="cpu"), PixelCosine(device=torch.device("cpu"))
+        backbone = load_backbone(case.folder)
+        cosine = PixelCosine(device=backbone.device)
         alike = similarities(backbone, case.data.images, cosine, samples=samples, **SAMPLER).amax(dim=0)
         return alike.tolist()
 

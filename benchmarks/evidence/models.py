@@ -1,4 +1,4 @@
-"""One small pixel model for each set of images, kept at several moments of its training.
+"""One small pixel model for each set of images, and the one that ships with the package.
 
 The networks predict the velocity (Salimans and Ho 2022, "Progressive Distillation", appendix D): see
 docs/reference-model.md for why. What is kept are weights averaged along training (EMA), as pipelines of diffusers.
@@ -10,15 +10,13 @@ from pathlib import Path
 
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
-from diffusers.training_utils import EMAModel
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from benchmarks.common.training import fit
 from benchmarks.evidence.data import Data
-
-MOMENTS = (0.1, 0.3, 1.0)
-"""Shares of the training after which a model is kept; the last is the trained one."""
+from invmm_eval.audits.plan import find_device
+from invmm_eval.reference import MODEL, NAME
 
 
 @dataclass(frozen=True)
@@ -29,15 +27,16 @@ class Training:
     steps: int
     batch: int = 32
     bfloat16: bool = False  # whether the network's forward passes are in half precision
-    samples: int = 16_384  # plain samples in which copies are counted
-    seeds: int = 5  # of the fast search; with none the model is screened only
+    samples: int = 50_000  # plain samples in which copies are counted
+    seeds: int = 5  # of the fast search
 
 
 TRAININGS: Mapping[str, Training] = {
     "digits": Training((24, 48), 2500),
     "emoji": Training((16, 32, 64), 3000),
     "patches": Training((16, 32, 64), 3000),
-    "photographs": Training((32, 48, 64, 64), 4500, 64, bfloat16=True, samples=4096, seeds=3),
+    "photographs": Training((32, 48, 64, 64), 4500, 64, bfloat16=True),
+    NAME: Training((32, 64, 96), 7000),
 }
 
 
@@ -58,38 +57,32 @@ def network(data: Data, channels: tuple[int, ...]) -> UNet2DModel:
     )
 
 
-def folder(root: Path, name: str, moment: float = 1.0) -> Path:
+def folder(root: Path, name: str) -> Path:
     """Where a model is kept."""
-    return root / "models" / name / f"{moment:g}"
+    return MODEL if name == NAME else root / "models" / name
 
 
 def trained(root: Path, data: Data, training: Training) -> None:
-    """Train the set's model, unless it is there already, and keep it at each of :data:`MOMENTS`."""
-    done = folder(root, data.name).parent
+    """Train the set's model, unless it is there already."""
+    done = folder(root, data.name)
     if done.exists():
         return
-    part = done.with_suffix(".part")
     torch.manual_seed(0)
-    unet = network(data, training.channels)
-    noising, rows = DDIMScheduler(prediction_type="v_prediction"), data.rows()
-    moments = {max(1, round(share * training.steps)): share for share in MOMENTS}
+    device = find_device(None)
+    unet = network(data, training.channels).to(device)
+    noising, rows = DDIMScheduler(prediction_type="v_prediction"), data.rows().to(device)
     weights = list(unet.parameters())
 
     def loss() -> Tensor:
         x_0 = rows[torch.randint(len(rows), (training.batch,))]
-        t = torch.randint(noising.config.num_train_timesteps, (training.batch,))
+        t = torch.randint(noising.config.num_train_timesteps, (training.batch,), device=device)
         n = torch.randn_like(x_0)
-        with torch.autocast("cpu", torch.bfloat16, enabled=training.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=training.bfloat16):
             velocity = unet(noising.add_noise(x_0, n, t), t).sample
         return mse_loss(velocity.float(), noising.get_velocity(x_0, n, t))
 
-    def keep(step: int, average: EMAModel) -> None:
-        if step in moments:
-            average.store(weights)
-            average.copy_to(weights)
-            DDIMPipeline(unet, noising).save_pretrained(part / f"{moments[step]:g}")
-            average.restore(weights)
-
     warmup = training.steps // 20
-    fit(weights, loss, steps=training.steps, rate=2e-3, warmup=warmup, name=data.name, after_step=keep)
+    fit(weights, loss, steps=training.steps, rate=2e-3, warmup=warmup, name=data.name).copy_to(weights)
+    part = done.with_suffix(".part")
+    DDIMPipeline(unet, noising).save_pretrained(part)
     part.rename(done)

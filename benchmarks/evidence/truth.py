@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
@@ -71,8 +70,8 @@ def _part(root: Path, data: Data, seed: int, samples: int) -> Any:
     """The counts at each threshold, of some of the samples."""
 
     def find() -> Any:
-        backbone = load_backbone(models.folder(root, data.name), device="cpu")
-        cosine = PixelCosine(device=torch.device("cpu"))
+        backbone = load_backbone(models.folder(root, data.name))
+        cosine = PixelCosine(device=backbone.device)
         alike = similarities(backbone, data.images, cosine, samples=samples, seed=SEED + seed, **SAMPLER).numpy()
         return {
             "held_out": float(alike[:, data.copies == 0].max()),
