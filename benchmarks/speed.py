@@ -17,8 +17,8 @@ batch        images searched together: seconds per image and peak memory
 workers      two processes of one thread over one: the ratio of images per hour
 size         seconds of the network by the size of its images, and of a check by the number of sampler steps
 
-But for the part fast, recipes are the published ones at a fifth of their length: checks come after 10 steps instead of 50 and have a fifth of
-the sampler steps, so that steps and checks cost in proportion what they do in a full audit.
+But for the part fast, recipes are the published ones at a fifth of their length: checks come after 10 steps instead of
+50 and have a fifth of the sampler steps, so that steps and checks cost in proportion what they do in a full audit.
 
 On a CPU one thread is used and, except for the workers, the CPU time of the process is compared, which other processes
 on the machine disturb least. On CUDA wall-clock time is compared.
