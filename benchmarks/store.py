@@ -20,13 +20,14 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.common.script import parser, show, write
 from invmm_eval.audits.folder import read
+from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.search.result import Check, Point, Result, Status
 
 
 def simulate(folder: Path, rows: int) -> float:
     """Write the rows of an audit that has ended; returns bytes per row."""
-    with Store(folder, {}, [name(index) for index in range(rows)]):
+    with Store(folder, {}, Requested.now([name(index) for index in range(rows)])):
         pass
     check = Check(passed=False, similarities={1.0: tuple(0.1234567 + k / 9 for k in range(8))}, samples={})
     trace = tuple(Point(50 * k, 0.1234567 / k, k / 30, 1 / k, k / 70) for k in range(1, 41))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from invmm_eval.audits.calibration import Calibration as Calibration
     from invmm_eval.audits.held_out import calibrate as calibrate
     from invmm_eval.audits.images import find_images as find_images
+    from invmm_eval.audits.merge import merge as merge
     from invmm_eval.audits.plan import load_backbone as load_backbone
     from invmm_eval.audits.run import audit as audit
     from invmm_eval.audits.whole.audit import audit_set as audit_set
@@ -34,6 +35,7 @@ _HOMES = {
     "audits.calibration": ("Calibration",),
     "audits.held_out": ("calibrate",),
     "audits.images": ("find_images",),
+    "audits.merge": ("merge",),
     "audits.plan": ("load_backbone",),
     "audits.run": ("audit",),
     "audits.whole.audit": ("audit_set",),

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_check
 
 from invmm_eval.audits.option import Option as Option
 from invmm_eval.audits.option import check_values, option, options_of
+from invmm_eval.audits.shards import Shard
 from invmm_eval.errors import InvMMError
 from invmm_eval.hints import check_types
 from invmm_eval.recipe import Recipe
@@ -196,21 +197,50 @@ class Extent:
         return (3600 * float(read[1]), "seconds") if read[2] else (float(read[1]), "rows")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Which of the images are audited. See :data:`RUN_OPTIONS` for the fields."""
+
+    shard: str | None = option(
+        None,
+        "Only the K-th of N parts of the pictures, given as K/N; merge puts the folders of all parts together. The "
+        "digest of its pixels decides which part a picture is in.",
+    )
+
+    def __post_init__(self) -> None:
+        check_values(self)
+        self.parsed()
+
+    def parsed(self) -> Shard | None:
+        """The part; None for all images.
+
+        Raises:
+            InvMMError: The text is not K/N.
+        """
+        return None if self.shard is None else Shard.parse(self.shard)
+
+
 KINDS = (ModelOptions, Choices, Resources)
 
 
 OPTIONS = options_of(*KINDS)
 """All options of a search but the model itself, by name, in the order in which faces list them."""
-SCREEN_OPTIONS = options_of(ModelOptions, Screen) | {name: OPTIONS[name] for name in ("seed", *options_of(Resources))}
+RUN_OPTIONS = OPTIONS | options_of(Part)
+"""Those of an audit of all images."""
+SCREEN_OPTIONS = (
+    options_of(ModelOptions, Screen)
+    | {name: OPTIONS[name] for name in ("seed", *options_of(Resources))}
+    | options_of(Part)
+)
 """Those of a screening."""
-SET_OPTIONS = options_of(Extent, Screen) | OPTIONS | {"recipe": replace(OPTIONS["recipe"], default="fast")}
+SET_OPTIONS = options_of(Extent, Screen) | RUN_OPTIONS | {"recipe": replace(OPTIONS["recipe"], default="fast")}
 """Those of an audit of a whole set, which needs the share of plain samples that are copies."""
-ALL_OPTIONS = options_of(*KINDS, Screen, Extent)
+ALL_OPTIONS = options_of(*KINDS, Part, Screen, Extent)
 
 
 def sort_options(
     model: object, options: Mapping[str, Any], names: Collection[str] = OPTIONS
-) -> tuple[ModelOptions, Choices, Resources, Screen, Extent]:
+) -> tuple[ModelOptions, Choices, Resources, Part, Screen, Extent]:
     """Sort the flat options of a face into the objects that they belong to.
 
     Args:
@@ -232,6 +262,7 @@ def sort_options(
         ModelOptions(source=model, **of(ModelOptions)),
         Choices(**of(Choices)),
         Resources(**of(Resources)),
+        Part(**of(Part)),
         Screen(**of(Screen)),
         Extent(**of(Extent)),
     )

@@ -88,9 +88,9 @@ def price(request: Request, *, screens: bool = False, searches: bool = True) -> 
     Raises:
         InvMMError: A requested part, option, device or image is unknown or incompatible.
     """
-    images, resources = request.sources, request.resources
+    first, number, resources = request.sources[0], request.expected, request.resources
     backbone = load(request.model, resources.device)
-    caption = images[0].caption
+    caption = first.caption
     rows, seconds = 0, 0.0
     if screens:
         rows = make_detector(request.screen).rows
@@ -98,9 +98,9 @@ def price(request: Request, *, screens: bool = False, searches: bool = True) -> 
     found = None
     if searches:
         plan = make_plan(request.model, request.choices, device=resources.device, backbone=backbone)
-        found = _searches(plan, images[0], resources.micro_batch, _searched(len(images), request.extent))
+        found = _searches(plan, first, resources.micro_batch, _searched(number, request.extent))
     workers = launched()[0] if resources.workers == "ranks" else resources.workers or 1
-    return Price(len(images), rows, seconds, found, request.extent, workers, str(backbone.device))
+    return Price(number, rows, seconds, found, request.extent, workers, str(backbone.device))
 
 
 def _searched(images: int, extent: Extent | None) -> int:

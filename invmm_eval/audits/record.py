@@ -8,9 +8,11 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from torch import Tensor
 
+from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source
 from invmm_eval.audits.pictures import prepare
+from invmm_eval.audits.shards import Shard
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.result import Result
 from invmm_eval.search.target import Target
@@ -69,6 +71,7 @@ def measured(
     config: Mapping[str, Any],
     out: str | Path | None = None,
     request: Mapping[str, Any] | None = None,
+    shard: Shard | None = None,
 ) -> Iterator[Result]:
     """Measure images and keep their results, yielding each as it is ready, with the position of its image as index.
 
@@ -79,13 +82,19 @@ def measured(
         config: What determines the values.
         out: Output folder. An existing audit in it is resumed. None keeps nothing.
         request: The request to keep in the folder.
+        shard: The part of the images to measure; None measures all.
 
     Raises:
         InvMMError: The folder cannot be used, or holds an audit with another config.
     """
-    names = [source.name for source in sources]
-    with nullcontext() if out is None else Store(out, config, names, request) as store:
-        yield from kept(measure, enumerate(sources), image_shape, store, Result)
+    requested = Requested.now([source.name for source in sources], shard)
+    found = {}
+    with nullcontext() if out is None else Store(out, config, requested, request) as store:
+        for result in kept(measure, enumerate(sources), image_shape, store, Result, shard):
+            found[result.index] = result.name
+            yield result
+        if store and shard:
+            store.request(requested.only(dict(sorted(found.items()))))
 
 
 def kept(
@@ -94,9 +103,10 @@ def kept(
     image_shape: tuple[int, int, int],
     keeper: Keeper[T] | None,
     kind: type[T],
+    shard: Shard | None = None,
 ) -> Iterator[T]:
     """The same for any kind of outcome, with images that have numbers of their own, which may come one by one."""
-    images = _Images(sources, image_shape, keeper, kind)
+    images = _Images(sources, image_shape, keeper, kind, shard)
     for result in measure(images):
         yield from images.skipped()
         yield from images.shared(result)
@@ -112,11 +122,13 @@ class _Images(Iterator[Target], Generic[T]):
         image_shape: tuple[int, int, int],
         store: Keeper[T] | None,
         kind: type[T],
+        shard: Shard | None,
     ) -> None:
         self._sources = iter(sources)
         self._image_shape = image_shape
         self._store = store
         self._kind = kind
+        self._shard = shard
         self._failed: deque[T] = deque()
         self._known: deque[int] = deque()
         self._waiting: dict[tuple[str, str | None], list[tuple[int, Target]]] = {}
@@ -126,7 +138,10 @@ class _Images(Iterator[Target], Generic[T]):
             try:
                 target = Target(prepare(source.value, self._image_shape), source.name, source.caption)
             except InvMMError as error:
-                self._failed.append(self._kind.failure(index, source.name, "", None, str(error)))
+                if self._belongs("", source):
+                    self._failed.append(self._kind.failure(index, source.name, "", None, str(error)))
+                continue
+            if not self._belongs(target.digest, source):
                 continue
             if self._store and self._store.knows(index, target):
                 self._known.append(index)
@@ -136,6 +151,9 @@ class _Images(Iterator[Target], Generic[T]):
             if len(equal) == 1:
                 return target
         raise StopIteration
+
+    def _belongs(self, digest: str, source: Source) -> bool:
+        return self._shard is None or self._shard.has(digest, source.name)
 
     def skipped(self) -> Iterator[T]:
         """The results of images that were not measured since the last call: failed ones and known ones."""

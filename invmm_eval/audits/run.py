@@ -13,7 +13,7 @@ from typing import Any, Unpack
 
 import torch
 
-from invmm_eval.audits.options import Choices, ModelOptions, Resources, with_options
+from invmm_eval.audits.options import RUN_OPTIONS, Choices, ModelOptions, Resources, with_options
 from invmm_eval.audits.plan import OnStep, Plan, default_similarity, make_plan, no_captions
 from invmm_eval.audits.progress import Bar
 from invmm_eval.audits.record import measured
@@ -27,7 +27,7 @@ from invmm_eval.models.backbone import Backbone
 from invmm_eval.search.result import Result
 
 
-@with_options()
+@with_options(RUN_OPTIONS)
 def audit(
     model: object,
     images: Any,
@@ -58,9 +58,9 @@ def audit(
         InvMMError: A requested model, backbone, similarity, noise family, recipe, option, device or image is unknown or
             incompatible.
     """
-    request = Request.of(model, images, captions, **options)
+    request = Request.of(model, images, captions, names=RUN_OPTIONS, **options)
     leads = launched()[1]
-    with Bar(len(request.sources) if leads else 0, shown=progress and leads, also=on_step) as bar:
+    with Bar(request.expected if leads else 0, shown=progress and leads, also=on_step) as bar:
         found = bar.over(run(request, out=out, on_step=bar.on_step))
         return Results(sorted(found, key=lambda result: result.index))
 
@@ -85,18 +85,18 @@ def run(
         InvMMError: A requested model, backbone, similarity, noise family, recipe, option, device or image is unknown or
             incompatible.
     """
-    resources = request.resources
+    resources, shard = request.resources, request.part.parsed()
     if resources.workers is None:
         sources = request.sources
         plan = make_plan(request.model, request.choices, device=resources.device, backbone=backbone)
-        yield from plan.run(sources, resources, out=out, request=request.record(), on_step=on_step)
+        yield from plan.run(sources, resources, out=out, request=request.record(), on_step=on_step, shard=shard)
         return
     sources = request.sources if resources.workers != "ranks" or launched()[1] else []
     plan_of = partial(worker_plan, request.model, sendable(request), captions=not no_captions(sources))
     with team(plan_of, resources, len(sources)) as workers:
         if workers:
             first = workers.first
-            yield from measured(workers.measure, sources, first.image_shape, first.config, out, request.record())
+            yield from measured(workers.measure, sources, first.image_shape, first.config, out, request.record(), shard)
 
 
 @contextmanager

@@ -43,3 +43,4 @@ class AuditOptions(CalibrationOptions, total=False):
     """Those of :func:`invmm_eval.audit`."""
 
     calibration: "Calibration | str | Path | None"
+    shard: str | None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from invmm_eval.audits.options import OPTIONS
+from invmm_eval.audits.options import OPTIONS, RUN_OPTIONS
 from invmm_eval.cli.console import err, hide_library_bars, say
 from invmm_eval.cli.ending import FOUND, FailOn, end
 from invmm_eval.cli.options import read_options, with_flags
@@ -42,7 +42,7 @@ DryRun = Annotated[
 ]
 
 
-@with_flags()
+@with_flags(RUN_OPTIONS)
 def run(
     context: typer.Context,
     model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL)],
@@ -64,12 +64,12 @@ def run(
     from invmm_eval.audits.run import run as measure
 
     values, leads = of_this_process(read_options(options))
-    request = Request.of(model, [*images, *more], captions, **values)
+    request = Request.of(model, [*images, *more], captions, names=RUN_OPTIONS, **values)
     hide_library_bars()
     if dry_run:
         print_price(request)
         return
-    with Bar(len(request.sources) if leads else 0, shown=leads) as bar:
+    with Bar(request.expected if leads else 0, shown=leads) as bar:
         for _ in bar.over(measure(request, out=out_folder, on_step=bar.on_step)):
             pass
     if leads:

@@ -14,6 +14,7 @@ from invmm_eval.audits.options import (
     Extent,
     ModelOptions,
     Option,
+    Part,
     Resources,
     Screen,
     offered,
@@ -25,6 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _PANELS = {
     ModelOptions: "Model",
+    Part: "Part",
     Extent: "Extent",
     Screen: "Screen",
     Choices: "Measurement",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from invmm_eval.audits.request import Request
     from invmm_eval.audits.whole.found import WholeSet
 
+_NEXT = "When all shards are, put them together with invmm-eval merge, and audit the merged folder without --shard."
 MOST_SUSPICIOUS = 20
 """Number of images in the table of a screening."""
 
@@ -42,7 +43,7 @@ def screen(
     if dry_run:
         print_price(request, screens=True, searches=False)
         return
-    with Bar(len(request.sources) if leads else 0, shown=leads) as bar:
+    with Bar(request.expected if leads else 0, shown=leads) as bar:
         scores = ranked(bar.over(scored(request, out=out_folder)))
     if not leads:
         return
@@ -83,6 +84,8 @@ def audit(
         return
     whole = audit_with_bars(request, out_folder, shown=leads)
     if whole is None:
+        if leads:
+            say(f"Shard {request.part.shard} is ranked; results are in {out_folder}. {_NEXT}")
         return
     from invmm_eval.reports.terminal import ResultsTable
     from invmm_eval.reports.whole import sentences
@@ -105,7 +108,7 @@ def audit_with_bars(request: "Request", folder: Path, *, shown: bool = True) -> 
     from invmm_eval.audits.progress import Bar
     from invmm_eval.audits.whole.audit import audited
 
-    with Bar(len(request.sources) if shown else 0, shown=shown) as screening, Bar(0, shown=shown) as searching:
+    with Bar(request.expected if shown else 0, shown=shown) as screening, Bar(0, shown=shown) as searching:
         return audited(
             request,
             folder,

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from invmm_eval.audits.folder import read, writing
 from invmm_eval.audits.folder.files import in_use, lock_of
+from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source
 from invmm_eval.audits.options import Resources
@@ -584,7 +585,7 @@ def test_progress(finished: Path, tmp_path: Path) -> None:
     assert (now.images, now.done, now.running) == (5, 4, False)
 
     names = [str(number) for number in range(10)]
-    with Store(tmp_path, CONFIG, names) as store:
+    with Store(tmp_path, CONFIG, Requested.now(names)) as store:
         none = read(tmp_path).progress
         assert (none.images, none.waiting, none.rate, none.left, none.running) == (10, 10, None, None, True)
         for index in range(4):

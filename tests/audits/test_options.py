@@ -13,8 +13,10 @@ from invmm_eval.audits.held_out import calibrate
 from invmm_eval.audits.options import (
     KINDS,
     OPTIONS,
+    RUN_OPTIONS,
     Choices,
     ModelOptions,
+    Part,
     Resources,
     describe,
     sort_options,
@@ -58,10 +60,10 @@ def test_a_face_shows_every_option_with_type_default_and_text() -> None:
 def test_type_checkers_see_every_option_with_its_type(seen: type, function: Callable[..., Any]) -> None:
     """KEY=VALUE options may be None in Python, which stands for no values."""
     names = {"Calibration": Calibration, "Similarity": Similarity, "Recipe": Recipe}
-    types = {name: hint for kind in KINDS for name, hint in get_type_hints(kind, None, names).items()}
-    shown = inspect.signature(function).parameters.keys() & OPTIONS.keys()
+    types = {name: hint for kind in (*KINDS, Part) for name, hint in get_type_hints(kind, None, names).items()}
+    shown = inspect.signature(function).parameters.keys() & RUN_OPTIONS.keys()
     assert get_type_hints(seen, None, names) == {
-        name: types[name] | None if OPTIONS[name].repeatable else types[name] for name in shown
+        name: types[name] | None if RUN_OPTIONS[name].repeatable else types[name] for name in shown
     }
     assert function.__annotations__["options"] == Unpack[seen]
 
@@ -80,7 +82,7 @@ def test_options_are_sorted_into_three_objects_with_defaults() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"sed": 3}, r"no option 'sed' \(did you mean 'seed'\?\); the options are backbone, .*, micro_batch"),
+        ({"sed": 3}, r"no option 'sed' \(did you mean 'seed'\?\); the options are backbone, .*, micro_batch, shard"),
         ({"draws": 3}, r"no option 'draws'; to change this setting of the recipe write settings=\{'draws': \.\.\.\}"),
         ({"dtype": "float8"}, "no precision 'float8'; choose one of float32, float16, bfloat16"),
         ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
@@ -90,13 +92,14 @@ def test_options_are_sorted_into_three_objects_with_defaults() -> None:
         ({"seed": 1.5}, "seed is 1.5; it must be a whole number"),
         ({"similarity": 3}, "similarity is 3; it must be a text or a Similarity or None"),
         ({"recipe": 3}, "recipe is 3; it must be a text or a Recipe"),
+        ({"shard": "4/3"}, "The shard is '4/3'; give K/N with K from 1 to N"),
         ({"settings": ["draws=3"]}, "must be a mapping"),
         ({"calibration": 0.5}, "calibration is 0.5; it must be a Calibration or a text or a path or None"),
     ],
 )
 def test_a_bad_option_is_one_sentence(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InvMMError, match=sentence):
-        sort_options("m", options)
+        sort_options("m", options, RUN_OPTIONS)
 
 
 def test_options_need_no_torch() -> None:

@@ -12,7 +12,7 @@ from diffusers import DDIMPipeline
 from PIL import Image
 
 from invmm_eval.audits.folder import read
-from invmm_eval.audits.options import OPTIONS
+from invmm_eval.audits.options import RUN_OPTIONS
 from invmm_eval.audits.request import Request, command, rebuilt
 from invmm_eval.audits.run import audit
 from invmm_eval.recipe import DDPM, DEMO, STABLE_DIFFUSION, Recipe, by_dose
@@ -47,7 +47,7 @@ def test_the_request_is_kept_as_it_was_made_last(tiny_folder: Path, images: Path
     kept = read(tmp_path / "out").request
     assert kept == json.loads((tmp_path / "out" / "request.json").read_text())
     assert kept == {
-        **{name: option.default for name, option in OPTIONS.items()},
+        **{name: option.default for name, option in RUN_OPTIONS.items()},
         "model": str(tiny_folder),
         "images": [str(images)],
         "captions": None,

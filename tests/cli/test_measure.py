@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from invmm_eval.audits.folder import read
+from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.run import audit
 from invmm_eval.search.result import rank
@@ -78,7 +79,11 @@ def test_the_status_of_an_audit(invoke: Invoke, tiny_folder: Path, images: Path,
     assert told == "2 of 3 images are done: 0 replicated, 2 not replicated. 1 failed, 0 waiting."
     assert re.fullmatch(r"The audit is not running; it ran at [\d,.]+ images an hour\. Run .* to resume\.", rate)
 
-    with Store(out_folder, json.loads((out_folder / "config.json").read_text()), ["a.png", "b.png", "c.png", "d.png"]):
+    with Store(
+        out_folder,
+        json.loads((out_folder / "config.json").read_text()),
+        Requested.now(["a.png", "b.png", "c.png", "d.png"]),
+    ):
         _, out, _ = invoke("status", out_folder)
     told, rate = out.splitlines()
     assert told.endswith("1 failed, 1 waiting.")

@@ -9,14 +9,14 @@ import pytest
 import typer
 from typer.main import get_command
 
-from invmm_eval.audits.options import ALL_OPTIONS, OPTIONS, SCREEN_OPTIONS, SET_OPTIONS
+from invmm_eval.audits.options import ALL_OPTIONS, OPTIONS, RUN_OPTIONS, SCREEN_OPTIONS, SET_OPTIONS
 from invmm_eval.cli.app import app
 from invmm_eval.cli.options import pairs, read_options, read_value, with_flags
 from invmm_eval.errors import InvMMError
 from tests.helpers.command import Invoke
 
 OFFERED = {
-    "run": OPTIONS.keys(),
+    "run": RUN_OPTIONS.keys(),
     "audit": SET_OPTIONS.keys(),
     "screen": SCREEN_OPTIONS.keys(),
     "calibrate": OPTIONS.keys() - {"calibration"},

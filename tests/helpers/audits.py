@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.options import Choices, ModelOptions
 from invmm_eval.audits.plan import Plan, make_plan
@@ -121,7 +122,7 @@ def write(
     asked: Sequence[str] | None = None,
 ) -> Path:
     """The folder that holds these, of an audit that was asked for images of these names."""
-    with Store(folder, config, asked) as store:
+    with Store(folder, config, Requested.now(asked) if asked else None) as store:
         for found, target in results:
             store.add(found, target)
     return folder

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from itertools import count
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 
 from invmm_eval.audits.folder.files import damaged, in_use, picture_of, read_object
 from invmm_eval.audits.folder.format import upgraded_config
+from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.rows import Lines, Rows
 from invmm_eval.audits.request import command, published, rebuilt
 from invmm_eval.errors import InvMMError
@@ -121,18 +121,15 @@ def read(folder: str | Path) -> Record:
     try:
         config = _config(folder / "config.json")
         lines = Lines.read(folder / "results.jsonl")
-        latest, request = (
-            reader(folder / name) if (folder / name).exists() else None
-            for name, reader in (("images.json", _latest), ("request.json", _request))
-        )
+        latest = Requested.load(folder)
+        request = _request(folder / "request.json") if (folder / "request.json").exists() else None
     except OSError as error:
         raise InvMMError(f"{folder} holds no audit that can be read: {error.filename}: {error.strerror}.") from error
     indices, names = (lines.columns[column].to_pylist() for column in ("index", "name"))
     last = {index: number for number, index in enumerate(indices)}
     order = [last[index] for index in sorted(last)]
     if latest:
-        requested = dict(zip(latest.get("indices", count()), latest["names"], strict=False))
-        order = [number for number in order if requested.get(indices[number]) == names[number]]
+        order = [number for number in order if latest.by_index.get(indices[number]) == names[number]]
     progress = _progress(lines, order, latest, in_use(folder))
     return Record(folder, config, Rows(lines, order), request, progress)
 
@@ -159,21 +156,6 @@ def _config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _latest(path: Path) -> dict[str, Any]:
-    """The names of the images that were requested last, and when, as a date."""
-    latest = read_object(path)
-    try:
-        asked = datetime.fromisoformat(latest["asked"])
-        places = latest.get("indices", [])
-        if asked.tzinfo is None or not all(isinstance(name, str) for name in latest["names"]):
-            raise TypeError
-        if not isinstance(latest["names"], list) or not all(isinstance(place, int) for place in places):
-            raise TypeError
-    except (KeyError, TypeError, ValueError) as error:
-        raise damaged(path) from error
-    return {**latest, "asked": asked}
-
-
 def _request(path: Path) -> dict[str, Any]:
     """The request as it was made last, of which a command and a page can be made."""
     request = read_object(path)
@@ -185,19 +167,18 @@ def _request(path: Path) -> dict[str, Any]:
     return request
 
 
-def _progress(lines: Lines, order: list[int], latest: Mapping[str, Any] | None, running: bool) -> Progress:
+def _progress(lines: Lines, order: list[int], latest: Requested | None, running: bool) -> Progress:
     results = lines.columns.take(pa.array(order, pa.int64()))
     counts = {count["values"]: count["counts"] for count in results["status"].value_counts().to_pylist()}
     rate = None
     if latest:
-        started = latest["asked"]
-        times = results["finished"].filter(pc.greater(results["finished"], pa.scalar(started)))
-        rate = len(times) / (pc.max(times).as_py() - started).total_seconds() if len(times) else None
+        times = results["finished"].filter(pc.greater(results["finished"], pa.scalar(latest.asked)))
+        rate = len(times) / (pc.max(times).as_py() - latest.asked).total_seconds() if len(times) else None
     return Progress(
         replicated=counts.get(Status.REPLICATED, 0),
         exhausted=counts.get(Status.EXHAUSTED, 0),
         failed=counts.get(Status.FAILED, 0),
-        waiting=len(latest["names"]) - len(order) if latest else 0,
+        waiting=max(0, latest.images - len(order)) if latest else 0,
         rate=rate,
         running=running,
     )

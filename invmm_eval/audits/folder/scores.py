@@ -6,13 +6,13 @@ line is written when its image is scored, and flushed to the disk when as many a
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from invmm_eval.audits.folder.files import lock_of, opened_alone, stem
+from invmm_eval.audits.folder.files import lock_of, opened_alone, stem, write_atomically
 from invmm_eval.audits.folder.format import as_json, differences
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.target import Target
@@ -143,7 +143,7 @@ class Scores:
 
     def _append(self, score: Score) -> None:
         with self._written():
-            self._file.write(json.dumps(score.record(), allow_nan=False).encode() + b"\n")
+            self._file.write(_line(score))
             self._unflushed += 1
             if self._unflushed == BATCH:
                 self._flush()
@@ -162,29 +162,19 @@ class Scores:
     def _open(self, config: dict[str, Any]) -> None:
         complete = 0
         if self._path.exists():
-            with self._path.open("rb") as file:
-                for number, line in enumerate(file, 1):
-                    if not line.endswith(b"\n"):
-                        break  # an interruption left it unfinished
-                    self._read(number, line, config)
-                    complete += len(line)
+            for length, entry in _entries(self._path):
+                if isinstance(entry, Score):
+                    self._remember(entry)
+                else:
+                    self._check(entry, config)
+                complete += length
             os.truncate(self._path, complete)
         self._file = self._path.open("ab")
         if not complete:
-            self._file.write(json.dumps({"format": FORMAT, "config": config}).encode() + b"\n")
+            self._file.write(_header(config))
             self._flush()
 
-    def _read(self, number: int, line: bytes, config: dict[str, Any]) -> None:
-        try:
-            record = dict(json.loads(line))
-            if number > 1:
-                self._remember(Score.from_record(record))
-                return
-            written, stored = record["format"], dict(record["config"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise InvMMError(f"Line {number} of {self._path} is damaged; {_REMEDY[number == 1]}.") from error
-        if written != FORMAT:
-            raise InvMMError(f"{self._path} has format {written}; this version reads {FORMAT}. Upgrade invmm-eval.")
+    def _check(self, stored: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         if differing := differences(stored, config):
             raise InvMMError(
                 f"{self.folder} holds a screening with another config: {'; '.join(differing)}. Choose another folder, "
@@ -206,3 +196,58 @@ class Scores:
                 f"Scores could not be written to {self.folder}: {error.strerror or error}. Earlier ones are kept; run "
                 "the same command again to resume."
             ) from error
+
+
+def read_scores(folder: Path) -> tuple[dict[str, Any], dict[int, Score]]:
+    """The config of the scores in a folder, and the last score of each image by its position.
+
+    Raises:
+        InvMMError: The file is damaged.
+        OSError: It cannot be read.
+    """
+    config: dict[str, Any] = {}
+    scores = {}
+    for _, entry in _entries(folder / FILE):
+        if isinstance(entry, Score):
+            scores[entry.index] = entry
+        else:
+            config = entry
+    return config, scores
+
+
+def write_scores(folder: Path, config: Mapping[str, Any], scores: Iterable[Score]) -> None:
+    """Write the scores of a folder that has none."""
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            file.write(_header(config))
+            file.writelines(map(_line, scores))
+
+    write_atomically(folder / FILE, write)
+
+
+def _header(config: Mapping[str, Any]) -> bytes:
+    return json.dumps({"format": FORMAT, "config": config}).encode() + b"\n"
+
+
+def _line(score: Score) -> bytes:
+    return json.dumps(score.record(), allow_nan=False).encode() + b"\n"
+
+
+def _entries(path: Path) -> Iterator[tuple[int, Score | dict[str, Any]]]:
+    """The config and then the scores, each with the length of its line; one that was cut short is left out."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                record = dict(json.loads(line))
+                if number > 1:
+                    yield len(line), Score.from_record(record)
+                    continue
+                written, config = record["format"], dict(record["config"])
+            except (ValueError, TypeError, KeyError) as error:
+                raise InvMMError(f"Line {number} of {path} is damaged; {_REMEDY[number == 1]}.") from error
+            if written != FORMAT:
+                raise InvMMError(f"{path} has format {written}; this version reads {FORMAT}. Upgrade invmm-eval.")
+            yield len(line), config

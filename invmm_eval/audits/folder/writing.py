@@ -6,7 +6,7 @@ A thread writes, so that the model does not wait for the disk.
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -28,6 +28,7 @@ from invmm_eval.audits.folder.files import (
     write_text,
 )
 from invmm_eval.audits.folder.format import FORMAT, as_json, differences, upgraded_config
+from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.rows import Lines, Span, line_of, row_at
 from invmm_eval.audits.folder.tensors import result_of
 from invmm_eval.errors import InvMMError
@@ -55,7 +56,7 @@ class Store:
     Args:
         folder: Created if it does not exist.
         config: What determines the values, as JSON can hold it.
-        images: The names of the requested images; None keeps those of the last run.
+        images: The requested images; None keeps those of the last run.
         request: The request as JSON can hold it; None keeps that of the last run.
 
     Raises:
@@ -67,7 +68,7 @@ class Store:
         self,
         folder: str | Path,
         config: Mapping[str, Any],
-        images: Sequence[str] | None = None,
+        images: Requested | None = None,
         request: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = Path(folder)
@@ -82,7 +83,7 @@ class Store:
             self._open(as_json(config))
             lines = self._complete_lines()
             if images is not None:
-                write_text(self.folder / "images.json", json.dumps({"asked": _now(), "names": list(images)}) + "\n")
+                images.save(self.folder)
             if request is not None:
                 write_text(self.folder / "request.json", json.dumps(request, indent=2) + "\n")
         self._known: dict[str, Span] = {}
@@ -148,10 +149,9 @@ class Store:
     def _results(self) -> Path:
         return self.folder / "results.jsonl"
 
-    def request_only(self, names: Mapping[int, str]) -> None:
-        """Note that only these images of a set are requested: their names, by position."""
-        record = {"asked": _now(), "indices": list(names), "names": list(names.values())}
-        write_text(self.folder / "images.json", json.dumps(record) + "\n")
+    def request(self, images: Requested) -> None:
+        """Note which images are requested."""
+        images.save(self.folder)
 
     def recall(self, index: int, name: str, files: str) -> Result | None:
         """The result of a picture by its :func:`stem`, which gets a row at this place; None if it was not measured."""

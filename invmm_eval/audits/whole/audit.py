@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.scores import Score
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source
@@ -49,7 +50,9 @@ def audit_set(
         **options: {options}
 
     Returns:
-        What was found; None in ranks of torchrun but the first.
+        What was found; None in ranks of torchrun but the first, and for a shard, of which all images are ranked and
+        none is searched: which are depends on the scores of all. The folder of all shards, as
+        :func:`invmm_eval.merge` makes it, is audited next.
 
     Raises:
         InvMMError: A requested part, option, device or image is unknown or incompatible, or the folder holds an audit
@@ -82,6 +85,8 @@ def audited(
     alone = request.resources.workers is None
     backbone = load(request.model, request.resources.device) if alone else None
     scores = ranked(over_scores(scored(request, out=out, backbone=backbone)))
+    if request.part.shard:
+        return None
     if scores and scores[0].score is None:
         raise InvMMError(f"No image could be scored. Of {scores[0].name}: {scores[0].error}")
     leads = request.resources.workers != "ranks" or launched()[1]
@@ -142,6 +147,7 @@ class _Search:
     def run(self, sources: Sequence[Source], on_extent: Callable[[int], None]) -> Iterator[Result]:
         """Search until all is known, yielding each result as it is ready."""
         first = self._workers.first
+        self._requested = Requested.now([])
         with Store(self._out, first.config, request=self._request.record()) as store:
             (self._out / FILE).unlink(missing_ok=True)
             for index, score in self._pictures.items():
@@ -167,7 +173,7 @@ class _Search:
     def _noted(self, store: Store, on_extent: Callable[[int], None]) -> Sequence[int]:
         """The images that are certain to be searched, once the folder says so."""
         certain = self._agenda.certain
-        store.request_only({index: self._pictures[index].name for index in certain})
+        store.request(self._requested.only({index: self._pictures[index].name for index in certain}))
         on_extent(len(certain))
         return certain
 

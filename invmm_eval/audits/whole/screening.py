@@ -15,6 +15,7 @@ import pyarrow.csv
 import torch
 
 from invmm_eval.audits.folder.files import write_atomically
+from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.scores import Score, Scores
 from invmm_eval.audits.options import SCREEN_OPTIONS, ModelOptions, Screen, with_options
 from invmm_eval.audits.plan import load, made, model_config, no_captions, versions
@@ -228,6 +229,12 @@ def scored(request: Request, *, out: str | Path | None = None, backbone: Backbon
     )
     with team(make, request.resources, len(sources), Score) as workers:
         if workers:
-            first = workers.first
+            first, shard = workers.first, request.part.parsed()
+            found = {}
             with nullcontext() if out is None else Scores(out, first.config) as keeper:
-                yield from kept(workers.measure, enumerate(sources), first.image_shape, keeper, Score)
+                for score in kept(workers.measure, enumerate(sources), first.image_shape, keeper, Score, shard):
+                    found[score.index] = score.name
+                    yield score
+                if keeper and shard:
+                    requested = Requested.now([source.name for source in sources], shard)
+                    requested.only(dict(sorted(found.items()))).save(keeper.folder)

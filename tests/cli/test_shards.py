@@ -1,0 +1,43 @@
+"""Shards on the command line: each in its folder, then together."""
+
+from pathlib import Path
+
+from tests.helpers.command import SET, Invoke, lines
+
+
+def test_shards_are_run_and_merged(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:
+    command = ["run", "--model", tiny_folder, "--images", images, "--recipe", "demo", *SET]
+    code, _, err = invoke(*command, "--out", tmp_path / "whole")
+    assert code == 0, err
+    parts = []
+    for number in (1, 2):
+        parts.append(tmp_path / f"part-{number}")
+        code, _, err = invoke(*command, "--out", parts[-1], "--shard", f"{number}/2")
+        assert code == 0, err
+    code, out, err = invoke("merge", tmp_path / "merged", *parts)
+    assert code == 0, err
+    assert out.startswith(f"Merged 2 shards of 2 images into {tmp_path / 'merged'}.\n")
+    values = ("index", "name", "digest", "invmm", "kl", "similarities", "trace")
+    merged, whole = (lines(tmp_path / name) for name in ("merged", "whole"))
+    assert [[row[key] for key in values] for row in merged] == [[row[key] for key in values] for row in whole]
+    code, out, err = invoke("status", tmp_path / "merged")
+    assert out.startswith("2 of 2 images are done")
+    assert invoke(*command, "--out", tmp_path / "merged")[0] == 0, "the merged folder is that of the whole run"
+    code, _, err = invoke("merge", tmp_path / "merged", *parts)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "is not empty" in err
+
+
+def test_a_shard_of_a_whole_set_is_ranked_and_says_what_comes_next(
+    invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        code, out, err = invoke(
+            *("audit", "--model", tiny_folder, "--images", images, "--out", tmp_path / str(number)),
+            *("--shard", f"{number}/2"),
+        )
+        assert code == 0, err
+        assert f"Shard {number}/2 is ranked" in out
+    code, out, err = invoke("merge", tmp_path / "merged", tmp_path / "1", tmp_path / "2")
+    assert code == 0, err
+    assert f"run invmm-eval audit --out {tmp_path / 'merged'} with the same options" in out
