@@ -276,6 +276,8 @@ PLUGIN = """
                 digest = Target((images[0] * 255).round().byte().cpu()).digest
                 if digest == os.environ.get("DEADLY_ALWAYS"):
                     os._exit(1)
+                while digest == os.environ.get("DEADLY_ENDLESS"):
+                    pass
                 if digest == os.environ.get("DEADLY_ONCE") and not Path(os.environ["DEADLY_MARK"]).exists():
                     Path(os.environ["DEADLY_MARK"]).touch()
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -431,8 +433,21 @@ def alive(process: int) -> bool:
         return False
 
 
+def is_ours(process: int) -> bool:
+    """Whether a process measures or manages; two agents of Ray, which hold nothing, end a minute after its raylet."""
+    try:
+        return b"Agent" not in Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+needs_proc = pytest.mark.skipif(
+    not Path("/proc").is_dir(), reason="There is no /proc, which tells what processes are left"
+)
+
+
 @ray_is_there
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="There is no /proc, which tells what processes are left")
+@needs_proc
 def test_an_interruption_leaves_no_process_and_one_process_goes_on(
     images: Path, undisturbed: Path, options: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -458,10 +473,38 @@ def test_an_interruption_leaves_no_process_and_one_process_goes_on(
     assert found_in(tmp_path / "out") == found_in(undisturbed)
 
 
+LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+@needs_proc
+@pytest.mark.parametrize("way", [pytest.param("ray", marks=ray_is_there), "torchrun"])
+def test_no_busy_process_outlives_the_driver_that_was_killed(
+    way: str, images: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, endless, *_ = sorted(images.iterdir())
+    monkeypatch.setenv("DEADLY_ENDLESS", digest(Source(endless.name, endless)))
+    launch, more = ([], ["--workers", "1"]) if way == "ray" else (LAUNCH, [])
+    with (tmp_path / "told").open("wb") as told:
+        asked = [sys.executable, *launch, *command(images, tmp_path / "out", *more)]
+        run = subprocess.Popen(asked, stdout=told, stderr=told)
+    results = tmp_path / "out" / "results.jsonl"
+    while run.poll() is None and not (results.exists() and b"replicated" in results.read_bytes()):
+        time.sleep(0.05)
+    started = [process for process in children(run.pid) if is_ours(process)]
+    run.kill()
+    assert run.wait() == -signal.SIGKILL, (tmp_path / "told").read_text()
+    assert started
+    while any(map(alive, started)):
+        time.sleep(0.05)
+    kept = [row for row in found_in(tmp_path / "out") if row["status"] != "failed"]
+    assert kept
+    assert all(row in found_in(undisturbed) for row in kept)
+
+
 @pytest.mark.usefixtures("deadly")
 def test_ranks_of_torchrun_find_the_same_and_one_speaks(images: Path, undisturbed: Path, tmp_path: Path) -> None:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*launch, *command(images, tmp_path)], capture_output=True, text=True, check=False)
+    asked = [sys.executable, *LAUNCH, *command(images, tmp_path)]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("not replicated, 1 failed.") == 1
     assert found_in(tmp_path) == found_in(undisturbed)

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from invmm_eval.audits.options import Resources
-from invmm_eval.audits.workers.team import MakePlan, Ready, Team, check_agreement, end_with_parent, share, start
+from invmm_eval.audits.workers.team import MakePlan, Ready, Team, check_agreement, share, start
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.result import Result
 from invmm_eval.search.target import Target
@@ -55,7 +55,6 @@ class Worker:
         self._resources = resources
         self._threads = threads
         self._calls: SimpleQueue[Call] = SimpleQueue()
-        end_with_parent()
         threading.Thread(target=self._run, daemon=True).start()
 
     def ready(self) -> Ready:

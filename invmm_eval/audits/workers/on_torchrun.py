@@ -8,12 +8,13 @@ result. A rank that dies is detected by the launcher, which ends the others.
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import count, islice
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from invmm_eval.audits.options import Resources
-from invmm_eval.audits.workers.team import MakePlan, Ready, Team, check_agreement, end_with_parent, share, start
+from invmm_eval.audits.workers.team import MakePlan, Ready, Team, check_agreement, share, start
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.result import Result
 from invmm_eval.search.target import Target
@@ -58,7 +59,7 @@ def ranks(make_plan: MakePlan, resources: Resources, images: int, kind: type[Any
         kind: What is found for an image.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:  # another launcher may end before its ranks
-        end_with_parent()
+        _end_with_parent()
     audit = f"invmm-eval {next(_audits)}"
     [(store, rank, size), (own, _, _)] = [next(rendezvous("env://")) for _ in range(2)]
     store, own = PrefixStore(audit, store), PrefixStore(audit, own)
@@ -83,6 +84,19 @@ def ranks(make_plan: MakePlan, resources: Resources, images: int, kind: type[Any
             raise
         while store.add("finished", 0) < size - 1:  # the store may end with this process
             time.sleep(POLL)
+
+
+@cache
+def _end_with_parent() -> None:
+    """End this process soon after the one that started it was killed, of which a busy worker is not told."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _device_of_rank(device: str | None, rank: int) -> str | None:

