@@ -1,4 +1,4 @@
-"""What the documents show, made short: one picture that was repeated and one held-out one, and recipes of few rows."""
+"""What the documents show, made short: one picture that was repeated and few held-out ones, and recipes of few rows."""
 
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -6,6 +6,7 @@ from typing import cast
 import pytest
 
 from invmm_eval import recipe, reference
+from invmm_eval.audits import price
 from invmm_eval.recipe import Recipe
 from invmm_eval.reference import Picture
 
@@ -22,16 +23,17 @@ LIMITS = {
 }
 
 
-def shorten(patch: pytest.MonkeyPatch) -> None:
-    """Make the pictures and the recipes short that have names."""
+def shorten(patch: pytest.MonkeyPatch, held_out: int = 1) -> None:
+    """Make the pictures and the recipes short that have names, and the probe of a price."""
     recipes = cast("dict[str, Callable[[Recipe], Recipe]]", recipe.RECIPES)
     for name, make in recipes.items():
         patch.setitem(recipes, name, _short(make))
-    patch.setattr(reference, "choose", _ends)
+    patch.setattr(price, "PROBE", 0.1)
+    patch.setattr(reference, "choose", lambda known: _ends(known, held_out))
 
 
-def _ends(known: Sequence[Picture]) -> list[Picture]:
-    return [known[0], known[-1]]
+def _ends(known: Sequence[Picture], held_out: int) -> list[Picture]:
+    return [known[0], *known[-held_out:]]
 
 
 def _short(make: Callable[[Recipe], Recipe]) -> Callable[[Recipe], Recipe]:
