@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from invmm_eval.plugins.host import host as host
     from invmm_eval.recipe import Recipe as Recipe
     from invmm_eval.reports import report as report
+    from invmm_eval.reports.comparison import compare as compare
     from invmm_eval.search.engine import invert as invert
     from invmm_eval.search.replicate import replicate as replicate
     from invmm_eval.search.result import Result as Result
@@ -46,6 +47,7 @@ _HOMES = {
     "plugins.host": ("host",),
     "recipe": ("Recipe",),
     "reports": ("report",),
+    "reports.comparison": ("compare",),
     "search.engine": ("invert",),
     "search.replicate": ("replicate",),
     "search.result": ("Result", "Status"),

@@ -20,6 +20,7 @@ COMMANDS = (
     "calibrate",
     "status",
     "demo",
+    "compare",
     "report",
     "plugins",
     "new-plugin",

@@ -65,7 +65,7 @@ def distribution(summary: Summary, *, ink: str = INK) -> Figure:
     left.set_ylim(top=1.2 * left.get_ylim()[1])
     left.yaxis.get_major_locator().set_params(integer=True)
     for axes in (left, right):
-        _strip_axes(axes, ink)
+        strip_axes(axes, ink)
     if len(shown) > 1:
         left.legend(frameon=False, labelcolor=ink, loc="upper right", ncols=len(shown))
     figure.patch.set_alpha(0)
@@ -87,7 +87,7 @@ def _edges(values: NDArray[Any]) -> NDArray[Any]:
     return np.logspace(first, last, 6 * (last - first) + 1)
 
 
-def _strip_axes(axes: Axes, ink: str) -> None:
+def strip_axes(axes: Axes, ink: str) -> None:
     """Only two thin axes, in this ink."""
     axes.patch.set_alpha(0)
     axes.spines[["top", "right"]].set_visible(False)

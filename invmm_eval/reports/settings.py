@@ -17,6 +17,7 @@ def settings(summary: Summary) -> dict[str, str]:
     return {
         "Model": config["model"],
         "Weights": config["weights"] or "unknown",
+        **_loras(config),
         "Backbone": _named(backbone),
         "Image size": f"{shape} (channels, height, width)",
         "Noise family": _named(noise),
@@ -31,6 +32,13 @@ def settings(summary: Summary) -> dict[str, str]:
         "Seed": str(config["seed"]),
         "Versions": ", ".join(f"{name} {version}" for name, version in config["versions"].items()),
     }
+
+
+def _loras(config: Mapping[str, Any]) -> dict[str, str]:
+    added = (
+        f"{lora['file']} at weight {lora['weight']:g} (SHA-256 {lora['sha256']})" for lora in config.get("loras", ())
+    )
+    return {"LoRA": text} if (text := ", ".join(added)) else {}
 
 
 def _doses(summary: Summary) -> dict[str, str]:

@@ -82,10 +82,10 @@ class ResultsTable:
             table.add_row(*self._cells(shown, result))
         return table
 
-    def _cells(self, shown: Sequence[Field], result: Result) -> "Iterator[str | Text | _Name]":
+    def _cells(self, shown: Sequence[Field], result: Result) -> "Iterator[str | Text | Name]":
         for field in shown:
             if field.name == "name":
-                yield _Name(result.name)
+                yield Name(result.name)
                 if self._copies is not None:
                     yield str(self._copies[result.name])
             else:
@@ -104,11 +104,11 @@ def scores_table(scores: Sequence[Score]) -> Table:
     table.add_column("image", min_width=LEAST_NAME)
     table.add_column("score", justify="right")
     for place, score in enumerate(scores, 1):
-        table.add_row(f"{place:,}", _Name(score.name), score.error if score.score is None else f"{score.score:.4g}")
+        table.add_row(f"{place:,}", Name(score.name), score.error if score.score is None else f"{score.score:.4g}")
     return table
 
 
-class _Name:
+class Name:
     """A name on one line: one that is too long is shortened in the middle, as paths differ at their ends."""
 
     def __init__(self, name: str) -> None:

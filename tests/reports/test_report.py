@@ -25,7 +25,7 @@ from invmm_eval.cli.app import main
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports import FORMATS, report
 from invmm_eval.reports.findings import find
-from invmm_eval.reports.html.page import thumbnails
+from invmm_eval.reports.html.embed import thumbnails
 from invmm_eval.search.result import Status
 from invmm_eval.search.sheet import strip
 from invmm_eval.search.status import Verdict

@@ -5,28 +5,23 @@ the page parses when a row is shown. Its Content-Security-Policy allows its own 
 anything.
 """
 
-import base64
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
-from matplotlib import rc_context
-from PIL import Image
 
 from invmm_eval.reports.figures import distribution
 from invmm_eval.reports.findings import Findings
+from invmm_eval.reports.html.embed import INKS, allowed, page_style, svg, thumbnails, webp
 from invmm_eval.reports.wording import meaning
 from invmm_eval.search.fields import Field, finite, present
 from invmm_eval.search.result import Result
-from invmm_eval.search.sheet import cut, opened
 from invmm_eval.search.status import Verdict
 from invmm_eval.statistics.response import Response
 
@@ -34,8 +29,6 @@ PIXELS = 64_000_000
 """Approximate number of pixels of all pictures together, at most about 50 MB, unless :data:`SIDES` requires more."""
 SIDES = (24, 128)
 """Smallest and largest side of a picture, in pixels."""
-INKS = {"light": "#3a3833", "dark": "#cfcabf"}
-"""Ink of the figure on a light and a dark page."""
 
 _FIXED = ("name", "verdict", "finding")
 """Fields that the page shows in its own way."""
@@ -53,15 +46,15 @@ def write_page(findings: Findings, path: Path, *, pictures: bool = True) -> None
         OSError: The file cannot be written.
     """
     environment = Environment(loader=PackageLoader("invmm_eval.reports.html", ""), autoescape=True, trim_blocks=True)
-    style, script = (Markup((Path(__file__).parent / f"page.{kind}").read_text("utf-8")) for kind in ("css", "js"))
+    style, script = map(Markup, (page_style(), (Path(__file__).parent / "page.js").read_text("utf-8")))
     columns = [field for field in present("table", findings.results, findings.describe) if field.name not in _FIXED]
     page = environment.get_template("page.html").generate(
         findings=findings,
         columns=columns,
         style=style,
         script=script,
-        policy=f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {_digest(script)}",
-        figures={ground: _figure(findings, ink) for ground, ink in INKS.items()},
+        policy=f"default-src 'none'; img-src data:; style-src {allowed(style)}; script-src {allowed(script)}",
+        figures={ground: svg(distribution(findings, ink=ink)) for ground, ink in INKS.items()},
         verdicts={verdict: verdict.name.lower() for verdict in Verdict},
         rows=[_row(position, result, columns) for position, result in enumerate(findings.results)],
         details=_details(findings, pictures),
@@ -105,7 +98,7 @@ def _detail(findings: Findings, side: int, result: Result) -> dict[str, Any]:
     counts = [len(values) for values in record["similarities"].values()]
     picture = None
     if side and counts and path.is_file():
-        picture = _webp(thumbnails(path, findings.config["backbone"]["image_shape"], counts, side))
+        picture = webp(thumbnails(path, findings.config["backbone"]["image_shape"], counts, side))
     kept = ("index", "digest", "similarities", "prompt", "trace")
     return {
         **{key: record[key] for key in kept},
@@ -128,46 +121,3 @@ def _curve(response: Response) -> dict[str, list[tuple[float, ...]]]:
         "parts": [(distance, count.rate, *count.interval) for distance, count in parts],
         "fit": [] if response.falls else list(zip(places, response.chance(places), strict=True)),
     }
-
-
-def thumbnails(path: Path, shape: Sequence[int], counts: Sequence[int], side: int) -> Image.Image:
-    """A sheet without its gaps, each picture scaled down to ``side`` pixels at most.
-
-    Args:
-        path: File of the sheet.
-        shape: Channels, height and width of a picture in it.
-        counts: Samples in each of its rows.
-        side: Maximum side of a picture in pixels; smaller pictures are kept.
-    """
-    _, height, width = shape
-    shrink = min(1.0, side / max(height, width))
-    small_width, small_height = max(1, round(width * shrink)), max(1, round(height * shrink))
-    sheet = opened(path)
-    small = Image.new(sheet.mode, ((1 + max(counts)) * small_width, len(counts) * small_height), "white")
-    for row, count in enumerate(counts):
-        for column in range(0 if row == 0 else 1, 1 + count):
-            cell = cut(sheet, shape, row, column).resize((small_width, small_height), Image.Resampling.LANCZOS)
-            small.paste(cell, (column * small_width, row * small_height))
-    return small
-
-
-def _webp(image: Image.Image) -> str:
-    file = BytesIO()
-    image.save(file, "WEBP", quality=80)
-    return _uri("image/webp", file.getvalue())
-
-
-def _figure(findings: Findings, ink: str) -> str:
-    file = StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "invmm", "font.family": "sans-serif"}):
-        distribution(findings, ink=ink).savefig(file, format="svg", metadata={"Date": None})
-    return _uri("image/svg+xml", file.getvalue().encode())
-
-
-def _uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _digest(text: str) -> str:
-    """The hash by which a Content-Security-Policy allows a script or style."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

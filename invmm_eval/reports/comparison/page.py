@@ -1,0 +1,74 @@
+"""A comparison as one HTML file, without scripts."""
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from invmm_eval.errors import InvMMError
+from invmm_eval.reports.comparison.figure import changes
+from invmm_eval.reports.comparison.pairs import Comparison, Pair
+from invmm_eval.reports.comparison.words import LIMITS, change_text, paragraphs
+from invmm_eval.reports.findings import Findings
+from invmm_eval.reports.html.embed import INKS, allowed, best_row, page_style, svg, webp
+from invmm_eval.search.result import Result
+
+SHOWN = 1000
+"""Maximum number of pictures in the table, those that changed first."""
+ILLUSTRATED = 200
+"""Maximum number of pictures that are shown with their samples."""
+SIDE = 64
+"""Maximum side of a picture, in pixels."""
+_STYLE = ".compared { table-layout: auto; } .compared img { display: block; max-width: 100%; height: auto; } "
+
+
+def write_page(comparison: Comparison, path: Path) -> None:
+    """Write a comparison as one HTML file.
+
+    Raises:
+        InvMMError: The file cannot be written.
+    """
+    environment = Environment(loader=PackageLoader("invmm_eval.reports.comparison", ""), autoescape=True)
+    style = Markup(page_style() + _STYLE)
+    page = environment.get_template("page.html").render(
+        comparison=comparison,
+        paragraphs=list(paragraphs(comparison)),
+        limits=LIMITS,
+        style=style,
+        policy=f"default-src 'none'; img-src data:; style-src {allowed(style)}",
+        figures={ground: svg(changes(comparison, ink=ink)) for ground, ink in INKS.items()},
+        rows=[_row(comparison, pair, at < ILLUSTRATED) for at, pair in enumerate(comparison.pairs[:SHOWN])],
+        hidden=max(0, len(comparison.pairs) - SHOWN),
+        same={name: value for name, value in comparison.a.settings.items() if name not in comparison.differing},
+    )
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InvMMError(f"The comparison cannot be written to {path}: {error.strerror or error}.") from error
+
+
+def _row(comparison: Comparison, pair: Pair, illustrated: bool) -> dict[str, Any]:
+    return {
+        "name": pair.either.name,
+        "change": str(pair.change),
+        "sides": [
+            _side(comparison, findings, result, illustrated)
+            for findings, result in ((comparison.a, pair.a), (comparison.b, pair.b))
+        ],
+        "nats": change_text(pair),
+    }
+
+
+def _side(comparison: Comparison, findings: Findings, result: Result | None, illustrated: bool) -> dict[str, Any]:
+    """What the cell of one audit shows: the picture, then its samples at the best guidance scale, and the value."""
+    if result is None:
+        return {"text": "not searched"}
+    if result.error:
+        return {"text": f"failed: {result.error}"}
+    side: dict[str, Any] = {"text": comparison.value.text(result), "ends": comparison.value.ends(result)}
+    path = findings.picture(result)
+    if illustrated and result.check and path.is_file():
+        sheet = best_row(path, findings.config["backbone"]["image_shape"], result.check, SIDE)
+        side |= {"picture": webp(sheet), "size": sheet.size}
+    return side

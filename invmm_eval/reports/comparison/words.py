@@ -1,0 +1,116 @@
+"""The sentences about a comparison."""
+
+import math
+from collections.abc import Iterator
+
+from invmm_eval.reports.comparison.pairs import Change, Comparison, Pair
+from invmm_eval.search.fields import number
+
+LIMITS = (
+    "That a picture is no longer memorized means that this search finds fewer copies of it. It does not prove that the "
+    "model lost it: another prompt, another search or further training may bring it back.",
+    "Pictures that were chosen because audit A found them tend to look less memorized in any second audit. Compare "
+    "pictures that were chosen before A was read.",
+    "The tests take pictures to be independent of each other. Near twins are not.",
+    "The interval of a change runs between the ends of two intervals of 95 %: it holds in at least 90 % of cases.",
+)
+
+
+def paragraphs(comparison: Comparison) -> Iterator[str]:
+    """The facts behind the headline: how much shares changed, both tests, and what was left out."""
+    if comparison.measured:
+        yield from _size(comparison)
+        yield from _tests(comparison)
+    if failed := len(comparison.of(Change.FAILED)):
+        yield f"{_pictures(failed)} could not be measured in both audits: nothing is said about a change."
+    for change, here, there in ((Change.ONLY_A, "A", "B"), (Change.ONLY_B, "B", "A")):
+        if count := len(comparison.of(change)):
+            yield (
+                f"{_pictures(count)} {_are(count)} in audit {here} alone and not compared: audit {there} did not "
+                f"search {'it' if count == 1 else 'them'}."
+            )
+    if missing := len(comparison.measured) - len(comparison.valued):
+        yield f"{_pictures(missing)} {_have(missing)} no share in one of the audits: their verdicts alone are compared."
+
+
+def _size(comparison: Comparison) -> Iterator[str]:
+    changed = comparison.became + comparison.freed
+    clear = sum(pair.is_clear for pair in changed)
+    if changed and comparison.word == "memorized":
+        yield (
+            f"Of the {_pictures(len(changed))} whose verdict changed, {clear:,} {_are(clear)} clear: the intervals of "
+            "both shares have nothing in common. The others may lie on both sides of the limit by chance."
+        )
+    if comparison.typical is not None:
+        both = [pair for pair in comparison.valued if math.inf not in pair.nats]
+        yield (
+            f"{_pictures(len(both))} {_have(len(both))} copies in both audits. Their distance from plain noise "
+            f"changed by {signed(comparison.typical)} nats (median)"
+            + (f": copies are {_factor(comparison.typical)}." if comparison.word == "memorized" else ".")
+        )
+
+
+def _tests(comparison: Comparison) -> Iterator[str]:
+    sides, ranks = comparison.sides, comparison.ranks
+    became, freed = len(comparison.became), len(comparison.freed)
+    if sides.changes:
+        yield (
+            f"Verdicts: {became:,} became {comparison.word}, {freed:,} no longer {_are(freed)}. If either were as "
+            f"likely, a split at least as uneven would have {probability(sides.p)} (McNemar's exact test, two-sided)."
+        )
+    else:
+        yield "Verdicts: none changed."
+    if ranks.changes:
+        value = "-ln(share)" if comparison.word == "memorized" else "nats"
+        yield (
+            f"Distances: {ranks.changes:,} of {_pictures(len(comparison.valued))} changed. If changes up and down were "
+            f"alike in number and size, so clear a difference would have {probability(ranks.p)} (Wilcoxon's signed-"
+            f"rank test on {value}, two-sided; no copy counts as the largest distance)."
+        )
+    else:
+        yield "Distances: none changed."
+
+
+def probability(p: float) -> str:
+    """A p-value in words."""
+    return "a probability below 0.0001" if p < 1e-4 else f"a probability of {p:.2g}"
+
+
+def signed(value: float) -> str:
+    """A change with its sign."""
+    if not value:
+        return "0"
+    return f"{'+' if value > 0 else '-'}{number(abs(value))}"
+
+
+def change_text(pair: Pair) -> tuple[str, str]:
+    """The change of the distance of a picture, and its interval, for people; ``-`` and empty where there is none."""
+    if pair.nats_change is None:
+        return "-", ""
+    ends = pair.nats_ends
+    if ends is None or not any(map(math.isfinite, ends)):
+        return signed(pair.nats_change), ""
+    if not math.isfinite(ends[1]):
+        return signed(pair.nats_change), f"at least {signed(ends[0])}"
+    if not math.isfinite(ends[0]):
+        return signed(pair.nats_change), f"at most {signed(ends[1])}"
+    return signed(pair.nats_change), f"{signed(ends[0])} to {signed(ends[1])}"
+
+
+def _factor(nats: float) -> str:
+    times = number(math.exp(min(abs(nats), 700)))
+    if times == "1":
+        return "as frequent as before"
+    return f"{times} times {'as rare' if nats > 0 else 'as frequent'} as before"
+
+
+def _pictures(count: int) -> str:
+    return "1 picture" if count == 1 else f"{count:,} pictures"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _have(count: int) -> str:
+    return "has" if count == 1 else "have"

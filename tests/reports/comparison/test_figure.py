@@ -1,0 +1,39 @@
+"""The figure of a comparison shows every picture that has a value in both audits."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from matplotlib.collections import PathCollection
+
+from invmm_eval.reports.comparison import Comparison, compare
+from invmm_eval.reports.comparison.figure import changes
+from invmm_eval.search.result import Status
+from tests.helpers import audits
+
+
+def places(compared: Comparison) -> list[tuple[float, float]]:
+    axes = changes(compared).axes[0]
+    marks = [part for part in axes.collections if isinstance(part, PathCollection)]
+    offsets = [np.asarray(part.get_offsets()) for part in marks]
+    return sorted(map(tuple, np.concatenate(offsets).tolist()))
+
+
+def test_each_picture_is_at_its_distances_and_without_a_copy_at_the_end(compared: Comparison) -> None:
+    found = places(compared)
+    assert len(found) == len(compared.valued) == 5
+    end = found[-1][0]
+    assert end > -math.log(1e-6)
+    often = -math.log(1 / 20)
+    known = sorted([(end, often), (often, end), (often, -math.log(1 / 17)), (end, end), (-math.log(1e-6), end)])
+    assert np.allclose(found, known)
+    axes = changes(compared).axes[0]
+    assert [text.get_text() for text in axes.get_xticklabels()][-1] == "no copy"
+
+
+def test_without_shares_the_axes_are_nats(tmp_path: Path) -> None:
+    a = audits.write(tmp_path / "a", [audits.result(0, Status.REPLICATED, 0.02)])
+    b = audits.write(tmp_path / "b", [audits.result(0, Status.REPLICATED, 0.03)])
+    compared = compare(a, b)
+    assert np.allclose(places(compared), [(0.02 * audits.DIMENSIONS, 0.03 * audits.DIMENSIONS)])
+    assert changes(compared).axes[0].get_xlabel() == "A: nats in total"
