@@ -19,7 +19,7 @@ def fit(
     name: str = "",
 ) -> EMAModel:
     """Minimize ``loss()``, which draws its own batch, with AdamW; returns the averaged weights."""
-    average = EMAModel(parameters, decay=0.999, use_ema_warmup=True, power=0.75)
+    average = EMAModel(parameters, decay=0.999, use_ema_warmup=True, power=0.75, foreach=True)
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-4)
     schedule = get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=warmup, num_training_steps=steps)
     mean, started = 0.0, time.monotonic()

@@ -11,7 +11,7 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.models.ddpm import DDPM
 from invmm_eval.models.generic.backbone import Diffusers
 from invmm_eval.testing import check_backbone
-from tests.helpers.families import build
+from tests.helpers.families.classic import dit
 
 LOADING: dict[str, Any] = {"revision": None, "device": torch.device("cpu"), "dtype": torch.float32}
 
@@ -53,14 +53,17 @@ def test_classes_are_searched() -> None:
     assert condition.prompt() == "4"
 
 
-def test_the_class_of_none_is_that_of_the_pipelines_guidance() -> None:
-    pipeline = build("DiT")
+@pytest.mark.parametrize("classes", [1000, 7])
+def test_the_class_of_none_is_that_of_the_pipelines_guidance(classes: int) -> None:
+    torch.manual_seed(0)
+    pipeline = dit(classes)
+    pipeline.transformer.eval()
     model = Diffusers(pipeline, **LOADING, prompt_mode="caption")
     x_t, t = torch.randn(1, 4, 8, 8, generator=Generator().manual_seed(0)), torch.tensor([500])
     condition = model.condition("goldfish")
     alpha_t, sigma_t = model.schedule(t)
     with torch.no_grad():
-        for context, number in ((condition.rsample(1, Generator()), 1), (condition.null(1), 1000)):
+        for context, number in ((condition.rsample(1, Generator()), 1), (condition.null(1), classes)):
             noise = pipeline.transformer(x_t, timestep=t, class_labels=torch.tensor([number])).sample[:, :4]
             found = model.predict_x0(x_t, t, context)
             torch.testing.assert_close(found, (x_t - sigma_t * noise) / alpha_t, atol=1e-5, rtol=1e-5)

@@ -39,6 +39,7 @@ class Diffusers:
         prompt_mode: ``soft`` searches the prompt, ``caption`` uses the image's caption, and ``empty`` the empty prompt.
             For models of classes: a mixture of classes, the image's caption as the class, and no class.
         soft_tokens: Tokens of a searched prompt, at most.
+        max_sequence_length: Places of a prompt; None takes the pipeline's own.
         side: Height and width of images; None takes the pipeline's own.
         checkpointing: Recompute activations for the gradient: less memory, about a third more time per step.
         prove: ``quick``, or ``full`` to compare samples too.
@@ -56,6 +57,7 @@ class Diffusers:
         dtype: torch.dtype,
         prompt_mode: str = "soft",
         soft_tokens: int = 75,
+        max_sequence_length: int | None = None,
         side: int | None = None,
         checkpointing: bool = False,
         prove: str = "quick",
@@ -66,7 +68,8 @@ class Diffusers:
         pipeline = load_pipeline(model, revision=revision, device=device, dtype=dtype)
         name = type(pipeline).__name__
         try:
-            self._read(pipeline, name, prompt_mode, soft_tokens, side, checkpointing)
+            self._boundary = Boundary(pipeline, side, max_sequence_length)
+            self._read(name, prompt_mode, soft_tokens, checkpointing)
             proved = show(self, name, prove, self._caption, self._latents.reconstruct, self._sampled)
         except InvMMError:
             raise
@@ -75,10 +78,18 @@ class Diffusers:
             raise InvMMError(
                 f"The backbone diffusers cannot serve this {name}: its call ends in {type(error).__name__} ({text})."
             ) from error
-        self.settings: Mapping[str, str | int | float | None] = {**self._read_settings, "proved": proved}
+        self.settings: Mapping[str, str | int | float | None] = {
+            "name": "diffusers",
+            "pipeline": name,
+            "dtype": str(self._boundary.network.dtype),
+            "prompt_mode": None if self._conditions is None else prompt_mode,
+            "side": side,
+            "soft_tokens": soft_tokens if isinstance(self._conditions, Prompts) and prompt_mode == "soft" else None,
+            "max_sequence_length": max_sequence_length,
+            "proved": proved,
+        }
 
-    def _read(self, pipeline: Any, name: str, mode: str, tokens: int, side: int | None, checkpointing: bool) -> None:
-        self._boundary = Boundary(pipeline, side)
+    def _read(self, name: str, mode: str, tokens: int, checkpointing: bool) -> None:
         if checkpointing:
             self._boundary.network.enable_gradient_checkpointing()
         self.device: torch.device = self._boundary.device
@@ -88,20 +99,13 @@ class Diffusers:
             # Blocks that embed the class would be computed again without the mixture.
             raise InvMMError("Models of classes cannot recompute activations; leave out checkpointing.")
         first = self._first_call
-        times = read_times(pipeline.scheduler, self.device, lambda steps: self._boundary.scheduler(steps, **first(1)))
+        boundary = self._boundary
+        times = read_times(boundary.pipe.scheduler, self.device, lambda steps: boundary.scheduler(steps, **first(1)))
         self._times, self.schedule, self.clip = times, times.schedule, times.clip
         self._latents = Latents(self._boundary, shape, {**first(1, torch.float32), "network": stand_in})
         self.image_shape: tuple[int, int, int] = self._latents.image_shape
         self._choose_times(shape)
         self.recipe: Recipe = self._recipe()
-        self._read_settings: dict[str, str | int | float | None] = {
-            "name": "diffusers",
-            "pipeline": name,
-            "dtype": str(self._boundary.network.dtype),
-            "prompt_mode": None if self._conditions is None else mode,
-            "side": side,
-            "soft_tokens": tokens if isinstance(self._conditions, Prompts) and mode == "soft" else None,
-        }
 
     @property
     def _caption(self) -> str:
@@ -116,7 +120,8 @@ class Diffusers:
         """
         boundary = self._boundary
         boundary.options["true_cfg_scale"] = 1.0
-        for options in _UNGUIDED:
+        # DiT's pipeline guides by the class 1000, even if there are fewer, so it is never called with guidance.
+        for options in _UNGUIDED[1:] if "class_labels" in boundary.takes else _UNGUIDED:
             try:
                 calls, shape, stand_in = boundary.survey(**options)
             except ValueError:

@@ -32,6 +32,7 @@ class Boundary:
     Args:
         pipeline: The pipeline.
         side: Height and width of images in pixels; None takes the pipeline's own.
+        places: Places of a prompt; None takes the pipeline's own.
 
     Attributes:
         pipe: The view: its modules are frozen, its autoencoder computes in float32.
@@ -43,7 +44,7 @@ class Boundary:
         InvMMError: The pipeline is not one denoiser that is called by a method of its own.
     """
 
-    def __init__(self, pipeline: Any, side: int | None = None) -> None:
+    def __init__(self, pipeline: Any, side: int | None = None, places: int | None = None) -> None:
         name = type(pipeline).__name__
         self.pipe = copy.copy(pipeline)
         modules = {part: module for part, module in pipeline.components.items() if isinstance(module, nn.Module)}
@@ -65,6 +66,7 @@ class Boundary:
         self._call = inspect.unwrap(type(pipeline).__call__)
         self.takes = tuple(inspect.signature(self._call).parameters)
         self.options: dict[str, Any] = {"height": side, "width": side, "max_area": side**2} if side else {}
+        self.options |= {"max_sequence_length": places} if places else {}
         self.options |= {"output_type": "np", "num_inference_steps": 1, "num_frames": 1}
         self.options |= {"use_resolution_binning": False, "return_dict": False}
         # Texts reach the encoders as they are: cleaning them depends on other libraries.

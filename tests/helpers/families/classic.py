@@ -168,7 +168,7 @@ def deepfloyd() -> IFPipeline:
     )
 
 
-def dit() -> DiTPipeline:
+def dit(classes: int = 1000) -> DiTPipeline:
     """DiT: a class for each image, noise and variance."""
     transformer = DiTTransformer2DModel(
         sample_size=8,
@@ -178,7 +178,7 @@ def dit() -> DiTPipeline:
         num_attention_heads=2,
         in_channels=4,
         out_channels=8,
-        num_embeds_ada_norm=1000,
+        num_embeds_ada_norm=classes,
     )
     names = {0: "tench, Tinca tinca", 1: "goldfish"}
     return DiTPipeline(

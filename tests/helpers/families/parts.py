@@ -1,5 +1,7 @@
 """Autoencoders, tokenizers and text encoders of families, a few channels wide."""
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderKLFlux2, AutoencoderKLQwenImage, VQModel
@@ -119,10 +121,17 @@ def movq() -> VQModel:
     )
 
 
-def byte_tokenizer(places: int = 512) -> Qwen2Tokenizer:
-    """Bytes as tokens, with the marks and the template of Qwen."""
-    vocabulary = {letter: index for index, letter in enumerate(sorted(ByteLevel.alphabet()))}
-    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], model_max_length=places)
+def _joined(letters: Sequence[str], space: str, words: Sequence[str]) -> dict[str, Any]:
+    """The arguments of a tokenizer of ``letters`` for which a space and one of ``words`` are one token."""
+    spelt = [f"{space}{word}" for word in words if all(letter in letters for letter in word)]
+    pairs = dict.fromkeys(pair for word in spelt for pair in zip(accumulate(word), word[1:], strict=False))
+    tokens = dict.fromkeys([*letters, *map("".join, pairs)])
+    return {"vocab": {token: index for index, token in enumerate(tokens)}, "merges": list(pairs)}
+
+
+def byte_tokenizer(places: int = 512, words: Sequence[str] = ()) -> Qwen2Tokenizer:
+    """Bytes, and ``words`` after a space, as tokens, with the marks and the template of Qwen."""
+    tokenizer = Qwen2Tokenizer(**_joined(sorted(ByteLevel.alphabet()), "Ġ", words), model_max_length=places)
     tokenizer.add_special_tokens({"additional_special_tokens": list(MARKS[1:])})
     tokenizer.chat_template = TEMPLATE
     return tokenizer
@@ -141,12 +150,11 @@ def _marked(tokenizer: Any, mark: str) -> Any:
     return tokenizer
 
 
-def gemma_tokenizer() -> GemmaTokenizer:
-    """Letters as tokens after a mark."""
+def gemma_tokenizer(words: Sequence[str] = ()) -> GemmaTokenizer:
+    """Letters, and ``words`` after a space, as tokens after a mark."""
     marks = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁"]
     letters = [chr(code) for code in range(33, 127)]
-    vocabulary = {token: index for index, token in enumerate([*marks, *letters])}
-    return _marked(GemmaTokenizer(vocab=vocabulary, merges=[], model_max_length=300), "<bos>")
+    return _marked(GemmaTokenizer(**_joined([*marks, *letters], "▁", words), model_max_length=300), "<bos>")
 
 
 def bert() -> tuple[BertModel, BertTokenizer]:

@@ -153,6 +153,12 @@ def test_a_full_proof_compares_samples() -> None:
     assert model.settings["proved"] == "autoencoder, rows, times, gradient, samples"
 
 
+def test_a_prompt_has_as_many_places_as_are_asked_for() -> None:
+    model = backbone(build("flux2-klein"), prompt_mode="caption", max_sequence_length=24)
+    assert {part.shape[1] for part in model.condition(CAPTION).rsample(1, Generator()).values()} == {24}
+    assert model.settings["max_sequence_length"] == 24
+
+
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
