@@ -36,7 +36,15 @@ def a_model_and_its_pictures(folder: Path) -> None:
         picture.image.save(folder / "train" / f"{picture.name}.png")
 
 
+def two_models_and_pictures(folder: Path) -> None:
+    for model in ("base", "tuned"):
+        (folder / model).symlink_to(MODEL)
+    (folder / "pictures").mkdir()
+    pictures()[0].image.save(folder / "pictures" / "one.png")
+
+
 GIVEN: Mapping[str, Callable[[Path], None]] = {
+    "docs/compare.md": two_models_and_pictures,
     "docs/model-cards.md": an_audit,
     "docs/page.md": an_audit,
     "docs/report.md": an_audit,
