@@ -11,6 +11,7 @@ from typing import Any
 from invmm_eval.audits.folder import Record, read
 from invmm_eval.audits.folder.files import in_use, picture_of, stem, tensors_of, write_atomically, write_text
 from invmm_eval.audits.folder.format import differences
+from invmm_eval.audits.folder.manifest import write_manifest
 from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.rows import line_of
 from invmm_eval.audits.folder.scores import FILE as SCORES
@@ -58,6 +59,8 @@ def merge(out: str | Path, parts: Sequence[str | Path]) -> Requested:
             scores = [replace(shards[part].scores[at], index=place) for place, (part, at) in enumerate(places)]
             write_scores(partial, shards[0].screening, scores)
             write_ranking(ranked(scores), partial)
+        if shards[0].audit:
+            write_manifest(partial)
         partial.rename(out)
     except OSError as error:
         raise InvMMError(f"The shards cannot be merged into {out}: {error.strerror or error}.") from error

@@ -143,12 +143,7 @@ def named(images: list[str]) -> str:
     return images[0] if len(images) == 1 else f"{images[0]} and {len(images) - 1:,} more"
 
 
-def status(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of an audit.")],
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Read every tensor file and compare its SHA-256 with the recorded one.")
-    ] = False,
-) -> None:
+def status(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of an audit.")]) -> None:
     """Show the progress of an audit, its rate and the time left."""
     from invmm_eval.audits.folder import read
 
@@ -164,9 +159,3 @@ def status(
         say(f"The audit is running{rate}{left}.")
     elif now.waiting or now.failed:
         say(f"The audit is not running{rate and f'; it ran{rate}'}{left}. Run the same command again to resume.")
-    if verify:
-        damaged = list(audit.damaged())
-        for sentence in damaged:
-            say(sentence, err)
-        say(f"Damaged tensor files: {len(damaged)}.")
-        raise typer.Exit(bool(damaged))

@@ -118,7 +118,7 @@ def same_files(folder: Path, other: Path) -> bool:
             if file.suffix == ".safetensors":
                 with safe_open(file, "np") as tensors:
                     yield file.name, {name: tensors.get_tensor(name).tobytes() for name in tensors.keys()}  # noqa: SIM118
-            elif file.name not in ("results.jsonl", "images.json"):
+            elif file.name not in ("results.jsonl", "images.json", "manifest.json"):
                 yield file.name, file.read_bytes()
 
     return list(found(folder)) == list(found(other)) and rows(folder) == rows(other)

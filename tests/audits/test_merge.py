@@ -10,6 +10,7 @@ import torch
 
 import invmm_eval
 from invmm_eval.audits.folder import read
+from invmm_eval.audits.folder.manifest import verify
 from invmm_eval.audits.images import Source
 from invmm_eval.audits.merge import merge
 from invmm_eval.audits.options import Resources
@@ -64,7 +65,7 @@ def test_merged_shards_are_one_run_row_for_row_and_file_for_file(whole: Path, tm
     assert merge(merged, parts).names == [source.name for source in SOURCES]
     assert rows(merged) == rows(whole)
     assert read(merged).progress.waiting == read(merged).progress.failed - 1 == 0
-    assert list(read(merged).damaged()) == []
+    assert verify(merged) == []
 
     def files(folder: Path) -> list[Path]:
         return sorted(

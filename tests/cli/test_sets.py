@@ -34,6 +34,10 @@ def test_a_set_is_audited(invoke: Invoke, tiny_folder: Path, images: Path, tmp_p
     assert {row["name"] for row in lines(tmp_path / "out")} == {"a.png", "b.png"}
     code, out, _ = invoke("status", tmp_path / "out")
     assert out.startswith("2 of 2 images are done")
+    assert invoke("verify", tmp_path / "out")[0] == 0
+    for file in ("screening.jsonl", "whole.json"):
+        (tmp_path / "out" / file).write_text("{}")
+        assert f"{tmp_path / 'out' / file} is not what the run wrote" in invoke("verify", tmp_path / "out")[2]
 
 
 def test_a_dry_run_writes_nothing(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ results.jsonl    one row per image, appended once all else of it is written. An 
 tensors/         one safetensors file per picture: q, the condition and the samples (``Result.load`` reads it)
 samples/         one PNG per picture: the image itself, then its samples, one row per guidance scale; both in 256
                  folders by the first two digits of their names, because file systems handle a million in one badly
+manifest.json    what the audit was made of, and the SHA-256 of the files above; written when a run ends
 .lock            held by the run that writes here; the system releases it, however the run ends. Where the file system
                  has no flock, .lock-holder names the process, and a dead one of this machine does not count
 

@@ -68,9 +68,9 @@ class Record:
         """Read every file of tensors and pictures; yields a sentence for each that is not what was written."""
         from invmm_eval.audits.folder.tensors import hold_files
 
-        for row in self.rows:
+        for number in range(len(self.rows)):
             try:
-                hold_files(self.folder, row)
+                hold_files(self.folder, self.rows[number])
             except InvMMError as error:
                 yield str(error)
 
@@ -122,7 +122,7 @@ def read(folder: str | Path) -> Record:
         config = _config(folder / "config.json")
         lines = Lines.read(folder / "results.jsonl")
         latest = Requested.load(folder)
-        request = _request(folder / "request.json") if (folder / "request.json").exists() else None
+        request = read_request(folder / "request.json") if (folder / "request.json").exists() else None
     except OSError as error:
         raise InvMMError(f"{folder} holds no audit that can be read: {error.filename}: {error.strerror}.") from error
     indices, names = (lines.columns[column].to_pylist() for column in ("index", "name"))
@@ -156,7 +156,7 @@ def _config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _request(path: Path) -> dict[str, Any]:
+def read_request(path: Path) -> dict[str, Any]:
     """The request as it was made last, of which a command and a page can be made."""
     request = read_object(path)
     try:

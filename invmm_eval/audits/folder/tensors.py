@@ -34,18 +34,22 @@ def hold_files(folder: Path, row: Mapping[str, Any]) -> None:
     """The files of a row are what a run wrote.
 
     Raises:
-        InvMMError: The tensors have another SHA-256, or the picture does not show the row's image and its samples.
+        InvMMError: The tensors have another SHA-256, or the picture is missing or does not show the row's image and its
+            samples.
     """
     found = result_of(folder, row)
     len(found.noise)
     path = picture_of(folder, row)
-    if not found.check or not path.exists():
+    if not found.check:
         return
+    if not path.exists():
+        raise InvMMError(f"{path} is missing; the same command measures its image again.")
     sheet = opened(path)
-    channels, height, width = next(iter(found.check.samples.values())).shape[1:]
+    samples = {scale: found.check.samples[scale] for scale in found.check.similarities}  # safetensors keeps no order
+    channels, height, width = next(iter(samples.values())).shape[1:]
     first = cut(sheet, (channels, height, width), 0, 0)
     image = torch.from_numpy(np.array(first)).reshape(height, width, -1).permute(2, 0, 1).contiguous()
-    if Target(image).digest != row["digest"] or strip(image, found.check.samples).tobytes() != sheet.tobytes():
+    if Target(image).digest != row["digest"] or strip(image, samples).tobytes() != sheet.tobytes():
         raise InvMMError(
             f"{path} is not what the audit wrote; remove it, and the same command measures its image again."
         )

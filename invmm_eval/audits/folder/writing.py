@@ -28,6 +28,8 @@ from invmm_eval.audits.folder.files import (
     write_text,
 )
 from invmm_eval.audits.folder.format import FORMAT, as_json, differences, upgraded_config
+from invmm_eval.audits.folder.manifest import FILE as MANIFEST
+from invmm_eval.audits.folder.manifest import write_manifest
 from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.rows import Lines, Span, line_of, row_at
 from invmm_eval.audits.folder.tensors import result_of
@@ -77,10 +79,11 @@ class Store:
         self._room = BoundedSemaphore(_UNWRITTEN)
         self._unwritten: set[str] = set()
         self._failure: BaseException | None = None
-        with opened_alone(self.folder, self._lock, self.close):
+        with opened_alone(self.folder, self._lock, self._lock.release):
             for part in ("tensors", "samples"):
                 (self.folder / part).mkdir(exist_ok=True)
             self._open(as_json(config))
+            (self.folder / MANIFEST).unlink(missing_ok=True)
             lines = self._complete_lines()
             if images is not None:
                 images.save(self.folder)
@@ -106,13 +109,18 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Write all that was added, and release the folder to other runs.
+        """Write all that was added and then the manifest, and release the folder to other runs.
 
         Raises:
             InvMMError: The folder cannot be written.
         """
         self._writer.shutdown()
-        self._lock.release()
+        try:
+            if self._lock.is_locked and not self._failure:
+                with self._told():
+                    write_manifest(self.folder)
+        finally:
+            self._lock.release()
         self._raise_failure()
 
     def _open(self, config: dict[str, Any]) -> None:
