@@ -51,6 +51,8 @@ nitpick_ignore = [
     ("py:class", f"invmm_eval.{name}")
     for name in (
         "audits.folder.reading.Record",
+        "audits.folder.requested.Requested",
+        "audits.shards.Shard",
         "audits.whole.found.Design",
         "models.pipelines.Discrete",
         "models.pipelines.M",
