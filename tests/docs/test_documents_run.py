@@ -12,13 +12,16 @@ from typing import Any
 
 import invmm_ui
 import pytest
+import torch
 
 from invmm_eval.plugins.host import host
 from invmm_eval.reference import MODEL, pictures
+from invmm_eval.testing import tiny
 from tests.helpers import audits
 from tests.helpers.command import Invoke
 from tests.helpers.documents import DOCUMENTS, LANGUAGES, NO_EXAMPLES, ROOT, Example, blocks, name
 from tests.helpers.hub import Hub, Repository
+from tests.helpers.lora import train_lora
 from tests.helpers.short import shorten
 
 SETS_UP = ("cd", "pip")
@@ -43,6 +46,16 @@ def two_models_and_pictures(folder: Path) -> None:
     pictures()[0].image.save(folder / "pictures" / "one.png")
 
 
+def a_base_model_and_a_lora(folder: Path) -> None:
+    tiny.tiny_stable_diffusion().save_pretrained(folder / "my-base")
+    picture = pictures()[-1]
+    (folder / "training-pictures").mkdir()
+    picture.image.save(folder / "training-pictures" / "one.png")
+    (folder / "training-pictures" / "one.txt").write_text(picture.name)
+    lora = train_lora(folder / "my-base", torch.zeros(1, 3, 16, 16), [picture.name], folder, steps=1)
+    lora.rename(folder / "my-lora.safetensors")
+
+
 GIVEN: Mapping[str, Callable[[Path], None]] = {
     "docs/compare.md": two_models_and_pictures,
     "docs/model-cards.md": an_audit,
@@ -50,6 +63,7 @@ GIVEN: Mapping[str, Callable[[Path], None]] = {
     "docs/report.md": an_audit,
     "docs/runs.md": an_audit,
     "docs/training-set.md": a_model_and_its_pictures,
+    "docs/tutorial.md": a_base_model_and_a_lora,
 }
 """What the reader of a document has already."""
 HELD_OUT = {"docs/recipes.md": 4}
@@ -83,6 +97,7 @@ def readme(ran: Ran) -> None:
 
 def tutorial(ran: Ran) -> None:
     assert (ran.folder / "audit-held-out" / "report.html").exists()
+    assert (ran.folder / "lora.html").exists()
     [proposed] = ran.hub.repositories["models/org/model"].pull_requests
     assert b"Memorization audit (InvMM)" in proposed["README.md"]
 
