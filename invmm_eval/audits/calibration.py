@@ -7,7 +7,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from invmm_eval import strict_json
+from invmm_eval.audits.folder.files import unsealed, write_object
 from invmm_eval.errors import InvMMError
+from invmm_eval.hints import check_types
 from invmm_eval.statistics.binomial import most
 
 FILE = "calibration.json"
@@ -82,7 +85,7 @@ class Calibration:
             InvMMError: It cannot be written.
         """
         try:
-            Path(path).write_text(json.dumps(asdict(self) | self.summary, indent=1) + "\n", encoding="utf-8")
+            write_object(Path(path), asdict(self) | self.summary, indent=1)
         except OSError as error:
             raise InvMMError(f"The calibration cannot be written to {path}: {error.strerror or error}.") from error
 
@@ -94,11 +97,14 @@ class Calibration:
             InvMMError: The file is missing, or no calibration.
         """
         try:
-            saved = json.loads(Path(path).read_text(encoding="utf-8"))
-            values = {"copies": None, **saved, "scores": tuple(saved["scores"])}
-            return cls(**{field.name: values[field.name] for field in fields(cls)})
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            values = {"copies": None, **unsealed(strict_json.read_object(Path(path)))}
+            saved = cls(**{field.name: values[field.name] for field in fields(cls)})
+            check_types(saved)
+            allowed(saved.rate, saved.images)
+            _basis(saved.config)
+        except (OSError, ValueError, KeyError, TypeError, InvMMError) as error:
             raise InvMMError(f"{path} is no calibration that can be read; invmm-eval calibrate writes one.") from error
+        return saved
 
 
 def allowed(rate: float, images: int) -> int:

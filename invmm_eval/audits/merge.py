@@ -1,6 +1,5 @@
 """Put the folders of all shards of a set together: the folder that one run of the set would have written."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from invmm_eval.audits.folder import Record, read
-from invmm_eval.audits.folder.files import in_use, picture_of, stem, tensors_of, write_atomically, write_text
+from invmm_eval.audits.folder.files import in_use, picture_of, stem, tensors_of, write_atomically, write_object
 from invmm_eval.audits.folder.format import differences
 from invmm_eval.audits.folder.manifest import write_manifest
 from invmm_eval.audits.folder.requested import Requested
@@ -163,9 +162,9 @@ def _places(parts: Sequence[_Part]) -> list[Place]:
 def _write_results(out: Path, parts: Sequence[_Part], places: Sequence[Place]) -> None:
     first = parts[0].audit
     assert first
-    write_text(out / "config.json", json.dumps(dict(first.config), indent=2) + "\n")
+    write_object(out / "config.json", first.config, indent=2)
     if first.kept_request:
-        write_text(out / "request.json", json.dumps({**first.kept_request, "shard": None}, indent=2) + "\n")
+        write_object(out / "request.json", {**first.kept_request, "shard": None}, indent=2)
 
     def write(path: Path) -> None:
         with path.open("wb") as file:

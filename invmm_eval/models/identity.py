@@ -17,6 +17,7 @@ from huggingface_hub.errors import HFValidationError
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from invmm_eval import strict_json
 from invmm_eval.models.pipelines import unwrapped
 
 _log = logging.getLogger(__name__)
@@ -88,8 +89,8 @@ def folder_identity(folder: Path) -> str:
 def _files(folder: Path) -> Iterator[Path]:
     index = folder / "model_index.json"
     try:
-        parts = [folder / part for part in json.loads(index.read_text(encoding="utf-8")) if not part.startswith("_")]
-    except (OSError, ValueError, TypeError, RecursionError):
+        parts = [folder / part for part in strict_json.read_object(index) if not part.startswith("_")]
+    except (OSError, ValueError):
         for file in folder.rglob("*"):
             inside = file.relative_to(folder).parents
             if _counts(file) and not any((folder / parent / "results.jsonl").exists() for parent in inside):

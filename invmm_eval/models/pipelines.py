@@ -1,7 +1,6 @@
 """Load diffusers pipelines safely, and read their schedulers."""
 
 import copy
-import json
 import logging
 import math
 import re
@@ -17,6 +16,7 @@ from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, UNet2D
 from huggingface_hub import hf_hub_download, list_repo_files
 from torch import Tensor, nn
 
+from invmm_eval import strict_json
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.schedule import X0_FROM, Conversion, RectifiedFlow, VariancePreserving
 
@@ -213,8 +213,8 @@ def pipeline_class(model: object, revision: str | None = None) -> str:
         return type(model).__name__
     index = _index_file(model, revision)
     try:
-        name = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        name = strict_json.read_object(index)["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError):
         raise InvMMError(f"The model_index.json of {model} is damaged: it names no pipeline class.") from None
     if not isinstance(name, str):
         raise InvMMError(f"{model} brings its own pipeline code, which is never run; convert it to a stock pipeline.")

@@ -27,6 +27,7 @@ from invmm_eval.search.upgrade import upgraded_record
 from invmm_eval.statistics.bound import least_share
 from invmm_eval.statistics.importance import PlainShare
 from invmm_eval.statistics.response import HALF, MOST, Count, Dose, Outcome, Response
+from invmm_eval.strict_json import parsed_object
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -250,7 +251,7 @@ class Result:
         """
         try:
             with safe_open(path, "pt") as file:
-                record = json.loads(file.metadata()["invmm"])
+                record = parsed_object(file.metadata()["invmm"].encode())
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise InvMMError(f"{path} is not a saved result that can be read: {error}") from error

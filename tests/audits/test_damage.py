@@ -1,18 +1,23 @@
 """Whatever happens to a file of an audit's folder, values are right, or one sentence names the file and the way out."""
 
 import json
-import random
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from invmm_eval.audits.calibration import Calibration
 from invmm_eval.audits.folder import read
+from invmm_eval.audits.folder.scores import Score, Scores, read_scores
 from invmm_eval.audits.images import Source
 from invmm_eval.audits.plan import Plan
+from invmm_eval.audits.whole.found import Design
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports.findings import find
 from invmm_eval.search.result import Result
@@ -21,8 +26,17 @@ from tests.helpers.exact import Mixture, pictures
 
 PICTURES = torch.cat([pictures(2), pictures(1, seed=99)])
 SOURCES = [*(Source(f"picture {index}", picture) for index, picture in enumerate(PICTURES)), Source("none", b"")]
-FILES = ("config.json", "images.json", "request.json", "results.jsonl", "tensors", "samples")
-WAYS = ("remove it", "Remove it", "choose another folder", "Choose another folder", "Upgrade")
+WRITTEN = ("config.json", "images.json", "request.json", "whole.json", "calibration.json")
+LINES = ("results.jsonl", "screening.jsonl")
+WAYS = (
+    "emove it",
+    "hoose another folder",
+    "remove the file",
+    "run the same audit again",
+    "calibrate writes one",
+    "pgrade",
+)
+SCREENING = {"weights": "5" * 64, "detector": "any", "seed": 0}
 
 
 def plan() -> Plan:
@@ -32,9 +46,15 @@ def plan() -> Plan:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An audit with a file of each kind."""
     folder = tmp_path_factory.mktemp("audit") / "audit"
     request = {"model": "exact", "images": ["a"], "captions": None, "recipe": "paper", "settings": {"draws": 4}}
     list(plan().run(SOURCES, out=folder, request=request))
+    with Scores(folder, SCREENING) as scores:
+        for index, source in enumerate(SOURCES):
+            scores.add(Score(index, source.name, str(index) * 64, None, 0.25 * index, 0.5), None)
+    Design(4, 3, 1, (0, 1), (2,), "clean", 5, 12).save(folder)
+    Calibration(0.625, 0.25, (0.75, 0.5, 0.25, 0.125), 0.375, plan().config, 0.875).save(folder / "calibration.json")
     return folder
 
 
@@ -59,65 +79,89 @@ def looked_at(folder: Path) -> dict[str, Any]:
     assert found.public().headline
     for sentence in record.damaged():
         raise InvMMError(sentence)
-    return values([record.result(row) for row in record.rows])
+    design, calibration = Design.load(folder), Calibration.load(folder / "calibration.json")
+    parts: dict[str, Any] = {
+        "config": record.config,
+        "request": record.request,
+        "design": design,
+        "calibration": calibration,
+    }
+    screening, scores = read_scores(folder)
+    parts |= {"screening": screening or SCREENING, **{str(index): score for index, score in scores.items()}}
+    return {**values([record.result(row) for row in record.rows]), **parts}
 
 
 def resumed(folder: Path) -> dict[str, Any]:
+    with Scores(folder, SCREENING):
+        pass
     return values(list(plan().run(SOURCES, out=folder)))
 
 
-def damage(folder: Path, file: str, chance: random.Random) -> Path:
-    """Damage one file at random: flip a byte, cut it, empty it, swap it with another, or change its JSON."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and file in path.relative_to(folder).parts)
-    path = chance.choice(paths)
-    content = path.read_bytes()
-    kinds = ["flip", "cut", "empty", "noise", *(["swap"] if len(paths) > 1 else ["json"] * 4)]
-    match chance.choice(kinds):
+CONTENTS = st.none() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5) | st.booleans()
+
+
+@st.composite
+def damage(draw: st.DrawFn, content: bytes, others: list[bytes]) -> bytes:
+    """Bytes flipped, cut, emptied, replaced, or of another file."""
+    place = draw(st.integers(0, len(content) - 1))
+    match draw(st.sampled_from(["flip", "cut", "noise", *(["swap"] if others else [])])):
         case "flip":
-            place = chance.randrange(len(content))
-            content = content[:place] + bytes([content[place] ^ 1 << chance.randrange(8)]) + content[place + 1 :]
+            flipped = content[place] ^ 1 << draw(st.integers(0, 7))
+            return content[:place] + bytes([flipped]) + content[place + 1 :]
         case "cut":
-            content = content[: chance.randrange(len(content))]
-        case "empty":
-            content = b""
+            return content[:place]
         case "noise":
-            content = chance.randbytes(chance.randrange(1, 200))
-        case "swap":
-            content = chance.choice([other for other in paths if other != path]).read_bytes()
-        case "json":
-            lines = content.splitlines() if file == "results.jsonl" else [content]
-            number = chance.randrange(len(lines))
-            lines[number] = json.dumps(changed(json.loads(lines[number]), chance)).encode()
-            content = b"\n".join(lines) + b"\n"
-    path.write_bytes(content)
-    return path
+            return draw(st.binary(max_size=100))
+    return draw(st.sampled_from(others))
 
 
-def changed(value: dict[str, Any], chance: random.Random) -> dict[str, Any]:
-    """A JSON object with a key missing, or with a value of another type."""
-    key = chance.choice(list(value))
-    if isinstance(value[key], dict) and value[key] and chance.random() < 0.5:
-        return {**value, key: changed(value[key], chance)}
-    if chance.random() < 0.3:
-        return {name: part for name, part in value.items() if name != key}
-    return {**value, key: chance.choice([None, 7, -1.5, "text", [], ["text"], {}, {"a": 1}, True])}
+@st.composite
+def changed(draw: st.DrawFn, value: Any) -> Any:
+    """A JSON value with one part missing or another."""
+    if isinstance(value, dict) and value and draw(st.booleans()):
+        key = draw(st.sampled_from(sorted(value)))
+        if draw(st.booleans()):
+            return {name: part for name, part in value.items() if name != key}
+        return {**value, key: draw(changed(value[key]))}
+    if isinstance(value, list) and value and draw(st.booleans()):
+        place = draw(st.integers(0, len(value) - 1))
+        return [*value[:place], draw(changed(value[place])), *value[place + 1 :]]
+    return draw(CONTENTS | st.lists(CONTENTS, max_size=2) | st.dictionaries(st.text(max_size=3), CONTENTS, max_size=2))
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("file", FILES)
-def test_damage_ends_in_a_sentence_or_in_the_right_values(file: str, seed: int, finished: Path, tmp_path: Path) -> None:
+@st.composite
+def rewritten(draw: st.DrawFn, content: bytes) -> bytes:
+    """JSON, or one of its lines, with another value."""
+    lines = content.splitlines() if content.count(b"\n{") and content[:2] != b"{\n" else [content]
+    number = draw(st.integers(0, len(lines) - 1))
+    lines[number] = json.dumps(draw(changed(json.loads(lines[number])))).encode()
+    return b"\n".join(lines) + b"\n"
+
+
+@pytest.mark.parametrize("file", [*WRITTEN, *LINES, "tensors", "samples"])
+def test_damage_ends_in_a_sentence_or_in_the_right_values(file: str, finished: Path) -> None:
     expected = looked_at(finished)
-    chance = random.Random(f"{file} {seed}")
-    for number in range(4):
-        folder = shutil.copytree(finished, tmp_path / str(number))
-        path = damage(folder, file, chance)
+    paths = sorted(path for path in finished.rglob("*") if path.is_file() and file in path.relative_to(finished).parts)
+
+    @settings(max_examples=8, deadline=None, derandomize=True, database=None)
+    @given(st.data())
+    def check(data: st.DataObject) -> None:
+        path = data.draw(st.sampled_from(paths))
+        content = path.read_bytes()
+        ways = damage(content, [other.read_bytes() for other in paths if other != path])
+        harmed = data.draw(ways if len(paths) > 1 else ways | rewritten(content))
         for use in (looked_at, resumed):
-            told = outcome(use, folder)
+            with tempfile.TemporaryDirectory() as place:
+                folder = shutil.copytree(finished, Path(place) / "audit")
+                (folder / path.relative_to(finished)).write_bytes(harmed)
+                told = outcome(use, folder)
             if isinstance(told, str):
-                assert path.name in told or folder.name in told, told
+                assert path.name in told or str(folder) in told, told
                 assert any(way in told for way in WAYS), told
             else:
-                assert {name: told[name] for name in told} == {name: expected[name] for name in told}
+                assert told == {name: expected[name] for name in told}
+
+    check()
 
 
 def outcome(use: Callable[[Path], dict[str, Any]], folder: Path) -> dict[str, Any] | str:
@@ -127,9 +171,20 @@ def outcome(use: Callable[[Path], dict[str, Any]], folder: Path) -> dict[str, An
         return str(error)
 
 
+def test_a_flipped_digit_of_any_value_is_found(finished: Path, tmp_path: Path) -> None:
+    for name in (*WRITTEN, *LINES):
+        folder = shutil.copytree(finished, tmp_path / name)
+        content = (folder / name).read_bytes()
+        digits = [place for place in range(len(content) - 20) if chr(content[place]).isdigit()]
+        place = digits[len(digits) // 2]
+        (folder / name).write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(InvMMError, match=name):
+            looked_at(folder)
+
+
 @pytest.mark.parametrize("file", ["tensors", "samples"])
 def test_the_way_out_leads_out(file: str, finished: Path, tmp_path: Path) -> None:
-    expected = looked_at(finished)
+    expected = resumed(shutil.copytree(finished, tmp_path / "as it was"))
     folder = shutil.copytree(finished, tmp_path / "audit")
     path = next(path for path in (folder / file).rglob("*") if path.is_file())
     path.write_bytes(path.read_bytes()[:60])
@@ -137,4 +192,5 @@ def test_the_way_out_leads_out(file: str, finished: Path, tmp_path: Path) -> Non
         looked_at(folder)
     assert str(path) in str(told.value)
     path.unlink()
-    assert resumed(folder) == looked_at(folder) == expected
+    assert resumed(folder) == expected
+    looked_at(folder)

@@ -26,7 +26,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from invmm_eval.audits.folder import read, writing
-from invmm_eval.audits.folder.files import in_use, lock_of
+from invmm_eval.audits.folder.files import in_use, lock_of, read_object, write_object
 from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source
@@ -593,9 +593,9 @@ def test_progress(finished: Path, tmp_path: Path) -> None:
         assert (none.images, none.waiting, none.rate, none.left, none.running) == (10, 10, None, None, True)
         for index in range(4):
             store.add(Result(index, str(index), "", Status.FAILED, error="It broke."), None)
-    asked = json.loads((tmp_path / "images.json").read_text())
+    asked = read_object(tmp_path / "images.json")
     start = datetime(2030, 1, 1, tzinfo=UTC)
-    (tmp_path / "images.json").write_text(json.dumps({**asked, "asked": start.isoformat()}))
+    write_object(tmp_path / "images.json", {**asked, "asked": start.isoformat()})
     lines = [loaded(line) for line in (tmp_path / "results.jsonl").read_bytes().splitlines()]
     for line, minute in zip(lines, (-90, 10, 20, 40), strict=True):  # the first is of a session before
         line["finished"] = (start + timedelta(minutes=minute)).isoformat()

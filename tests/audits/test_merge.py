@@ -1,6 +1,5 @@
 """Shards that are merged: the folder of one run, and no other."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 
 import invmm_eval
 from invmm_eval.audits.folder import read
+from invmm_eval.audits.folder.files import read_object, write_object
 from invmm_eval.audits.folder.manifest import verify
 from invmm_eval.audits.images import Source
 from invmm_eval.audits.merge import merge
@@ -122,12 +122,12 @@ def test_a_missing_shard_an_incomplete_one_and_a_folder_in_use_are_one_sentence(
     (tmp_path / "full" / "file").touch()
     with pytest.raises(InvMMError, match="full is not empty; choose another folder for the merged one"):
         merge(tmp_path / "full", [one, two])
-    asked = json.loads((two / "images.json").read_text())
+    asked = read_object(two / "images.json")
     (two / "results.jsonl").write_bytes(b"".join((two / "results.jsonl").read_bytes().splitlines(True)[2:]))
     with pytest.raises(InvMMError, match="shard-2 is not complete; let its command end, or run it again"):
         merge(tmp_path / "merged", [one, two])
     del asked["indices"]
-    (two / "images.json").write_text(json.dumps({**asked, "names": [source.name for source in SOURCES[:4]]}))
+    write_object(two / "images.json", {**asked, "names": [source.name for source in SOURCES[:4]]})
     assert read(two).progress.images == 2, "about half of them, until all are read"
     with pytest.raises(InvMMError, match="shard-2 is not complete"):
         merge(tmp_path / "merged", [one, two])

@@ -12,6 +12,7 @@ from diffusers import DDIMPipeline
 from PIL import Image
 
 from invmm_eval.audits.folder import read
+from invmm_eval.audits.folder.files import read_object, write_object
 from invmm_eval.audits.options import RUN_OPTIONS
 from invmm_eval.audits.request import Request, command, rebuilt
 from invmm_eval.audits.run import audit
@@ -45,7 +46,7 @@ def test_the_request_is_kept_as_it_was_made_last(tiny_folder: Path, images: Path
     audit(tiny_folder, images, out=tmp_path / "out", **options)
     audit(tiny_folder, [images], out=tmp_path / "out", batch_size=2, **options)
     kept = read(tmp_path / "out").request
-    assert kept == json.loads((tmp_path / "out" / "request.json").read_text())
+    assert kept == read_object(tmp_path / "out" / "request.json")
     assert kept == {
         **{name: option.default for name, option in RUN_OPTIONS.items()},
         "model": str(tiny_folder),
@@ -133,7 +134,7 @@ def test_no_local_path_is_published(tiny_folder: Path, images: Path, tmp_path: P
     audit(tiny_folder, images, out=tmp_path / "out", similarity="pixel-cosine", settings=TINY)
     record = read(tmp_path / "out")
     path = tmp_path / "out" / "request.json"
-    path.write_text(json.dumps({**record.request, "similarity_options": weights, "calibration": str(tmp_path)}))
+    write_object(path, {**record.request, "similarity_options": weights, "calibration": str(tmp_path)})
     public = read(tmp_path / "out").public()
     text = json.dumps([dict(public.config), dict(public.request)]) + command(public.request)
     assert str(tmp_path) not in text

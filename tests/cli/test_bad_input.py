@@ -226,6 +226,7 @@ def test_files_of_one_name_in_several_folders_are_different_images(
         ({}, "out holds no audit that can be read: .*config.json: No such file or directory."),
         ({"config.json": "{}"}, "out/config.json is damaged, .*; choose another folder."),
         ({"config.json": json.dumps(CONFIG), "results.jsonl": "7\n"}, "Line 1 of out/results.jsonl is damaged; .*"),
+        ({"config.json": json.dumps(CONFIG), "results.jsonl": " null\n"}, "Line 1 of out/results.jsonl is damaged; .*"),
     ],
 )
 def test_the_status_of_no_audit(

@@ -1,6 +1,5 @@
 """A model's card: what an audit adds to it, that the rest is kept, and how it is proposed on the Hub."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from invmm_eval.audits.folder.files import read_object, write_object
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports.card import END, ENTRIES, FOLDER, ROWS, START, Addition, addition, with_results, with_section
 from invmm_eval.reports.findings import Findings, find
@@ -305,8 +305,8 @@ def test_an_audit_that_measured_nothing_makes_no_card(tmp_path: Path, results: l
 
 def test_a_folder_is_named_without_its_path(tmp_path: Path) -> None:
     folder = audits.guided(tmp_path / "audit")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "model": "/home/me/secret/painter", "weights": "5" * 64}))
+    config = read_object(folder / "config.json")
+    write_object(folder / "config.json", {**config, "model": "/home/me/secret/painter", "weights": "5" * 64})
     added = addition(find(folder).public())
     assert added.model == "painter"
     assert "secret" not in added.to(b"").decode()

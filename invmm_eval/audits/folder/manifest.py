@@ -4,13 +4,12 @@ It is written whenever a run ends. The rows hold the SHA-256 of all tensors, whi
 image's pixels; so the SHA-256 of ``results.jsonl`` stands for tensors and pictures too.
 """
 
-import json
 import platform
 from datetime import UTC, datetime
 from hashlib import file_digest
 from pathlib import Path
 
-from invmm_eval.audits.folder.files import damaged, in_use, read_object, write_text
+from invmm_eval.audits.folder.files import damaged, in_use, read_object, write_object
 from invmm_eval.audits.folder.reading import read, read_request
 from invmm_eval.audits.request import command
 from invmm_eval.errors import InvMMError
@@ -39,7 +38,7 @@ def write_manifest(folder: Path) -> None:
         "inputs": {name: config[name] for name in _INPUTS if name in config},
         "files": {name: sha256_of(folder / name) for name in _FILES if (folder / name).exists()},
     }
-    write_text(folder / FILE, json.dumps(manifest, indent=2) + "\n")
+    write_object(folder / FILE, manifest, indent=2)
 
 
 def verify(folder: str | Path) -> list[str]:

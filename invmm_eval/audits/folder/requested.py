@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from invmm_eval.audits.folder.files import damaged, read_object, write_text
+from invmm_eval.audits.folder.files import damaged, read_object, write_object
 from invmm_eval.audits.shards import Shard
 from invmm_eval.errors import InvMMError
 
@@ -63,7 +63,7 @@ class Requested:
             record |= {"shard": str(self.shard), "whole": self.whole}
         if self.indices is not None:
             record["indices"] = list(self.indices)
-        write_text(folder / FILE, json.dumps({**record, "names": list(self.names)}) + "\n")
+        write_object(folder / FILE, {**record, "names": list(self.names)})
 
     @classmethod
     def load(cls, folder: Path) -> "Requested | None":

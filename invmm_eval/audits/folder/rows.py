@@ -10,13 +10,14 @@ from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, overload
-from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import json as arrow_json
 
+from invmm_eval import strict_json
+from invmm_eval.audits.folder.files import sealed, unsealed
 from invmm_eval.audits.folder.format import upgraded_row
 from invmm_eval.errors import InvMMError
 from invmm_eval.hints import check_types
@@ -101,14 +102,11 @@ class Rows(Sequence[Mapping[str, Any]]):
 
 def line_of(row: Mapping[str, Any]) -> bytes:
     """A row as its file holds it, with its checksum."""
-    return json.dumps({**row, "crc32": _checksum(row)}, allow_nan=False).encode() + b"\n"
+    return json.dumps(sealed(row, _APART), allow_nan=False).encode() + b"\n"
 
 
-def _checksum(row: Mapping[str, Any]) -> int:
-    """Of what was found, so that equal results have equal ones: without names and times; the SHA-256 checks itself."""
-    apart = ("index", "name", "seconds_steps", "seconds_checks", "finished", "sha256")
-    found = {key: value for key, value in row.items() if key not in apart}
-    return crc32(json.dumps(found, sort_keys=True).encode())
+_APART = ("index", "name", "seconds_steps", "seconds_checks", "finished", "sha256")
+"""Not in the checksum, so that equal results have equal ones: names and times; the SHA-256 checks itself."""
 
 
 def row_at(path: Path, span: Span) -> dict[str, Any]:
@@ -123,13 +121,9 @@ def row_at(path: Path, span: Span) -> dict[str, Any]:
         file.seek(start)
         line = file.read(end - start)
     try:
-        stored = dict(json.loads(line, parse_constant=_refuse))
-        checksum = stored.pop("crc32", None)  # rows of earlier versions have none
-        row = upgraded_row(stored, path)
-        if checksum is not None and _checksum(stored) != checksum:
-            raise ValueError
+        row = upgraded_row(unsealed(strict_json.parsed_object(line), _APART), path)
         _check_row(row)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         with path.open("rb") as file:
             raise _damaged(file.read(start).count(b"\n") + 1, path) from error
     return row
@@ -137,10 +131,6 @@ def row_at(path: Path, span: Span) -> dict[str, Any]:
 
 def _damaged(number: int, path: Path) -> InvMMError:
     return InvMMError(f"Line {number} of {path} is damaged; remove it to measure its image again.")
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)
 
 
 @dataclass(frozen=True)
@@ -190,6 +180,8 @@ def _check_row(row: Mapping[str, Any]) -> None:
 
 def _parsed(lines: bytes, longest: int) -> pa.Table | None:
     """:data:`COLUMNS` of some lines, None if a run does not write such lines."""
+    if lines.startswith(b"{") + lines.count(b"\n{") != lines.count(b"\n") + (not lines.endswith(b"\n")):
+        return None  # pyarrow crashes where the first value is null
     reading = arrow_json.ReadOptions(block_size=max(longest, 1 << 20))
     options = arrow_json.ParseOptions(explicit_schema=COLUMNS, unexpected_field_behavior="ignore")
     try:

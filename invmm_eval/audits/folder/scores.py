@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from invmm_eval.audits.folder.files import lock_of, opened_alone, stem, write_atomically
+from invmm_eval import strict_json
+from invmm_eval.audits.folder.files import lock_of, opened_alone, sealed, stem, unsealed, write_atomically
 from invmm_eval.audits.folder.format import as_json, differences
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.target import Target
@@ -227,11 +228,15 @@ def write_scores(folder: Path, config: Mapping[str, Any], scores: Iterable[Score
 
 
 def _header(config: Mapping[str, Any]) -> bytes:
-    return json.dumps({"format": FORMAT, "config": config}).encode() + b"\n"
+    return _sealed_line({"format": FORMAT, "config": config})
 
 
 def _line(score: Score) -> bytes:
-    return json.dumps(score.record(), allow_nan=False).encode() + b"\n"
+    return _sealed_line(score.record())
+
+
+def _sealed_line(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(sealed(record), allow_nan=False).encode() + b"\n"
 
 
 def _entries(path: Path) -> Iterator[tuple[int, Score | dict[str, Any]]]:
@@ -241,7 +246,7 @@ def _entries(path: Path) -> Iterator[tuple[int, Score | dict[str, Any]]]:
             if not line.endswith(b"\n"):
                 return
             try:
-                record = dict(json.loads(line))
+                record = unsealed(strict_json.parsed_object(line))
                 if number > 1:
                     yield len(line), Score.from_record(record)
                     continue

@@ -3,7 +3,6 @@
 A thread writes, so that the model does not wait for the disk.
 """
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +24,7 @@ from invmm_eval.audits.folder.files import (
     stem,
     tensors_of,
     write_atomically,
-    write_text,
+    write_object,
 )
 from invmm_eval.audits.folder.format import FORMAT, as_json, differences, upgraded_config
 from invmm_eval.audits.folder.manifest import FILE as MANIFEST
@@ -88,7 +87,7 @@ class Store:
             if images is not None:
                 images.save(self.folder)
             if request is not None:
-                write_text(self.folder / "request.json", json.dumps(request, indent=2) + "\n")
+                write_object(self.folder / "request.json", request, indent=2)
         self._known: dict[str, Span] = {}
         self._places: dict[int, tuple[str, str, Span]] = {}
         self._renewed: set[str] = set()
@@ -128,7 +127,7 @@ class Store:
         if not path.exists():
             if config.get("weights", ...) is None:
                 _log.warning("The model has no known identity, so the audit in %s cannot be resumed.", self.folder)
-            write_text(path, json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
+            write_object(path, {"format": FORMAT, **config}, indent=2)
             return
         stored = read_object(path)
         upgraded = upgraded_config(stored, path)
@@ -144,7 +143,7 @@ class Store:
                 "another model; choose another folder."
             )
         if upgraded["format"] != stored.get("format"):
-            write_text(path, json.dumps(upgraded, indent=2) + "\n")
+            write_object(path, upgraded, indent=2)
 
     def _complete_lines(self) -> Lines:
         """The complete lines; a last one that an interruption left unfinished is cut off."""

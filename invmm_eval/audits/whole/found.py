@@ -1,13 +1,12 @@
 """What an audit of a whole set found, and what that says about the images that were not searched."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-from invmm_eval.audits.folder.files import read_object, write_text
+from invmm_eval.audits.folder.files import read_object, write_object
 from invmm_eval.errors import InvMMError
 from invmm_eval.hints import check_types
 from invmm_eval.search.result import Result
@@ -44,7 +43,7 @@ class Design:
 
     def save(self, folder: Path) -> None:
         """Write it to an audit's folder."""
-        write_text(folder / FILE, json.dumps({"format": FORMAT, **asdict(self)}) + "\n")
+        write_object(folder / FILE, {"format": FORMAT, **asdict(self)})
 
     @classmethod
     def load(cls, folder: Path) -> "Design | None":
@@ -57,8 +56,8 @@ class Design:
         if not path.exists():
             return None
         record = read_object(path)
-        if record.get("format") != FORMAT:
-            raise InvMMError(f"{path} has format {record.get('format')}; this version reads {FORMAT}.")
+        if type(record.get("format")) is int and record["format"] > FORMAT:
+            raise InvMMError(f"{path} has format {record['format']}; this version reads {FORMAT}. Upgrade invmm-eval.")
         try:
             values = {field.name: record[field.name] for field in fields(cls)}
             design = cls(**values)

@@ -29,6 +29,7 @@ from invmm_eval.audits.workers.team import MakePlan, Ready, Team, check_agreemen
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.result import Result
 from invmm_eval.search.target import Target
+from invmm_eval.strict_json import parsed
 
 POLL = 0.05
 """Seconds between two looks at the store. Signals do not interrupt its own way to wait."""
@@ -118,7 +119,7 @@ def _take(store: Store, key: str) -> Message:
     plain, _, tensors = store.get(f"{key} data").partition(b"\n")
     store.delete_key(f"{key} data")
     store.delete_key(key)
-    return json.loads(plain), load(tensors)
+    return parsed(plain), load(tensors)
 
 
 def _work(store: Store, make_plan: MakePlan, resources: Resources) -> None:
