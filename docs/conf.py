@@ -85,7 +85,15 @@ def reference(module: str, names: list[str]) -> str:
         names = [name for name in found.__all__ if name not in elsewhere and not ismodule(getattr(found, name))]
     values = {name: getattr(found, name) for name in names}
     described = {name: value for name, value in values.items() if isclass(value) or isfunction(value)}
-    lines = [f".. currentmodule:: {module}", "", ".. autosummary::", "", *(f"   {name}" for name in described), ""]
+    lines = [
+        f".. currentmodule:: {module}",
+        "",
+        ".. autosummary::",
+        "   :signatures: none",
+        "",
+        *(f"   {name}" for name in described),
+        "",
+    ]
     for name, value in described.items():
         lines += [f".. autoclass:: {name}", "   :members:", ""] if isclass(value) else [f".. autofunction:: {name}", ""]
     for name in sorted(values.keys() - described.keys()):
