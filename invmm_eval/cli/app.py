@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from invmm_eval.cli import compare, extend, measure, publish, sets, shards, trial, verification
+from invmm_eval.cli import check, compare, extend, measure, publish, sets, shards, trial, verification
 from invmm_eval.cli.console import err, print_error, say, spell_what_the_terminal_lacks
 from invmm_eval.errors import InvMMError
 from invmm_eval.plugins.hooks import CommandEntry
@@ -127,7 +127,7 @@ def options(
 
 
 for command in (
-    *(measure.run, sets.audit, sets.screen, measure.calibrate, measure.status, trial.demo),
+    *(measure.run, sets.audit, sets.screen, check.check, measure.calibrate, measure.status, trial.demo),
     *(shards.merge, verification.verify),
     *(compare.compare, publish.report, publish.card, publish.push),
     *(extend.plugins, extend.new_plugin, extend.register),

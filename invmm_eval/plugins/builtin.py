@@ -20,6 +20,7 @@ COMMANDS = (
     "calibrate",
     "status",
     "demo",
+    "check",
     "compare",
     "report",
     "plugins",

@@ -8,11 +8,7 @@ import torch
 from diffusers import DDPMPipeline
 
 from invmm_eval.reference import MODEL, pictures
-from tests.helpers.command import TINY, Invoke
-
-SETTINGS = {**TINY, "max_steps": 1, "sampler_steps": 6, "threshold": 0.9, "estimators": "plain-share", "plain": 32}
-SHORT = ["--recipe", "demo", *(part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}"))]
-"""The share of plain samples alone: the repeated picture is 1 in 5 of them."""
+from tests.helpers.command import SHARE, Invoke
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +30,7 @@ def test_what_a_change_of_the_model_did_is_told(invoke: Invoke, broken: Path, tm
         picture.image.save(tmp_path / "pictures" / name)
     a, b = tmp_path / "a", tmp_path / "b"
     for model, folder in (("reference", a), (broken, b)):
-        command = ["run", "--model", model, "--images", tmp_path / "pictures", "--out", folder, *SHORT]
+        command = ["run", "--model", model, "--images", tmp_path / "pictures", "--out", folder, *SHARE]
         code, _, err = invoke(*command)
         assert code == 0, err
     code, out, err = invoke("compare", a, b, "--html", tmp_path / "page.html")

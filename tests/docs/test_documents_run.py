@@ -57,6 +57,7 @@ def a_base_model_and_a_lora(folder: Path) -> None:
 
 
 GIVEN: Mapping[str, Callable[[Path], None]] = {
+    "docs/check.md": two_models_and_pictures,
     "docs/compare.md": two_models_and_pictures,
     "docs/model-cards.md": an_audit,
     "docs/page.md": an_audit,

@@ -20,6 +20,9 @@ from invmm_eval.plugins.host import host
 
 TINY = {"max_steps": 2, "check_every": 1, "draws": 2, "sampler_steps": 2, "check_images": 2}
 SET = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
+_COUNTED = {**TINY, "max_steps": 1, "sampler_steps": 6, "threshold": 0.9, "estimators": "plain-share", "plain": 32}
+SHARE = ["--recipe", "demo", *(part for key, value in _COUNTED.items() for part in ("--set", f"{key}={value}"))]
+"""Of the reference model the share of plain samples alone: the first picture is 1 in 5 of them."""
 
 Invoke = Callable[..., tuple[int, str, str]]
 

@@ -65,6 +65,13 @@ def webp(image: Image.Image) -> str:
     return uri("image/webp", file.getvalue())
 
 
+def png(image: Image.Image) -> str:
+    """A picture as data, every pixel as it is."""
+    file = BytesIO()
+    image.save(file, "PNG")
+    return uri("image/png", file.getvalue())
+
+
 def svg(figure: Figure) -> str:
     """A figure as data, the same at every call."""
     file = StringIO()

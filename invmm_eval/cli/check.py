@@ -1,0 +1,74 @@
+"""The command that answers a question about one picture."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from invmm_eval.audits.options import OPTIONS
+from invmm_eval.cli.console import err, hide_library_bars, say
+from invmm_eval.cli.measure import MODEL
+from invmm_eval.cli.options import read_options, with_flags
+from invmm_eval.errors import InvMMError
+
+CHECK_OPTIONS = {name: option for name, option in OPTIONS.items() if name not in ("workers", "batch_size")}
+
+
+@with_flags(CHECK_OPTIONS)
+def check(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="File of the picture.")],
+    model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL)],
+    caption: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The picture's caption, for a model that takes one.")
+    ] = None,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Document of one page to write: .html or .pdf.")
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--audit", metavar="DIR", help="Folder of the search, resumed if it exists. [default: check-MODEL]"
+        ),
+    ] = None,
+    **options: Any,
+) -> None:
+    """Answer whether a model memorized one picture: screen it, search it, and say what was found."""
+    from invmm_eval.audits.options import Screen
+    from invmm_eval.audits.plan import load
+    from invmm_eval.audits.progress import Bar
+    from invmm_eval.audits.request import Request
+    from invmm_eval.audits.run import run
+    from invmm_eval.audits.whole.screening import scored
+    from invmm_eval.reports.answer import Answer, writer_of
+    from invmm_eval.reports.findings import find
+    from invmm_eval.search.status import Verdict
+
+    write = writer_of(out_file) if out_file else None
+    folder = folder or Path("check-" + re.sub(r"[^\w.-]+", "-", Path(model).name))
+    say(f"Checking whether {model} memorized {image}; the search is kept in {folder}.", err)
+    hide_library_bars()
+    request = Request.of(
+        model, [image], caption if caption is None else [caption], names=CHECK_OPTIONS, **read_options(options)
+    )
+    if len(request.sources) != 1:
+        raise InvMMError(f"{image} names {len(request.sources):,} pictures; check takes one, invmm-eval run many.")
+    backbone = load(request.model, request.resources.device)
+    [score] = scored(replace(request, screen=Screen(detector="mirrored-loss")), out=folder, backbone=backbone)
+    with Bar(1) as bar:
+        for _ in bar.over(run(request, out=folder, backbone=backbone, on_step=bar.on_step)):
+            pass
+    answer = Answer(find(folder), score)
+    for text in (answer.short, *answer.paragraphs):
+        say(text)
+    if answer.picture:
+        say(f"The picture beside its samples: {answer.findings.picture(answer.result)}")
+    if write and out_file:
+        try:
+            write(answer, out_file)
+        except OSError as error:
+            raise InvMMError(f"{out_file} cannot be written: {error.strerror or error}.") from error
+        say(f"Wrote {out_file}.")
+    if answer.result.verdict is Verdict.FAILED:
+        raise typer.Exit(1)

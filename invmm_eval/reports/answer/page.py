@@ -1,0 +1,38 @@
+"""The answer about one picture as one HTML file, without scripts."""
+
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from invmm_eval.reports.answer.words import Answer
+from invmm_eval.reports.html.embed import allowed, page_style, png
+
+COARSE = 64
+"""Side up to which the pixels of a picture are shown as they are."""
+_STYLE = (
+    "main { max-width: 44rem; } .beside > figure { width: 13rem; } .scales { margin: 0; } "
+    ".scale figure { width: 6rem; } .coarse img { image-rendering: pixelated; } "
+)
+
+
+def write_page(answer: Answer, path: Path) -> None:
+    """Write the answer.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    environment = Environment(loader=PackageLoader("invmm_eval.reports.answer", ""), autoescape=True)
+    style = Markup(page_style() + _STYLE)
+    page = environment.get_template("page.html").render(
+        answer=answer,
+        style=style,
+        policy=f"default-src 'none'; img-src data:; style-src {allowed(style)}",
+        coarse=answer.picture and max(answer.picture.size) <= COARSE,
+        picture=answer.picture and png(answer.picture),
+        samples=[
+            {"image": png(image), "similarity": f"{similarity:.2f}", "is_copy": is_copy}
+            for image, similarity, is_copy in answer.samples
+        ],
+    )
+    path.write_text(page, encoding="utf-8")

@@ -1,0 +1,45 @@
+"""The command that answers about one picture, on the reference model."""
+
+from pathlib import Path
+
+import pytest
+
+from invmm_eval.reference import pictures
+from tests.helpers.command import SHARE, Invoke
+
+
+def test_a_picture_is_checked_and_a_second_question_is_answered_from_the_folder(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pictures()[0].image.save("asked.png")
+    command = ["check", "asked.png", "--model", "reference", *SHARE]
+    code, out, err = invoke(*command, "--out", "answer.pdf")
+    assert code == 0, err
+    assert "the search is kept in check-reference." in err
+    assert out.startswith("Yes: plain sampling gives copies of it.\nAbout 1 in ")
+    assert "times that for its own mirror images" in out
+    assert out.endswith("Wrote answer.pdf.\n")
+    assert Path("answer.pdf").read_bytes().startswith(b"%PDF")
+    kept = Path("check-reference/results.jsonl").read_bytes()
+    code, again, err = invoke(*command, "--audit", "check-reference", "--out", "answer.html")
+    assert code == 0, err
+    assert again == out.replace("answer.pdf", "answer.html")
+    assert Path("check-reference/results.jsonl").read_bytes() == kept
+    assert "asked.png" in Path("answer.html").read_text("utf-8")
+
+
+def test_what_is_no_picture_fails_in_words(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("asked.png").write_bytes(b"no picture")
+    code, out, _ = invoke("check", "asked.png", "--model", "reference", *SHARE)
+    assert code == 1
+    assert out.startswith("It could not be measured.\nCould not be measured: ")
+
+
+def test_wrong_requests_end_before_the_model_is_loaded(invoke: Invoke, tmp_path: Path) -> None:
+    code, _, err = invoke("check", "reference", "--model", tmp_path / "missing")
+    assert code == 1
+    assert err.endswith("error reference names 15 pictures; check takes one, invmm-eval run many.\n")
+    code, _, err = invoke("check", "reference", "--model", tmp_path / "missing", "--out", "answer.doc")
+    assert (code, err) == (1, "error answer.doc ends neither in .html nor in .pdf; a document is one of the two.\n")

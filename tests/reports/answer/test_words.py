@@ -1,0 +1,69 @@
+"""The answer says what the result says, and no more."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from invmm_eval.reports.answer import Answer
+from invmm_eval.reports.wording import meaning
+from invmm_eval.search.status import Verdict
+from tests.helpers import audits
+from tests.reports.answer.conftest import NAME
+
+Answered = Callable[[Verdict], Answer]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "short"),
+    [
+        (Verdict.MEMORIZED, "Yes: plain sampling gives copies of it."),
+        (Verdict.REPLICABLE, "Not shown: copies come from noise that a search chose."),
+        (Verdict.NOT_REPLICATED, "No copy was found. This does not rule out that it was memorized."),
+        (Verdict.FAILED, "It could not be measured."),
+    ],
+)
+def test_the_short_answer_follows_the_verdict(verdict: Verdict, short: str, answered: Answered) -> None:
+    answer = answered(verdict)
+    assert answer.question == f"Did org/painter@v1.0 memorize {NAME}?"
+    assert answer.short == short
+    assert answer.paragraphs[0] == meaning(answer.result)
+
+
+def test_samples_are_those_of_the_best_scale_with_their_similarities(answered: Answered) -> None:
+    answer = answered(Verdict.MEMORIZED)
+    assert answer.result.check
+    assert answer.picture
+    picture = np.asarray(answer.picture)
+    assert (picture == audits.picture(0).permute(1, 2, 0).numpy()).all()
+    assert [sample.similarity for sample in answer.samples] == list(answer.result.check.similarities[3.0])
+    assert all(sample.is_copy and (np.asarray(sample.image) == picture).all() for sample in answer.samples)
+    assert "(sscd) is at least 0.5: 8 of the 8 samples shown" in answer.paragraphs[1]
+    none = answered(Verdict.NOT_REPLICATED)
+    assert not any(sample.is_copy for sample in none.samples)
+
+
+def test_the_screen_is_a_ratio_of_errors_and_called_a_hint(answered: Answered) -> None:
+    answer = answered(Verdict.MEMORIZED)
+    told = answer.paragraphs[-1]
+    assert f"{math.exp(-0.7):.3g} times that for its own mirror images" in told
+    assert "a hint and no evidence" in told
+    failed = replace(answer, score=replace(answer.score, score=None, error="It is too small."))
+    assert failed.paragraphs[-1] == "The screen failed: It is too small."
+
+
+def test_a_picture_that_could_not_be_measured_has_no_samples(answered: Answered) -> None:
+    answer = answered(Verdict.FAILED)
+    assert answer.picture is None
+    assert not answer.samples
+
+
+def test_the_facts_identify_picture_model_and_settings(answered: Answered) -> None:
+    answer = answered(Verdict.MEMORIZED)
+    facts = answer.facts
+    assert facts["Picture (SHA-256 of its pixels)"] == answer.result.digest
+    assert facts["Model"] == "org/painter@v1.0"
+    assert facts["plain samples"] == "1 in 39 (1 in 27 to 1 in 58)"
+    assert facts["Measured"].endswith(" UTC")
