@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from invmm_eval.audits.plan import Plan as Plan
     from invmm_eval.audits.plan import load_backbone as load_backbone
     from invmm_eval.audits.plan import make_plan as make_plan
+    from invmm_eval.audits.request import Request as Request
+    from invmm_eval.audits.results import Results as Results
+    from invmm_eval.audits.run import run as run
     from invmm_eval.cli.console import hide_library_bars as hide_library_bars
     from invmm_eval.cli.publish import create_or_update as create_or_update
     from invmm_eval.device import to_device as to_device
@@ -111,6 +114,9 @@ _HOMES = {
     # Commands: searches
     "audits.options": ("Choices", "ModelOptions", "Resources"),
     "audits.plan": ("Plan", "load_backbone", "make_plan"),
+    "audits.request": ("Request",),
+    "audits.run": ("run",),
+    "audits.results": ("Results",),
     "audits.images": ("Source",),
     "audits.pictures": ("ImageLike", "prepare"),
     "search.search": ("Search",),

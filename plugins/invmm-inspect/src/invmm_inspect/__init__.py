@@ -1,0 +1,126 @@
+"""Audits as a task of Inspect: ``inspect eval invmm_inspect/memorization``."""
+
+from base64 import b64encode
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from anyio import to_thread
+from inspect_ai import Task, task
+from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.model import ChatMessageAssistant, Content, ContentImage, ContentText
+from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
+from inspect_ai.solver import Generate, Solver, TaskState, solver
+
+from invmm_eval.plugin import Request, Result, Results, Status, Verdict, run
+
+
+@task
+def memorization(
+    diffusion_model: str = "reference",
+    images: str | list[str] = "reference",
+    captions: str | None = None,
+    out: str | None = None,
+    **options: Any,
+) -> Task:
+    """Measure how much a diffusion model memorized each of a set of images; one sample for each image.
+
+    Args:
+        diffusion_model: Folder written by ``save_pretrained``, Hub id, or ``reference``.
+        images: Folder, file, ``dataset:NAME[:[config/]split[:column]]``, ``reference`` or ``reference:held-out``, or a
+            list of these.
+        captions: Source of each image's caption: a column of the dataset, or a file suffix such as ``.txt``.
+        out: Output folder of the audit. An existing audit in it is resumed.
+        **options: The other options of :func:`invmm_eval.audit`, such as ``recipe``, ``settings`` or ``workers``.
+
+    Raises:
+        InvMMError: An option or an image is unknown.
+    """
+    request = Request.of(diffusion_model, images, captions, **options)
+    samples = [Sample(source.name, id=number) for number, source in enumerate(request.sources, 1)]
+    name = images if isinstance(images, str) else ", ".join(images)
+    return Task(MemoryDataset(samples, name), solver=search(Audit(request, out)), scorer=memorized())
+
+
+class Audit:
+    """An audit that goes on while samples wait for the results of their images, and ends with the last image.
+
+    Args:
+        request: What is measured, and how.
+        out: Output folder.
+    """
+
+    def __init__(self, request: Request, out: str | Path | None) -> None:
+        self._images = len(request.sources)
+        self._results: Iterator[Result] = run(request, out=out)
+        self._found: dict[int, Result] = {}
+        self._error: Exception | None = None
+        self._lock = Lock()
+
+    def result(self, index: int) -> Result:
+        """The result of an image by its position, once it is there.
+
+        Raises:
+            InvMMError: A requested part, option, device or image is unknown or incompatible.
+        """
+        with self._lock:
+            while index not in self._found:
+                if self._error:
+                    raise self._error
+                try:
+                    self._go_on()
+                except Exception as error:
+                    self._error = error
+                    raise
+            return self._found[index]
+
+    def _go_on(self) -> None:
+        found = next(self._results)
+        self._found[found.index] = found
+        if len(self._found) == self._images:
+            next(self._results, None)  # closes the folder
+
+
+@solver
+def search(audit: Audit) -> Solver:
+    """Search the noise for the image of a sample, and show the image with the samples found."""
+
+    async def solve(state: TaskState, generate: Generate) -> TaskState:  # noqa: ARG001
+        result = await to_thread.run_sync(audit.result, int(state.sample_id) - 1)
+        shown: list[Content] = [ContentText(text=result.words)]
+        if result.picture:
+            file = BytesIO()
+            result.picture.save(file, "PNG")
+            shown.append(ContentImage(image=f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"))
+        state.messages.append(ChatMessageAssistant(content=shown))
+        [state.metadata["result"]] = Results([result]).table().to_pylist()
+        return state
+
+    return solve
+
+
+@scorer(metrics={name: [mean()] for name in ("memorized", "replicated", "failed")})
+def memorized() -> Scorer:
+    """Whether an image is memorized, was replicated, or failed; the share of plain samples that are copies; and InvMM.
+
+    The verdict is the answer. Means are over all images, those that failed included.
+    """
+
+    async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001
+        result = state.metadata["result"]
+        return Score(
+            value={
+                "memorized": result["verdict"] == Verdict.MEMORIZED,
+                "replicated": result["status"] == Status.REPLICATED,
+                "failed": result["status"] == Status.FAILED,
+                "plain_share": result["plain_share"],
+                "nats": result["nats"],
+            },
+            answer=result["verdict"],
+            explanation=result["finding"],
+            metadata=result,
+        )
+
+    return score
