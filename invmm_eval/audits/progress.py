@@ -17,7 +17,8 @@ _EVERY = 0.2
 
 
 class Bar:
-    """Counts finished images, and tells what is going on: loading, or step, loss, KL and best similarity of a search.
+    """Counts finished images, and tells what is going on: loading, or step, loss, KL and best similarity of a search,
+    or the number of samples drawn after it.
 
     Args:
         images: Number of images.
@@ -85,7 +86,7 @@ class Bar:
 def _described(search: "Search") -> str:
     words = f"step {search.step}/{search.max_steps} loss {search.loss:.3f} KL {search.kl:.3f}"
     if search.status:
-        words = "sampling around the noise found"
+        words = f"{search.sampled} samples drawn"
     elif search.last_check:
         words += f" best {max(max(values) for values in search.last_check.similarities.values()):.2f}"
     return f"{words} {search.target.name}"

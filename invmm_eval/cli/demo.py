@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from rich.table import Column, Table
 
 from invmm_eval.audits.images import Source
 from invmm_eval.audits.options import SET_OPTIONS
@@ -16,9 +16,10 @@ from invmm_eval.audits.request import Request
 from invmm_eval.cli.console import err, out, say
 from invmm_eval.cli.sets import audit_with_bars
 from invmm_eval.reference import MICRO_BATCH, MODEL, THRESHOLD, Picture, all_pictures, choose, pictures, plain_samples
+from invmm_eval.reports.terminal import Name
 from invmm_eval.reports.whole import sentences
 from invmm_eval.search.result import Result
-from invmm_eval.search.sentence import one_in, sentence
+from invmm_eval.search.sentence import share_ends, share_text
 from invmm_eval.search.status import Verdict
 
 QUICK = {"clean": 2, "control": 2}
@@ -85,14 +86,21 @@ def run_demo(
 
 def compared(found: Sequence[tuple[Picture, Result]]) -> Table:
     """What the audit says about pictures, beside what was counted."""
-    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("picture")
-    table.add_column("copies in training", justify="right")
-    table.add_column("the audit")
-    table.add_column(f"counted in {plain_samples():,} plain samples")
+    table = Table(
+        *("picture", Column("repeated", justify="right"), "estimated", Column("95 %", no_wrap=True), "counted"),
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        caption_justify="left",
+        caption="Shares of plain samples that are copies, estimated by the audit with 95 % limits, and counted in "
+        f"{plain_samples():,}. Repeated: how often the picture was in the training set.",
+    )
     for picture, result in found:
-        counted = "not counted" if picture.drawn is None else one_in(picture.drawn / plain_samples())
-        table.add_row(picture.name, str(picture.copies), sentence(result), counted)
+        counted = "not counted" if picture.drawn is None else share_text(picture.drawn / plain_samples())
+        share = result.plain_share
+        told = (share_text(share.rate), share_ends(share.low, share.high)) if share else ("not estimated", "")
+        table.add_row(Name(picture.name), str(picture.copies), *told, counted)
     return table
 
 

@@ -1,6 +1,6 @@
 """Results as people read them in a terminal."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len, set_cell_size
@@ -32,19 +32,12 @@ class ResultsTable:
 
     Args:
         results: The results.
-        copies: How often each image was in the training set, by name, where that is known.
         describe: Finds the descriptions of the values of an estimator, by its name.
     """
 
-    def __init__(
-        self,
-        results: Sequence[Result],
-        copies: Mapping[str, int] | None = None,
-        describe: Describe | None = None,
-    ) -> None:
+    def __init__(self, results: Sequence[Result], describe: Describe | None = None) -> None:
         self._results = sorted(results, key=rank)
         self._describe = describe
-        self._copies = copies
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         shown = list(present("table", self._results, self._describe))
@@ -69,8 +62,6 @@ class ResultsTable:
             if field.name == "name":
                 longest = max((cell_len(result.name) for result in self._results), default=1)
                 table.add_column(field.title, min_width=min(max(longest, 5), LEAST_NAME))
-                if self._copies is not None:
-                    table.add_column("copies", justify="right", no_wrap=True)
             else:
                 lines = [line for result in self._results for line in self._cell(field, result).plain.splitlines()]
                 whole = field.numeric or field.name == "verdict"
@@ -86,8 +77,6 @@ class ResultsTable:
         for field in shown:
             if field.name == "name":
                 yield Name(result.name)
-                if self._copies is not None:
-                    yield str(self._copies[result.name])
             else:
                 yield self._cell(field, result)
 

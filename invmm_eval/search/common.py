@@ -3,6 +3,8 @@
 Both are computed when first asked for, from the seed of the run alone, and not counted as rows of any image.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -80,7 +82,13 @@ class Common:
         return self._mean
 
     def plain(
-        self, scale: float, x_0: Tensor, condition: Condition, features: Tensor, threshold: float
+        self,
+        scale: float,
+        x_0: Tensor,
+        condition: Condition,
+        features: Tensor,
+        threshold: float,
+        drawn_more: Callable[[int], object] = lambda _: None,
     ) -> Shifted | None:
         """Compare the plain samples with an image.
 
@@ -90,6 +98,7 @@ class Common:
             condition: Its condition.
             features: Its features, ``(1, ...)``.
             threshold: The similarity from which on a sample is a copy.
+            drawn_more: Called with the number of samples, whenever some are drawn.
 
         Returns:
             None where the recipe requests no plain samples, or the image has a prompt of its own: no other image's
@@ -118,6 +127,7 @@ class Common:
                             clip=self._recipe.clip == "model",
                         )
                         embedded.append(self._similarity.embed(images))
+                        drawn_more(len(images))
                     self._features = torch.cat(embedded)
         similar = self._similarity.compare(self._features, features)[:, 0]
         hold_finite(self._similarity, similar.tolist())

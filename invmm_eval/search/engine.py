@@ -73,7 +73,8 @@ def invert(
         micro_batch: Maximum number of rows of a network call. None takes the draws of one image, with which an image's
             result is the same bit for bit whatever it is searched with. Where memory runs out it is halved for the rest
             of the run, and nothing is lost.
-        on_step: Called after each step with the running searches, which it must not change.
+        on_step: Called after each step with the running searches, and, while samples are drawn for the estimators of an
+            ended one, with that one; it must not change them.
 
     Raises:
         InvMMError: The recipe names an unknown optimizer or criterion, or an estimator that is not passed.
@@ -116,6 +117,7 @@ class _Engine:
 
     def run(self, targets: Iterable[Target], batch_size: int, on_step: OnStep | None) -> Iterator[Result]:
         """Results as they become ready; a place that becomes free goes to the next image."""
+        tell = on_step or (lambda _: None)
         waiting = enumerate(targets)
         searches: list[Search] = []
         while True:
@@ -130,14 +132,14 @@ class _Engine:
             if not searches:
                 return
             started = time.perf_counter()
-            self._take_steps(searches, on_step)
+            self._take_steps(searches, tell)
             stepped = time.perf_counter()
             checked_searches = _running(searches)
             self._check_all(checked_searches)
             for search in checked_searches:
                 if search.status and search.status is not Status.FAILED:
                     with _failing(search):
-                        self._estimate(search)
+                        self._estimate(search, tell)
             checked = time.perf_counter()
             for search in searches:
                 search.seconds_steps += (stepped - started) / len(searches)
@@ -146,7 +148,7 @@ class _Engine:
                     yield search.result()
             searches = _running(searches)
 
-    def _take_steps(self, searches: Sequence[Search], on_step: OnStep | None) -> None:
+    def _take_steps(self, searches: Sequence[Search], tell: OnStep) -> None:
         """C steps of each search."""
         with torch.inference_mode(mode=False), torch.enable_grad():
             for _ in range(self._setup.recipe.check_every):
@@ -159,8 +161,7 @@ class _Engine:
                 for search, loss in self._isolated(self._backward, draws):
                     with _failing(search):
                         search.take_step(loss)
-                if on_step:
-                    on_step(_running(searches))
+                tell(_running(searches))
         unread = _drawn(Search.unread, _running(searches))
         for (search, _), values in zip(unread, _read([tensor for _, tensor in unread]), strict=True):
             with _failing(search):
@@ -177,7 +178,7 @@ class _Engine:
                     with _failing(search):
                         search.record_check(drawn[search], outcome)
 
-    def _estimate(self, search: Search) -> None:
+    def _estimate(self, search: Search, tell: OnStep) -> None:
         """Run the estimators on an ended search."""
         setup = self._setup
         origin = search.return_to_best_check()
@@ -187,6 +188,10 @@ class _Engine:
         ray = search.optimizer.ray
         outcomes: list[Outcome] = []
 
+        def drawn_more(n: int) -> None:
+            search.sampled += n
+            tell([search])
+
         def sample(n: int) -> Samples:
             trial = search.draw_trial(n)
             [drawn] = self._check([trial], guidance=(scale,), complete=True)
@@ -194,6 +199,7 @@ class _Engine:
             hold_finite(setup.similarity, similarities)
             hits = tuple(value >= setup.threshold for value in similarities)
             search.remember_samples(trial, drawn, search.kl)
+            drawn_more(n)
             if ray:
                 outcomes.extend(map(Outcome, ray.distances(trial.noise), hits))
             return Samples(trial.noise, similarities, hits, drawn.samples[scale])
@@ -208,7 +214,7 @@ class _Engine:
             sample=sample,
             shifted=lambda: [shifted for shifted in search.shifted if shifted.scale == scale],
             outcomes=outcomes,
-            plain=setup.common.plain(scale, search.x_0, search.condition, search.features, setup.threshold),
+            plain=setup.common.plain(scale, search.x_0, search.condition, search.features, setup.threshold, drawn_more),
         )
         with self._counted.shared([search]):
             if origin:

@@ -74,6 +74,7 @@ class Search:
         traceback: The traceback of an unexpected error.
         estimates: The values of each estimator, by its name.
         shifted: The samples drawn so far from plain noise that was shifted along a ray.
+        sampled: Number of samples drawn since it ended, plain ones among them.
         rows: Network rows spent so far (see :mod:`invmm_eval.search.rows`).
     """
 
@@ -89,6 +90,7 @@ class Search:
         self.seconds_steps = 0.0
         self.seconds_checks = 0.0
         self.estimates: dict[str, Mapping[str, Any]] = {}
+        self.sampled = 0
         self.rows = 0.0
         self._setup = setup
         self._losses: list[float] = []

@@ -14,6 +14,7 @@ from invmm_eval.audits.progress import Bar
 from invmm_eval.noise.gaussian import diagonal
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.engine import invert
+from invmm_eval.search.plain_share import PlainShare
 from invmm_eval.search.result import Check, Result, Status
 from invmm_eval.search.search import Search
 from invmm_eval.similarity.pixel_cosine import PixelCosine
@@ -38,6 +39,7 @@ class Standing:
     last_check: Check | None = None
     max_steps: int = 40
     status: Status | None = None
+    sampled: int = 0
 
     @property
     def target(self) -> Named:
@@ -104,9 +106,9 @@ def test_samples_after_a_search_are_shown_and_do_not_move_the_bar_back(terminal:
     with Bar(2) as bar:
         bar.on_step(searches(Standing("a", 20, 0, 0), Standing("b", 20, 0, 0)))
         before = terminal.lines[-1].count("█")
-        bar.on_step(searches(Standing("a", 20, 0, 0, status=Status.REPLICATED)))
+        bar.on_step(searches(Standing("a", 20, 0, 0, status=Status.REPLICATED, sampled=36)))
         line = terminal.lines[-1]
-    assert line.endswith("sampling around the noise found a")
+    assert line.endswith("36 samples drawn a")
     assert line.count("█") == before == 8
 
 
@@ -187,3 +189,25 @@ def test_it_follows_a_run(cosine: PixelCosine, terminal: Terminal) -> None:
     assert told == [2] * 6 + [1] * 6
     [kl] = re.findall(r"step 6/6 loss \S+ KL (\S+) best \S+ 2$", terminal.lines[-2])
     assert float(kl) == pytest.approx(found[2].kl, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("settings", "drawn"),
+    [
+        ({"estimators": ("plain-share",), "plain": 6, "max_steps": 6}, [2, 4, 6]),
+        ({"optimizer": "dose", "first_dose": 2.0, "responses": 6, "confirm": 4}, [2, 4, 6, 10]),
+    ],
+)
+def test_it_moves_while_samples_are_drawn_after_a_search(
+    settings: dict[str, Any], drawn: list[int], cosine: PixelCosine, terminal: Terminal
+) -> None:
+    recipe = Recipe(**{"max_steps": 2, "check_every": 2, "draws": 2, "sampler_steps": 2, "check_images": 2, **settings})
+    with Bar(1) as bar:
+        [_] = invert(
+            *(Mixture(pictures(1)), targets(pictures(1)), cosine, diagonal()),
+            recipe=recipe,
+            estimators=[PlainShare()],
+            on_step=bar.on_step,
+        )
+    seen = [int(count) for line in terminal.lines for count in re.findall(r"(\d+) samples drawn 0$", line)]
+    assert list(dict.fromkeys(seen))[: len(drawn)] == drawn

@@ -1,6 +1,6 @@
 """The table of results in a terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from io import StringIO
 from typing import Any
@@ -36,9 +36,9 @@ BY_DOSE = [
 ]
 
 
-def shown(results: Sequence[Result], copies: Mapping[str, int] | None = None, width: int = 200, **how: Any) -> str:
+def shown(results: Sequence[Result], width: int = 200, **how: Any) -> str:
     file = StringIO()
-    Console(file=file, width=width, **{"color_system": None, **how}).print(ResultsTable(results, copies))
+    Console(file=file, width=width, **{"color_system": None, **how}).print(ResultsTable(results))
     return file.getvalue()
 
 
@@ -61,13 +61,6 @@ def test_the_most_memorized_images_come_first_and_failures_last() -> None:
     ]
     assert shown(RESULTS[::-1]) == shown(RESULTS)
     assert shown(RESULTS).splitlines()[0].split() == ["image", "verdict", "InvMM", "similarity"]
-
-
-def test_copies_in_training_follow_the_names() -> None:
-    copies = {"broken": 0, "far": 1, "bent": 16, "near": 4, "memorized": 256}
-    text = shown(RESULTS, copies)
-    assert "copies" in text.splitlines()[0]
-    assert {row[0]: row[1] for row in rows(text)} == {name: str(count) for name, count in copies.items()}
 
 
 @pytest.mark.parametrize("name", ["[red]x", "a[/]b", "[/red]", "train[:100]#3", ":smile:.png", "x\\", ""])
