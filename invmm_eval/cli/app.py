@@ -1,9 +1,11 @@
 """The command ``invmm-eval``. Commands import what they need when they run: ``--help`` does not import torch."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version as installed
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -136,6 +138,6 @@ for command in (
 
 
 def main() -> None:
-    """Run the command line of this process."""
+    """Run the command line of this process, which is also an extension of the command ``hf``."""
     spell_what_the_terminal_lacks()
-    app(prog_name="invmm-eval")
+    app(prog_name="hf invmm" if Path(sys.argv[0]).stem == "hf-invmm" else "invmm-eval")

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+SKILL = "invmm_eval/.agents/skills/invmm-eval/SKILL.md"
 DOCUMENTS = sorted(
-    path for pattern in ("*.md", "docs/*.md", "docs/lab/*.md", "plugins/*/README.md") for path in ROOT.glob(pattern)
+    path
+    for pattern in ("*.md", "docs/*.md", "docs/lab/*.md", "plugins/*/README.md", SKILL)
+    for path in ROOT.glob(pattern)
 )
 LANGUAGES = ("python", "sh", "console")
 NO_EXAMPLES = ("", "bibtex", "json", "text", "toml", "yaml")
