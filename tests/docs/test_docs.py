@@ -1,7 +1,10 @@
 """What the documents state and refer to is so: figures, options of commands, links, hooks, targets of make."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
 
 import invmm_ui
 import pytest
@@ -37,6 +40,30 @@ def test_commands_in_the_documents_are_those_of_the_program(document: Path) -> N
     for words in [command for example in examples for command in example.commands if command[0] == "invmm-eval"]:
         command = in_package[words[1]].load() if words[1] in in_package else program.commands[words[1]]
         command.make_context(words[1], words[2:])
+
+
+def options(command: Any) -> Iterator[str]:
+    """The options of a command and of its subcommands."""
+    yield "--help"
+    for parameter in command.params:
+        yield from (*parameter.opts, *parameter.secondary_opts)
+    for part in getattr(command, "commands", {}).values():
+        yield from options(part)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_options_and_names_in_the_text_exist(document: Path) -> None:
+    """In code within lines: blocks are run. The changelog and the lab notes also tell what was."""
+    if name(document) == "CHANGELOG.md" or "lab" in document.parts:
+        return
+    commands = [typer.main.get_command(app), *(entry.load() for entry in invmm_ui.register_commands().values())]
+    known = {option for command in commands for option in options(command)}
+    text = re.sub(r"^```.*?^```", "", document.read_text("utf-8"), flags=re.M | re.S)
+    for code in re.findall(r"`([^`]+)`", text):
+        if code.startswith(("--", "invmm-eval ")):
+            assert set(re.findall(r"(?<!\S)--[a-z-]+", code)) <= known, code
+        for named in re.findall(r"\binvmm_eval(?:\.\w+)+", code):
+            assert resolve_name(named), named
 
 
 def test_make_has_the_targets_of_the_readme() -> None:

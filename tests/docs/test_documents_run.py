@@ -195,3 +195,9 @@ def test_what_is_installed_exists(document: Path) -> None:
                     assert (ROOT / found[1] / "pyproject.toml").exists(), example.place
                 if found and found[2]:
                     assert set(found[2].split(",")) <= set(extras), example.place
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_commands_are_in_fenced_blocks(document: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", document.read_text("utf-8"), flags=re.M | re.S)
+    assert not re.findall(r"^(?: {4}|\t)(?:\$ )?(?:git|invmm-eval|make|pip|python) .*", text, re.M)
