@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import version as installed
 from inspect import isclass, isfunction, ismodule
+from pkgutil import resolve_name
 
 import typer
+from docutils.nodes import Element
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 from typer.cli import get_docs_for_click
@@ -43,26 +46,6 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 nitpicky = True
-nitpick_ignore_regex = [
-    ("py:.*", r"(?!invmm_eval\b).*"),  # names of other libraries, whose inventories would be downloads
-    ("py:(mod|data|func|attr)", r"invmm_eval\.\w+\..*"),  # what docstrings mention that is not public
-]
-nitpick_ignore = [
-    ("py:class", f"invmm_eval.{name}")
-    for name in (
-        "audits.folder.reading.Record",
-        "audits.folder.requested.Requested",
-        "audits.shards.Shard",
-        "audits.whole.found.Design",
-        "models.pipelines.Discrete",
-        "models.pipelines.M",
-        "search.checks.Trial",
-        "search.search.Draw",
-        "search.search.Setup",
-        "search.sentence.Judgeable",
-    )
-]
-
 html_theme = "furo"
 html_title = f"invmm-eval {release}"
 html_copy_source = False
@@ -128,6 +111,19 @@ def extend(_: Sphinx, page: str, source: list[str]) -> None:
     source[0] = re.sub(r"^<!-- commands: (\S+) -->$", lambda found: commands(found[1]), text, flags=re.M)
 
 
+def unlinked(_: Sphinx, __: object, node: pending_xref, shown: Element) -> Element | None:
+    """Names of other libraries, and those that are not public, are not linked. Those of the package must exist."""
+    name = node["reftarget"]
+    if node.get("refdomain") != "py":
+        return None
+    try:
+        if name.startswith("invmm_eval."):
+            resolve_name(name)
+    except (AttributeError, ImportError):
+        return None
+    return shown
+
+
 def finish(app: Sphinx, error: Exception | None) -> None:
     """Let the address of the site lead to the first page."""
     if error is None and app.builder.name == "html":
@@ -135,6 +131,7 @@ def finish(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Connect both to Sphinx."""
+    """Connect these to Sphinx."""
     app.connect("source-read", extend)
+    app.connect("missing-reference", unlinked)
     app.connect("build-finished", finish)
