@@ -1,11 +1,12 @@
-"""The time that the status of a very large audit takes, and the time to resume it.
+"""The time that the status, the table and the page of a very large audit take, and the time to resume it.
 
     python benchmarks/store.py                    # a million rows, about 2.5 GB in a temporary folder
     python benchmarks/store.py --rows 10000 --json store.json
 
 The rows are those of images that were not replicated by the published recipe for pixel models, 40 checks each. Files
-of tensors and pictures are left out, since neither command reads them. Each command runs in its own process: wall-clock
-seconds, CPU seconds, and peak memory in GiB, of which the libraries alone take half a GiB.
+of tensors and pictures are left out: of all that is measured only the page reads pictures, at most a thousand. Each
+command runs in its own process: wall-clock seconds, CPU seconds, and peak memory in GiB, of which the libraries alone
+take half a GiB.
 """
 
 import json
@@ -14,30 +15,47 @@ import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from benchmarks.common.script import parser, show, write
 from invmm_eval.audits.folder import read
+from invmm_eval.audits.folder.format import FORMAT
 from invmm_eval.audits.folder.requested import Requested
+from invmm_eval.audits.folder.rows import line_of
 from invmm_eval.audits.folder.writing import Store
+from invmm_eval.recipe import DDPM
+from invmm_eval.reports import report
 from invmm_eval.search.result import Check, Point, Result, Status
+
+CONFIG: dict[str, Any] = {
+    "model": "model",
+    "weights": "5" * 64,
+    "backbone": {"name": "ddpm", "image_shape": [3, 32, 32]},
+    "similarity": {"name": "pixel-cosine", "threshold": 0.5},
+    "noise": {"name": "diagonal-gaussian"},
+    "recipe": asdict(DDPM),
+    "seed": 0,
+    "versions": {"invmm-eval": version("invmm-eval")},
+}
 
 
 def simulate(folder: Path, rows: int) -> float:
     """Write the rows of an audit that has ended; returns bytes per row."""
-    with Store(folder, {}, Requested.now([name(index) for index in range(rows)])):
+    with Store(folder, CONFIG, Requested.now([name(index) for index in range(rows)])):
         pass
     check = Check(passed=False, similarities={1.0: tuple(0.1234567 + k / 9 for k in range(8))}, samples={})
     trace = tuple(Point(50 * k, 0.1234567 / k, k / 30, 1 / k, k / 70) for k in range(1, 41))
-    result = Result(0, "", "", Status.EXHAUSTED, 1.234567, 3072, 2000, check, trace=trace)
-    always = {**result.record(), "sha256": "0" * 64, "finished": "2026-01-01T00:00:00.000+00:00"}
-    rest = json.dumps({key: value for key, value in always.items() if key not in ("index", "name", "digest")})[1:]
-    with (folder / "results.jsonl").open("w") as lines:
+    result = Result(0, "", "", Status.EXHAUSTED, 1.234567, 3072, 2000, check, trace=trace, rows=137_400)
+    row = {**result.record(), "sha256": "0" * 64, "finished": "2026-01-01T00:00:00.000+00:00", "format": FORMAT}
+    with (folder / "results.jsonl").open("wb") as lines:
         for index in range(rows):
             digest = sha256(str(index).encode()).hexdigest()
-            lines.write(f'{{"index": {index}, "name": "{name(index)}", "digest": "{digest}", {rest}\n')
+            lines.write(line_of({**row, "index": index, "name": name(index), "digest": digest}))
     return (folder / "results.jsonl").stat().st_size / rows
 
 
@@ -51,8 +69,16 @@ def status(folder: Path) -> None:
 
 
 def resume(folder: Path) -> None:
-    with Store(folder, {}) as store:
+    with Store(folder, CONFIG) as store:
         assert store.result(0).status is Status.EXHAUSTED
+
+
+def table(folder: Path) -> None:
+    report(folder, format="csv")
+
+
+def page(folder: Path) -> None:
+    report(folder)
 
 
 def timed(work: Callable[[Path], None], folder: Path) -> dict[str, float]:
@@ -69,7 +95,7 @@ def measure(rows: int) -> dict[str, float]:
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         figures: dict[str, float] = {"rows": rows, "bytes a line": simulate(folder, rows)}
-        for work in (status, resume):
+        for work in (status, resume, table, page):
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                 took = pool.submit(timed, work, folder).result()
             figures |= {f"{work.__name__}, {what}": value for what, value in took.items()}

@@ -1,13 +1,13 @@
 """The results of an audit: a list, its summary and its table."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from invmm_eval.audits.summary import count, summarize
-from invmm_eval.search.fields import columns, finite
+from invmm_eval.search.fields import Field, columns, finite
 from invmm_eval.search.result import Result, rank
 
 if TYPE_CHECKING:
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 _SHOWN = 20
 """Maximum number of results that a notebook shows."""
+
+
+def table(results: Sequence[Result], fields: Sequence[Field]) -> pa.Table:
+    """One row per result, one column per field; values that are infinite or not a number are null."""
+    return pa.table({f.name: pa.array([finite(f.value(result)) for result in results], f.type) for f in fields})
 
 
 class Results(list[Result]):
@@ -34,8 +39,7 @@ class Results(list[Result]):
 
     def table(self) -> pa.Table:
         """One row per result, with the columns of the data set; values that are infinite or not a number are null."""
-        found = columns("dataset", self)
-        return pa.table({c.name: pa.array([finite(c.value(result)) for result in self], c.type) for c in found})
+        return table(self, columns("dataset", self))
 
     def to_pandas(self) -> "pandas.DataFrame":
         """The :meth:`table` as a data frame."""

@@ -144,7 +144,7 @@ def named(images: list[str]) -> str:
 
 
 def status(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of an audit.")]) -> None:
-    """Show the progress of an audit, its rate and the time left."""
+    """Show the progress of an audit, its rate, and the network rows and the time that are left."""
     from invmm_eval.audits.folder import read
 
     audit = read(folder)
@@ -153,6 +153,9 @@ def status(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output fo
         f"{now.done:,} of {now.images:,} images are done: {now.replicated:,} replicated, {now.exhausted:,} not "
         f"replicated. {now.failed:,} failed, {now.waiting:,} waiting."
     )
+    if now.spent:
+        ahead = f", about {now.ahead:,} left" if now.ahead else ""
+        say(f"Network rows: {now.spent:,} spent{ahead}.")
     rate = "" if now.rate is None else f" at {3600 * now.rate:,.1f} images an hour"
     left = "" if now.left is None or not now.waiting else f"; {timedelta(seconds=round(now.left.total_seconds()))} left"
     if now.running:

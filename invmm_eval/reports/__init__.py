@@ -10,8 +10,9 @@ from matplotlib import rc_context
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports.figures import distribution
-from invmm_eval.reports.findings import Findings, find
-from invmm_eval.reports.html.page import write_page
+from invmm_eval.reports.findings import find
+from invmm_eval.reports.html.page import SHOWN, write_page
+from invmm_eval.reports.tables import write_table
 
 
 def report(folder: str | Path, out: str | Path | None = None, format: str = "html") -> Path:  # noqa: A002
@@ -32,31 +33,29 @@ def report(folder: str | Path, out: str | Path | None = None, format: str = "htm
     if format not in FORMATS:
         raise InvMMError(f"There is no format {format!r}; choose one of {', '.join(FORMATS)}.")
     path = Path(out) if out else Path(folder) / f"report.{format}"
-    findings = find(folder)
     try:
-        FORMATS[format](findings, path)
+        FORMATS[format](Path(folder), path)
     except OSError as error:
         raise InvMMError(f"The report cannot be written to {path}: {error.strerror or error}.") from error
     return path
 
 
-def _figure(findings: Findings, path: Path, *, format: str) -> None:  # noqa: A002
+def _page(folder: Path, path: Path) -> None:
+    write_page(find(folder, traced=SHOWN), path)
+
+
+def _figure(folder: Path, path: Path, *, format: str) -> None:  # noqa: A002
     with rc_context({"savefig.facecolor": "white", "svg.fonttype": "none"}):
-        figure = distribution(findings)
+        figure = distribution(find(folder, traced=0))
         figure.patch.set_alpha(1)
         figure.savefig(path, format=format, dpi=160)
 
 
-def _table(findings: Findings, path: Path, *, write: Callable[..., object]) -> None:
-    with path.open("wb") as file:
-        write(findings.table(), file)
-
-
-FORMATS: Mapping[str, Callable[[Findings, Path], None]] = {
-    "html": write_page,
+FORMATS: Mapping[str, Callable[[Path, Path], None]] = {
+    "html": _page,
     "png": partial(_figure, format="png"),
     "svg": partial(_figure, format="svg"),
-    "csv": partial(_table, write=pyarrow.csv.write_csv),
-    "parquet": partial(_table, write=pyarrow.parquet.write_table),
+    "csv": partial(write_table, writer=pyarrow.csv.CSVWriter),
+    "parquet": partial(write_table, writer=pyarrow.parquet.ParquetWriter),
 }
-"""The writer of each format."""
+"""The writer of each format, from the folder of the audit to a file."""

@@ -1,8 +1,10 @@
 """Findings: the numbers of an audit and the sentences about it, which all faces share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -48,19 +50,42 @@ class Findings(Summary):
         return Results(self.results).table()
 
 
-def find(folder: str | Path) -> Findings:
+def untraced(row: Mapping[str, Any]) -> Result:
+    """The result of a row without its trace, which takes most of the memory and time."""
+    return Result.from_record({**row, "trace": ()})
+
+
+@contextmanager
+def readable(lines: Path) -> Iterator[None]:
+    """Tell in one sentence that rows of a file are not those of this version."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvMMError(
+            f"{lines} cannot be read by this version of invmm-eval ({error}); run the audit again."
+        ) from error
+
+
+def find(folder: str | Path, *, traced: int | None = None) -> Findings:
     """The findings of the audit in a folder, complete or not.
+
+    Args:
+        folder: Folder of the audit.
+        traced: Number of results, the most memorized ones, that have their traces, which take most of the memory; None
+            gives them to all.
 
     Raises:
         InvMMError: The folder holds no audit, or it is damaged.
     """
     record = read(folder)
     lines = record.folder / "results.jsonl"
-    try:
-        results = sorted(map(Result.from_record, record.rows), key=rank)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvMMError(
-            f"{lines} cannot be read by this version of invmm-eval ({error}); run the audit again."
-        ) from error
+    with readable(lines):
+        if traced is None:
+            results = sorted(map(Result.from_record, record.rows), key=rank)
+        else:
+            slim = list(map(untraced, record.rows))
+            order = sorted(range(len(slim)), key=lambda number: rank(slim[number]))
+            results = [Result.from_record(record.rows[number]) for number in order[:traced]]
+            results += [slim[number] for number in order[traced:]]
     written = datetime.fromtimestamp(lines.stat().st_mtime, UTC) if results else None
     return Findings(record=record, results=tuple(results), written=written)

@@ -7,7 +7,7 @@ itself: :func:`fields` adds a field for each of their values, with the name and 
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args
@@ -296,7 +296,7 @@ Describe = Callable[[str], Mapping[str, str]]
 """The descriptions of the values of an estimator, by its name (``Estimator.fields``)."""
 
 
-def fields(face: Face, results: Sequence[Result] = (), describe: Describe | None = None) -> tuple[Field, ...]:
+def fields(face: Face, results: Iterable[Result] = (), describe: Describe | None = None) -> tuple[Field, ...]:
     """The fields that a face shows: those of :data:`FIELDS`, then one for each value of the results' estimators.
 
     Args:
@@ -313,12 +313,12 @@ def present(face: Face, results: Sequence[Result], describe: Describe | None = N
     return tuple(field for field in found if any(field.value(result) is not None for result in results))
 
 
-def columns(face: Face, results: Sequence[Result] = (), describe: Describe | None = None) -> tuple[Field, ...]:
+def columns(face: Face, results: Iterable[Result] = (), describe: Describe | None = None) -> tuple[Field, ...]:
     """The fields of a face, with one for each end of an interval."""
     return tuple(column for field in fields(face, results, describe) for column in field.columns())
 
 
-def _estimated(results: Sequence[Result], describe: Describe | None) -> Iterator[Field]:
+def _estimated(results: Iterable[Result], describe: Describe | None) -> Iterator[Field]:
     """A field ``ESTIMATOR_VALUE`` for each value of each estimator but the built-in ones, which have fields above."""
     examples: dict[str, dict[str, Any]] = {}
     for result in results:

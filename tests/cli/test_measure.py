@@ -75,8 +75,10 @@ def test_the_status_of_an_audit(invoke: Invoke, tiny_folder: Path, images: Path,
     invoke("run", "--model", tiny_folder, "--images", images, "--out", out_folder, *SET)
     code, out, err = invoke("status", out_folder)
     assert (code, err) == (0, "")
-    told, rate = out.splitlines()
+    told, spent, rate = out.splitlines()
     assert told == "2 of 3 images are done: 0 replicated, 2 not replicated. 1 failed, 0 waiting."
+    each = [row["rows"] for row in lines(out_folder) if row["rows"]]
+    assert spent == f"Network rows: {sum(each):,} spent."
     assert re.fullmatch(r"The audit is not running; it ran at [\d,.]+ images an hour\. Run .* to resume\.", rate)
 
     with Store(
@@ -85,8 +87,9 @@ def test_the_status_of_an_audit(invoke: Invoke, tiny_folder: Path, images: Path,
         Requested.now(["a.png", "b.png", "c.png", "d.png"]),
     ):
         _, out, _ = invoke("status", out_folder)
-    told, rate = out.splitlines()
+    told, spent, rate = out.splitlines()
     assert told.endswith("1 failed, 1 waiting.")
+    assert spent == f"Network rows: {sum(each):,} spent, about {sum(each) // 2:,} left."
     assert rate == "The audit is running."
     assert invoke("verify", out_folder)[0] == 0
 

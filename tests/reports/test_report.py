@@ -21,10 +21,12 @@ from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
+from invmm_eval import reports
 from invmm_eval.cli.app import main
 from invmm_eval.errors import InvMMError
-from invmm_eval.reports import FORMATS, report
+from invmm_eval.reports import FORMATS, report, tables
 from invmm_eval.reports.findings import find
+from invmm_eval.reports.html import page as page_module
 from invmm_eval.reports.html.embed import thumbnails
 from invmm_eval.search.result import Status
 from invmm_eval.search.sheet import strip
@@ -176,6 +178,40 @@ def test_the_table_as_parquet(guided: Path, tmp_path: Path) -> None:
     path = report(guided, tmp_path / "table.parquet", "parquet")
     assert path == tmp_path / "table.parquet"
     assert pyarrow.parquet.read_table(path).equals(find(guided).table())
+
+
+@pytest.mark.parametrize(("images", "parts"), [(1, 7), (3, 3), (50, 1)])
+def test_a_table_is_written_in_parts_with_the_values_of_estimators_that_only_some_images_have(
+    images: int, parts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [audits.result(index, Status.REPLICATED, 1 - index / 10) for index in range(6)]
+    found[4] = replace(found[4][0], estimates={"sharp": {"edge": 0.5, "kind": "blur"}}), found[4][1]
+    folder = audits.write(tmp_path / "audit", [*found, audits.result(6, Status.FAILED)])
+    monkeypatch.setattr(tables, "_ROWS", images)
+    path = report(folder, format="parquet")
+    table = pyarrow.parquet.read_table(path)
+    assert table.equals(find(folder).table())
+    assert table["name"].to_pylist()[:2] == ["picture 5.png", "picture 4.png"]
+    assert table["sharp_edge"].to_pylist()[1:3] == [0.5, None]
+    assert pyarrow.parquet.ParquetFile(path).num_row_groups == parts
+
+
+def test_a_page_of_many_images_has_the_most_memorized_and_says_where_the_others_are(
+    guided: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Parts(report(guided, tmp_path / "whole.html"))
+    for module in (reports, page_module):
+        monkeypatch.setattr(module, "SHOWN", 2)
+    parts = Parts(report(guided, tmp_path / "capped.html"))
+    data = [json.loads(script) for script in parts.code["script"] if script.startswith("{")]
+    expected = [result.name for result in find(guided).results[:2]]
+    assert [row["name"] for row in data[0]["rows"]] == expected
+    assert len(data) == 1 + 2
+    assert all(len(detail["trace"]) == 2 for detail in data[1:]), "those that are shown have their traces"
+    assert "The table has the 2 most memorized of 7 images" in parts.text
+    assert "report FOLDER --format csv writes the table of all" in parts.text
+    assert "most memorized of" not in whole.text
+    assert parts.text.count("of 7") > 1, "the numbers are of all"
 
 
 def test_the_figure_alone(guided: Path) -> None:

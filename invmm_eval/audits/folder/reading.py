@@ -83,7 +83,8 @@ class Progress:
         replicated: Number of images that were replicated.
         exhausted: Number of images that were not replicated within the budget.
         failed: Number of images that could not be measured; they are tried again when the audit is resumed.
-        waiting: Number of images without a result.
+        waiting: Number of images without a result; of a shard that was not read to its end about so many.
+        spent: Network rows that the results cost, as far as they say.
         rate: Results per second since the audit was last started or resumed; None before the first.
         running: Whether a run is writing to the folder now.
     """
@@ -92,6 +93,7 @@ class Progress:
     exhausted: int
     failed: int
     waiting: int
+    spent: int
     rate: float | None
     running: bool
 
@@ -104,6 +106,11 @@ class Progress:
     def done(self) -> int:
         """Number of measured images."""
         return self.replicated + self.exhausted
+
+    @property
+    def ahead(self) -> int | None:
+        """Network rows that the waiting images cost, if they cost as much as the measured ones; None if not known."""
+        return round(self.waiting * self.spent / self.done) if self.spent and self.done else None
 
     @property
     def left(self) -> timedelta | None:
@@ -179,6 +186,7 @@ def _progress(lines: Lines, order: list[int], latest: Requested | None, running:
         exhausted=counts.get(Status.EXHAUSTED, 0),
         failed=counts.get(Status.FAILED, 0),
         waiting=max(0, latest.images - len(order)) if latest else 0,
+        spent=pc.sum(results["rows"]).as_py() or 0,
         rate=rate,
         running=running,
     )

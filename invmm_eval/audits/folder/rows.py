@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -32,6 +33,7 @@ COLUMNS = pa.schema(
         ("index", pa.int64()),
         *((name, pa.string()) for name in ("name", "digest", "caption", "status")),
         ("finished", pa.timestamp("ms", "UTC")),
+        ("rows", pa.int64()),
     ]
 )
 """The columns that are read at once."""
@@ -105,8 +107,15 @@ def line_of(row: Mapping[str, Any]) -> bytes:
     return json.dumps(sealed(row, _APART), allow_nan=False).encode() + b"\n"
 
 
-_APART = ("index", "name", "seconds_steps", "seconds_checks", "finished", "sha256")
-"""Not in the checksum, so that equal results have equal ones: names and times; the SHA-256 checks itself."""
+_APART: Mapping[str, type | tuple[type, ...]] = {
+    "index": int,
+    "name": str,
+    "seconds_steps": (int, float),
+    "seconds_checks": (int, float),
+    "finished": str,
+    "sha256": (str, NoneType),
+}
+"""What the checksum leaves out: equal results have equal ones."""
 
 
 def row_at(path: Path, span: Span) -> dict[str, Any]:
@@ -121,8 +130,13 @@ def row_at(path: Path, span: Span) -> dict[str, Any]:
         file.seek(start)
         line = file.read(end - start)
     try:
-        row = upgraded_row(unsealed(strict_json.parsed_object(line), _APART), path)
-        _check_row(row)
+        stored = strict_json.parsed_object(line)
+        row = upgraded_row(unsealed(stored, _APART), path)
+        if "crc32" not in stored:  # rows of earlier versions have none
+            _check_row(row)
+        elif not all(isinstance(row[name], kind) for name, kind in _APART.items()):
+            raise ValueError
+        datetime.fromisoformat(row["finished"])
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         with path.open("rb") as file:
             raise _damaged(file.read(start).count(b"\n") + 1, path) from error
@@ -175,7 +189,6 @@ def _check_row(row: Mapping[str, Any]) -> None:
         raise ValueError
     if row["status"] != Status.FAILED and (not row["similarities"] or row["sha256"] is None):
         raise ValueError
-    datetime.fromisoformat(row["finished"])
 
 
 def _parsed(lines: bytes, longest: int) -> pa.Table | None:

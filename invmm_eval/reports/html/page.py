@@ -27,6 +27,8 @@ from invmm_eval.statistics.response import Response
 
 PIXELS = 64_000_000
 """Approximate number of pixels of all pictures together, at most about 50 MB, unless :data:`SIDES` requires more."""
+SHOWN = 1000
+"""Maximum number of images in the table, the most memorized ones."""
 SIDES = (24, 128)
 """Smallest and largest side of a picture, in pixels."""
 
@@ -56,7 +58,7 @@ def write_page(findings: Findings, path: Path, *, pictures: bool = True) -> None
         policy=f"default-src 'none'; img-src data:; style-src {allowed(style)}; script-src {allowed(script)}",
         figures={ground: svg(distribution(findings, ink=ink)) for ground, ink in INKS.items()},
         verdicts={verdict: verdict.name.lower() for verdict in Verdict},
-        rows=[_row(position, result, columns) for position, result in enumerate(findings.results)],
+        rows=[_row(position, result, columns) for position, result in enumerate(findings.results[:SHOWN])],
         details=_details(findings, pictures),
         shape=findings.config["backbone"]["image_shape"],
     )
@@ -81,10 +83,11 @@ def _row(position: int, result: Result, columns: Sequence[Field]) -> dict[str, A
 
 
 def _details(findings: Findings, pictures: bool) -> Iterator[dict[str, Any]]:
-    cells = sum(map(_cells, findings.results))
+    shown = findings.results[:SHOWN]
+    cells = sum(map(_cells, shown))
     side = min(max(math.isqrt(PIXELS // max(cells, 1)), SIDES[0]), SIDES[1]) if pictures else 0
     with ThreadPoolExecutor() as threads:
-        yield from threads.map(partial(_detail, findings, side), findings.results)
+        yield from threads.map(partial(_detail, findings, side), shown)
 
 
 def _cells(result: Result) -> int:
