@@ -38,6 +38,7 @@ include_patterns = ["*.md", "docs/**.md", "docs/*.ipynb", "plugins/*/README.md",
 exclude_patterns = [".*", "build", "demo", "dist", "runs"]
 
 myst_heading_anchors = 4
+smartquotes = False
 nb_execution_mode = "off"
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
@@ -86,10 +87,11 @@ def reference(module: str, names: list[str]) -> str:
 
 
 def commands(name: str) -> str:
-    """The help of each command."""
+    """The help of each command, which is plain text."""
     command = typer.main.get_command(program)
-    text = get_docs_for_click(obj=command, ctx=typer.Context(command), name=name, indent=0)
-    return text.partition("\n")[2]
+    text = get_docs_for_click(obj=command, ctx=typer.Context(command), name=name)
+    text = re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)+", "", text.partition("\n")[2])
+    return re.sub(r"(?<=`: )(.*)$", lambda found: re.sub(r"([\\*_<\[`])", r"\\\1", found[1]), text, flags=re.M)
 
 
 def anchors(page: str, text: str) -> str:
