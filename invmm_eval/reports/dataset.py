@@ -10,6 +10,7 @@ from huggingface_hub import DatasetCardData
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports.card import TEMPLATES, png, sheet
+from invmm_eval.reports.croissant import metadata as describe
 from invmm_eval.reports.findings import Findings
 from invmm_eval.search.fields import columns
 
@@ -38,19 +39,21 @@ def write_dataset(findings: Findings, folder: Path, *, pictures: bool = False) -
     features = Features.from_arrow_schema(table.schema)
     if pictures:
         features |= {"pictures": Image()}
+    title = f"Memorization audit of {findings.config['model']}"
     metadata = DatasetCardData(
-        pretty_name=f"Memorization audit of {findings.config['model']}",
+        pretty_name=title,
         tags=["memorization", "invmm"],
         configs=[{"config_name": "default", "data_files": [{"split": "test", "path": "results.parquet"}]}],
     )
     described = {column.name: column.description for column in columns("dataset", findings.results, findings.describe)}
+    described |= PICTURES if pictures else {}
     card = TEMPLATES.get_template("dataset.md").render(
-        columns=described | (PICTURES if pictures else {}),
+        columns=described,
         figure="distribution.png",
         findings=findings,
         metadata=metadata,
     )
-    names = ("README.md", "results.parquet", "config.json", "distribution.png")
+    names = ("README.md", "results.parquet", "config.json", "distribution.png", "croissant.json")
     files = {name: folder / name for name in names}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,6 +67,9 @@ def write_dataset(findings: Findings, folder: Path, *, pictures: bool = False) -
                     for row, result in zip(rows, findings.results[start : start + _ROWS], strict=True):
                         row["pictures"] = {"bytes": sheet(findings, result)} if result.check else None
                 parquet.write_table(pa.Table.from_pylist(rows, schema=features.arrow_schema))
+        date = findings.written.date().isoformat() if findings.written else ""
+        croissant = describe(title, findings.headline, date, files["results.parquet"], features.arrow_schema, described)
+        files["croissant.json"].write_text(croissant, encoding="utf-8")
     except OSError as error:
         raise InvMMError(f"The data set cannot be written to {folder}: {error.strerror or error}.") from error
     return files

@@ -20,7 +20,7 @@ from tests.helpers import audits
 from tests.helpers.command import Invoke
 from tests.helpers.hub import Hub
 
-FILES = {"README.md", "results.parquet", "config.json", "distribution.png"}
+FILES = {"README.md", "results.parquet", "config.json", "distribution.png", "croissant.json"}
 
 
 def load(folder: Path, cache: Path) -> datasets.Dataset:
