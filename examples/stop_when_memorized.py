@@ -1,73 +1,47 @@
-"""Stop fine-tuning when the model has memorized a picture that it must not memorize.
+"""Stop fine-tuning when the model has memorized a picture.
 
 The reference model is trained on eight new pictures. One of them is in the training set eight times by mistake, so it
-makes up half of all draws. Every few steps the callback audits two canaries in the current model, this picture and one
-that is in no training set, and stops the training when one of them is replicated.
+makes up half of all draws. Every 50 steps the watch ranks the training pictures, searches the two most suspicious ones
+and a canary that is in no training set, and stops the training when one of them is memorized.
 
     python examples/stop_when_memorized.py
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from diffusers import DDPMPipeline
-from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from invmm_eval.integrations.torchmetrics import InvMM
+from invmm_eval.audits.images import Source
+from invmm_eval.integrations.watch import Watch
 from invmm_eval.reference import MODEL, THRESHOLD, pictures
 
 COPIES = 8
 BATCH = 8
-AUDIT_EVERY = 50
+CHECK_EVERY = 50
 MAX_STEPS = 300
 
 
-class MemorizationWatch:
-    """Audits canaries every few steps of a training.
-
-    Args:
-        pipeline: The model in training. Its weights are shared with the audit, not copied.
-        canaries: uint8 ``(n, C, H, W)``.
-        names: Names of the canaries.
-        every: Number of steps between two audits.
-    """
-
-    def __init__(self, pipeline: DDPMPipeline, canaries: Tensor, names: Sequence[str], *, every: int) -> None:
-        self._names = names
-        self._every = every
-        self._metric = InvMM(
-            pipeline,
-            recipe="demo",
-            settings={"max_steps": 50, "threshold": THRESHOLD},
-            similarity="pixel-cosine",
-            micro_batch=64,
-        )
-        self._metric.update(canaries)
-
-    def on_step_end(self, step: int) -> bool:
-        """Return whether the training should stop."""
-        if step % self._every:
-            return False
-        found = self._metric.compute()
-        for name, invmm, similarity in zip(self._names, found["invmm"], found["similarity"], strict=True):
-            print(f"step {step}: {name}: InvMM {invmm:.3f}, least similarity {similarity:.2f}")
-        return bool(found["replicated_fraction"] > 0)
-
-
 def main() -> None:
-    """Fine-tune until a canary is memorized."""
+    """Fine-tune until a picture is memorized."""
     torch.manual_seed(0)
     pipeline = DDPMPipeline.from_pretrained(MODEL)
     new = [picture for picture in pictures() if picture.copies == 0]
-    images = torch.stack([torch.from_numpy(np.array(picture.image)).permute(2, 0, 1) for picture in new[:9]])
-    repeated, *others, never_seen = range(9)
-    training_set = torch.tensor([repeated] * COPIES + others)
-    names = [f"{new[repeated].name} ({COPIES} times in the set)", f"{new[never_seen].name} (not in the set)"]
-    watch = MemorizationWatch(pipeline, images[[repeated, never_seen]], names, every=AUDIT_EVERY)
+    *training, canary = [Source(picture.name, picture.image) for picture in new[:9]]
+    print(f"{training[0].name} is in the training set {COPIES} times, {canary.name} is not in it.")
+    watch = Watch(
+        [canary],
+        training=training,
+        suspects=2,
+        every=CHECK_EVERY,
+        out="watch",
+        log=lambda scalars, step: print(f"step {step}: {scalars}"),
+        similarity="pixel-cosine",
+        settings={"threshold": THRESHOLD, "plain": 0},
+    )
 
-    x_0 = images.float() / 127.5 - 1
+    x_0 = torch.stack([torch.from_numpy(np.array(source.value)).permute(2, 0, 1) / 127.5 - 1 for source in training])
+    training_set = torch.tensor([0] * COPIES + list(range(1, len(training))))
     optimizer = torch.optim.AdamW(pipeline.unet.parameters(), lr=1e-3)
     pipeline.unet.train()
     for step in range(1, MAX_STEPS + 1):
@@ -80,10 +54,14 @@ def main() -> None:
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
-        if watch.on_step_end(step):
-            print(f"Stopped at step {step}: a canary is memorized.")
+        if step % CHECK_EVERY == 0:
+            pipeline.save_pretrained(f"checkpoint-{step}")
+        if watch(step, pipeline):
+            for result in watch.checks[-1].memorized:
+                print(f"Stopped at step {step}: {result.words}")
+            print(f"The last checkpoint without a memorized picture: checkpoint-{watch.last_clean}")
             return
-    print(f"No canary was memorized in {MAX_STEPS} steps.")
+    print(f"No picture was memorized in {MAX_STEPS} steps.")
 
 
 if __name__ == "__main__":

@@ -65,6 +65,7 @@ GIVEN: Mapping[str, Callable[[Path], None]] = {
     "docs/runs.md": an_audit,
     "docs/training-set.md": a_model_and_its_pictures,
     "docs/tutorial.md": a_base_model_and_a_lora,
+    "docs/watching.md": a_model_and_its_pictures,
 }
 """What the reader of a document has already."""
 HELD_OUT = {"docs/recipes.md": 4}

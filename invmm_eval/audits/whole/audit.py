@@ -81,7 +81,7 @@ def audited(
         over_scores: Passes on the scores as they are ready, as a progress bar does.
         over_results: The same for the results.
     """
-    _check_recipe(request.choices)
+    check_recipe(request.choices)
     alone = request.resources.workers is None
     backbone = load(request.model, request.resources.device) if alone else None
     scores = ranked(over_scores(scored(request, out=out, backbone=backbone)))
@@ -101,7 +101,7 @@ def audited(
         return search.found()
 
 
-def _check_recipe(choices: Choices) -> None:
+def check_recipe(choices: Choices) -> None:
     """Check that a search tells whether an image is memorized, before anything is loaded.
 
     Raises:
