@@ -257,7 +257,7 @@ def test_scalars_go_to_every_tracker_of_accelerate(
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    monkeypatch.setattr("trackio.sqlite_storage.TRACKIO_DIR", tmp_path / "trackio")
     monkeypatch.chdir(tmp_path)
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(log_with=["tensorboard", "wandb", "trackio"], project_dir=tmp_path, cpu=True)
