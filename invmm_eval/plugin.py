@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     from invmm_eval.search.target import Target as Target
     from invmm_eval.search.target import generator as generator
     from invmm_eval.similarity import Similarity as Similarity
+    from invmm_eval.similarity.near import NearCopies as NearCopies
 
 _HOMES = {
     # Registration
@@ -106,6 +107,7 @@ _HOMES = {
     "recipe": ("DDPM", "LDM", "Recipe", "STABLE_DIFFUSION", "STABLE_DIFFUSION_3"),
     # Similarities, noise families, estimators and detectors
     "similarity": ("Similarity",),
+    "similarity.near": ("NearCopies",),
     "noise": ("Noise", "NoiseFamily"),
     "search.estimators": ("Estimator", "Found", "Samples"),
     "search.ray": ("Ray",),

@@ -97,7 +97,10 @@ class Choices:
         python="It may also be an object.",
     )
     similarity_options: Mapping[str, Any] = option(
-        dict, "Options of the similarity, for example side=64.", flag="--similarity-option"
+        dict,
+        "Options of the similarity, for example side=64; with any one flip=true, shift=2 and crop=0.8, by which "
+        "mirrored, shifted and cropped copies count too.",
+        flag="--similarity-option",
     )
     noise: str = option("diagonal-gaussian", "Registered name of the noise family that q is from.")
     noise_options: Mapping[str, Any] = option(dict, "Options of the noise family.", flag="--noise-option")

@@ -34,6 +34,7 @@ from invmm_eval.search.result import Result
 from invmm_eval.search.search import Search
 from invmm_eval.search.target import Target
 from invmm_eval.similarity import Similarity
+from invmm_eval.similarity.near import NearCopies, split_options
 from invmm_eval.similarity.sscd import WEIGHTS_VARIABLE
 
 _log = logging.getLogger(__name__)
@@ -154,10 +155,14 @@ def make_plan(
     backbone = backbone or load(model, device)
     similarity = choices.similarity or default_similarity()
     if isinstance(similarity, str):
-        options = {"device": backbone.device, **choices.similarity_options}
-        similarity = made(host().similarity(similarity), similarity, options)
+        own, near = split_options(choices.similarity_options)
+        similarity = made(host().similarity(similarity), similarity, {"device": backbone.device, **own})
+        if near:
+            similarity = made(partial(NearCopies, similarity), "Near copies", near)
     family = made(host().noise_family(choices.noise), choices.noise, choices.noise_options)
     recipe = find_recipe(choices.recipe, backbone).changed(**choices.settings)
+    if isinstance(similarity, NearCopies) and "reject" not in choices.settings:
+        recipe = recipe.changed(reject=-1.0)  # a sample that leans to a mirror image may become a copy
     recipe = _named(recipe, similarity=similarity.name, noise=choices.noise)
     if recipe.threshold is not None and not -1 <= recipe.threshold <= 1:
         raise InvMMError(f"The recipe's threshold is {recipe.threshold}; a similarity is between -1 and 1.")
