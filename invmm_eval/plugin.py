@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from invmm_eval.models.condition import SoftPrompt as SoftPrompt
     from invmm_eval.models.condition import Unconditional as Unconditional
     from invmm_eval.models.condition import repeat as repeat
+    from invmm_eval.models.generic.backbone import Diffusers as Diffusers
+    from invmm_eval.models.generic.backbone import Family as Family
     from invmm_eval.models.pipelines import discrete as discrete
     from invmm_eval.models.pipelines import frozen as frozen
     from invmm_eval.models.pipelines import image_sides as image_sides
     from invmm_eval.models.pipelines import load_pipeline as load_pipeline
-    from invmm_eval.models.pipelines import rectified_flow as rectified_flow
     from invmm_eval.models.schedule import RectifiedFlow as RectifiedFlow
     from invmm_eval.models.schedule import Schedule as Schedule
     from invmm_eval.models.schedule import VariancePreserving as VariancePreserving
     from invmm_eval.models.schedule import broadcast as broadcast
-    from invmm_eval.models.text import SoftTextEncoder as SoftTextEncoder
     from invmm_eval.models.text import check_prompt_mode as check_prompt_mode
     from invmm_eval.models.text import fixed_text as fixed_text
     from invmm_eval.noise import Noise as Noise
@@ -101,9 +101,10 @@ _HOMES = {
     "models.backbone": ("Backbone",),
     "models.schedule": ("RectifiedFlow", "Schedule", "VariancePreserving", "broadcast"),
     "models.condition": ("Condition", "Context", "FixedPrompt", "SoftPrompt", "Unconditional", "repeat"),
-    "models.text": ("SoftTextEncoder", "check_prompt_mode", "fixed_text"),
+    "models.text": ("check_prompt_mode", "fixed_text"),
     "models.autoencoder": ("Autoencoder",),
-    "models.pipelines": ("discrete", "frozen", "image_sides", "load_pipeline", "rectified_flow"),
+    "models.generic.backbone": ("Diffusers", "Family"),
+    "models.pipelines": ("discrete", "frozen", "image_sides", "load_pipeline"),
     "recipe": ("DDPM", "LDM", "Recipe", "STABLE_DIFFUSION", "STABLE_DIFFUSION_3"),
     # Similarities, noise families, estimators and detectors
     "similarity": ("Similarity",),

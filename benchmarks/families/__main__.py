@@ -13,7 +13,7 @@ searched, with the caption and with the empty prompt:
     python -m benchmarks.families --only sd-noise sd3 --json families.json
     python -m benchmarks.families --only dit --device cuda --steps 6000 --recipes   # no audits
 
-Needs ``invmm-sd3`` and ``invmm-flux`` of ``plugins/``. Models are kept in ``runs/families``.
+Models are kept in ``runs/families``.
 """
 
 import json

@@ -62,7 +62,7 @@ class Family:
 _own = {"max_sequence_length": own.TOKENS}
 _generic: dict[str, Any] = {
     "side": generic.SIDE,
-    "options": {"max_sequence_length": generic.TOKENS, "side": generic.SIDE},
+    "options": {"max_sequence_length": generic.TOKENS, "image_size": generic.SIDE},
 }
 
 FAMILIES = {

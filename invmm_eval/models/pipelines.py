@@ -5,20 +5,20 @@ import logging
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from accelerate.utils import extract_model_from_parallel
-from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, UNet2DModel
+from diffusers import DiffusionPipeline, UNet2DModel
 from huggingface_hub import hf_hub_download, list_repo_files
 from torch import Tensor, nn
 
 from invmm_eval import strict_json
 from invmm_eval.errors import InvMMError
-from invmm_eval.models.schedule import X0_FROM, Conversion, RectifiedFlow, VariancePreserving
+from invmm_eval.models.schedule import X0_FROM, Conversion, VariancePreserving
 
 _log = logging.getLogger(__name__)
 
@@ -162,45 +162,6 @@ def _warn_of_faint(alphas: Tensor) -> None:
             "scheduler trained_betas=scheduler.betas[:%d].tolist().",
             *(faint, len(alphas), FAINT, alphas.min(), len(alphas) - faint),
         )
-
-
-def rectified_flow(
-    scheduler: Any,
-    device: torch.device,
-    *,
-    tokens: int,
-    unshifted: Callable[[int], list[float]] | None = None,
-) -> RectifiedFlow:
-    """Read a FlowMatchEulerDiscreteScheduler; sampling uses the noise levels that it gives a pipeline.
-
-    Args:
-        scheduler: The model's scheduler, which is not changed.
-        device: Device of the network.
-        tokens: Length of an image's sequence in the network. A dynamic shift depends on it, also in training times.
-        unshifted: Noise levels that the pipeline passes to the scheduler for a number of steps; None if it passes none.
-
-    Raises:
-        InvMMError: The scheduler is of another kind, or its time runs from noise to data.
-    """
-    if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler) or scheduler.config.invert_sigmas:
-        raise InvMMError(
-            f"The model's {type(scheduler).__name__} is not supported as a rectified flow; give the pipeline a "
-            "FlowMatchEulerDiscreteScheduler without invert_sigmas."
-        )
-    config = scheduler.config
-    own = FlowMatchEulerDiscreteScheduler.from_config(config)
-    sigmas, mu = own.sigmas, None
-    if config.use_dynamic_shifting:
-        slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
-        mu = config.base_shift + slope * (tokens - config.base_image_seq_len)
-        sigmas = own.time_shift(mu, 1.0, sigmas)
-
-    def levels(steps: int) -> Tensor:
-        own.set_timesteps(steps, sigmas=unshifted(steps) if unshifted else None, mu=mu)
-        found: Tensor = own.sigmas
-        return found
-
-    return RectifiedFlow(sigmas.to(device), levels)
 
 
 def pipeline_class(model: object, revision: str | None = None) -> str:

@@ -34,13 +34,16 @@ COMMANDS = (
 
 @hookimpl
 def register_backbones() -> Mapping[str, BackboneEntry]:
-    """Pixel models, unconditional latent diffusion, Stable Diffusion 1 and 2, and any other pipeline."""
+    """Pixel models, unconditional latent diffusion, families with published settings, and any other pipeline."""
+    families = "invmm_eval.models.generic.families"
     return {
         "ddpm": BackboneEntry(lazy("invmm_eval.models.ddpm:DDPM"), ("DDPMPipeline", "DDIMPipeline")),
         "latent": BackboneEntry(lazy("invmm_eval.models.latent:Latent"), ("LDMPipeline",)),
-        "stable-diffusion": BackboneEntry(
-            lazy("invmm_eval.models.stable_diffusion:StableDiffusion"), ("StableDiffusionPipeline",)
-        ),
+        "stable-diffusion": BackboneEntry(lazy(f"{families}:StableDiffusion"), ("StableDiffusionPipeline",)),
+        "sdxl": BackboneEntry(lazy(f"{families}:StableDiffusionXL"), ("StableDiffusionXLPipeline",)),
+        "sd3": BackboneEntry(lazy(f"{families}:StableDiffusion3"), ("StableDiffusion3Pipeline",)),
+        "flux": BackboneEntry(lazy(f"{families}:Flux"), ("FluxPipeline",)),
+        "pixart": BackboneEntry(lazy(f"{families}:PixArt"), ("PixArtAlphaPipeline", "PixArtSigmaPipeline")),
         "diffusers": BackboneEntry(lazy("invmm_eval.models.generic.backbone:Diffusers"), (ANY_PIPELINE,)),
     }
 

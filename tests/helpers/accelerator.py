@@ -141,6 +141,7 @@ def moved(module: nn.Module) -> None:
 def start() -> None:
     """Make the device known to PyTorch, and to the package as one that copies asynchronously."""
     import invmm_eval.device
+    import invmm_eval.models.generic.proof
     import invmm_eval.search.target
 
     backend_registration._setup_privateuseone_for_python_backend(NAME)
@@ -163,7 +164,10 @@ def start() -> None:
     library.impl("_copy_from", copy_from, "PrivateUse1")
     invmm_eval.device.ASYNCHRONOUS.add(NAME)
     # The device has no random numbers of its own: those of the CPU stand in.
-    invmm_eval.search.target.Generator = lambda _="cpu": torch.Generator()  # type: ignore[assignment,attr-defined]
+    random: Any = getattr(torch, NAME)
+    random.get_rng_state, random.set_rng_state = lambda *_: torch.get_rng_state(), lambda *_: None
+    for module in (invmm_eval.search.target, invmm_eval.models.generic.proof):
+        module.Generator = lambda _="cpu": torch.Generator()  # type: ignore[attr-defined]
 
 
 def probe(name: str) -> int:

@@ -48,7 +48,7 @@ def _outcome(folder: str, side: int) -> str:
     modes = {"soft": "soft, caption, empty", "caption": "caption, empty"}
     refused = ""
     for mode, served in modes.items():
-        options: dict[str, Any] = {"prompt_mode": mode, "soft_tokens": 4, "side": side, "prove": "full"}
+        options: dict[str, Any] = {"prompt_mode": mode, "soft_tokens": 4, "image_size": side, "prove": "full"}
         try:
             model = Diffusers(folder, revision=None, device=torch.device("cpu"), dtype=torch.float32, **options)
         except InvMMError as error:

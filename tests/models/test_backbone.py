@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable
@@ -14,11 +13,11 @@ import pytest
 import torch
 from accelerate import Accelerator, cpu_offload
 from accelerate.state import AcceleratorState
-from diffusers import DDIMPipeline, DDIMScheduler, FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
+from diffusers import DDIMPipeline, DDIMScheduler
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.identity import model_identity
-from invmm_eval.models.pipelines import discrete, frozen, image_sides, load_pipeline, pipeline_class, rectified_flow
+from invmm_eval.models.pipelines import discrete, frozen, image_sides, load_pipeline, pipeline_class
 
 CPU = torch.device("cpu")
 
@@ -235,36 +234,3 @@ def test_times_without_signal_are_told_when_noise_is_predicted(caplog: pytest.Lo
     assert not caplog.records
     times = torch.arange(kept)
     torch.testing.assert_close(after(times), before(times))
-
-
-@pytest.mark.parametrize("shift", [1.0, 3.0])
-@pytest.mark.parametrize("steps", [1, 5])
-def test_a_flow_is_sampled_at_the_levels_of_its_scheduler(shift: float, steps: int) -> None:
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
-    flow = rectified_flow(scheduler, CPU, tokens=16)
-    scheduler.set_timesteps(steps)
-    torch.testing.assert_close(flow.grid(steps), scheduler.sigmas, atol=0, rtol=0)
-    given = [1 - step / steps for step in range(steps)]
-    flow = rectified_flow(scheduler, CPU, tokens=16, unshifted=lambda _: given)
-    scheduler.set_timesteps(sigmas=given)
-    torch.testing.assert_close(flow.grid(steps), scheduler.sigmas, atol=0, rtol=0)
-
-
-@pytest.mark.parametrize(("tokens", "mu"), [(256, 0.5), (4096, 1.15), (2176, 0.825)])
-def test_a_dynamic_shift_goes_by_the_length_of_the_sequence(tokens: int, mu: float) -> None:
-    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
-    flow = rectified_flow(scheduler, CPU, tokens=tokens)
-    drawn = flow.draw(1000, torch.Generator().manual_seed(0))
-    unshifted = drawn / (drawn + math.exp(mu) * (1 - drawn))
-    torch.testing.assert_close(unshifted, (unshifted * 1000).round() / 1000, atol=1e-5, rtol=0)
-    scheduler.set_timesteps(5, mu=mu)
-    torch.testing.assert_close(flow.grid(5), scheduler.sigmas)
-
-
-@pytest.mark.parametrize(
-    "scheduler",
-    [DDIMScheduler(), FlowMatchHeunDiscreteScheduler(), FlowMatchEulerDiscreteScheduler(invert_sigmas=True)],
-)
-def test_a_scheduler_that_is_no_rectified_flow(scheduler: object) -> None:
-    with pytest.raises(InvMMError, match=f"{type(scheduler).__name__} is not supported as a rectified flow"):
-        rectified_flow(scheduler, CPU, tokens=16)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from invmm_eval.models.stable_diffusion import HIDDEN, StableDiffusion
+from invmm_eval.models.generic.families import StableDiffusion
 from invmm_eval.plugin import Backbone, Context
 from invmm_eval.testing import BrokenPromise, check_text_to_image, tiny
 from tests.helpers.breaches import Breach, after, sets
@@ -18,7 +18,7 @@ def make(model: object, **options: Any) -> Backbone:
 
 @torch.no_grad()
 def encode(pipeline: Any, text: str) -> Context:
-    return {HIDDEN: pipeline.encode_prompt(text, torch.device("cpu"), 1, False)[0]}
+    return {"prompt-0-0": pipeline.encode_prompt(text, torch.device("cpu"), 1, False)[0]}
 
 
 def breach(change: Breach, **only: Any) -> Callable[..., Backbone]:

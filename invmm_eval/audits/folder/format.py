@@ -16,6 +16,8 @@ FORMAT = 2
 """Written to config.json and to each row. Format 1 had no number."""
 SAME_VALUES_SINCE = "0.1.0"
 """The first version of invmm-eval that gives the same values as this one, at equal config and seed."""
+_NOW_BUILT_IN = ("invmm-sd3", "invmm-sdxl", "invmm-flux", "invmm-pixart")
+"""Packages whose backbones this package has, with the same values."""
 
 
 def upgraded_config(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -70,10 +72,11 @@ def differences(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> list
     """What makes the values of two configs differ, one phrase per setting, with both of its values.
 
     The path of a model does not count where its weights are known to be the same, nor does the name of a recipe or the
-    version of invmm-eval itself, if both versions give the same values.
+    version of invmm-eval itself, if both versions give the same values, nor what a backbone proved. A setting that is
+    None is not set.
     """
     one, other = dict(settings_of(stored)), dict(settings_of(requested))
-    ignored = {"format", "recipe.name"}
+    ignored = {"format", "recipe.name", "backbone.proved", *(f"versions.{package}" for package in _NOW_BUILT_IN)}
     if stored.get("weights") and stored.get("weights") == requested.get("weights"):
         ignored.add("model")
     versions = one.get("versions.invmm-eval"), other.get("versions.invmm-eval")
@@ -82,7 +85,7 @@ def differences(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> list
     return [
         f"{key} is {_shown(one, key)} there and {_shown(other, key)} here"
         for key in sorted(one.keys() | other.keys())
-        if key not in ignored and one.get(key, ...) != other.get(key, ...)
+        if key not in ignored and one.get(key) != other.get(key)
     ]
 
 

@@ -1,10 +1,11 @@
 """The backbone ``diffusers``: a pipeline that no other backbone serves, read where it calls its scheduler."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from diffusers import AutoencoderTiny
 from torch import Tensor
 
 from invmm_eval.errors import InvMMError
@@ -15,17 +16,42 @@ from invmm_eval.models.generic.prompts import Prompts
 from invmm_eval.models.generic.proof import LEVELS, near
 from invmm_eval.models.generic.proof import prove as show
 from invmm_eval.models.generic.times import read_times
+from invmm_eval.models.identity import model_identity
 from invmm_eval.models.labels import Labels
-from invmm_eval.models.pipelines import load_pipeline
+from invmm_eval.models.pipelines import frozen, load_pipeline
 from invmm_eval.models.schedule import RectifiedFlow
 from invmm_eval.models.text import check_prompt_mode
 from invmm_eval.recipe import LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe
+
+_TOKENS = 75
 
 _GUIDED = 4.0
 """A guidance scale at which every pipeline guides."""
 
 _UNGUIDED: tuple[Mapping[str, float], ...] = ({}, {"guidance_scale": 1.0}, {"guidance_scale": 0.0})
 """How pipelines are told not to guide. The first leaves a scale that is an input of the network as it is."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is known of a family of models, and cannot be read from its pipelines.
+
+    Attributes:
+        name: Its name as a backbone.
+        recipe: Its published recipe; None takes the one of the nearest family.
+        pipelines: Class names of its pipelines; empty for any.
+        searched: Names of the text encoders whose tokens are searched; the others read the caption.
+        defaults: Returns defaults for a pipeline: of the options ``soft_tokens``, ``max_sequence_length`` and
+            ``guidance_scale``, and of ``sides``, the height and width of images.
+        parts: Parts of a stored pipeline that are replaced when it is loaded; None leaves one out.
+    """
+
+    name: str
+    recipe: Recipe | None = None
+    pipelines: tuple[str, ...] = ()
+    searched: tuple[str, ...] = ("text_encoder",)
+    defaults: Callable[[Any], Mapping[str, Any]] = lambda pipeline: {}  # noqa: ARG005
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Diffusers:
@@ -38,15 +64,20 @@ class Diffusers:
         dtype: Precision of networks and text encoders; x_0 and the autoencoder are always float32.
         prompt_mode: ``soft`` searches the prompt, ``caption`` uses the image's caption, and ``empty`` the empty prompt.
             For models of classes: a mixture of classes, the image's caption as the class, and no class.
-        soft_tokens: Tokens of a searched prompt, at most.
+        soft_tokens: Tokens of a searched prompt, at most; None takes 75, PixArt's all.
+        image_size: Pixels a side of the images; None takes the pipeline's own.
         max_sequence_length: Places of a prompt; None takes the pipeline's own.
-        side: Height and width of images; None takes the pipeline's own.
+        guidance_scale: Guidance that a distilled network is told; None takes the pipeline's own.
+        tiny_autoencoder: Folder or Hub id of an AutoencoderTiny that decodes samples at checks, which is faster; its
+            approximate decoding is then compared with the image.
         checkpointing: Recompute activations for the gradient: less memory, about a third more time per step.
         prove: ``quick``, or ``full`` to compare samples too.
 
     Raises:
         InvMMError: The pipeline cannot be loaded, or breaks a promise.
     """
+
+    family = Family("diffusers")
 
     def __init__(
         self,
@@ -56,70 +87,105 @@ class Diffusers:
         device: torch.device,
         dtype: torch.dtype,
         prompt_mode: str = "soft",
-        soft_tokens: int = 75,
+        soft_tokens: int | None = None,
+        image_size: int | None = None,
         max_sequence_length: int | None = None,
-        side: int | None = None,
+        guidance_scale: float | None = None,
+        tiny_autoencoder: str | None = None,
         checkpointing: bool = False,
         prove: str = "quick",
     ) -> None:
         check_prompt_mode(prompt_mode)
         if prove not in LEVELS:
             raise InvMMError(f"There is no proof {prove!r}; choose one of {', '.join(LEVELS)}.")
-        pipeline = load_pipeline(model, revision=revision, device=device, dtype=dtype)
-        name = type(pipeline).__name__
+        if image_size is not None and (type(image_size) is not int or image_size < 1):
+            raise InvMMError(f"The image_size is {image_size!r}; it must be a number of pixels.")
+        small = AutoencoderTiny.from_pretrained(tiny_autoencoder, use_safetensors=True) if tiny_autoencoder else None
+        pipeline = load_pipeline(model, revision=revision, device=device, dtype=dtype, **self.family.parts)
+        self._name = type(pipeline).__name__
+        if self.family.pipelines and not {kind.__name__ for kind in type(pipeline).mro()} & {*self.family.pipelines}:
+            raise InvMMError(
+                f"The backbone {self.family.name} takes {' and '.join(self.family.pipelines)}, not {self._name}."
+            )
+        chosen = {"max_sequence_length": max_sequence_length, "guidance_scale": guidance_scale}
+        given = {name: value for name, value in chosen.items() if value is not None}
+        defaults = {**self.family.defaults(pipeline)}
+        sides = defaults.pop("sides", None)
+        tokens: int = defaults.pop("soft_tokens", _TOKENS)
+        call = {**defaults, **given}
+        if image_size:
+            sides = image_size, image_size
         try:
-            self._boundary = Boundary(pipeline, side, max_sequence_length)
-            self._read(name, prompt_mode, soft_tokens, checkpointing)
-            proved = show(self, name, prove, self._caption, self._latents.reconstruct, self._sampled)
+            self._read(pipeline, prompt_mode, soft_tokens or tokens, sides, checkpointing, call)
+            proved = show(self, self._name, prove, self._caption, self._latents.reconstruct, self._sampled)
         except InvMMError:
             raise
         except Exception as error:
             text = str(error).strip().partition("\n")[0]
             raise InvMMError(
-                f"The backbone diffusers cannot serve this {name}: its call ends in {type(error).__name__} ({text})."
+                f"The backbone {self.family.name} cannot serve this {self._name}"
+                f"{f' with image_size={image_size}' if image_size else ''}: its call ends in {type(error).__name__} "
+                f"({text})."
             ) from error
         self.settings: Mapping[str, str | int | float | None] = {
-            "name": "diffusers",
-            "pipeline": name,
+            "name": self.family.name,
+            **({} if self.family.pipelines else {"pipeline": self._name}),
             "dtype": str(self._boundary.network.dtype),
             "prompt_mode": None if self._conditions is None else prompt_mode,
-            "side": side,
-            "soft_tokens": soft_tokens if isinstance(self._conditions, Prompts) and prompt_mode == "soft" else None,
-            "max_sequence_length": max_sequence_length,
+            **call,
+            "soft_tokens": None if soft_tokens == tokens else soft_tokens,
+            "tiny_autoencoder": tiny_autoencoder,
+            **({"tiny_autoencoder_weights": model_identity(tiny_autoencoder)} if tiny_autoencoder else {}),
             "proved": proved,
         }
+        if small is not None:
+            self._latents.small = frozen(small).float().to(self.device)
 
-    def _read(self, name: str, mode: str, tokens: int, checkpointing: bool) -> None:
+    def _read(
+        self,
+        pipeline: Any,
+        mode: str,
+        tokens: int,
+        sides: tuple[int, int] | None,
+        checkpointing: bool,
+        call: Mapping[str, Any],
+    ) -> None:
+        self._boundary = Boundary(pipeline, sides)
+        self._boundary.options |= {name: value for name, value in call.items() if value is not None}
         if checkpointing:
             self._boundary.network.enable_gradient_checkpointing()
         self.device: torch.device = self._boundary.device
-        guided, shape, stand_in = self._without_guidance(name)
+        guided, shape, stand_in = self._without_guidance(call.get("guidance_scale") is not None)
         self._conditions = self._find_conditions(mode, tokens, guided)
         if checkpointing and isinstance(self._conditions, Labels):
             # Blocks that embed the class would be computed again without the mixture.
             raise InvMMError("Models of classes cannot recompute activations; leave out checkpointing.")
         first = self._first_call
-        boundary = self._boundary
-        times = read_times(boundary.pipe.scheduler, self.device, lambda steps: boundary.scheduler(steps, **first(1)))
+        times = read_times(pipeline.scheduler, self.device, lambda steps: self._boundary.scheduler(steps, **first(1)))
         self._times, self.schedule, self.clip = times, times.schedule, times.clip
         self._latents = Latents(self._boundary, shape, {**first(1, torch.float32), "network": stand_in})
         self.image_shape: tuple[int, int, int] = self._latents.image_shape
         self._choose_times(shape)
-        self.recipe: Recipe = self._recipe()
+        self.recipe: Recipe = self.family.recipe or self._recipe()
 
     @property
     def _caption(self) -> str:
         """A caption that the model can take."""
         return "0" if isinstance(self._conditions, Labels) else "a"
 
-    def _without_guidance(self, name: str) -> tuple[Mapping[str, Any], tuple[int, ...], Repeated]:
+    def _without_guidance(self, distilled: bool) -> tuple[Mapping[str, Any], tuple[int, ...], Repeated]:
         """Make the pipeline call its network once for each image.
+
+        Args:
+            distilled: Whether ``guidance_scale`` is for the network.
 
         Returns:
             The options that make it guide, the shape of x_0, and a stand-in for the network.
         """
         boundary = self._boundary
         boundary.options["true_cfg_scale"] = 1.0
+        if distilled and boundary.survey(guidance_scale=_GUIDED)[0] != [1]:
+            raise InvMMError(f"The guidance_scale of this {self._name} is that of samples; set guidance of the recipe.")
         # DiT's pipeline guides by the class 1000, even if there are fewer, so it is never called with guidance.
         for options in _UNGUIDED[1:] if "class_labels" in boundary.takes else _UNGUIDED:
             try:
@@ -132,7 +198,7 @@ class Diffusers:
             if calls == [1]:
                 boundary.options.update(options)
                 return {"true_cfg_scale": _GUIDED, **dict.fromkeys(options, _GUIDED)}, shape, stand_in
-        raise InvMMError(f"The backbone diffusers cannot serve this {name}: it guides at every scale.")
+        raise InvMMError(f"The backbone {self.family.name} cannot serve this {self._name}: it guides at every scale.")
 
     def _find_conditions(self, mode: str, tokens: int, guided: Mapping[str, Any]) -> Prompts | Labels | None:
         boundary = self._boundary
@@ -140,7 +206,9 @@ class Diffusers:
             config = boundary.network.config
             classes = config.get("num_embeds_ada_norm") or config.get("num_class_embeds")
             return Labels(boundary.network, classes, getattr(boundary.pipe, "labels", {}), mode)
-        return Prompts(boundary, mode, tokens, guided) if hasattr(boundary.pipe, "encode_prompt") else None
+        if not hasattr(boundary.pipe, "encode_prompt"):
+            return None
+        return Prompts(boundary, mode, tokens, self.family.searched, guided)
 
     def _first_call(self, rows: int, dtype: torch.dtype | None = None) -> dict[str, Any]:
         """What a call takes besides latents, for any prompt, in a precision; None keeps its own."""
@@ -187,14 +255,14 @@ class Diffusers:
 
     def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         """The estimate from what the pipeline hands its scheduler."""
-        scaled, told = self._times.scaled(x_t, t), self._times.told(t)
+        scaled, told = self._latents.denoised(self._times.scaled(x_t, t)), self._times.told(t)
         found, order = [], []
         for index, given in self._calls(context):
             rows = torch.arange(len(x_t), device=x_t.device) if index is None else index
             found.append(self._boundary.output(scaled[rows], told[rows], **given).float())
             order.append(rows)
         output = found[0] if len(found) == 1 else torch.cat(found)[torch.cat(order).argsort()]
-        return self._times.x_0(output, x_t, t)
+        return self._times.x_0(self._latents.ordered(output), x_t, t)
 
     def _calls(self, context: Context) -> Iterable[tuple[Tensor | None, dict[str, Any]]]:
         """Arguments of the calls that serve the rows of a context, and which rows each serves; None for all."""
@@ -219,7 +287,8 @@ class Diffusers:
             return self._times.scaled(x_t, grid[[len(done)]])
 
         for _, given in self._calls(context):
-            theirs = self._boundary.images(noise, self._times.told(grid[:-1]), take_step, scale, **given)
+            start = self._latents.denoised(noise)
+            theirs = self._boundary.images(start, self._times.told(grid[:-1]), take_step, scale, **given)
         x_t = noise
         for step in range(len(grid) - 1):
             x_t = forward(x_t, self.predict_x0(x_t, grid[[step]], context), step)

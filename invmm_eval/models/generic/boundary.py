@@ -31,8 +31,7 @@ class Boundary:
 
     Args:
         pipeline: The pipeline.
-        side: Height and width of images in pixels; None takes the pipeline's own.
-        places: Places of a prompt; None takes the pipeline's own.
+        sides: Height and width of images in pixels; None takes the pipeline's own.
 
     Attributes:
         pipe: The view: its modules are frozen, its autoencoder computes in float32.
@@ -44,7 +43,7 @@ class Boundary:
         InvMMError: The pipeline is not one denoiser that is called by a method of its own.
     """
 
-    def __init__(self, pipeline: Any, side: int | None = None, places: int | None = None) -> None:
+    def __init__(self, pipeline: Any, sides: tuple[int, int] | None = None) -> None:
         name = type(pipeline).__name__
         self.pipe = copy.copy(pipeline)
         modules = {part: module for part, module in pipeline.components.items() if isinstance(module, nn.Module)}
@@ -65,8 +64,9 @@ class Boundary:
             vars(self.autoencoder)["decode"] = lambda z, *args, **options: decode(z.float(), *args, **options)
         self._call = inspect.unwrap(type(pipeline).__call__)
         self.takes = tuple(inspect.signature(self._call).parameters)
-        self.options: dict[str, Any] = {"height": side, "width": side, "max_area": side**2} if side else {}
-        self.options |= {"max_sequence_length": places} if places else {}
+        self.options: dict[str, Any] = {}
+        if sides:
+            self.options = {"height": sides[0], "width": sides[1], "max_area": sides[0] * sides[1]}
         self.options |= {"output_type": "np", "num_inference_steps": 1, "num_frames": 1}
         self.options |= {"use_resolution_binning": False, "return_dict": False}
         # Texts reach the encoders as they are: cleaning them depends on other libraries.
@@ -242,12 +242,20 @@ class Boundary:
             handle.remove()
         return seen, shape, Repeated(self.network, outputs[0])
 
-    def encodings(self, rows: int, **given: Any) -> list[Any]:
-        """What ``encode_prompt`` returns each time that the pipeline calls it, differentiable."""
+    def encodings(self, rows: int, calls: int | None = None, **given: Any) -> list[Any]:
+        """What ``encode_prompt`` returns each time that the pipeline calls it, differentiable.
+
+        Args:
+            rows: Number of prompts.
+            calls: How many calls there are, where that is known.
+            **given: Arguments of the pipeline's call.
+        """
         found: list[Any] = []
 
         def encode(*args: Any, **kwargs: Any) -> Any:
             found.append(self.pipe.encode_prompt(*args, **kwargs))
+            if len(found) == calls:
+                raise Done
             return found[-1]
 
         with torch.random.fork_rng(), hooked(self.network, _stop):

@@ -2,7 +2,7 @@
 
 A pipeline turns its denoised latents into its autoencoder's by scaling, shifting and reordering their numbers (factors
 of the config, means and spreads per channel, batch statistics, patches, packing). This map is learned: latents that
-name their own places go through the pipeline once. Encoding is its inverse.
+name their own places go through the pipeline once. Encoding is its inverse. x_0 has the order of the autoencoder.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _TOLERANCE = 1e-4
 
 
 class Latents:
-    """x_0 of a pipeline.
+    """x_0 of a pipeline, as its autoencoder orders the numbers; the pipeline may denoise them in another order.
 
     Args:
         boundary: The pipeline.
@@ -28,17 +28,21 @@ class Latents:
         given: What a call for one row takes besides latents.
 
     Attributes:
+        shape: The shape of a row of x_0.
         image_shape: Channels, height and width of images.
+        small: An AutoencoderTiny that decodes instead, if any.
 
     Raises:
         InvMMError: The pipeline's decoding is not of this kind.
     """
 
     def __init__(self, boundary: Boundary, shape: tuple[int, ...], given: Mapping[str, Any]) -> None:
-        self._shape = shape
+        self._denoised = shape
+        self.small: Any = None
         self._autoencoder = boundary.autoencoder
+        self._order: tuple[Tensor, Tensor] | None = None
         if self._autoencoder is None:
-            channels, height, width = shape
+            channels, height, width = self.shape = shape
             self.image_shape: tuple[int, int, int] = channels, height, width
             return
         size = torch.Size(shape).numel()
@@ -50,24 +54,39 @@ class Latents:
         decoded = [_decoded(boundary, row.reshape(1, *shape), given) for row in rows]
         z, self._options = decoded[0]
         self._z_shape = z.shape[1:]
+        # A picture is a video of one frame.
+        self.shape = tuple((z.squeeze(2) if z.ndim == 5 else z).shape[1:])
         with torch.no_grad():
             image = _image(self._autoencoder.decode(z, **self._options))
-        zero, one, found, *read = (z.flatten() for z, _ in decoded)
-        self._shift, self._scale = zero, one - zero
-        self._places = torch.zeros_like(places[: len(zero)])
-        for power, row in enumerate(read):
-            self._places += ((row - self._shift) / self._scale).round().long() * _BASE**power
+        zero, one, found, *read = (z.reshape(1, *self.shape) for z, _ in decoded)
+        self._shift, self._factor = zero, _factor(one - zero, self._autoencoder.config)
+        order = sum(
+            (((row - zero) * self._factor).round().long() * _BASE**power for power, row in enumerate(read)),
+            start=torch.zeros_like(zero, dtype=torch.long),
+        ).flatten()
         _, channels, height, width = image.shape
         self.image_shape = channels, height, width
-        kept = len(zero) == size and bool((self._places.sort().values == places).all())
-        if not kept or (self._map(random[None])[0] - found).abs().max() > _TOLERANCE * found.abs().max():
+        kept = len(order) == size and bool((order.sort().values == places).all())
+        if kept and not torch.equal(order, places):
+            self._order = order, order.argsort()
+        if not kept or (self._z(self.ordered(random[None])) - found).abs().max() > _TOLERANCE * found.abs().max():
             raise InvMMError(
                 "The pipeline decodes its latents in a way that cannot be turned round: they are not those of its "
                 f"{type(self._autoencoder).__name__}, scaled, shifted and reordered."
             )
 
-    def _map(self, x_0: Tensor) -> Tensor:
-        z: Tensor = x_0.flatten(1)[:, self._places] * self._scale + self._shift
+    def denoised(self, x_0: Tensor) -> Tensor:
+        """Rows of x_0, of noise or of x_t in the order in which the pipeline denoises them."""
+        flat = x_0.flatten(1)
+        return (flat if self._order is None else flat.index_select(1, self._order[1])).reshape(-1, *self._denoised)
+
+    def ordered(self, denoised: Tensor) -> Tensor:
+        """The inverse of :meth:`denoised`."""
+        flat = denoised.flatten(1)
+        return (flat if self._order is None else flat.index_select(1, self._order[0])).reshape(-1, *self.shape)
+
+    def _z(self, x_0: Tensor) -> Tensor:
+        z: Tensor = x_0 / self._factor + self._shift
         return z
 
     @torch.no_grad()
@@ -76,17 +95,19 @@ class Latents:
         signed = images * 2 - 1
         if self._autoencoder is None:
             return signed
-        z = torch.cat([self._posterior(row) for row in torch.split(signed, 1)]).flatten(1)
-        x_0 = torch.empty_like(z)
-        x_0[:, self._places] = (z - self._shift) / self._scale
-        return x_0.reshape(-1, *self._shape)
+        z = torch.cat([self._posterior(row) for row in torch.split(signed, 1)]).reshape(-1, *self.shape)
+        x_0: Tensor = (z - self._shift) * self._factor
+        return x_0
 
     def decode(self, x_0: Tensor) -> Tensor:
         """Images ``(n, C, H, W)``, clipped to [0, 1]."""
         if self._autoencoder is None:
             return (x_0 / 2 + 0.5).clamp(0, 1)
-        z = self._map(x_0).reshape(-1, *self._z_shape)
-        images = [_image(self._autoencoder.decode(row, **self._options)) for row in torch.split(z, 1)]
+        if self.small is not None:
+            images = [self.small.decode(row / self.small.config.scaling_factor).sample for row in torch.split(x_0, 1)]
+        else:
+            z = self._z(x_0).reshape(-1, *self._z_shape)
+            images = [_image(self._autoencoder.decode(row, **self._options)) for row in torch.split(z, 1)]
         return (torch.cat(images) / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
@@ -107,6 +128,13 @@ class Latents:
                 mode: Tensor = z.mode() if name == "latent_dist" else z
                 return mode
         raise InvMMError(f"{type(self._autoencoder).__name__} encodes in a way that is not known.")
+
+
+def _factor(scale: Tensor, config: Mapping[str, Any]) -> float | Tensor:
+    """What latents of the autoencoder are multiplied by: the config's number where the pipeline uses it."""
+    stated = config.get("scaling_factor")
+    factor: Tensor = 1 / scale
+    return stated if stated and torch.allclose(factor, torch.full_like(factor, stated)) else factor
 
 
 def _decoded(boundary: Boundary, x_0: Tensor, given: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:

@@ -8,14 +8,14 @@ from tests.helpers.families import build
 
 
 def test_it_sees_how_often_and_with_how_many_rows_the_network_is_called() -> None:
-    boundary = Boundary(build("stable-diffusion"), 16)
+    boundary = Boundary(build("stable-diffusion"), (16, 16))
     (guided, shape, _), (unguided, *_) = (boundary.survey(guidance_scale=scale) for scale in (4.0, 1.0))
     assert (guided, unguided, shape) == ([2], [1], (4, 8, 8))
 
 
 def test_the_scheduler_is_set_as_in_a_call_of_the_pipeline() -> None:
     pipeline = build("qwenimage")
-    found = Boundary(pipeline, 16).scheduler(5)
+    found = Boundary(pipeline, (16, 16)).scheduler(5)
     x_t = torch.randn(1, 16, 16, generator=Generator().manual_seed(0))
     pipeline("a", latents=x_t, num_inference_steps=5, height=16, width=16, true_cfg_scale=1.0, output_type="latent")
     assert torch.equal(found.sigmas, pipeline.scheduler.sigmas)
@@ -24,7 +24,7 @@ def test_the_scheduler_is_set_as_in_a_call_of_the_pipeline() -> None:
 
 def test_a_network_that_is_told_one_time_for_all_rows_is_told_those_of_the_rows() -> None:
     """AuraFlow tells its network the scheduler's time, divided by 1,000."""
-    boundary = Boundary(build("auraflow"), 16)
+    boundary = Boundary(build("auraflow"), (16, 16))
     x_t = torch.randn(2, 4, 8, 8, generator=Generator().manual_seed(0))
     boundary.options["guidance_scale"] = 1.0
     told: list[Tensor] = []

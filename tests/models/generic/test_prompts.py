@@ -10,7 +10,7 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.models.generic.backbone import Diffusers
 from tests.helpers.families import build
 
-LOADING: dict[str, Any] = {"revision": None, "device": torch.device("cpu"), "dtype": torch.float32, "side": 16}
+LOADING: dict[str, Any] = {"revision": None, "device": torch.device("cpu"), "dtype": torch.float32, "image_size": 16}
 TEXT = "red cat dog"
 
 
