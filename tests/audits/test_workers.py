@@ -139,7 +139,7 @@ def test_a_model_that_needs_captions_is_refused_by_workers_too(monkeypatch: pyte
     ("config", "sentence"),
     [
         ({"versions": {**CONFIG["versions"], "torch": "1.0"}}, "on b and the one on a differ in versions.torch;"),
-        ({"versions": {**CONFIG["versions"], "invmm-dino": "1"}}, "on b and the one on a differ in versions.invmm-dino;"),
+        ({"versions": {**CONFIG["versions"], "invmm-ui": "1"}}, "on b and the one on a differ in versions.invmm-ui;"),
         ({"weights": "0" * 64}, "on b and the one on a differ in weights;"),
         ({"versions": {**CONFIG["versions"], "invmm-eval": "9.9"}}, "on b has invmm-eval 9.9; install 0"),
     ],

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import PixArtSigmaPipeline, ScoreSdeVePipeline, ScoreSdeVeScheduler, UNet2DModel
+from diffusers import ScoreSdeVePipeline, ScoreSdeVeScheduler, UNet2DModel
 from PIL import Image
 
 from invmm_eval.testing import tiny
@@ -33,14 +33,7 @@ def tiny_score_sde() -> ScoreSdeVePipeline:
     return ScoreSdeVePipeline(unet, ScoreSdeVeScheduler())
 
 
-PIPELINES: dict[str, Callable[[], Any]] = {
-    "FluxPipeline": tiny.tiny_flux,
-    "PixArtAlphaPipeline": tiny.tiny_pixart,
-    "PixArtSigmaPipeline": lambda: PixArtSigmaPipeline(**tiny.tiny_pixart().components),
-    "ScoreSdeVePipeline": tiny_score_sde,
-    "StableDiffusion3Pipeline": tiny.tiny_sd3,
-    "StableDiffusionXLPipeline": tiny.tiny_sdxl,
-}
+PIPELINES: dict[str, Callable[[], Any]] = {"ScoreSdeVePipeline": tiny_score_sde}
 """A small untrained pipeline of each class that a package may serve; the core knows none of them."""
 
 
