@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -58,9 +59,13 @@ def copies(lora: Path, caption: str, picture: Image.Image) -> int:
     return int((cosine.compare(samples, target) >= 0.8).sum())
 
 
-def test_the_training_of_a_lora_stops_and_the_last_checkpoint_before_gives_no_copies(tmp_path: Path) -> None:
-    code, told = run("watch_lora.py", folder=tmp_path)
-    assert code == 0
+def test_the_training_of_a_lora_stops_and_the_last_checkpoint_before_gives_no_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with torch.random.fork_rng(devices=[]):
+        runpy.run_path(str(EXAMPLES / "watch_lora.py"), run_name="__main__")
+    told = capsys.readouterr().out
     found = re.search(r"Stopped at step (\d+): (.*): memorized, .*\n.* picture: checkpoint-(\d+)\n$", told)
     assert found, told
     last, name, clean = found.groups()

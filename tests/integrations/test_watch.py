@@ -175,7 +175,6 @@ def trained(pipeline: Any, watch: Callable[[int, Any], bool]) -> tuple[dict[str,
             assert torch.is_autocast_enabled("cpu")
         optimizer.step()
         average.step(unet.parameters())
-    gc.collect()
     parts = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
     modules = [module for part in parts for module in part.modules()]
     tensors = {
@@ -199,8 +198,7 @@ def nothing(_: int, __: Any) -> bool:
 
 
 def living() -> int:
-    """Tensors and modules that are kept."""
-    gc.collect()
+    """Tensors and modules that exist."""
     return sum(isinstance(one, torch.Tensor | nn.Module) for one in gc.get_objects())
 
 
