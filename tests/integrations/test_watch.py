@@ -27,6 +27,7 @@ from invmm_eval.audits.folder import read
 from invmm_eval.errors import InvMMError
 from invmm_eval.integrations.watch import Watch
 from invmm_eval.search.status import Verdict
+from invmm_eval.similarity.pixel_cosine import PixelCosine
 from invmm_eval.testing.tiny import SIDE, tiny_ddpm, tiny_stable_diffusion
 from tests.helpers.exact import Mixture, pictures
 
@@ -147,6 +148,23 @@ def lora() -> DiffusionPipeline:
     return pipeline
 
 
+def mixed() -> DiffusionPipeline:
+    """The same with the text encoder in half precision."""
+    pipeline = lora()
+    pipeline.text_encoder.to(torch.bfloat16)
+    return pipeline
+
+
+class Careless(PixelCosine):
+    """A similarity, as of a plugin, that draws random numbers of everybody."""
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        random.random()
+        np.random.rand()
+        torch.rand(1)
+        return super().embed(images)
+
+
 def trained(pipeline: Any, watch: Callable[[int, Any], bool]) -> tuple[dict[str, Any], dict[str, Any]]:
     """All that a training of two steps leaves, with a call of the watch in the middle of each."""
     random.seed(1)
@@ -204,14 +222,15 @@ def living() -> int:
 
 @pytest.mark.parametrize(
     ("make", "how"),
-    [(pixels, {}), (lora, {}), (lora, {"backbone": "diffusers"})],
+    [(pixels, {}), (mixed, {}), (lora, {"backbone": "diffusers"})],
     ids=["pixels", "lora", "any pipeline"],
 )
 def test_a_training_is_the_same_bit_for_bit_with_and_without(
     make: Callable[[], DiffusionPipeline], how: dict[str, Any], tmp_path: Path
 ) -> None:
     images = pictures(2, (3, SIDE, SIDE))
-    watch = Watch(images[:1], training=images, suspects=1, every=1, out=tmp_path, settings=SHORT, **how)
+    options = {"settings": SHORT, "similarity": Careless(device=torch.device("cpu")), **how}
+    watch = Watch(images[:1], training=images, suspects=1, every=1, out=tmp_path, **options)
     expected = trained(make(), nothing)
     pipeline = make()
     tensors, others = trained(pipeline, watch)
@@ -224,6 +243,21 @@ def test_a_training_is_the_same_bit_for_bit_with_and_without(
     watch(3, pipeline)
     watch.checks.clear()
     assert living() <= before
+
+
+def test_a_check_in_the_middle_of_a_step_is_that_of_the_model_without_autocast(tmp_path: Path) -> None:
+    pipeline = pixels()
+    images = pictures(2, (3, SIDE, SIDE))
+    watch = Watch(images[:1], training=images, suspects=1, every=1, out=tmp_path, settings=SHORT)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        watch(1, pipeline)
+    watch(2, pipeline)
+    inside, outside = (
+        [(r.plain_share, r.similarity, r.noise["mu"].tolist()) for r in (*check.canaries, *check.suspects)]
+        for check in watch.checks
+    )
+    assert inside == outside
+    assert watch.checks[0].scalars == watch.checks[1].scalars
 
 
 def test_the_averaged_weights_are_watched_where_they_are_put_in_their_place(tmp_path: Path) -> None:
