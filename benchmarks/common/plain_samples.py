@@ -31,6 +31,6 @@ def _drawn(backbone: Backbone, image: Tensor, samples: int, steps: int, sampler:
     for start in range(0, samples, ROWS):
         n = min(ROWS, samples - start)
         noise = torch.randn(n, *shape, generator=generator).to(backbone.device)
-        condition, ones = backbone.condition(), torch.ones(n, device=backbone.device)
+        condition, ones = backbone.condition(), torch.ones(n)
         context = condition.rsample(n, torch.Generator(backbone.device).manual_seed(seed))
         yield sample(backbone, noise, context, condition.null(n), ones, steps=steps, micro_batch=ROWS, sampler=sampler)

@@ -1,6 +1,6 @@
 """The estimator of the share of copies among plain samples, by importance sampling along the ray of a search."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,11 +8,15 @@ import torch
 from numpy.typing import NDArray
 
 from invmm_eval.search.estimators import Found, Shifted
-from invmm_eval.statistics.importance import SHIFTS, plain_share
+from invmm_eval.statistics.importance import SHIFTS, plain_share, relative_error
 from invmm_eval.statistics.response import HALF, Response
 
-DRAWS = 28
-"""Samples at each of :data:`~invmm_eval.statistics.importance.SHIFTS` times the distance of half."""
+DRAWS = 14
+"""Samples of a round at each of :data:`~invmm_eval.statistics.importance.SHIFTS` times the distance of half."""
+ROUNDS = 6
+"""The most rounds; there are none, or fewer, where the estimate is :data:`PRECISE` before."""
+PRECISE = 0.15
+"""The relative standard error of the estimate at which sampling ends."""
 LOCATING = 32
 """Samples along the ray from which the distance of half is known well enough."""
 
@@ -45,16 +49,18 @@ class PlainShare:
                     found.ray.move(_half(found))
                 found.sample(found.recipe.check_images)
             half = _half(found)
-            for shift in SHIFTS:
-                found.ray.move(shift**2 * half)
-                found.sample(DRAWS)
+            for _ in range(ROUNDS):
+                if relative_error(*_drawn(found)) <= PRECISE:
+                    break
+                for shift in SHIFTS:
+                    found.ray.move(shift**2 * half)
+                    found.sample(DRAWS)
             found.ray.move(reached)
-        plain = found.plain
-        samples = [*([plain] if plain else []), *found.shifted()]
+        samples = _samples(found)
         if not samples:
             return None
-        known = (len(plain.noise), plain.drawn) if plain else (0, 0)
-        share = plain_share(_log_ratios(samples), np.array([one.drawn for one in samples]), known)
+        known = (len(found.plain.noise), found.plain.drawn) if found.plain else (0, 0)
+        share = plain_share(*_drawn(found), known)
         return {
             "share": share.rate,
             "low": share.low,
@@ -67,15 +73,21 @@ class PlainShare:
         }
 
 
+def _samples(found: Found) -> list[Shifted]:
+    """All samples of plain and shifted plain noise."""
+    return [*([found.plain] if found.plain else []), *found.shifted()]
+
+
 def _half(found: Found) -> float:
     """The dose of half, in nats; at most the largest that was drawn at, beyond which the curve is a guess."""
     largest = max(one.mean.square().sum().item() / 2 for one in found.shifted())
     return min(Response(tuple(found.outcomes)).dose(HALF).nats, largest)
 
 
-def _log_ratios(samples: Sequence[Shifted]) -> NDArray[np.float64]:
-    """``ln r_j(n)``, one row for each copy and one column for each mean."""
+def _drawn(found: Found) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """``ln r_j(n)``, one row for each copy and one column for each mean, and the number of samples of each mean."""
+    samples = _samples(found)
     means = torch.stack([one.mean.flatten() for one in samples]).double()
     noise = torch.cat([one.noise.flatten(1) for one in samples]).double()
     ratios: NDArray[np.float64] = (noise @ means.T - means.square().sum(dim=1) / 2).cpu().numpy()
-    return ratios
+    return ratios, np.array([one.drawn for one in samples])

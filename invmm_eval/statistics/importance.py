@@ -78,7 +78,7 @@ def plain_share(
         standardized rates", for its weighted count; and the exact upper limit of Clopper and Pearson 1934 for the
         plain samples alone.
     """
-    weights = np.exp(-logsumexp(log_ratios, axis=1, b=drawn)) if len(log_ratios) else np.zeros(0)
+    weights = _weights(log_ratios, drawn)
     copies, samples = plain
     tail = (1 - confidence) / 2
     return PlainShare(
@@ -86,6 +86,21 @@ def plain_share(
         low=_lower(weights, tail),
         high=most(copies, samples, 1 - tail) if samples else 1.0,
     )
+
+
+def relative_error(log_ratios: NDArray[np.float64], drawn: NDArray[np.int64]) -> float:
+    """The standard error of the estimate of :func:`plain_share` over the estimate, as far as the samples show it.
+
+    Infinite without any copy; ``1 / sqrt(h)`` for ``h`` copies among plain samples alone.
+    """
+    weights = _weights(log_ratios, drawn)
+    return float(np.sqrt(np.square(weights).sum()) / weights.sum()) if len(weights) else math.inf
+
+
+def _weights(log_ratios: NDArray[np.float64], drawn: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Of the balance heuristic, one for each copy."""
+    weights: NDArray[np.float64] = np.exp(-logsumexp(log_ratios, axis=1, b=drawn)) if len(log_ratios) else np.zeros(0)
+    return weights
 
 
 def _lower(weights: NDArray[np.float64], tail: float) -> float:

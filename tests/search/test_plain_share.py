@@ -10,10 +10,9 @@ from invmm_eval.noise import Noise, NoiseFamily
 from invmm_eval.noise.gaussian import diagonal
 from invmm_eval.recipe import Recipe, fast
 from invmm_eval.search.engine import invert
-from invmm_eval.search.plain_share import DRAWS, LOCATING, PlainShare
+from invmm_eval.search.plain_share import LOCATING, PlainShare
 from invmm_eval.search.result import Result, Status
 from invmm_eval.similarity.pixel_cosine import PixelCosine
-from invmm_eval.statistics.importance import SHIFTS
 from invmm_eval.testing import check_estimator
 from tests.helpers.exact import Mixture, pictures, targets
 
@@ -42,7 +41,7 @@ def test_the_share_is_that_of_plain_samples(cosine: PixelCosine, share: float) -
     assert math.sqrt(sum(factor**2 for factor in factors) / 8) < math.log(1.6)
     assert sum(values["low"] > share for values in estimates) <= 2
     for values in estimates:
-        assert values["samples"] >= LOCATING + DRAWS * len(SHIFTS)
+        assert values["samples"] >= LOCATING
         assert (values["high"], values["plain_samples"], values["aim"]) == (1, 0, None)
         assert 0 < values["copies"] < values["samples"]
 
@@ -62,6 +61,17 @@ def test_the_one_shot_search_tells_the_share_between_its_limits(cosine: PixelCos
     assert math.sqrt(sum(factor**2 for factor in factors) / 8) < math.log(1.5)
     assert sum(not values["low"] <= share <= values["high"] for values in estimates) <= 1
     assert all(values["aim"] > 0.9 and values["plain_samples"] == 512 for values in estimates)
+
+
+def test_a_common_picture_takes_fewer_samples_than_a_rare_one(cosine: PixelCosine) -> None:
+    rows = []
+    for share in (0.3, 0.03, 1e-3):
+        model = Mixture(PICTURES, torch.tensor([share, *[(1 - share) / 3] * 3]))
+        recipe = fast(RECIPE).changed(threshold=0.9)
+        (found,) = invert(model, targets(PICTURES[:1]), cosine, diagonal(), recipe=recipe, estimators=[PlainShare()])
+        assert found.rows is not None
+        rows.append(found.rows)
+    assert rows == sorted(set(rows))
 
 
 def test_the_one_shot_search_of_a_new_picture_ends_at_its_largest_dose_with_an_upper_limit(cosine: PixelCosine) -> None:

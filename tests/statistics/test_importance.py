@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import chi2, norm
 
-from invmm_eval.statistics.importance import SHIFTS, plain_share
+from invmm_eval.statistics.importance import SHIFTS, plain_share, relative_error
 
 Copies = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.bool_]]
 """Which noises give copies, by their coordinates along the direction and across it."""
@@ -113,3 +113,16 @@ def test_weights_are_those_of_the_mixture_of_all_means() -> None:
     log_ratios = s[:, None] * np.arange(3) - np.arange(3) ** 2 / 2
     expected = norm.pdf(s) / (norm.pdf(s) + 2 * norm.pdf(s, loc=1) + norm.pdf(s, loc=2))
     assert plain_share(log_ratios, np.array([1, 2, 1])).rate == pytest.approx(expected.sum())
+
+
+def test_the_relative_error_of_plain_samples_is_that_of_a_count() -> None:
+    assert relative_error(np.zeros((25, 1)), np.array([1000])) == pytest.approx(1 / 5)
+    assert relative_error(np.zeros((0, 1)), np.array([1000])) == math.inf
+
+
+def test_the_relative_error_is_the_scatter_of_the_estimate() -> None:
+    rng = np.random.default_rng(0)
+    samples = [drawn(half_space(0.01), shifted(2.3, 56), rng) for _ in range(400)]
+    rates = np.array([plain_share(*one).rate for one in samples])
+    stated = float(np.mean([relative_error(*one[:2]) for one in samples]))
+    assert rates.std() / rates.mean() == pytest.approx(stated, rel=0.15)
