@@ -23,8 +23,10 @@ from invmm_eval.audits.options import (
     Screen,
     sort_options,
 )
-from invmm_eval.recipe import DDPM, LDM, RECIPES, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe
+from invmm_eval.errors import InvMMError
+from invmm_eval.recipe import DDPM, LDM, RECIPES, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe, fast
 from invmm_eval.reference import name_of
+from invmm_eval.search.upgrade import PLAIN_SHARE
 
 if TYPE_CHECKING:
     from invmm_eval.audits.images import Source
@@ -108,6 +110,21 @@ class Request:
         """The number of images; about so many if only a shard of them is audited."""
         shard = self.part.parsed()
         return round(len(self.sources) / shard.of) if shard else len(self.sources)
+
+    def hold_share(self) -> None:
+        """Check that a search tells whether an image is memorized, before anything is loaded.
+
+        Raises:
+            InvMMError: It does not.
+        """
+        chosen = self.choices.recipe
+        recipe = chosen if isinstance(chosen, Recipe) else RECIPES.get(chosen, fast)(DDPM)
+        settings = {**vars(recipe), **self.choices.settings}
+        if PLAIN_SHARE not in settings["estimators"] and not settings["confirm"]:
+            raise InvMMError(
+                f"The recipe {recipe.name} does not estimate the share of plain samples that are copies, which decides "
+                "whether an image is memorized; choose fast, or set confirm=100."
+            )
 
     def record(self) -> dict[str, Any]:
         """The request as JSON can hold it. Images and captions that are not text are None, objects their names."""

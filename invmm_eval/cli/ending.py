@@ -34,6 +34,7 @@ def end(folder: Path, *, debug: bool, fail_on: FailOn | None = None) -> None:
         typer.Exit: All images failed, or one is what ``fail_on`` names.
     """
     from invmm_eval.audits.folder import read
+    from invmm_eval.audits.summary import NO_SHARE, share_is_known
     from invmm_eval.reports.failures import by_reason, in_one_sentence, listed
     from invmm_eval.reports.terminal import ResultsTable
     from invmm_eval.reports.wording import counted
@@ -43,9 +44,12 @@ def end(folder: Path, *, debug: bool, fail_on: FailOn | None = None) -> None:
     audit = read(folder)
     progress = audit.progress
     of: dict[Verdict, list[str]] = {verdict: [] for verdict in Verdict}
+    told = False
 
     def results() -> "Iterator[Result]":
+        nonlocal told
         for result in map(audit.result, audit.rows):
+            told = told or share_is_known([result])
             of[result.verdict].append(result.name)
             yield result
 
@@ -55,6 +59,8 @@ def end(folder: Path, *, debug: bool, fail_on: FailOn | None = None) -> None:
     if len(audit.rows) > SHOWN:
         say(f"These are the {SHOWN} most memorized of {len(audit.rows):,} images.")
     say(counted({verdict: len(names) for verdict, names in of.items()}))
+    if progress.done and not told:
+        say(NO_SHARE)
     failures = by_reason(audit.rows)
     replicated = of[Verdict.MEMORIZED] + of[Verdict.REPLICABLE]
     if progress.done:

@@ -65,6 +65,8 @@ def run(
 
     values, leads = of_this_process(read_options(options))
     request = Request.of(model, [*images, *more], captions, names=RUN_OPTIONS, **values)
+    if fail_on is FailOn.MEMORIZED:
+        request.hold_share()
     hide_library_bars()
     if dry_run:
         print_price(request)

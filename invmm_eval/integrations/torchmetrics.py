@@ -104,9 +104,9 @@ class InvMM(Metric):
             NaN where it does not exist: ``plain_share``, the share of plain samples that are copies, with the ends of
             its interval (``plain_share_low``, ``plain_share_high``), and likewise ``limit_nats``, ``ed50``, ``ed90``
             and ``rate``; ``invmm``, infinite where an image was not replicated; ``similarity``; and the values of the
-            recipe's estimators. ``memorized_fraction`` and ``replicated_fraction``, scalars, are over all images.
-            Images are in the order they were added, those of process 0 first. For one image torchmetrics returns
-            scalars.
+            recipe's estimators. ``memorized_fraction`` and ``replicated_fraction``, scalars, are over all images; the
+            first is NaN if the recipe estimates no share of plain samples, by which an image is memorized. Images are
+            in the order they were added, those of process 0 first. For one image torchmetrics returns scalars.
 
         Raises:
             InvMMError: There are no images, or a choice does not exist.

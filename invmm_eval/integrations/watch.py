@@ -34,7 +34,6 @@ from invmm_eval.audits.plan import load
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.results import Results
 from invmm_eval.audits.run import run
-from invmm_eval.audits.whole.audit import check_recipe
 from invmm_eval.audits.whole.found import memorized
 from invmm_eval.audits.whole.screening import make_detector, ranked, scored
 from invmm_eval.errors import InvMMError
@@ -120,7 +119,7 @@ class Watch:
             if type(value) is not int or value < least:
                 raise InvMMError(f"{name} is {value!r}; it must be a whole number, at least {least}.")
         self._request = Request.of(None, (), names=WATCH_OPTIONS, **options)
-        check_recipe(self._request.choices)
+        self._request.hold_share()
         make_detector(self._request.screen)
         self._canaries, self._training = (_listed(images) for images in (canaries, training))
         if not self._canaries and not self._training:

@@ -22,6 +22,7 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.repocard_data import eval_results_to_model_index
 from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 
+from invmm_eval.audits.summary import share_is_known
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports.figures import distribution
 from invmm_eval.reports.findings import Findings
@@ -284,10 +285,9 @@ def _line_end(text: str) -> str:
 def _scores(findings: Findings) -> dict[str, float]:
     """The numbers in the metadata, which cannot hold infinity, to three significant digits."""
     replicated = [result.invmm for result in findings.results if result.status is Status.REPLICATED]
-    scores = {
-        _MEMORIZED: findings.counts[Verdict.MEMORIZED] / findings.images,
-        _FRACTION: len(replicated) / findings.images,
-    }
+    known = share_is_known(findings.results)
+    scores = {_MEMORIZED: findings.counts[Verdict.MEMORIZED] / findings.images} if known else {}
+    scores[_FRACTION] = len(replicated) / findings.images
     if replicated:
         scores[_MEDIAN] = statistics.median(replicated)
     return {name: float(f"{score:.3g}") for name, score in scores.items()}

@@ -8,6 +8,7 @@ out. If the prompt was searched too, what is said of plain samples holds for tha
 import math
 from collections.abc import Iterator, Mapping
 
+from invmm_eval.audits.summary import NO_SHARE, share_is_known
 from invmm_eval.recipe import Recipe
 from invmm_eval.reports.failures import by_reason, listed
 from invmm_eval.reports.summary import NOT_PUBLISHED, Summary
@@ -82,6 +83,8 @@ def paragraphs(summary: Summary) -> Iterator[str]:
         first = summary.results[0]
         if first.verdict in (Verdict.MEMORIZED, Verdict.REPLICABLE):
             yield f"Most memorized is {first.name or 'an unnamed image'}: {sentence(first)}."
+        if not share_is_known(summary.results):
+            yield NO_SHARE
         if summary.of(Verdict.REPLICABLE):
             yield (
                 f"Replicable means that {Verdict.REPLICABLE.meaning}. To judge whether the model memorized such an "

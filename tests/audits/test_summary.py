@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
-from invmm_eval.audits.summary import count, summarize
-from invmm_eval.search.result import PLAIN_SHARE, Result, Status
+from invmm_eval.audits.summary import NO_SHARE, count, summarize
+from invmm_eval.search.result import CONFIRMATION, PLAIN_SHARE, Result, Status
 from invmm_eval.search.status import Verdict
 
 
@@ -31,6 +31,23 @@ def test_verdicts_are_counted_over_all_images() -> None:
     assert (counts, found["images"], found["memorized_fraction"]) == ([1, 2, 1, 1], 5, 1 / 5)
     assert list(count(results).values()) == counts
     assert list(count(results)) == list(Verdict)
+
+
+@pytest.mark.parametrize(
+    ("results", "fraction"),
+    [
+        ([result(0.5), exhausted(0.1)], None),
+        ([result(None)], None),
+        ([shared(0.0), result(0.5)], 0.0),
+        ([replace(exhausted(0.1), estimates={CONFIRMATION: {"hits": 0, "drawn": 8}})], 0.0),
+    ],
+)
+def test_no_fraction_is_memorized_where_no_share_was_estimated(
+    results: list[Result], fraction: float | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert summarize(results)["memorized_fraction"] == fraction
+    measured = any(result.status is not Status.FAILED for result in results)
+    assert (NO_SHARE in caplog.text) is (measured and fraction is None)
 
 
 NUMBERS = ("replicated", "failed", "replicated_fraction", "median_invmm", "smallest_invmm")

@@ -9,9 +9,12 @@ import pytest
 from PIL import Image
 
 from invmm_eval.audits.folder import read
+from invmm_eval.audits.folder.files import read_object
 from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.run import audit
+from invmm_eval.audits.summary import NO_SHARE
+from invmm_eval.reports.findings import find
 from invmm_eval.search.result import rank
 from tests.helpers.command import SET, TINY, Invoke, lines, python
 
@@ -83,7 +86,7 @@ def test_the_status_of_an_audit(invoke: Invoke, tiny_folder: Path, images: Path,
 
     with Store(
         out_folder,
-        json.loads((out_folder / "config.json").read_text()),
+        read_object(out_folder / "config.json"),
         Requested.now(["a.png", "b.png", "c.png", "d.png"]),
     ):
         _, out, _ = invoke("status", out_folder)
@@ -205,6 +208,19 @@ def test_an_exit_code_tells_what_was_found(
     )
     assert found == code
     assert (f"because of 'a.png' and --fail-on {fail_on}" in err) is bool(code)
+
+
+def test_a_gate_on_memorized_needs_a_recipe_that_tells_it(
+    invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path
+) -> None:
+    command = ["run", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", *SET, "--recipe", "demo"]
+    code, _, err = invoke(*command, "--fail-on", "memorized")
+    assert (code, (tmp_path / "out").exists()) == (1, False)
+    assert "The recipe demo does not estimate the share of plain samples that are copies" in err
+    code, out, _ = invoke(*command, "--fail-on", "replicated")
+    assert code == 0
+    assert NO_SHARE in out
+    assert NO_SHARE in find(tmp_path / "out").paragraphs
 
 
 def test_the_traceback_of_an_unexpected_error_is_shown_on_request(

@@ -291,9 +291,9 @@ def test_the_table_has_at_most_ten_images_and_says_so(tmp_path: Path) -> None:
 def test_where_nothing_was_replicated_there_is_no_infinity(tmp_path: Path) -> None:
     none = addition(find(audits.write(tmp_path, [audits.result(0, Status.EXHAUSTED)])).public(), dataset="org/audit")
     card = none.to(b"").decode()
-    assert [fraction.metric_value for fraction in metadata(card).eval_results] == [0.0, 0.0]
+    assert [fraction.metric_value for fraction in metadata(card).eval_results] == [0.0]
     entries = parse_eval_result_entries(yaml.safe_load(none.files[ENTRIES]))
-    assert [entry.value for entry in entries] == [0.0, 0.0]
+    assert [entry.value for entry in entries] == [0.0]
     assert "| image |" not in card
 
 

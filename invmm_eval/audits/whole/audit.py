@@ -10,7 +10,7 @@ from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.scores import Score
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source
-from invmm_eval.audits.options import SET_OPTIONS, Choices, Extent, Resources, with_options
+from invmm_eval.audits.options import SET_OPTIONS, Extent, Resources, with_options
 from invmm_eval.audits.plan import OnStep, load, no_captions
 from invmm_eval.audits.record import kept
 from invmm_eval.audits.request import Request
@@ -21,7 +21,6 @@ from invmm_eval.audits.whole.screening import make_detector, ranked, scored
 from invmm_eval.audits.workers import launched
 from invmm_eval.audits.workers.team import Team
 from invmm_eval.errors import InvMMError
-from invmm_eval.recipe import DDPM, RECIPES, Recipe, fast
 from invmm_eval.search.result import Result
 
 
@@ -81,7 +80,7 @@ def audited(
         over_scores: Passes on the scores as they are ready, as a progress bar does.
         over_results: The same for the results.
     """
-    check_recipe(request.choices)
+    request.hold_share()
     alone = request.resources.workers is None
     backbone = load(request.model, request.resources.device) if alone else None
     scores = ranked(over_scores(scored(request, out=out, backbone=backbone)))
@@ -99,21 +98,6 @@ def audited(
         for _ in over_results(search.run(sources, on_extent)):
             pass
         return search.found()
-
-
-def check_recipe(choices: Choices) -> None:
-    """Check that a search tells whether an image is memorized, before anything is loaded.
-
-    Raises:
-        InvMMError: It does not.
-    """
-    recipe = choices.recipe if isinstance(choices.recipe, Recipe) else RECIPES.get(choices.recipe, fast)(DDPM)
-    settings = {**vars(recipe), **choices.settings}
-    if "plain-share" not in settings["estimators"] and not settings["confirm"]:
-        raise InvMMError(
-            f"The recipe {recipe.name} does not estimate the share of plain samples that are copies, which decides "
-            "whether an image is memorized; choose fast, or set confirm=100."
-        )
 
 
 class _Search:
