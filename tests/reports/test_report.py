@@ -124,10 +124,10 @@ def test_the_page_may_run_its_own_script_alone_and_load_nothing(page: Path) -> N
 
 
 @pytest.mark.parametrize(("side", "kept"), [(64, audits.SIDE), (audits.SIDE, audits.SIDE), (12, 12)])
-def test_pictures_are_cut_from_their_sheet(side: int, kept: int, tmp_path: Path) -> None:
+def test_pictures_are_cut_from_their_sheet(side: int, kept: int) -> None:
     even = torch.arange(0, 250, 25, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, audits.SIDE, audits.SIDE)
-    strip(even[0], {1.0: even[1:3], 3.0: even[3:8]}).save(tmp_path / "sheet.png")
-    small = np.asarray(thumbnails(tmp_path / "sheet.png", (3, audits.SIDE, audits.SIDE), [2, 5], side))
+    sheet = strip(even[0], {1.0: even[1:3], 3.0: even[3:8]})
+    small = np.asarray(thumbnails(sheet, (3, audits.SIDE, audits.SIDE), [2, 5], side))
     assert small.shape == (2 * kept, 6 * kept, 3)
     cells = small.reshape(2, kept, 6, kept, 3).swapaxes(1, 2)
     assert [sorted(set(cell.flatten().tolist())) for cell in cells[0]] == [[0], [25], [50], [255], [255], [255]]

@@ -11,7 +11,7 @@ from invmm_eval.reports.html.embed import allowed, page_style, png
 COARSE = 64
 """Side up to which the pixels of a picture are shown as they are."""
 _STYLE = (
-    "main { max-width: 44rem; } .beside > figure { width: 13rem; } .scales { margin: 0; } "
+    "main { max-width: 44rem; } .beside > figure { width: 10rem; } .scales { margin: 0; } "
     ".scale figure { width: 6rem; } .coarse img { image-rendering: pixelated; } "
 )
 
@@ -30,6 +30,7 @@ def write_page(answer: Answer, path: Path) -> None:
         policy=f"default-src 'none'; img-src data:; style-src {allowed(style)}",
         coarse=answer.picture and max(answer.picture.size) <= COARSE,
         picture=answer.picture and png(answer.picture),
+        copied=answer.picture and answer.copied and png(answer.copied.over(answer.picture)),
         samples=[
             {"image": png(image), "similarity": f"{similarity:.2f}", "is_copy": is_copy}
             for image, similarity, is_copy in answer.samples

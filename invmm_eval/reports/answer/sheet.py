@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from PIL.Image import Image
 
 from invmm_eval.reports.answer.words import Answer
 from invmm_eval.reports.figures import COLOURS, INK
@@ -105,22 +106,29 @@ def _blocks(answer: Answer) -> Iterator[_Block]:
 
 
 def _pictures(answer: Answer, figure: Figure, bottom: float) -> None:
-    """The picture at the left, and its samples in two rows beside it."""
+    """The picture and its copied part at the left, and the samples in two rows beside them."""
     assert answer.picture
     tall = answer.picture.height / answer.picture.width
-    side = min(2 * _ROW - 0.15, (2 * _ROW - 0.15) / tall)
-    axes = figure.add_axes((MARGIN / PAGE[0], (bottom + 0.15) / PAGE[1], side / PAGE[0], side * tall / PAGE[1]))
-    axes.imshow(answer.picture.convert("RGB"), interpolation="nearest")
-    axes.set_title("the picture", size=7, y=-0.12, color=_SOFT)
-    axes.axis("off")
-    columns = -(-len(answer.samples) // 2)
-    width = min(_ROW, (PAGE[0] - 2 * MARGIN - side - 0.2) / max(columns, 1))
-    for at, (image, similarity, is_copy) in enumerate(answer.samples):
-        left = MARGIN + side + 0.2 + width * (at % columns)
-        low = bottom + _ROW * (1 - at // columns)
-        small = min(width - 0.1, (_ROW - 0.2) / max(tall, 1))
-        axes = figure.add_axes((left / PAGE[0], (low + 0.15) / PAGE[1], small / PAGE[0], small * tall / PAGE[1]))
+    side = min(2 * _ROW - 0.25, (2 * _ROW - 0.25) / tall)
+    left = MARGIN
+
+    def show(image: Image, words: str, colour: str, place: tuple[float, float], width: float) -> None:
+        x, y = place
+        axes = figure.add_axes((x / PAGE[0], y / PAGE[1], width / PAGE[0], width * tall / PAGE[1]))
         axes.imshow(image.convert("RGB"), interpolation="nearest")
-        word = f"{similarity:.2f}{' copy' if is_copy else ''}"
-        axes.set_title(word, size=6.5, y=-0.3, color=COLOURS[answer.result.verdict] if is_copy else _SOFT)
         axes.axis("off")
+        middle, below = (x + width / 2) / PAGE[0], (y - 0.03) / PAGE[1]
+        figure.text(middle, below, words, size=6.5, color=colour, ha="center", va="top")
+
+    show(answer.picture, "the picture", _SOFT, (left, bottom + 0.15), side)
+    left += side + 0.15
+    if answer.copied:
+        show(answer.copied.over(answer.picture), "where samples agree", _SOFT, (left, bottom + 0.15), side)
+        left += side + 0.15
+    columns = -(-len(answer.samples) // 2)
+    step = min(_ROW, (PAGE[0] - MARGIN - left) / max(columns, 1))
+    small = min(step - 0.1, (_ROW - 0.25) / max(tall, 1))
+    for at, (image, similarity, is_copy) in enumerate(answer.samples):
+        place = left + step * (at % columns), bottom + 0.15 + _ROW * (1 - at // columns)
+        colour = COLOURS[answer.result.verdict] if is_copy else _SOFT
+        show(image, f"{similarity:.2f}{' copy' if is_copy else ''}", colour, place, small)

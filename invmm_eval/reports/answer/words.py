@@ -9,6 +9,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from invmm_eval.audits.folder.scores import Score
+from invmm_eval.reports.copied import CopiedPart, copied_part
 from invmm_eval.reports.findings import Findings
 from invmm_eval.reports.wording import meaning
 from invmm_eval.search.fields import number, present
@@ -84,6 +85,8 @@ class Answer:
                 f"{self.findings.threshold:g}: {copies:,} of the {len(self.samples):,} samples shown. Their noise is "
                 "not plain: the search moved it towards the picture."
             )
+        if self.copied:
+            yield self.copied.sentence
         yield self._screen()
 
     def _screen(self) -> str:
@@ -113,6 +116,12 @@ class Answer:
             Sample(cut(sheet, self._shape, row, column), similarity, similarity >= self.findings.threshold)
             for column, similarity in enumerate(check.similarities[check.best_scale], start=1)
         )
+
+    @cached_property
+    def copied(self) -> CopiedPart | None:
+        """Which part of the picture the samples copy."""
+        check, sheet = self.result.check, self._sheet
+        return copied_part(sheet, self.findings, check) if check and sheet else None
 
     @property
     def facts(self) -> Mapping[str, str]:

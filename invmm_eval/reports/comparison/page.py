@@ -13,6 +13,7 @@ from invmm_eval.reports.comparison.words import LIMITS, change_text, paragraphs
 from invmm_eval.reports.findings import Findings
 from invmm_eval.reports.html.embed import INKS, allowed, best_row, page_style, svg, webp
 from invmm_eval.search.result import Result
+from invmm_eval.search.sheet import opened
 
 SHOWN = 1000
 """Maximum number of pictures in the table, those that changed first."""
@@ -69,6 +70,6 @@ def _side(comparison: Comparison, findings: Findings, result: Result | None, ill
     side: dict[str, Any] = {"text": comparison.value.text(result), "ends": comparison.value.ends(result)}
     path = findings.picture(result)
     if illustrated and result.check and path.is_file():
-        sheet = best_row(path, findings.config["backbone"]["image_shape"], result.check, SIDE)
+        sheet = best_row(opened(path), findings.config["backbone"]["image_shape"], result.check, SIDE)
         side |= {"picture": webp(sheet), "size": sheet.size}
     return side

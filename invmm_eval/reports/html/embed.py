@@ -10,40 +10,39 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
-from invmm_eval.search.sheet import cut, opened
+from invmm_eval.search.sheet import cut
 from invmm_eval.search.trace import Check
 
 INKS = {"light": "#3a3833", "dark": "#cfcabf"}
 """Ink of a figure on a light and a dark page."""
 
 
-def thumbnails(path: Path, shape: Sequence[int], counts: Sequence[int], side: int) -> Image.Image:
+def thumbnails(sheet: Image.Image, shape: Sequence[int], counts: Sequence[int], side: int) -> Image.Image:
     """A sheet without its gaps, each picture scaled down to ``side`` pixels at most.
 
     Args:
-        path: File of the sheet.
+        sheet: The sheet.
         shape: Channels, height and width of a picture in it.
         counts: Samples in each of its rows.
         side: Maximum side of a picture in pixels; smaller pictures are kept.
     """
     rows = [[(row, column) for column in range(1, 1 + count)] for row, count in enumerate(counts)]
-    return _tiled(path, shape, [[None, *cells] if row else [(0, 0), *cells] for row, cells in enumerate(rows)], side)
+    return _tiled(sheet, shape, [[None, *cells] if row else [(0, 0), *cells] for row, cells in enumerate(rows)], side)
 
 
-def best_row(path: Path, shape: Sequence[int], check: Check, side: int) -> Image.Image:
+def best_row(sheet: Image.Image, shape: Sequence[int], check: Check, side: int) -> Image.Image:
     """The image of a sheet and, beside it, its samples at the best guidance scale, scaled like :func:`thumbnails`."""
     scale = check.best_scale
     row, count = list(check.similarities).index(scale), len(check.similarities[scale])
-    return _tiled(path, shape, [[(0, 0), *((row, column) for column in range(1, 1 + count))]], side)
+    return _tiled(sheet, shape, [[(0, 0), *((row, column) for column in range(1, 1 + count))]], side)
 
 
 def _tiled(
-    path: Path, shape: Sequence[int], cells: Sequence[Sequence[tuple[int, int] | None]], side: int
+    sheet: Image.Image, shape: Sequence[int], cells: Sequence[Sequence[tuple[int, int] | None]], side: int
 ) -> Image.Image:
     _, height, width = shape
     shrink = min(1.0, side / max(height, width))
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
-    sheet = opened(path)
     small = Image.new(sheet.mode, (max(map(len, cells)) * size[0], len(cells) * size[1]), "white")
     for y, places in enumerate(cells):
         for x, place in enumerate(places):
@@ -68,7 +67,7 @@ def webp(image: Image.Image) -> str:
 def png(image: Image.Image) -> str:
     """A picture as data, every pixel as it is."""
     file = BytesIO()
-    image.save(file, "PNG")
+    image.save(file, "PNG", optimize=True)
     return uri("image/png", file.getvalue())
 
 

@@ -34,7 +34,7 @@
   const short = (number) => (number === null ? "–" : Number(number.toPrecision(3)).toString());
 
   // A part of the sheet in which an image and its samples lie side by side, one row per guidance scale.
-  const part = (row, detail, x, y, count, side, label) => {
+  const part = (row, detail, x, y, count, side, label, ...over) => {
     return svg(
       "svg",
       {
@@ -50,6 +50,7 @@
         height: row.drawn.length * aspect,
         preserveAspectRatio: "none",
       }),
+      ...over,
     );
   };
 
@@ -159,12 +160,21 @@
     ["Digest (SHA-256)", detail.digest],
   ];
 
+  // The picture under a veil that leaves open where samples agree with it.
+  const agreeing = (row, detail) => {
+    const [veil, sentence] = detail.copied;
+    const over = svg("image", { href: veil, class: "veil", width: 1, height: aspect, preserveAspectRatio: "none" });
+    return html("figure", {}, part(row, detail, 0, 0, 1, 128, sentence, over), html("figcaption", {}, "where samples agree"));
+  };
+
   const detailed = (row) => {
     const detail = detailOf(row);
     const inside = html("div", {}, html("p", {}, detail.meaning));
     if (detail.picture) {
       const image = html("figure", {}, part(row, detail, 0, 0, 1, 128, `The image ${row.name}`), html("figcaption", {}, "the image"));
-      inside.append(html("div", { class: "beside" }, image, html("div", { class: "scales" }, ...samplesOf(row, detail))));
+      const copied = detail.copied ? [agreeing(row, detail)] : [];
+      inside.append(html("div", { class: "beside" }, image, ...copied, html("div", { class: "scales" }, ...samplesOf(row, detail))));
+      if (detail.copied) inside.append(html("p", { class: "copied" }, detail.copied[1]));
     }
     if (detail.trace.length) {
       const curves = [["Loss", 1], ["KL, nats per dimension", 2], ["Weight λ", 3]];

@@ -16,12 +16,14 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
+from invmm_eval.reports.copied import copied_part
 from invmm_eval.reports.figures import distribution
 from invmm_eval.reports.findings import Findings
-from invmm_eval.reports.html.embed import INKS, allowed, page_style, svg, thumbnails, webp
+from invmm_eval.reports.html.embed import INKS, allowed, page_style, png, svg, thumbnails, webp
 from invmm_eval.reports.wording import meaning
 from invmm_eval.search.fields import Field, finite, present
 from invmm_eval.search.result import Result
+from invmm_eval.search.sheet import opened
 from invmm_eval.search.status import Verdict
 from invmm_eval.statistics.response import Response
 
@@ -99,13 +101,16 @@ def _detail(findings: Findings, side: int, result: Result) -> dict[str, Any]:
     record = result.record()
     path = findings.picture(result)
     counts = [len(values) for values in record["similarities"].values()]
-    picture = None
-    if side and counts and path.is_file():
-        picture = webp(thumbnails(path, findings.config["backbone"]["image_shape"], counts, side))
+    picture = part = None
+    if side and result.check and path.is_file():
+        sheet = opened(path)
+        picture = webp(thumbnails(sheet, findings.config["backbone"]["image_shape"], counts, side))
+        part = copied_part(sheet, findings, result.check)
     kept = ("index", "digest", "similarities", "prompt", "trace")
     return {
         **{key: record[key] for key in kept},
         "picture": picture,
+        "copied": part and [png(part.veil), part.sentence],
         "meaning": meaning(result),
         "curve": result.response and _curve(result.response),
         "facts": [

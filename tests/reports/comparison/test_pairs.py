@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +144,8 @@ def test_audits_without_a_common_picture_are_refused(folders: tuple[Path, Path],
     with pytest.raises(InvMMError, match="have no picture in common: a picture is known by its pixels"):
         compare(folders[0], other)
     result, target = of(0, OFTEN)
-    captioned = result.__class__(**{**vars(result), "caption": "a boat"})
-    captions = audits.write(
-        tmp_path / "captions", [(captioned, target.__class__(target.image, caption="a boat"))], OTHER
-    )
+    captioned = replace(result, caption="a boat")
+    captions = audits.write(tmp_path / "captions", [(captioned, replace(target, caption="a boat"))], OTHER)
     with pytest.raises(InvMMError, match="have no picture in common: their captions differ"):
         compare(folders[0], captions)
 

@@ -1,0 +1,89 @@
+"""Which part of a picture its samples copy, as reports show it: on a model that has memorized a template."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from invmm_eval.audits.folder.scores import Score
+from invmm_eval.reports import report
+from invmm_eval.reports.answer import Answer
+from invmm_eval.reports.copied import CopiedPart, copied_part
+from invmm_eval.reports.findings import Findings, find
+from invmm_eval.search.result import Check, Status
+from invmm_eval.search.sheet import cut, opened
+from invmm_eval.search.target import Target
+from tests.helpers import audits, exact
+
+SIDE = 16
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Findings, Target]:
+    """An exact model of pictures with one left half, searched for a picture of this half and a right one of its own."""
+    blocks = exact.pictures(9, (3, 8, 8)).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    blocks[..., : SIDE // 2] = blocks[0, ..., : SIDE // 2]
+    plan = audits.planned(exact.Mixture(blocks[1:]), similarity="pixel-cosine", settings={"plain": 0, "max_steps": 1})
+    target = Target(blocks[0], "half.png")
+    [result] = plan.measure([target])
+    folder = tmp_path_factory.mktemp("template")
+    return find(audits.write(folder, [(result, target)], dict(plan.config))), target
+
+
+def found_in(findings: Findings) -> tuple[CopiedPart, NDArray[Any]]:
+    """What is found for the one picture of an audit, and the picture under the veil."""
+    [result] = findings.results
+    sheet = opened(findings.picture(result))
+    assert result.check
+    found = copied_part(sheet, findings, result.check)
+    assert found
+    return found, np.asarray(found.over(cut(sheet, findings.config["backbone"]["image_shape"], 0, 0)))
+
+
+def test_the_part_that_is_copied_is_found_although_no_sample_is_a_copy(template: tuple[Findings, Target]) -> None:
+    findings, target = template
+    found, shown = found_in(findings)
+    assert not found.are_copies
+    assert found.part == pytest.approx(0.5, abs=0.2)
+    assert found.sentence.startswith("Most of the 8 samples shown agree with the picture in ")
+    picture = target.image.permute(1, 2, 0).numpy()
+    clear, coloured = (shown == picture).all(axis=2), picture.min(axis=2) < 255
+    left, right = (clear[:, half][coloured[:, half]] for half in (slice(0, SIDE // 2), slice(SIDE // 2, SIDE)))
+    assert left.mean() > 0.5, "the others have no contrast"
+    assert not right.any()
+
+
+def test_the_report_and_the_answer_say_it(template: tuple[Findings, Target]) -> None:
+    findings, _ = template
+    found, _ = found_in(findings)
+    page = report(findings.record.folder).read_text("utf-8")
+    [detail] = re.findall(r'<script type="application/json" id="image-0">(.*?)</script>', page, re.S)
+    picture, sentence = json.loads(detail)["copied"]
+    assert picture.startswith("data:image/png;base64,")
+    assert sentence == found.sentence
+    assert found.sentence in Answer(findings, Score(0, "half.png", "", score=0.1)).paragraphs
+
+
+def test_where_some_samples_are_copies_these_are_compared(tmp_path: Path) -> None:
+    result, _ = audits.result(0, Status.REPLICATED, 0.02)
+    target = Target(exact.pictures(1, (3, audits.SIDE, audits.SIDE))[0], result.name)
+    samples = torch.stack([target.image, 255 - target.image, target.image // 3])
+    check = Check(True, {1.0: (0.9, 0.1, 0.2)}, {1.0: samples})
+    findings = find(audits.write(tmp_path, [(replace(result, check=check, digest=target.digest), target)]))
+    found, shown = found_in(findings)
+    assert (found.samples, found.are_copies, found.part) == (1, True, 1)
+    assert found.sentence == "The one copy shown agrees with the picture in 100 % of its parts that are not plain."
+    assert (shown == target.image.permute(1, 2, 0).numpy()).all()
+
+
+def test_of_a_plain_picture_nothing_is_said(tmp_path: Path) -> None:
+    findings = find(audits.write(tmp_path, [audits.result(0, Status.REPLICATED, 0.02)]))
+    [result] = findings.results
+    assert result.check
+    assert copied_part(opened(findings.picture(result)), findings, result.check) is None
