@@ -201,20 +201,26 @@ class Extent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """Which of the images are audited. See :data:`RUN_OPTIONS` for the fields."""
+class Output:
+    """What the folder of an audit gets. See :data:`RUN_OPTIONS` for the fields."""
 
     shard: str | None = option(
         None,
         "Only the K-th of N parts of the pictures, given as K/N; merge puts the folders of all parts together. The "
         "digest of its pixels decides which part a picture is in.",
     )
+    keep: Literal["all", "replicated", "nothing"] = option(
+        "all",
+        "Of which images the folder keeps the noise that was found, the samples and their picture: all, replicated or "
+        "nothing. Rows are kept of all.",
+        parse=str,
+    )
 
     def __post_init__(self) -> None:
         check_values(self)
-        self.parsed()
+        self.part()
 
-    def parsed(self) -> Shard | None:
+    def part(self) -> Shard | None:
         """The part; None for all images.
 
         Raises:
@@ -228,22 +234,22 @@ KINDS = (ModelOptions, Choices, Resources)
 
 OPTIONS = options_of(*KINDS)
 """All options of a search but the model itself, by name, in the order in which faces list them."""
-RUN_OPTIONS = OPTIONS | options_of(Part)
+RUN_OPTIONS = OPTIONS | options_of(Output)
 """Those of an audit of all images."""
 SCREEN_OPTIONS = (
     options_of(ModelOptions, Screen)
     | {name: OPTIONS[name] for name in ("seed", *options_of(Resources))}
-    | options_of(Part)
+    | {"shard": RUN_OPTIONS["shard"]}
 )
 """Those of a screening."""
 SET_OPTIONS = options_of(Extent, Screen) | RUN_OPTIONS | {"recipe": replace(OPTIONS["recipe"], default="fast")}
 """Those of an audit of a whole set, which needs the share of plain samples that are copies."""
-ALL_OPTIONS = options_of(*KINDS, Part, Screen, Extent)
+ALL_OPTIONS = options_of(*KINDS, Output, Screen, Extent)
 
 
 def sort_options(
     model: object, options: Mapping[str, Any], names: Collection[str] = OPTIONS
-) -> tuple[ModelOptions, Choices, Resources, Part, Screen, Extent]:
+) -> tuple[ModelOptions, Choices, Resources, Output, Screen, Extent]:
     """Sort the flat options of a face into the objects that they belong to.
 
     Args:
@@ -265,7 +271,7 @@ def sort_options(
         ModelOptions(source=model, **of(ModelOptions)),
         Choices(**of(Choices)),
         Resources(**of(Resources)),
-        Part(**of(Part)),
+        Output(**of(Output)),
         Screen(**of(Screen)),
         Extent(**of(Extent)),
     )

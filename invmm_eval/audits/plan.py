@@ -14,9 +14,8 @@ import torch
 
 from invmm_eval.audits.calibration import Calibration
 from invmm_eval.audits.images import Source
-from invmm_eval.audits.options import Choices, ModelOptions, Resources, sort_options, with_options
+from invmm_eval.audits.options import Choices, ModelOptions, Output, Resources, sort_options, with_options
 from invmm_eval.audits.record import measured
-from invmm_eval.audits.shards import Shard
 from invmm_eval.audits.typed import LoadingOptions
 from invmm_eval.errors import InvMMError
 from invmm_eval.hints import is_plain, typed
@@ -80,7 +79,7 @@ class Plan:
         out: str | Path | None = None,
         request: Mapping[str, Any] | None = None,
         on_step: OnStep | None = None,
-        shard: Shard | None = None,
+        output: Output = Output(),
     ) -> Iterator[Result]:
         """Measure images in this process, yielding each result as it is ready.
 
@@ -90,7 +89,7 @@ class Plan:
             out: Output folder. An existing audit in it is resumed.
             request: The request to keep in the folder.
             on_step: Called after each step with the searches in progress.
-            shard: The part of the images to measure; None measures all.
+            output: What the folder gets.
 
         Raises:
             InvMMError: The folder cannot be used, or holds an audit with another config; or the model needs captions
@@ -101,7 +100,7 @@ class Plan:
         measure = partial(
             self.measure, batch_size=resources.batch_size, micro_batch=resources.micro_batch, on_step=on_step
         )
-        return measured(measure, sources, self.backbone.image_shape, self.config, out, request, shard)
+        return measured(measure, sources, self.backbone.image_shape, self.config, out, request, output)
 
     def measure(
         self,

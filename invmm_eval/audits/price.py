@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from invmm_eval.audits.images import Source
-from invmm_eval.audits.options import Extent
+from invmm_eval.audits.options import Extent, Output
 from invmm_eval.audits.plan import Plan, load, make_plan
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.whole.screening import make_detector
@@ -98,7 +98,7 @@ def price(request: Request, *, screens: bool = False, searches: bool = True) -> 
     found = None
     if searches:
         plan = make_plan(request.model, request.choices, device=resources.device, backbone=backbone)
-        found = _searches(plan, first, resources.micro_batch, _searched(number, request.extent))
+        found = _searches(plan, first, resources.micro_batch, _searched(number, request.extent), request.output)
     workers = launched()[0] if resources.workers == "ranks" else resources.workers or 1
     return Price(number, rows, seconds, found, request.extent, workers, str(backbone.device))
 
@@ -107,7 +107,7 @@ def _searched(images: int, extent: Extent | None) -> int:
     return images if extent is None else min(images, extent.clean + extent.control)
 
 
-def _searches(plan: Plan, first: Source, micro_batch: int | None, images: int) -> Searches:
+def _searches(plan: Plan, first: Source, micro_batch: int | None, images: int, output: Output) -> Searches:
     recipe, backbone = plan.recipe, plan.backbone
     condition = backbone.condition(first.caption)
     clean, common = rows_of_search(plan, memorized=False)
@@ -118,7 +118,8 @@ def _searches(plan: Plan, first: Source, micro_batch: int | None, images: int) -
         q = plan.noise(backbone.encode(torch.zeros(1, *backbone.image_shape, device=backbone.device))[0])
     tensors = chain(q.parameters().values(), condition.parameters().values())
     pixels = (1 + 2 * recipe.check_images * len(recipe.guidance)) * channels * height * width
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors) + pixels + _LINE
+    files = sum(tensor.numel() * tensor.element_size() for tensor in tensors) + pixels
+    size = _LINE + (0 if output.keep == "nothing" else files)
     return Searches(images, clean, memorized, 0 if has_own_prompt(condition) else max(common, more), seconds, size)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source
+from invmm_eval.audits.options import Output
 from invmm_eval.audits.pictures import prepare
 from invmm_eval.audits.shards import Shard
 from invmm_eval.errors import InvMMError
@@ -71,7 +72,7 @@ def measured(
     config: Mapping[str, Any],
     out: str | Path | None = None,
     request: Mapping[str, Any] | None = None,
-    shard: Shard | None = None,
+    output: Output = Output(),
 ) -> Iterator[Result]:
     """Measure images and keep their results, yielding each as it is ready, with the position of its image as index.
 
@@ -82,14 +83,15 @@ def measured(
         config: What determines the values.
         out: Output folder. An existing audit in it is resumed. None keeps nothing.
         request: The request to keep in the folder.
-        shard: The part of the images to measure; None measures all.
+        output: What the folder gets.
 
     Raises:
         InvMMError: The folder cannot be used, or holds an audit with another config.
     """
+    shard = output.part()
     requested = Requested.now([source.name for source in sources], shard)
     found = {}
-    with nullcontext() if out is None else Store(out, config, requested, request) as store:
+    with nullcontext() if out is None else Store(out, config, requested, request, keep=output.keep) as store:
         for result in kept(measure, enumerate(sources), image_shape, store, Result, shard):
             found[result.index] = result.name
             yield result

@@ -18,7 +18,7 @@ from invmm_eval.audits.options import (
     Choices,
     Extent,
     ModelOptions,
-    Part,
+    Output,
     Resources,
     Screen,
     sort_options,
@@ -45,7 +45,7 @@ class Request:
         model: The model, and how it is loaded.
         choices: What determines the values besides the model.
         resources: What the audit runs on.
-        part: Which of the images are audited.
+        output: What the folder gets.
         images: The images, as :func:`invmm_eval.find_images` takes them.
         captions: The texts, one per image, or where they are.
         screen: What ranks the images.
@@ -55,7 +55,7 @@ class Request:
     model: ModelOptions
     choices: Choices = Choices()
     resources: Resources = Resources()
-    part: Part = Part()
+    output: Output = Output()
     images: Any = ()
     captions: str | Sequence[str | None] | None = None
     screen: Screen = field(default_factory=Screen)
@@ -81,13 +81,13 @@ class Request:
             images = list(images)
         if isinstance(names, Mapping):
             options = {"recipe": names["recipe"].default, **options} if "recipe" in names else options
-        how, choices, resources, part, screen, extent = sort_options(model, options, names)
+        how, choices, resources, output, screen, extent = sort_options(model, options, names)
         whole = extent if "control" in names else None
         return cls(
             model=how,
             choices=choices,
             resources=resources,
-            part=part,
+            output=output,
             images=images,
             captions=captions,
             screen=screen,
@@ -108,7 +108,7 @@ class Request:
     @property
     def expected(self) -> int:
         """The number of images; about so many if only a shard of them is audited."""
-        shard = self.part.parsed()
+        shard = self.output.part()
         return round(len(self.sources) / shard.of) if shard else len(self.sources)
 
     def hold_share(self) -> None:
@@ -129,7 +129,7 @@ class Request:
     def record(self) -> dict[str, Any]:
         """The request as JSON can hold it. Images and captions that are not text are None, objects their names."""
         whole = (self.screen, self.extent) if self.extent else ()
-        parts = (self.model, self.choices, self.resources, self.part, *whole)
+        parts = (self.model, self.choices, self.resources, self.output, *whole)
         values = {option.name: getattr(part, option.name) for part in parts for option in fields(part)}
         model = values.pop("source")
         if not isinstance(values["similarity"], str | None):

@@ -85,18 +85,20 @@ def run(
         InvMMError: A requested model, backbone, similarity, noise family, recipe, option, device or image is unknown or
             incompatible.
     """
-    resources, shard = request.resources, request.part.parsed()
+    resources, output = request.resources, request.output
     if resources.workers is None:
         sources = request.sources
         plan = make_plan(request.model, request.choices, device=resources.device, backbone=backbone)
-        yield from plan.run(sources, resources, out=out, request=request.record(), on_step=on_step, shard=shard)
+        yield from plan.run(sources, resources, out=out, request=request.record(), on_step=on_step, output=output)
         return
     sources = request.sources if resources.workers != "ranks" or launched()[1] else []
     plan_of = partial(worker_plan, request.model, sendable(request), captions=not no_captions(sources))
     with team(plan_of, resources, len(sources)) as workers:
         if workers:
             first = workers.first
-            yield from measured(workers.measure, sources, first.image_shape, first.config, out, request.record(), shard)
+            yield from measured(
+                workers.measure, sources, first.image_shape, first.config, out, request.record(), output
+            )
 
 
 @contextmanager

@@ -44,3 +44,4 @@ class AuditOptions(CalibrationOptions, total=False):
 
     calibration: "Calibration | str | Path | None"
     shard: str | None
+    keep: Literal["all", "replicated", "nothing"]

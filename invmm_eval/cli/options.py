@@ -14,7 +14,7 @@ from invmm_eval.audits.options import (
     Extent,
     ModelOptions,
     Option,
-    Part,
+    Output,
     Resources,
     Screen,
     offered,
@@ -26,7 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _PANELS = {
     ModelOptions: "Model",
-    Part: "Part",
+    Output: "Output",
     Extent: "Extent",
     Screen: "Screen",
     Choices: "Measurement",

@@ -85,7 +85,7 @@ def audit(
     whole = audit_with_bars(request, out_folder, shown=leads)
     if whole is None:
         if leads:
-            say(f"Shard {request.part.shard} is ranked; results are in {out_folder}. {_NEXT}")
+            say(f"Shard {request.output.shard} is ranked; results are in {out_folder}. {_NEXT}")
         return
     from invmm_eval.reports.terminal import ResultsTable
     from invmm_eval.reports.whole import sentences

@@ -134,7 +134,7 @@ def _gallery(findings: "Findings") -> pandas.DataFrame:
     """Images beside their samples, one row a guidance scale, as mlflow shows pictures in a table."""
     from invmm_eval.reports.card import sheet
 
-    shown = [result for result in findings.results if result.check][:GALLERY]
+    shown = [result for result in findings.results if findings.picture(result).is_file()][:GALLERY]
     return pandas.DataFrame(
         {
             "name": [result.name for result in shown],

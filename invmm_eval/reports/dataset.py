@@ -65,7 +65,9 @@ def write_dataset(findings: Findings, folder: Path, *, pictures: bool = False) -
                 rows = table.slice(start, _ROWS).to_pylist()
                 if pictures:
                     for row, result in zip(rows, findings.results[start : start + _ROWS], strict=True):
-                        row["pictures"] = {"bytes": sheet(findings, result)} if result.check else None
+                        row["pictures"] = (
+                            {"bytes": sheet(findings, result)} if findings.picture(result).is_file() else None
+                        )
                 parquet.write_table(pa.Table.from_pylist(rows, schema=features.arrow_schema))
         date = findings.written.date().isoformat() if findings.written else ""
         croissant = describe(title, findings.headline, date, files["results.parquet"], features.arrow_schema, described)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -30,9 +30,10 @@ from invmm_eval.audits.folder.files import in_use, lock_of, read_object, write_o
 from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source
-from invmm_eval.audits.options import Resources
+from invmm_eval.audits.options import Output, Resources
 from invmm_eval.audits.plan import OnStep, Plan
 from invmm_eval.errors import InvMMError
+from invmm_eval.reports import report
 from invmm_eval.search.result import Check, Point, Result, Status
 from invmm_eval.search.search import Search
 from invmm_eval.search.sheet import strip
@@ -788,3 +789,24 @@ def test_an_unexpected_error_of_the_thread_keeps_its_traceback(tmp_path: Path, m
     monkeypatch.setattr(Store, "_append", broken)
     with pytest.raises(ZeroDivisionError, match="a fault of the writer"), Store(tmp_path, CONFIG) as store:
         store.add(hand_made(), Target(PICTURES[0], "n"))
+
+
+@pytest.mark.parametrize(("keep", "files"), [("all", 4), ("replicated", 3), ("nothing", 0)])
+def test_files_are_kept_of_the_images_that_were_asked_for_and_rows_of_all(
+    keep: Literal["all", "replicated", "nothing"], files: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = list(plan().run(SOURCES, out=tmp_path, output=Output(keep=keep)))
+    record = read(tmp_path)
+    assert (record.progress.replicated, record.progress.exhausted) == (3, 1)
+    for part in ("tensors", "samples"):
+        assert len([path for path in (tmp_path / part).rglob("*") if path.is_file()]) == files
+    kept = [result for result in map(record.result, record.rows) if result.noise]
+    assert len(kept) == files
+    assert sum(result.picture is not None for result in first) == files
+    assert list(record.damaged()) == []
+    lines = (tmp_path / "results.jsonl").read_bytes()
+    again = list(plan().run(SOURCES, out=tmp_path))
+    assert (tmp_path / "results.jsonl").read_bytes() == lines, "what is not kept is not missing"
+    assert [result.invmm for result in again] == [result.invmm for result in sorted(first, key=lambda one: one.index)]
+    assert "missing" not in caplog.text
+    assert report(tmp_path).read_text().count('"picture": "data:image/webp') == files

@@ -13,9 +13,8 @@ from invmm_eval.audits.folder.files import read_object, write_object
 from invmm_eval.audits.folder.manifest import verify
 from invmm_eval.audits.images import Source
 from invmm_eval.audits.merge import merge
-from invmm_eval.audits.options import Resources
+from invmm_eval.audits.options import Output, Resources
 from invmm_eval.audits.plan import Plan
-from invmm_eval.audits.shards import Shard
 from invmm_eval.errors import InvMMError
 from tests.helpers.audits import planned
 from tests.helpers.exact import Mixture, pictures
@@ -41,7 +40,7 @@ def plan(**choices: Any) -> Plan:
 
 
 def written(folder: Path, sources: Sequence[Source], shard: str | None = None, **choices: Any) -> Path:
-    for _ in plan(**choices).run(sources, Resources(), out=folder, shard=Shard.parse(shard) if shard else None):
+    for _ in plan(**choices).run(sources, Resources(), out=folder, output=Output(shard=shard)):
         pass
     return folder
 

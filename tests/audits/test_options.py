@@ -16,7 +16,7 @@ from invmm_eval.audits.options import (
     RUN_OPTIONS,
     Choices,
     ModelOptions,
-    Part,
+    Output,
     Resources,
     describe,
     sort_options,
@@ -60,7 +60,7 @@ def test_a_face_shows_every_option_with_type_default_and_text() -> None:
 def test_type_checkers_see_every_option_with_its_type(seen: type, function: Callable[..., Any]) -> None:
     """KEY=VALUE options may be None in Python, which stands for no values."""
     names = {"Calibration": Calibration, "Similarity": Similarity, "Recipe": Recipe}
-    types = {name: hint for kind in (*KINDS, Part) for name, hint in get_type_hints(kind, None, names).items()}
+    types = {name: hint for kind in (*KINDS, Output) for name, hint in get_type_hints(kind, None, names).items()}
     shown = inspect.signature(function).parameters.keys() & RUN_OPTIONS.keys()
     assert get_type_hints(seen, None, names) == {
         name: types[name] | None if RUN_OPTIONS[name].repeatable else types[name] for name in shown

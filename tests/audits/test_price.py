@@ -68,10 +68,11 @@ def test_a_dry_run_says_what_each_phase_costs_and_writes_nothing(
 
 def test_the_disk_is_what_the_folder_takes_at_most(tmp_path: Path) -> None:
     from invmm_eval.audits.images import Source
+    from invmm_eval.audits.options import Output
     from invmm_eval.audits.price import _searches
 
     plan = planned(Mixture(KNOWN), similarity="pixel-cosine", recipe=DEMO.changed(max_steps=25))
     list(plan.run([Source(str(index), picture) for index, picture in enumerate(KNOWN)], out=tmp_path))
     size = sum(file.stat().st_size for part in ("tensors", "samples") for file in (tmp_path / part).rglob("*.*"))
     size += (tmp_path / "results.jsonl").stat().st_size
-    assert size <= 3 * _searches(plan, Source("0", KNOWN[0]), None, 3).image_bytes <= 3 * size
+    assert size <= 3 * _searches(plan, Source("0", KNOWN[0]), None, 3, Output()).image_bytes <= 3 * size

@@ -187,7 +187,7 @@ def _check_row(row: Mapping[str, Any]) -> None:
         float(scale)
     if not all(isinstance(part, Mapping) for part in row["estimates"].values()):
         raise ValueError
-    if row["status"] != Status.FAILED and (not row["similarities"] or row["sha256"] is None):
+    if row["status"] != Status.FAILED and not row["similarities"]:
         raise ValueError
 
 

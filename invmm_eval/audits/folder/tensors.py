@@ -23,11 +23,12 @@ from invmm_eval.search.target import Target
 def result_of(folder: Path, row: Mapping[str, Any]) -> Result:
     """The result of a row; its tensors are read, and compared with their SHA-256, when they are first looked at.
 
-    The row's ``sha256`` may be a future, which is done when they are written.
+    The row's ``sha256`` may be a future, which is done when they are written; None if they are not kept.
     """
+    if not row["sha256"]:
+        return Result.from_record(row)
     path = tensors_of(folder, stem(row["digest"], row["caption"]))
-    found = Result.from_record(row, _Saved(path, row["sha256"]) if row["sha256"] else {})
-    return replace(found, target=picture_of(folder, row))
+    return replace(Result.from_record(row, _Saved(path, row["sha256"])), target=picture_of(folder, row))
 
 
 def hold_files(folder: Path, row: Mapping[str, Any]) -> None:
@@ -38,10 +39,10 @@ def hold_files(folder: Path, row: Mapping[str, Any]) -> None:
             samples.
     """
     found = result_of(folder, row)
+    if not found.check or not row["sha256"]:
+        return
     len(found.noise)
     path = picture_of(folder, row)
-    if not found.check:
-        return
     if not path.exists():
         raise InvMMError(f"{path} is missing; the same command measures its image again.")
     sheet = opened(path)

@@ -35,6 +35,7 @@ from invmm_eval.audits.folder.tensors import result_of
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.result import Result, Status
 from invmm_eval.search.sheet import strip
+from invmm_eval.search.status import Verdict
 from invmm_eval.search.target import Target
 
 _REMEMBERED = ("index", "name", "digest", "caption", "status")
@@ -59,6 +60,7 @@ class Store:
         config: What determines the values, as JSON can hold it.
         images: The requested images; None keeps those of the last run.
         request: The request as JSON can hold it; None keeps that of the last run.
+        keep: Of which images tensors and pictures are kept: ``all``, ``replicated`` or ``nothing``.
 
     Raises:
         InvMMError: The folder cannot be written, is damaged or in use, or holds an audit with another config; or JSON
@@ -71,7 +73,10 @@ class Store:
         config: Mapping[str, Any],
         images: Requested | None = None,
         request: Mapping[str, Any] | None = None,
+        *,
+        keep: str = "all",
     ) -> None:
+        self._keep = keep
         self.folder = Path(folder)
         self._lock = lock_of(self.folder)
         self._writer = ThreadPoolExecutor(max_workers=1)
@@ -180,9 +185,9 @@ class Store:
             self._submit(lambda: None).result()  # waits for all that was added
         if files not in self._known:
             return False
-        picture = picture_of(self.folder, {"digest": target.digest, "caption": target.caption})
-        missing = [path for path in (tensors_of(self.folder, files), picture) if not path.exists()]
-        if missing:
+        row = row_at(self._results, self._known[files])
+        kept = [tensors_of(self.folder, files), picture_of(self.folder, row)] if row["sha256"] else []
+        if missing := [path for path in kept if not path.exists()]:
             _log.warning("%s is missing, so its image is measured again.", missing[0])
             del self._known[files]
             self._renewed.add(files)
@@ -216,11 +221,16 @@ class Store:
         row = {**result.record(), "caption": target and target.caption, "sha256": None, "finished": _now()}
         if target:
             self._unwritten.add(stem(target.digest, target.caption))
-        written = self._submit(lambda: self._write(row, result, target))
-        return result_of(self.folder, {**row, "sha256": written if result.check and target else None})
+        kept = target if result.check and self._keeps(result) else None
+        written = self._submit(lambda: self._write(row, result, kept))
+        return result_of(self.folder, {**row, "sha256": written if kept else None})
+
+    def _keeps(self, result: Result) -> bool:
+        copied = result.verdict in (Verdict.MEMORIZED, Verdict.REPLICABLE)
+        return self._keep == "all" or (self._keep == "replicated" and copied)
 
     def _write(self, row: Mapping[str, Any], result: Result, target: Target | None) -> str | None:
-        """Write the files of a result and then its row; returns the SHA-256 of its tensors."""
+        """Write the files of a result, unless ``target`` is None, and then its row; returns the SHA-256 of tensors."""
         digest = None
         files = stem(row["digest"], row["caption"])
         if result.check and target:

@@ -84,7 +84,7 @@ def audited(
     alone = request.resources.workers is None
     backbone = load(request.model, request.resources.device) if alone else None
     scores = ranked(over_scores(scored(request, out=out, backbone=backbone)))
-    if request.part.shard:
+    if request.output.shard:
         return None
     if scores and scores[0].score is None:
         raise InvMMError(f"No image could be scored. Of {scores[0].name}: {scores[0].error}")
@@ -132,7 +132,7 @@ class _Search:
         """Search until all is known, yielding each result as it is ready."""
         first = self._workers.first
         self._requested = Requested.now([])
-        with Store(self._out, first.config, request=self._request.record()) as store:
+        with Store(self._out, first.config, request=self._request.record(), keep=self._request.output.keep) as store:
             (self._out / FILE).unlink(missing_ok=True)
             for index, score in self._pictures.items():
                 if known := store.recall(index, score.name, score.picture):

@@ -229,7 +229,7 @@ def scored(request: Request, *, out: str | Path | None = None, backbone: Backbon
     )
     with team(make, request.resources, len(sources), Score) as workers:
         if workers:
-            first, shard = workers.first, request.part.parsed()
+            first, shard = workers.first, request.output.part()
             found = {}
             with nullcontext() if out is None else Scores(out, first.config) as keeper:
                 for score in kept(workers.measure, enumerate(sources), first.image_shape, keeper, Score, shard):

@@ -132,7 +132,7 @@ def _write_audit(folder: Path, findings: Findings, *, pictures: bool) -> None:
     rows = [{**result.record(), **without_tensors} for result in findings.results]
     (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     for row, result in zip(rows, findings.results, strict=True) if pictures else ():
-        if result.check:
+        if findings.picture(result).is_file():
             copy = picture_of(folder, row)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(findings.picture(result), copy)
