@@ -37,7 +37,7 @@ def layer(module: str) -> str:
 
 
 def test_the_table_shows_the_folder() -> None:
-    shown = {path.stem for path in PACKAGE.iterdir() if path.name not in ("__pycache__", "py.typed")}
+    shown = {path.stem for path in PACKAGE.iterdir() if path.name not in ("__pycache__", "py.typed", ".agents")}
     assert sorted(RANK) == sorted(shown)
 
 
