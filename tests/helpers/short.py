@@ -9,6 +9,7 @@ from invmm_eval import recipe, reference
 from invmm_eval.audits import price
 from invmm_eval.recipe import Recipe
 from invmm_eval.reference import Picture
+from invmm_eval.search import plain_share
 
 LIMITS = {
     "max_steps": 2,
@@ -24,11 +25,13 @@ LIMITS = {
 
 
 def shorten(patch: pytest.MonkeyPatch, held_out: int = 1) -> None:
-    """Make the pictures and the recipes short that have names, and the probe of a price."""
+    """Make the pictures and the recipes short that have names, and what shares and prices take."""
     recipes = cast("dict[str, Callable[[Recipe], Recipe]]", recipe.RECIPES)
     for name, make in recipes.items():
         patch.setitem(recipes, name, _short(make))
     patch.setattr(price, "PROBE", 0.1)
+    patch.setattr(plain_share, "DRAWS", 2)
+    patch.setattr(plain_share, "LOCATING", 4)
     patch.setattr(reference, "choose", lambda known: _ends(known, held_out))
 
 
