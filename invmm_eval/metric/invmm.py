@@ -62,8 +62,8 @@ Returns:
 {returns}
     images, memorized, replicable, not_replicated, failed: numbers of images, by verdict.
     replicated: number of images of which a check was passed.
-    memorized_fraction, replicated_fraction: share of all images; the first is None if the recipe estimates no share of
-        plain samples, by which an image is memorized.
+    memorized_fraction: share of all images; None if the recipe estimates no share of plain samples, which decides it.
+    replicated_fraction: share of all images.
     median_invmm, smallest_invmm: over the images that did not fail.
     None stands for what is infinite or not a number, so that evaluate.save writes strict JSON.
 Examples:
