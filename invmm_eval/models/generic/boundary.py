@@ -34,7 +34,8 @@ class Boundary:
         sides: Height and width of images in pixels; None takes the pipeline's own.
 
     Attributes:
-        pipe: The view: its modules are frozen, its autoencoder computes in float32.
+        pipe: The view: its modules are frozen, its autoencoder computes in float32, and none in less precision than the
+            denoiser, as encoders do beside one in training.
         network: The denoiser.
         takes: Names of the parameters of the pipeline's call.
         options: Further arguments of the call; see :meth:`without_guidance`.
@@ -58,6 +59,10 @@ class Boundary:
             )
         self._network_name = networks[0]
         self.network: Any = getattr(self.pipe, self._network_name)
+        for module in (getattr(self.pipe, part) for part in modules):
+            precision, finer = getattr(module, "dtype", None), self.network.dtype
+            if precision not in (None, finer) and torch.promote_types(precision, finer) == finer:
+                module.to(finer)
         self.autoencoder: Any = next((getattr(self.pipe, part) for part in AUTOENCODERS if part in modules), None)
         if self.autoencoder is not None:
             decode = self.autoencoder.float().decode
