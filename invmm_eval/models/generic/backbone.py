@@ -161,7 +161,8 @@ class Diffusers:
             # Blocks that embed the class would be computed again without the mixture.
             raise InvMMError("Models of classes cannot recompute activations; leave out checkpointing.")
         first = self._first_call
-        times = read_times(pipeline.scheduler, self.device, lambda steps: self._boundary.scheduler(steps, **first(1)))
+        boundary = self._boundary
+        times = read_times(boundary.pipe.scheduler, self.device, lambda steps: boundary.scheduler(steps, **first(1)))
         self._times, self.schedule, self.clip = times, times.schedule, times.clip
         self._latents = Latents(self._boundary, shape, {**first(1, torch.float32), "network": stand_in})
         self.image_shape: tuple[int, int, int] = self._latents.image_shape

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.generic.probe import Done, Probe
+from invmm_eval.models.generic.stages import as_one
 from invmm_eval.models.pipelines import frozen
 
 NETWORKS = ("transformer", "unet")
@@ -46,6 +47,7 @@ class Boundary:
 
     def __init__(self, pipeline: Any, sides: tuple[int, int] | None = None) -> None:
         name = type(pipeline).__name__
+        pipeline = as_one(pipeline)
         self.pipe = copy.copy(pipeline)
         modules = {part: module for part, module in pipeline.components.items() if isinstance(module, nn.Module)}
         vars(self.pipe).update({part: frozen(module) for part, module in modules.items()})

@@ -137,7 +137,7 @@ class _Soft:
         encoders = [getattr(pipe, name, None) for name in searched]
         present = [name for name in _PROMPTS if getattr(pipe, name, None) is not None]
         others = [_PROMPTS[name] for name in present if name not in searched]
-        if None in encoders or not set(others) <= set(boundary.takes):
+        if None in encoders or hasattr(pipe, "prior") or not set(others) <= set(boundary.takes):
             raise InvMMError(
                 f"A {type(pipe).__name__} has no text encoder of its own for the prompt that is searched; take "
                 "prompt_mode=caption or prompt_mode=empty."

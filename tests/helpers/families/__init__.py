@@ -7,8 +7,9 @@ import torch
 from tests.helpers.families.classic import CLASSIC
 from tests.helpers.families.flows import FLOWS
 from tests.helpers.families.multimodal import MULTIMODAL
+from tests.helpers.families.staged import STAGED
 
-FAMILIES = {**CLASSIC, **FLOWS, **MULTIMODAL}
+FAMILIES = {**CLASSIC, **FLOWS, **MULTIMODAL, **STAGED}
 """Makers of pipelines by the names of AUTO_TEXT2IMAGE_PIPELINES_MAPPING, and names of our own for other kinds."""
 
 
