@@ -14,6 +14,7 @@ import torch
 from accelerate.utils import extract_model_from_parallel
 from diffusers import DiffusionPipeline, UNet2DModel
 from huggingface_hub import hf_hub_download, list_repo_files
+from huggingface_hub.errors import RemoteEntryNotFoundError
 from torch import Tensor, nn
 
 from invmm_eval import strict_json
@@ -27,6 +28,8 @@ M = TypeVar("M", bound=nn.Module)
 _SINGLE_FILES = {".bin", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".pickle", ".pkl", ".pt", ".pth", ".safetensors"}
 FAINT = 1e-3
 """An alpha below which a noise predictor tells next to nothing of x_0; the linear schedule of DDPM ends at 6.4e-3."""
+_MODULAR = "modular_model_index.json"
+_OPTIONAL = ("text_encoder", "tokenizer", "image_encoder", "feature_extractor", "safety_checker")
 _PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
 
 
@@ -187,6 +190,8 @@ def _index_file(model: object, revision: str | None) -> Path:
         raise InvMMError(f"A model is a pipeline of diffusers, a folder or a Hub id, not a {type(model).__name__}.")
     folder = Path(model)
     if folder.is_dir():
+        if (folder / _MODULAR).is_file():
+            raise InvMMError(_modular(model))
         if not (folder / "model_index.json").is_file():
             raise InvMMError(f"{folder} has no model_index.json; name the folder that save_pretrained wrote.")
         return folder / "model_index.json"
@@ -201,10 +206,19 @@ def _index_file(model: object, revision: str | None) -> Path:
         raise InvMMError(f"There is no folder {model}.")
     try:
         return Path(hf_hub_download(str(model), "model_index.json", revision=revision))
+    except RemoteEntryNotFoundError:
+        raise InvMMError(_modular(model)) from None
     except Exception as error:
         raise InvMMError(
             f"{model} is neither a folder here nor a diffusers pipeline that the Hub gave us ({_first_line(error)})."
         ) from error
+
+
+def _modular(model: object) -> str:
+    return (
+        f"{model} has no model_index.json: if it is a modular repository ({_MODULAR}), it is made of blocks and has no "
+        "call from a prompt to an image, which audits read; take a repository of the same weights with a pipeline."
+    )
 
 
 def load_pipeline(
@@ -232,7 +246,7 @@ def load_pipeline(
     """
     if isinstance(model, DiffusionPipeline):
         return unwrapped(model)
-    how = {"revision": revision, "dtype": dtype, "use_safetensors": True, **parts}
+    how = {"revision": revision, "dtype": dtype, "use_safetensors": True, **_absent(model), **parts}
     try:
         pipeline = DiffusionPipeline.from_pretrained(str(model), **how)
     except Exception as error:
@@ -249,6 +263,19 @@ def load_pipeline(
             if tensor.is_meta:
                 raise InvMMError(f"{model} cannot be loaded: its weights lack {part}.{name}.")
     return pipeline.to(device)
+
+
+def _absent(model: object) -> dict[str, None]:
+    """The encoders and what reads for them that a folder was saved without; the pipeline decides whether it needs them.
+
+    diffusers loads a folder only if each is there or is None explicitly.
+    """
+    folder = Path(str(model))
+    try:
+        index = strict_json.read_object(folder / "model_index.json")
+        return {name: None for name in index if name.startswith(_OPTIONAL) and not (folder / name).exists()}
+    except (OSError, ValueError, TypeError):  # a model of the Hub; what is wrong with a folder is told by loading it
+        return {}
 
 
 def _files(model: object, revision: str | None) -> list[str]:

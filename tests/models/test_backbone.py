@@ -18,6 +18,8 @@ from diffusers import DDIMPipeline, DDIMScheduler
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.identity import model_identity
 from invmm_eval.models.pipelines import discrete, frozen, image_sides, load_pipeline, pipeline_class
+from invmm_eval.testing import tiny
+from tests.helpers.hub import Hub, Repository
 
 CPU = torch.device("cpu")
 
@@ -79,6 +81,32 @@ def test_a_folder_without_an_index_or_with_a_damaged_one_is_no_pipeline(tmp_path
         (tmp_path / "model_index.json").write_bytes(text if isinstance(text, bytes) else text.encode())
         with pytest.raises(InvMMError, match="is damaged"):
             pipeline_class(tmp_path)
+
+
+def test_a_modular_repository_is_told_from_a_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "modular_model_index.json").write_text('{"_blocks_class_name": "Flux3AutoBlocks"}')
+    with Hub() as hub:
+        hub.redirect(monkeypatch, tmp_path / "home")
+        hub.repositories["models/org/blocks"] = Repository({"modular_model_index.json": b"{}"})
+        for model in (tmp_path, "org/blocks"):
+            with pytest.raises(InvMMError, match=r"modular repository .* take a repository of the same weights"):
+                pipeline_class(model)
+
+
+@pytest.mark.parametrize("how", ["saved", "deleted"])
+def test_a_pipeline_without_one_of_its_encoders_is_loaded(how: str, tmp_path: Path) -> None:
+    pipeline = tiny.tiny_sd3()
+    if how == "saved":
+        pipeline.register_modules(text_encoder_3=None, tokenizer_3=None)
+    pipeline.save_pretrained(tmp_path)
+    for part in ("text_encoder_3", "tokenizer_3") if how == "deleted" else ():
+        shutil.rmtree(tmp_path / part)
+    loaded = load_pipeline(tmp_path, device=CPU)
+    assert loaded.text_encoder_3 is None
+    assert loaded.text_encoder is not None
+    shutil.rmtree(tmp_path / "transformer")
+    with pytest.raises(InvMMError, match="cannot be loaded"):
+        load_pipeline(tmp_path, device=CPU)
 
 
 def test_code_of_its_own_is_never_run(tmp_path: Path) -> None:

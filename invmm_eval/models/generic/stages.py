@@ -20,7 +20,7 @@ def as_one(pipeline: Any) -> Any:
     if decoder is None or prior is None or "image_embeds" not in inspect.signature(type(decoder).__call__).parameters:
         return pipeline
     kind = type(type(pipeline).__name__, (_Decoder, type(decoder)), {})
-    view = kind.__new__(kind)
+    view: Any = object.__new__(kind)
     prior = copy.copy(prior)
     vars(prior)["scheduler"] = copy.deepcopy(prior.scheduler)
     prior.set_progress_bar_config(disable=True)
