@@ -2,7 +2,7 @@
 
 import tomllib
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -54,12 +54,14 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def evaluated(folder: Path, **options: Any) -> EvalLog:
+def evaluated(folder: Path, chosen: Mapping[str, Any] | None = None, /, **options: Any) -> EvalLog:
     """The log that Inspect wrote for the task by its registered name."""
-    limit = options.pop("limit", None)
-    arguments = {**OPTIONS, **options}
     [log] = inspect_eval(
-        "invmm_inspect/memorization", task_args=arguments, limit=limit, display="none", log_dir=str(folder)
+        "invmm_inspect/memorization",
+        task_args={**OPTIONS, **options},
+        display="none",
+        log_dir=str(folder / "logs"),
+        **(chosen or {}),
     )
     return read_eval_log(log.location, resolve_attachments=True)
 
@@ -72,7 +74,7 @@ def picture(sample: EvalSample) -> Image.Image:
 def test_the_log_has_what_the_audit_finds(tiny_ddpm_folder: Path, images: Path, tmp_path: Path) -> None:
     (images / "c.png").write_bytes(b"no image")
     out = tmp_path / "audit"
-    log = evaluated(tmp_path / "logs", diffusion_model=str(tiny_ddpm_folder), images=[str(images)], out=str(out))
+    log = evaluated(tmp_path, diffusion_model=str(tiny_ddpm_folder), images=[str(images)], out=str(out))
     assert (log.status, log.eval.model, log.eval.dataset.name) == ("success", "none/none", str(images))
     expected = audit(DDIMPipeline.from_pretrained(tiny_ddpm_folder), images, **OPTIONS)
     assert log.samples
@@ -104,27 +106,21 @@ def test_the_log_has_what_the_audit_finds(tiny_ddpm_folder: Path, images: Path, 
     assert verify(out) == []
 
 
-def test_a_limit_ends_the_audit_early_and_the_next_one_resumes_it(
-    tiny_ddpm_folder: Path, images: Path, tmp_path: Path
+@pytest.mark.parametrize(("chosen", "name"), [({"limit": 1}, "a.png"), ({"sample_id": 2}, "b.png")])
+def test_only_the_chosen_samples_are_measured(
+    chosen: dict[str, int], name: str, tiny_ddpm_folder: Path, images: Path, tmp_path: Path
 ) -> None:
-    given = {
-        "diffusion_model": str(tiny_ddpm_folder),
-        "images": str(images),
-        "out": str(tmp_path / "audit"),
-        "batch_size": 1,
-    }
-    first = evaluated(tmp_path / "logs", **given, limit=1)
-    assert first.samples
-    assert len(first.samples) == 1
-    assert len(read(tmp_path / "audit").rows) == 1
-    whole = evaluated(tmp_path / "logs", **given)
-    assert whole.samples
-    assert whole.samples[0].scores == first.samples[0].scores
-    assert len(whole.samples) == len(read(tmp_path / "audit").rows) == 2
+    out = tmp_path / "audit"
+    log = evaluated(tmp_path, chosen, diffusion_model=str(tiny_ddpm_folder), images=str(images), out=str(out))
+    assert log.samples
+    assert [sample.input for sample in log.samples] == [row["name"] for row in read(out).rows] == [name]
+    assert log.samples[0].scores
+    assert log.samples[0].scores["memorized"].answer == "memorized"
+    assert verify(out) == [], "it has ended"
 
 
 def test_a_model_that_cannot_be_loaded_is_told(images: Path, tmp_path: Path) -> None:
-    log = evaluated(tmp_path / "logs", diffusion_model=str(tmp_path / "gone"), images=str(images))
+    log = evaluated(tmp_path, diffusion_model=str(tmp_path / "gone"), images=str(images))
     assert log.status == "error"
     assert log.error
     assert f"There is no folder {tmp_path / 'gone'}" in log.error.message

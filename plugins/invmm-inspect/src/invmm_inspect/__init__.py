@@ -1,15 +1,16 @@
 """Audits as a task of Inspect: ``inspect eval invmm_inspect/memorization``."""
 
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, overload
 
 from anyio import to_thread
 from inspect_ai import Task, task
-from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.dataset import Dataset, MemoryDataset, Sample
 from inspect_ai.model import ChatMessageAssistant, Content, ContentImage, ContentText
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
@@ -38,14 +39,14 @@ def memorization(
     Raises:
         InvMMError: An option or an image is unknown.
     """
-    request = Request.of(diffusion_model, images, captions, **options)
-    samples = [Sample(source.name, id=number) for number, source in enumerate(request.sources, 1)]
+    audit = Audit(Request.of(diffusion_model, images, captions, **options), out)
+    samples = [Sample(source.name, id=number) for number, source in enumerate(audit.sources, 1)]
     name = images if isinstance(images, str) else ", ".join(images)
-    return Task(MemoryDataset(samples, name), solver=search(Audit(request, out)), scorer=memorized())
+    return Task(Images(samples, name, audit), solver=search(audit), scorer=memorized())
 
 
 class Audit:
-    """An audit that goes on while samples wait for the results of their images, and ends with the last image.
+    """An audit of those images of a request that were chosen, which goes on while samples wait for their results.
 
     Args:
         request: What is measured, and how.
@@ -53,14 +54,24 @@ class Audit:
     """
 
     def __init__(self, request: Request, out: str | Path | None) -> None:
-        self._images = len(request.sources)
-        self._results: Iterator[Result] = run(request, out=out)
+        self.sources = request.sources
+        self._request = request
+        self._out = out
+        self._lock = Lock()
+        self.choose(range(len(self.sources)))
+
+    def choose(self, indices: Sequence[int]) -> None:
+        """Measure only these images, by their positions in the request."""
+        self._chosen = indices
         self._found: dict[int, Result] = {}
         self._error: Exception | None = None
-        self._lock = Lock()
+        request = self._request
+        if len(indices) < len(self.sources):
+            request = replace(request, images=[self.sources[index] for index in indices], captions=None)
+        self._results: Iterator[Result] = run(request, out=self._out)
 
     def result(self, index: int) -> Result:
-        """The result of an image by its position, once it is there.
+        """The result of an image by its position in the request, once it is there.
 
         Raises:
             InvMMError: A requested part, option, device or image is unknown or incompatible.
@@ -78,9 +89,37 @@ class Audit:
 
     def _go_on(self) -> None:
         found = next(self._results)
-        self._found[found.index] = found
-        if len(self._found) == self._images:
+        self._found[self._chosen[found.index]] = found
+        if len(self._found) == len(self._chosen):
             next(self._results, None)  # closes the folder
+
+
+class Images(MemoryDataset):
+    """The images of an audit; those that a limit or sample ids leave are the ones that it measures.
+
+    Args:
+        samples: One for each image, whose id is its position, from 1.
+        name: What the images are called.
+        audit: The audit.
+    """
+
+    def __init__(self, samples: list[Sample], name: str | None, audit: Audit) -> None:
+        super().__init__(samples, name)
+        self._audit = audit
+        audit.choose(sorted(int(sample.id or 0) - 1 for sample in samples))
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Dataset: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | Dataset:
+        return self.samples[index] if isinstance(index, int) else Images(self.samples[index], self.name, self._audit)
+
+    def filter(self, predicate: Callable[[Sample], bool], name: str | None = None) -> MemoryDataset:
+        """Those of the images that a predicate takes."""
+        return Images(list(filter(predicate, self.samples)), name or self.name, self._audit)
 
 
 @solver
