@@ -121,7 +121,7 @@ def test_images_are_found_by_verdict_and_name_page_by_page(tmp_path: Path) -> No
         "failed · picture 40.png",
     ]
     shared = audits.shared(made[0][0], **audits.KNOWN)
-    assert view.caption(shared) == "1 in 39, memorized · picture 0.png"
+    assert view.caption(shared) == "memorized, 1 in 39 · picture 0.png"
 
 
 def test_pictures_without_a_file_are_grey(tmp_path: Path) -> None:

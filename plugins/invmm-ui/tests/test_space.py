@@ -4,11 +4,13 @@ import json
 import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import httpx
 import invmm_ui
 import pytest
 from huggingface_hub import RepoCard
@@ -112,6 +114,29 @@ def test_its_app_serves_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(sys, "path", list(sys.path))
     runpy.run_path(str(files["app.py"]), run_name="__main__")
     assert served == [tmp_path / "invmm" / "audit" if with_audit else None]
+
+
+def test_it_starts_as_the_hub_starts_it_and_shows_its_audit(invoke: Invoke, tmp_path: Path) -> None:  # noqa: F811
+    host().register(invmm_ui)
+    audit, out = audits.guided(tmp_path / "audit"), tmp_path / "invmm"
+    assert invoke("space", audit, "--out", out)[0] == 0
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    with (tmp_path / "told").open("w") as told:
+        running = subprocess.Popen(
+            [sys.executable, "app.py"], cwd=out, env=environment, stdout=subprocess.PIPE, stderr=told, text=True
+        )
+    assert running.stdout
+    line = running.stdout.readline()
+    try:
+        found = re.fullmatch(r"The page is at (http://127\.0\.0\.1:\d+/) \(Ctrl-C stops it\)\n", line)
+        assert found, (tmp_path / "told").read_text()
+        assert httpx.get(found[1], timeout=None).status_code == 200
+        shown = httpx.get(f"{found[1]}config", timeout=None).json()
+        assert find(out / "audit").headline in json.dumps(shown)
+    finally:
+        running.send_signal(signal.SIGINT)
+        running.communicate()
+    assert running.returncode == 0, (tmp_path / "told").read_text()
 
 
 def test_the_command_shows_what_it_would_send_and_sends_it(

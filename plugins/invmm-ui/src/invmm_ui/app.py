@@ -43,8 +43,9 @@ PER_PAGE = 24
 ALL = "all"
 TITLE = """\
 # InvMM
-Has this diffusion model memorized this image? InvMM measures how far the model's input noise must move from the
-standard normal until every sample is a copy of the image, in nats per dimension: small means memorized.
+Has this diffusion model memorized this image? It has, if many of the model's plain samples are copies of it. InvMM
+finds out by how far the model's input noise must move from the standard normal until samples are copies: the distance
+is in nats per dimension, and small where plain noise gives copies.
 """
 INVITATION = "{model} makes pictures of {width}x{height} pixels. A search takes at most {steps} steps."
 OF_REFERENCE = "It is small and was trained on emoji, of which it memorized those that its training set repeats."

@@ -32,7 +32,7 @@ def caption(result: Result) -> str:
     """The caption of an image of an audit."""
     value = str(result.verdict)
     if result.plain_share and result.plain_share.rate:
-        value = f"{one_in(result.plain_share.rate)}, {value}"
+        value += f", {one_in(result.plain_share.rate)}"
     return f"{value} · {result.name}" if result.name else value
 
 
