@@ -11,6 +11,7 @@ from mlflow.entities import Feedback
 from mlflow.genai.scorers import scorer
 from mlflow.tracing.attachments import Attachment
 
+from invmm_eval.audits.summary import share_is_known
 from invmm_eval.reports.card import sheet
 from invmm_eval.reports.findings import find
 from invmm_eval.search.status import Status, Verdict
@@ -25,18 +26,19 @@ def rows(folder: str | Path, *, names: bool = False, pictures: bool = False) -> 
         pictures: Whether each image is logged with its samples, which may be private.
 
     Returns:
-        One row per image, the most memorized first: its name as ``inputs`` and all its values as ``outputs``.
+        One row per image, the most memorized first: its name as ``inputs``, all its values as ``outputs``.
 
     Raises:
         InvMMError: The folder holds no audit, or a file of it cannot be read.
     """
     findings = find(folder).public(names=names)
+    known = share_is_known(findings.results)
     data = []
     for result, values in zip(findings.results, findings.table().to_pylist(), strict=True):
+        outputs = {**values, "memorized": result.verdict is Verdict.MEMORIZED if known else None}
         if pictures and result.check:
-            picture = Attachment(content_type="image/png", content_bytes=sheet(findings, result))
-            values = {**values, "image and samples": picture}
-        data.append({"inputs": {"image": result.name}, "outputs": values})
+            outputs["pictures"] = Attachment(content_type="image/png", content_bytes=sheet(findings, result))
+        data.append({"inputs": {"image": result.name}, "outputs": outputs})
     return data
 
 
@@ -48,11 +50,11 @@ def invmm(outputs: Mapping[str, Any]) -> list[Feedback]:
         outputs: Those of :func:`rows`.
 
     Returns:
-        ``memorized``, ``replicated`` and ``failed``, whose means are over all images, and ``plain_share`` and ``nats``
-        where they exist.
+        ``memorized`` (unless no share of plain samples was estimated), ``replicated`` and ``failed``, whose means are
+        over all images, and ``plain_share`` and ``nats`` where they exist.
     """
     found = {
-        "memorized": outputs["verdict"] == Verdict.MEMORIZED,
+        "memorized": outputs["memorized"],
         "replicated": outputs["status"] == Status.REPLICATED,
         "failed": outputs["status"] == Status.FAILED,
         "plain_share": outputs["plain_share"],

@@ -68,3 +68,11 @@ def test_images_are_private_unless_requested(tmp_path: Path, store: Path) -> Non
     assert find(folder).results[0].digest[:16] in everything
     assert not [name for name in ("script", "long name", "Bild", "balloon", "damaged") if name in everything]
     assert set(store.rglob("attachments/*")) == before
+
+
+def test_without_shares_nothing_is_said_about_memorized(tmp_path: Path) -> None:
+    from invmm_eval.integrations.mlflow_genai import invmm, rows
+
+    folder = audits.write(tmp_path / "audit", [audits.result(0, Status.REPLICATED, 0.1)])
+    [row] = rows(folder)
+    assert {said.name for said in invmm(outputs=row["outputs"])} == {"replicated", "failed", "nats"}

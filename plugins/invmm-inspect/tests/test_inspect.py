@@ -1,5 +1,6 @@
 """The task in the real Inspect, held against the audit itself."""
 
+import math
 import tomllib
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
@@ -117,6 +118,25 @@ def test_only_the_chosen_samples_are_measured(
     assert log.samples[0].scores
     assert log.samples[0].scores["memorized"].answer == "memorized"
     assert verify(out) == [], "it has ended"
+
+
+def test_a_recipe_without_shares_does_not_tell_what_is_memorized(
+    tiny_ddpm_folder: Path, images: Path, tmp_path: Path
+) -> None:
+    log = evaluated(
+        tmp_path,
+        {"limit": 1},
+        diffusion_model=str(tiny_ddpm_folder),
+        images=str(images),
+        recipe="demo",
+        settings={"max_steps": 2, "check_every": 1, "draws": 2, "sampler_steps": 2, "check_images": 2},
+    )
+    assert log.samples
+    assert log.samples[0].scores
+    assert math.isnan(float(log.samples[0].scores["memorized"].as_dict()["memorized"] or 0))
+    assert log.results
+    told = {scores.name: scores.scored_samples for scores in log.results.scores}
+    assert told == {"memorized": 0, "replicated": 1, "failed": 1}
 
 
 def test_a_model_that_cannot_be_loaded_is_told(images: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Audits as a task of Inspect: ``inspect eval invmm_inspect/memorization``."""
 
+import math
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from inspect_ai.model import ChatMessageAssistant, Content, ContentImage, Conten
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from invmm_eval.plugin import Request, Result, Results, Status, Verdict, run
+from invmm_eval.plugin import InvMMError, Request, Result, Results, Status, Verdict, run
 
 
 @task
@@ -39,10 +40,20 @@ def memorization(
     Raises:
         InvMMError: An option or an image is unknown.
     """
-    audit = Audit(Request.of(diffusion_model, images, captions, **options), out)
+    request = Request.of(diffusion_model, images, captions, **options)
+    audit = Audit(request, out)
     samples = [Sample(source.name, id=number) for number, source in enumerate(audit.sources, 1)]
     name = images if isinstance(images, str) else ", ".join(images)
-    return Task(Images(samples, name, audit), solver=search(audit), scorer=memorized())
+    return Task(Images(samples, name, audit), solver=search(audit), scorer=memorized(known=_estimates_shares(request)))
+
+
+def _estimates_shares(request: Request) -> bool:
+    """Whether the recipe tells which images are memorized."""
+    try:
+        request.hold_share()
+    except InvMMError:
+        return False
+    return True
 
 
 class Audit:
@@ -141,17 +152,20 @@ def search(audit: Audit) -> Solver:
 
 
 @scorer(metrics={name: [mean()] for name in ("memorized", "replicated", "failed")})
-def memorized() -> Scorer:
+def memorized(*, known: bool) -> Scorer:
     """Whether an image is memorized, was replicated, or failed; the share of plain samples that are copies; and InvMM.
 
     The verdict is the answer. Means are over all images, those that failed included.
+
+    Args:
+        known: Whether the recipe tells if an image is memorized; if not, that is NaN, which Inspect leaves out.
     """
 
     async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001
         result = state.metadata["result"]
         return Score(
             value={
-                "memorized": result["verdict"] == Verdict.MEMORIZED,
+                "memorized": result["verdict"] == Verdict.MEMORIZED if known else math.nan,
                 "replicated": result["status"] == Status.REPLICATED,
                 "failed": result["status"] == Status.FAILED,
                 "plain_share": result["plain_share"],
