@@ -21,6 +21,7 @@ from invmm_eval.search.common import Common
 from invmm_eval.search.criteria import Criterion
 from invmm_eval.search.estimators import Confirmation, Estimator, Shifted
 from invmm_eval.search.optimizers import OptimizerMaker
+from invmm_eval.search.orientation import encoded
 from invmm_eval.search.parameters import copied, restore
 from invmm_eval.search.result import Check, Point, Result, Status
 from invmm_eval.search.target import Target, generator
@@ -105,7 +106,7 @@ class Search:
         Raises:
             InvMMError: The image does not fit the model, or a part refuses it.
         """
-        setup, image = self._setup, self.target.image
+        setup, image, recipe = self._setup, self.target.image, self._setup.recipe
         backbone = setup.backbone
         if tuple(image.shape) != backbone.image_shape:
             raise InvMMError(
@@ -114,19 +115,18 @@ class Search:
             )
         with torch.no_grad():
             pixels = to_device(image, backbone.device)[None].float() / 255
-            self.x_0 = backbone.encode(pixels)
+            self.x_0 = encoded(backbone, setup.similarity, self.target, pixels, setup.seed)
             self.features = features_of(setup.similarity, pixels)
         self.noise = setup.family(self.x_0[0])
         self.condition = backbone.condition(self.target.caption)
         self.optimizer = setup.optimizer(
             self.noise.parameters(),
             self.condition.parameters(),
-            setup.recipe,
+            recipe,
             lambda: (self.x_0 - setup.common.mean(self.x_0, self.condition))[0],
         )
         self._times: Tensor | None = None
         self._reject_at = 0
-        recipe = setup.recipe
         if recipe.times == "informative" or recipe.reject > -1:
             distance = (self.x_0 - setup.common.mean(self.x_0, self.condition)).norm().item()
             self._times = informative(backbone.schedule, distance) if recipe.times == "informative" else None

@@ -54,7 +54,7 @@ class NearCopies:
         if crop is not None and not LEAST_CROP <= crop < 1:
             raise InvMMError(f"The crop of near copies is {crop}; it must be at least {LEAST_CROP} and below 1.")
         self._similarity = similarity
-        self._flip = flip
+        self.flip = flip
         self._shift = shift
         self._crop = crop
         self.name = similarity.name
@@ -68,7 +68,7 @@ class NearCopies:
 
     def embed(self, images: Tensor) -> Tensor:
         """Features of all views of each image, ``(n, views, ...)``."""
-        sides = [images, images.flip(-1)] if self._flip else [images]
+        sides = [images, images.flip(-1)] if self.flip else [images]
         return torch.stack([self._similarity.embed(view) for side in sides for view in self._views(side)], dim=1)
 
     def compare(self, a: Tensor, b: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ class NearCopies:
         if self._crop:
             pairs += [pair for view in range(count, count + 5) for pair in ((0, view), (view, 0))]
             count += 5
-        if self._flip:
+        if self.flip:
             pairs += [pair for one, other in pairs for pair in ((one, other + count), (one + count, other))]
         return pairs[1:]
 

@@ -125,7 +125,7 @@ def test_a_model_that_gives_the_mirrored_picture_has_memorized_it_if_flips_count
         exact.Mixture(MEMORIZED),
         similarity="pixel-cosine",
         similarity_options=options,
-        settings={"plain": 256, "guidance": (1.0,)},
+        settings={"plain": 256},
     )
     [result] = plan.measure([MIRRORED])
     assert result.verdict is verdict
