@@ -273,9 +273,15 @@ def _absent(model: object) -> dict[str, None]:
     folder = Path(str(model))
     try:
         index = strict_json.read_object(folder / "model_index.json")
-        return {name: None for name in index if name.startswith(_OPTIONAL) and not (folder / name).exists()}
+        parts = [name for name, kind in index.items() if kind == [None, None] or _named(kind)]
+        return {name: None for name in parts if name.startswith(_OPTIONAL) and not (folder / name).exists()}
     except (OSError, ValueError, TypeError):  # a model of the Hub; what is wrong with a folder is told by loading it
         return {}
+
+
+def _named(kind: object) -> bool:
+    """Whether an entry of an index names a part's library and class."""
+    return isinstance(kind, list) and len(kind) == 2 and all(isinstance(name, str) for name in kind)
 
 
 def _files(model: object, revision: str | None) -> list[str]:
