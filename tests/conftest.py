@@ -14,9 +14,6 @@ from tests.helpers.command import images, invoke, plain  # noqa: F401
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 torch.set_num_threads(1)
-if torch.cuda.is_available():  # the same bits twice: the kernels that are fastest there add in any order
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,7 +22,7 @@ from invmm_eval.similarity.pixel_cosine import PixelCosine
 SAMPLER: dict[str, Any] = {"sampler": "dpm-solver++", "steps": 10}
 THRESHOLDS = tuple(step / 100 for step in range(90, 100))
 PART = 4096
-"""Samples that are counted and kept together."""
+"""Samples that are compared together."""
 SEED = 1_000_000  # of the first part's noises; detectors that sample have others
 
 
@@ -58,24 +58,20 @@ def threshold_of(held_out: float) -> float:
 
 
 def counted(root: Path, data: Data, samples: int) -> Truth:
-    """Count copies of all images among plain samples of the trained model."""
-    parts = [_part(root, data, seed, min(PART, samples - done)) for seed, done in enumerate(range(0, samples, PART))]
-    held_out = max(part["held_out"] for part in parts)
-    threshold = threshold_of(held_out)
-    counts = sum(np.array(part["counts"][THRESHOLDS.index(threshold)]) for part in parts)
-    return Truth(samples, threshold, held_out, np.asarray(counts))
-
-
-def _part(root: Path, data: Data, seed: int, samples: int) -> Any:
-    """The counts at each threshold, of some of the samples."""
+    """Count copies of all images among plain samples of the trained model, or read the kept count."""
 
     def find() -> Any:
         backbone = load_backbone(models.folder(root, data.name))
-        cosine = PixelCosine(device=backbone.device)
-        alike = similarities(backbone, data.images, cosine, samples=samples, seed=SEED + seed, **SAMPLER).numpy()
-        return {
-            "held_out": float(alike[:, data.copies == 0].max()),
-            "counts": [(alike >= threshold).sum(axis=0).tolist() for threshold in THRESHOLDS],
-        }
+        cosine, held_out = PixelCosine(device=backbone.device), 0.0
+        counts = np.zeros((len(THRESHOLDS), len(data.images)), np.int64)
+        for seed, done in enumerate(range(0, samples, PART), SEED):
+            count = min(PART, samples - done)
+            alike = similarities(backbone, data.images, cosine, samples=count, seed=seed, **SAMPLER).numpy()
+            held_out = max(held_out, float(alike[:, data.copies == 0].max()))
+            counts += [(alike >= threshold).sum(axis=0) for threshold in THRESHOLDS]
+        threshold = threshold_of(held_out)
+        chosen = counts[THRESHOLDS.index(threshold)].tolist()
+        return {"threshold": threshold, "held_out": held_out, "counts": chosen}
 
-    return kept(root / "truth" / f"{data.name}-{seed}.json", {"samples": samples, **SAMPLER}, find)
+    found = kept(root / "truth" / f"{data.name}.json", {"samples": samples, **SAMPLER}, find)
+    return Truth(samples, found["threshold"], found["held_out"], np.array(found["counts"], np.int64))
