@@ -135,8 +135,34 @@ def test_it_is_registered_and_tells_its_settings(tmp_path: Path) -> None:
     dino = register_similarities()["dino"](device=CPU, threshold=0.8, model=str(tmp_path), revision="main")
     assert isinstance(dino, DINO)
     assert (dino.name, dino.threshold) == ("dino", 0.8)
-    assert dino.settings.keys() == {"model", "revision", "sha256"}
+    assert dino.settings.keys() == {"model", "revision", "sha256", "processor"}
     assert (dino.settings["model"], dino.settings["revision"]) == (str(tmp_path), "main")
+
+
+def test_what_the_image_processor_does_is_among_the_settings(tmp_path: Path) -> None:
+    save_dinov2(tmp_path)
+    first, again = (similarity(tmp_path).settings["processor"] for _ in range(2))
+    assert first == again
+    changes: list[dict[str, Any]] = [
+        {"size": {"shortest_edge": 40}},
+        {"resample": 2},
+        {"image_mean": [0.5, 0.5, 0.5]},
+        {"image_std": [0.5, 0.5, 0.5]},
+        {"do_center_crop": False, "size": {"height": SIDE, "width": SIDE}},
+        {"crop_size": {"height": 14, "width": 14}},
+    ]
+    told = {first}
+    for change in changes:
+        save_dinov2(tmp_path, **change)
+        told.add(similarity(tmp_path).settings["processor"])
+    assert len(told) == 1 + len(changes)
+
+
+@pytest.mark.parametrize("change", [{"do_resize": False}, {"do_normalize": False}, {"rescale_factor": 1.0}])
+def test_an_image_processor_that_leaves_a_step_out_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    save_dinov2(tmp_path, **change)
+    with pytest.raises(InvMMError, match="must resize, rescale by 1/255 and normalize images"):
+        similarity(tmp_path)
 
 
 def test_the_digest_tells_weights_apart(tmp_path: Path) -> None:

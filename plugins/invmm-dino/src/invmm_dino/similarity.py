@@ -9,6 +9,8 @@ Transferable Visual Models From Natural Language Supervision".
 """
 
 import hashlib
+import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,6 +26,9 @@ _FEATURES: dict[type, Callable[..., Any]] = {CLIPModel: CLIPModel.get_image_feat
 """What gives the features of images, as ``pooler_output``."""
 _RESAMPLING = {2: "bilinear", 3: "bicubic"}
 """Pillow's numbers."""
+_STEPS = ("do_resize", "do_rescale", "do_normalize")
+_PROCESSED = ("size", "do_center_crop", "crop_size", "resample", "image_mean", "image_std")
+"""What an image processor says about images."""
 
 
 class DINO:
@@ -71,6 +76,7 @@ class DINO:
             "model": str(model),
             "revision": revision,
             "sha256": _digest(self._network.state_dict()),
+            "processor": json.dumps({name: getattr(processor, name) for name in _PROCESSED}, default=dict),
         }
 
     def embed(self, images: Tensor) -> Tensor:
@@ -117,6 +123,8 @@ def _load(model: str, revision: str | None) -> tuple[Any, Any]:
         ) from error
     if type(network) not in _FEATURES or processor.resample not in _RESAMPLING:
         raise InvMMError(f"The similarity dino takes a DINOv2 or CLIP model; {model} is a {type(network).__name__}.")
+    if not all(getattr(processor, step) for step in _STEPS) or not math.isclose(processor.rescale_factor, 1 / 255):
+        raise InvMMError(f"The image processor of {model} must resize, rescale by 1/255 and normalize images.")
     if report["missing_keys"]:
         raise InvMMError(f"{model} is incomplete: it lacks weights such as {min(report['missing_keys'])}.")
     return network.eval(), processor
