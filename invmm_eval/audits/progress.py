@@ -24,10 +24,16 @@ class Bar:
         images: Number of images.
         shown: False draws nothing, as does an error stream that is no terminal outside a notebook.
         also: Called with the searches after each step too.
+        doing: What goes on before the first step.
     """
 
     def __init__(
-        self, images: int, *, shown: bool = True, also: "Callable[[Sequence[Search]], None] | None" = None
+        self,
+        images: int,
+        *,
+        shown: bool = True,
+        also: "Callable[[Sequence[Search]], None] | None" = None,
+        doing: str = "loading",
     ) -> None:
         self._images = images
         self._also = also
@@ -37,7 +43,7 @@ class Bar:
             total=images,
             desc=self._count(),
             bar_format=_FORMAT,
-            postfix="loading",
+            postfix=doing,
             file=sys.stderr,
             leave=False,
             dynamic_ncols=True,
