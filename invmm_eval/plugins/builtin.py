@@ -19,6 +19,8 @@ COMMANDS = (
     "screen",
     "calibrate",
     "status",
+    "merge",
+    "verify",
     "demo",
     "check",
     "compare",
