@@ -32,6 +32,7 @@ def shorten(patch: pytest.MonkeyPatch, held_out: int = 1) -> None:
     patch.setattr(price, "PROBE", 0.1)
     patch.setattr(plain_share, "DRAWS", 2)
     patch.setattr(plain_share, "LOCATING", 4)
+    patch.setattr(plain_share, "ROUNDS", 1)
     patch.setattr(reference, "choose", lambda known: _ends(known, held_out))
 
 
