@@ -59,7 +59,7 @@ def check(
     with Bar(1) as bar:
         for _ in bar.over(run(request, out=folder, backbone=backbone, on_step=bar.on_step)):
             pass
-    answer = Answer(find(folder), score)
+    answer = Answer(find(folder).public(names=True), score)  # it is sent to others: no local paths
     for text in (answer.short, *answer.paragraphs):
         say(text)
     if answer.picture:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from invmm_eval.reference import pictures
+from invmm_eval.reference import MODEL, pictures
 from tests.helpers.command import SHARE, Invoke
 
 
@@ -13,20 +13,23 @@ def test_a_picture_is_checked_and_a_second_question_is_answered_from_the_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     pictures()[0].image.save("asked.png")
-    command = ["check", "asked.png", "--model", "reference", *SHARE]
+    Path("mine").symlink_to(MODEL)
+    command = ["check", "asked.png", "--model", tmp_path / "mine", *SHARE]
     code, out, err = invoke(*command, "--out", "answer.pdf")
     assert code == 0, err
-    assert "the search is kept in check-reference." in err
+    assert "the search is kept in check-mine." in err
     assert out.startswith("Yes: plain sampling gives copies of it.\nAbout 1 in ")
     assert "times that for its own mirror images" in out
     assert out.endswith("Wrote answer.pdf.\n")
     assert Path("answer.pdf").read_bytes().startswith(b"%PDF")
-    kept = Path("check-reference/results.jsonl").read_bytes()
-    code, again, err = invoke(*command, "--audit", "check-reference", "--out", "answer.html")
+    kept = Path("check-mine/results.jsonl").read_bytes()
+    code, again, err = invoke(*command, "--audit", "check-mine", "--out", "answer.html")
     assert code == 0, err
     assert again == out.replace("answer.pdf", "answer.html")
-    assert Path("check-reference/results.jsonl").read_bytes() == kept
-    assert "asked.png" in Path("answer.html").read_text("utf-8")
+    assert Path("check-mine/results.jsonl").read_bytes() == kept
+    page = Path("answer.html").read_text("utf-8")
+    assert "Did mine memorize asked.png?" in page
+    assert str(tmp_path) not in page, "it is sent to others"
 
 
 def test_what_is_no_picture_fails_in_words(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
