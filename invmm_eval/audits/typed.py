@@ -45,3 +45,25 @@ class AuditOptions(CalibrationOptions, total=False):
     calibration: "Calibration | str | Path | None"
     shard: str | None
     keep: Literal["all", "replicated", "nothing"]
+
+
+class ScreenOptions(LoadingOptions, total=False):
+    """Those of :func:`invmm_eval.screen`."""
+
+    detector: str
+    detector_options: Mapping[str, Any] | None
+    seed: int
+    workers: int | Literal["ranks"] | None
+    batch_size: int
+    micro_batch: int | None
+    shard: str | None
+
+
+class SetOptions(AuditOptions, total=False):
+    """Those of :func:`invmm_eval.audit_set`."""
+
+    detector: str
+    detector_options: Mapping[str, Any] | None
+    budget: str | int | None
+    control: int
+    clean: int

@@ -11,20 +11,25 @@ import pytest
 from invmm_eval.audits.calibration import Calibration
 from invmm_eval.audits.held_out import calibrate
 from invmm_eval.audits.options import (
+    ALL_OPTIONS,
     KINDS,
     OPTIONS,
     RUN_OPTIONS,
     Choices,
+    Extent,
     ModelOptions,
     Output,
     Resources,
+    Screen,
     describe,
     sort_options,
     with_options,
 )
 from invmm_eval.audits.plan import load_backbone
 from invmm_eval.audits.run import audit
-from invmm_eval.audits.typed import AuditOptions, CalibrationOptions, LoadingOptions
+from invmm_eval.audits.typed import AuditOptions, CalibrationOptions, LoadingOptions, ScreenOptions, SetOptions
+from invmm_eval.audits.whole.audit import audit_set
+from invmm_eval.audits.whole.screening import screen
 from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import Recipe
 from invmm_eval.similarity import Similarity
@@ -55,15 +60,26 @@ def test_a_face_shows_every_option_with_type_default_and_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seen", "function"), [(AuditOptions, audit), (CalibrationOptions, calibrate), (LoadingOptions, load_backbone)]
+    ("seen", "function"),
+    [
+        (AuditOptions, audit),
+        (CalibrationOptions, calibrate),
+        (LoadingOptions, load_backbone),
+        (ScreenOptions, screen),
+        (SetOptions, audit_set),
+    ],
 )
 def test_type_checkers_see_every_option_with_its_type(seen: type, function: Callable[..., Any]) -> None:
     """KEY=VALUE options may be None in Python, which stands for no values."""
     names = {"Calibration": Calibration, "Similarity": Similarity, "Recipe": Recipe}
-    types = {name: hint for kind in (*KINDS, Output) for name, hint in get_type_hints(kind, None, names).items()}
-    shown = inspect.signature(function).parameters.keys() & RUN_OPTIONS.keys()
+    types = {
+        name: hint
+        for kind in (*KINDS, Output, Screen, Extent)
+        for name, hint in get_type_hints(kind, None, names).items()
+    }
+    shown = inspect.signature(function).parameters.keys() & ALL_OPTIONS.keys()
     assert get_type_hints(seen, None, names) == {
-        name: types[name] | None if RUN_OPTIONS[name].repeatable else types[name] for name in shown
+        name: types[name] | None if ALL_OPTIONS[name].repeatable else types[name] for name in shown
     }
     assert function.__annotations__["options"] == Unpack[seen]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.scores import Score
@@ -15,6 +15,7 @@ from invmm_eval.audits.plan import OnStep, load, no_captions
 from invmm_eval.audits.record import kept
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.run import sendable, team, worker_plan
+from invmm_eval.audits.typed import SetOptions
 from invmm_eval.audits.whole.agenda import Agenda, Outcome
 from invmm_eval.audits.whole.found import FILE, Design, WholeSet, memorized
 from invmm_eval.audits.whole.screening import make_detector, ranked, scored
@@ -32,7 +33,7 @@ def audit_set(
     out: str | Path,
     captions: str | Sequence[str | None] | None = None,
     on_step: OnStep | None = None,
-    **options: Any,
+    **options: Unpack[SetOptions],
 ) -> WholeSet | None:
     """Find the images of a set that a model memorized, and bound the number of those that were not searched.
 

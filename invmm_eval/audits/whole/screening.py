@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pyarrow as pa
 import pyarrow.csv
@@ -22,6 +22,7 @@ from invmm_eval.audits.plan import load, made, model_config, no_captions, versio
 from invmm_eval.audits.record import kept
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.run import check_sendable, team
+from invmm_eval.audits.typed import ScreenOptions
 from invmm_eval.audits.workers import launched
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
@@ -159,7 +160,7 @@ def screen(
     *,
     captions: str | Sequence[str | None] | None = None,
     out: str | Path | None = None,
-    **options: Any,
+    **options: Unpack[ScreenOptions],
 ) -> list[Score]:
     """Rank images by how likely a search is to find them memorized, without searching.
 
