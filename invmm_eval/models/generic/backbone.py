@@ -10,8 +10,10 @@ from torch import Tensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import Condition, Context, Unconditional
-from invmm_eval.models.generic.boundary import Boundary, Repeated
+from invmm_eval.models.generic.boundary import Boundary
 from invmm_eval.models.generic.latents import Latents
+from invmm_eval.models.generic.offload import OFFLOADS
+from invmm_eval.models.generic.probe import Repeated
 from invmm_eval.models.generic.prompts import Prompts
 from invmm_eval.models.generic.proof import LEVELS, near
 from invmm_eval.models.generic.proof import prove as show
@@ -71,6 +73,8 @@ class Diffusers:
         tiny_autoencoder: Folder or Hub id of an AutoencoderTiny that decodes samples at checks, which is faster; its
             approximate decoding is then compared with the image.
         checkpointing: Recompute activations for the gradient: less memory, about a third more time per step.
+        offload: Keep weights in CPU memory: ``model`` moves encoders, network and autoencoder to the device in turns,
+            ``group`` each layer when it computes, which takes the least memory of the device and the most time.
         prove: ``quick``, or ``full`` to compare samples too.
 
     Raises:
@@ -93,15 +97,19 @@ class Diffusers:
         guidance_scale: float | None = None,
         tiny_autoencoder: str | None = None,
         checkpointing: bool = False,
+        offload: str | None = None,
         prove: str = "quick",
     ) -> None:
         check_prompt_mode(prompt_mode)
+        if offload not in (None, *OFFLOADS):
+            raise InvMMError(f"There is no offload {offload!r}; choose one of {', '.join(OFFLOADS)}.")
         if prove not in LEVELS:
             raise InvMMError(f"There is no proof {prove!r}; choose one of {', '.join(LEVELS)}.")
         if image_size is not None and (type(image_size) is not int or image_size < 1):
             raise InvMMError(f"The image_size is {image_size!r}; it must be a number of pixels.")
         small = AutoencoderTiny.from_pretrained(tiny_autoencoder, use_safetensors=True) if tiny_autoencoder else None
-        pipeline = load_pipeline(model, revision=revision, device=device, dtype=dtype, **self.family.parts)
+        place = torch.device("cpu") if offload else device
+        pipeline = load_pipeline(model, revision=revision, device=place, dtype=dtype, **self.family.parts)
         self._name = type(pipeline).__name__
         if self.family.pipelines and not {kind.__name__ for kind in type(pipeline).mro()} & {*self.family.pipelines}:
             raise InvMMError(
@@ -116,7 +124,10 @@ class Diffusers:
         if image_size:
             sides = image_size, image_size
         try:
-            self._read(pipeline, prompt_mode, soft_tokens or tokens, sides, checkpointing, call)
+            self._boundary = Boundary(pipeline, sides, (offload, device) if offload else None)
+            if offload and "class_labels" in self._boundary.takes:
+                raise InvMMError("Models of classes cannot be offloaded; leave out offload.")
+            self._read(prompt_mode, soft_tokens or tokens, checkpointing, call)
             proved = show(self, self._name, prove, self._caption, self._latents.reconstruct, self._sampled)
         except InvMMError:
             raise
@@ -141,16 +152,7 @@ class Diffusers:
         if small is not None:
             self._latents.small = frozen(small).float().to(self.device)
 
-    def _read(
-        self,
-        pipeline: Any,
-        mode: str,
-        tokens: int,
-        sides: tuple[int, int] | None,
-        checkpointing: bool,
-        call: Mapping[str, Any],
-    ) -> None:
-        self._boundary = Boundary(pipeline, sides)
+    def _read(self, mode: str, tokens: int, checkpointing: bool, call: Mapping[str, Any]) -> None:
         self._boundary.options |= {name: value for name, value in call.items() if value is not None}
         if checkpointing:
             self._boundary.network.enable_gradient_checkpointing()

@@ -8,14 +8,15 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from invmm_eval.errors import InvMMError
-from invmm_eval.models.generic.probe import Done, Probe
+from invmm_eval.models.generic.offload import offload, weights_left
+from invmm_eval.models.generic.probe import Done, Probe, Repeated
 from invmm_eval.models.generic.stages import as_one
 from invmm_eval.models.pipelines import frozen
 
@@ -33,11 +34,14 @@ class Boundary:
     Args:
         pipeline: The pipeline.
         sides: Height and width of images in pixels; None takes the pipeline's own.
+        offloaded: How the weights are moved from CPU memory and to which device, see
+            :func:`invmm_eval.models.generic.offload.offload`; None leaves them where they are.
 
     Attributes:
         pipe: The view: its modules are frozen, its autoencoder computes in float32, and none in less precision than the
             denoiser, as encoders do beside one in training.
         network: The denoiser.
+        device: Where it computes.
         takes: Names of the parameters of the pipeline's call.
         options: Further arguments of the call; see :meth:`without_guidance`.
 
@@ -45,7 +49,12 @@ class Boundary:
         InvMMError: The pipeline is not one denoiser that is called by a method of its own.
     """
 
-    def __init__(self, pipeline: Any, sides: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        pipeline: Any,
+        sides: tuple[int, int] | None = None,
+        offloaded: tuple[str, torch.device] | None = None,
+    ) -> None:
         name = type(pipeline).__name__
         pipeline = as_one(pipeline)
         self.pipe = copy.copy(pipeline)
@@ -69,6 +78,12 @@ class Boundary:
         if self.autoencoder is not None:
             decode = self.autoencoder.float().decode
             vars(self.autoencoder)["decode"] = lambda z, *args, **options: decode(z.float(), *args, **options)
+        self.device: torch.device = offloaded[1] if offloaded else self.network.device
+        self._gradient = partial(weights_left, self.device) if offloaded else nullcontext
+        if offloaded:
+            order = [self.network, *([] if self.autoencoder is None else [self.autoencoder])]
+            parts = [getattr(self.pipe, part) for part in modules]
+            offload([*(part for part in parts if part not in (None, *order)), *order], *offloaded)
         self._call = inspect.unwrap(type(pipeline).__call__)
         self.takes = tuple(inspect.signature(self._call).parameters)
         self.options: dict[str, Any] = {}
@@ -81,12 +96,6 @@ class Boundary:
         self._preparing = next((method for method in _PREPARING if hasattr(type(pipeline), method)), None)
         self._prepared: dict[tuple[int, bool], Any] = {}
         self.slope: tuple[float, float] | None = None
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the denoiser."""
-        found: torch.device = self.network.device
-        return found
 
     def call(
         self,
@@ -149,7 +158,7 @@ class Boundary:
             raise Done(model_output.narrow(1, 0, sample.shape[1]))
 
         times = t[None] if self.slope is None else torch.full((1,), _MIDDLE * self.train_times, device=t.device)
-        with self._told(t) if self.slope else nullcontext():
+        with self._gradient(), self._told(t) if self.slope else nullcontext():
             found: Tensor = self.call(len(x_t), self._probe(times, step, x_t), x_t=x_t, **given)
         return found
 
@@ -224,7 +233,7 @@ class Boundary:
         slope = (second - first) / (high - low)
         self.slope = (first - slope * low, slope)
 
-    def survey(self, **given: Any) -> tuple[list[int], tuple[int, ...], "Repeated"]:
+    def survey(self, **given: Any) -> tuple[list[int], tuple[int, ...], Repeated]:
         """What the pipeline does for one image in one step.
 
         Returns:
@@ -265,7 +274,7 @@ class Boundary:
                 raise Done
             return found[-1]
 
-        with torch.random.fork_rng(), hooked(self.network, _stop):
+        with self._gradient(), torch.random.fork_rng(), hooked(self.network, _stop):
             self.call(rows, self._probe(torch.ones(1, device=self.device), _same, None), encode=encode, **given)
         return found
 
@@ -285,37 +294,6 @@ class Boundary:
             self.call(1, own, **{**given, "num_inference_steps": steps})
         del own.set_timesteps
         return own
-
-
-class Repeated:
-    """Stands in for a denoiser in float32: answers every call with one output.
-
-    Args:
-        network: The denoiser, which answers for everything but calls.
-        output: What it returned once.
-    """
-
-    dtype = torch.float32
-
-    def __init__(self, network: Any, output: Any) -> None:
-        self._network = network
-        self._output = _as(output, torch.float32)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._network, name)
-
-    def __call__(self, *_: Any, **__: Any) -> Any:
-        """The output."""
-        return self._output
-
-
-def _as(tree: Any, dtype: torch.dtype) -> Any:
-    """A tensor, a list, a tuple or an output of tensors with its floating-point numbers in a precision."""
-    if isinstance(tree, Tensor):
-        return tree.to(dtype) if tree.is_floating_point() else tree
-    if isinstance(tree, Mapping):
-        return type(tree)(**{name: _as(part, dtype) for name, part in tree.items()})
-    return type(tree)([_as(part, dtype) for part in tree]) if isinstance(tree, list | tuple) else tree
 
 
 @contextmanager

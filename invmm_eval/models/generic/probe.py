@@ -4,7 +4,7 @@ By then the pipeline has settled every convention of its family: sign, scale of 
 variance. What ``step`` receives is the network's output in the scheduler's own convention.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -71,3 +71,34 @@ class Probe:
         """The next sample."""
         following = self._step(model_output, timestep, sample)
         return Step(following, following)
+
+
+class Repeated:
+    """Stands in for a denoiser in float32: answers every call with one output.
+
+    Args:
+        network: The denoiser, which answers for everything but calls.
+        output: What it returned once.
+    """
+
+    dtype = torch.float32
+
+    def __init__(self, network: Any, output: Any) -> None:
+        self._network = network
+        self._output = _as(output, torch.float32)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        """The output."""
+        return self._output
+
+
+def _as(tree: Any, dtype: torch.dtype) -> Any:
+    """A tensor, a list, a tuple or an output of tensors with its floating-point numbers in a precision."""
+    if isinstance(tree, Tensor):
+        return tree.to(dtype) if tree.is_floating_point() else tree
+    if isinstance(tree, Mapping):
+        return type(tree)(**{name: _as(part, dtype) for name, part in tree.items()})
+    return type(tree)([_as(part, dtype) for part in tree]) if isinstance(tree, list | tuple) else tree

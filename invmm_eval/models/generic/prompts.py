@@ -210,7 +210,7 @@ class _Table:
     def mixed(self, weights: Tensor, span: Tensor) -> Iterator[None]:
         """Answer with mixtures ``(n, L, V)`` at the places ``span``."""
         scale = getattr(self._modules[0], "embed_scale", 1.0)
-        mixtures = weights.to(self.weight.dtype) @ self.weight * scale
+        mixtures = weights.to(self.weight.dtype) @ self.weight.to(weights.device) * scale
 
         def replace(_: nn.Module, __: Any, output: Tensor) -> Tensor:
             return output.index_copy(1, span, mixtures.to(output.dtype))

@@ -1,0 +1,55 @@
+"""Weights that stay in CPU memory and are on the device while they are needed, moved by accelerate or diffusers."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from accelerate import cpu_offload_with_hook
+from diffusers.hooks import apply_group_offloading
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+OFFLOADS = ("model", "group")
+
+
+def offload(modules: Sequence[nn.Module], how: str, device: torch.device) -> None:
+    """Let the weights of modules in CPU memory be moved.
+
+    Args:
+        modules: In the order in which they compute.
+        how: ``model`` moves a module as a whole and back when the next one computes, ``group`` moves each layer while
+            it computes.
+        device: Where to compute.
+    """
+    if how == "group":
+        for module in modules:
+            apply_group_offloading(module, onload_device=device, offload_type="leaf_level")
+        return
+    hooks = [cpu_offload_with_hook(module, execution_device=device)[1] for module in modules]
+    for hook, previous in zip(hooks, [hooks[-1], *hooks[:-1]], strict=True):
+        hook.hook.prev_module_hook = None if previous is hook else previous
+
+
+def weights_left(device: torch.device) -> saved_tensors_hooks:
+    """A context in which the gradient keeps no copies of weights: it moves them to the device again.
+
+    Without it autograd would keep each layer's weights on the device, or find them in CPU memory.
+    """
+    return saved_tensors_hooks(_pack, partial(_unpack, device))
+
+
+def _pack(tensor: Tensor) -> Any:
+    """A weight, or a view of one, as where it is; other tensors as they are."""
+    weight = tensor if isinstance(tensor, nn.Parameter) else tensor._base
+    if not isinstance(weight, nn.Parameter):
+        return tensor
+    return weight, tensor.size(), tensor.stride(), tensor.storage_offset() - weight.storage_offset()
+
+
+def _unpack(device: torch.device, packed: Any) -> Tensor:
+    if isinstance(packed, Tensor):
+        return packed
+    weight, size, stride, offset = packed
+    moved: Tensor = weight.detach().to(device)
+    return moved.as_strided(size, stride, moved.storage_offset() + offset)
