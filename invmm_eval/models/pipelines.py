@@ -201,6 +201,12 @@ def _index_file(model: object, revision: str | None) -> Path:
         if not (folder / "model_index.json").is_file():
             raise InvMMError(f"{folder} has no model_index.json; name the folder that save_pretrained wrote.")
         return folder / "model_index.json"
+    if folder.is_file() and folder.suffix == ".safetensors":
+        raise InvMMError(
+            f"{model} holds weights without the configuration of a pipeline; save them as a folder: "
+            "StableDiffusionPipeline.from_single_file(FILE, config=FOLDER_OR_HUB_ID).save_pretrained(FOLDER), or the "
+            "class of your model."
+        )
     if folder.is_file():
         raise InvMMError(
             f"{model} is a file, and only folders of diffusers pipelines are known by themselves; name the backbone "

@@ -74,6 +74,13 @@ def test_no_model_there(model: object, sentence: str, monkeypatch: pytest.Monkey
         pipeline_class(model)
 
 
+def test_a_file_of_weights_is_told_how_it_becomes_a_folder(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.touch()
+    with pytest.raises(InvMMError, match=r"from_single_file\(FILE, config=.*save_pretrained"):
+        pipeline_class(file)
+
+
 def test_a_folder_without_an_index_or_with_a_damaged_one_is_no_pipeline(tmp_path: Path) -> None:
     with pytest.raises(InvMMError, match=r"has no model_index.json"):
         pipeline_class(tmp_path)
