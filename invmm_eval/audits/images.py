@@ -119,7 +119,10 @@ def _items(where: Iterable[Any]) -> Iterator[Any]:
             yield item
         elif isinstance(item, set | frozenset):
             yield from _items(sorted(item, key=str))
-        elif isinstance(item, Iterable) and not _is_table(item):
+        elif _is_open_file(item) and item.seekable():  # images are listed more than once
+            item.seek(0)
+            yield item.read()
+        elif isinstance(item, Iterable) and not _is_table(item) and not _is_open_file(item):
             yield from _items(item)
         else:
             instead = "; give a folder, files, a list of images, or a datasets.Dataset"
@@ -144,6 +147,10 @@ def _is_batch(pixels: NDArray[Any] | Tensor) -> bool:
     return pixels.ndim == 4 or (isinstance(pixels, np.ndarray) and pixels.dtype.kind in "OU" and pixels.ndim == 1)
 
 
+def _is_open_file(item: object) -> bool:
+    return hasattr(item, "read") and hasattr(item, "seekable")
+
+
 def _is_table(item: object) -> bool:
     return hasattr(item, "columns") or hasattr(item, "column_names")
 
@@ -152,11 +159,15 @@ def _rows_of(columns: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The rows of a batch, as a data set gives it by a slice; a mapping with an image is a row itself."""
     if any(map(_is_image, columns.values())):
         yield columns
-    elif all(isinstance(column, Sequence | np.ndarray | Tensor) for column in columns.values()):
+    elif all(_is_column(column) for column in columns.values()):
         for row in zip(*columns.values(), strict=False):
             yield from _rows_of(dict(zip(columns, row, strict=True)))
     else:
         raise InvMMError(f"There is no image in a row; its columns are {', '.join(map(str, columns))}.")
+
+
+def _is_column(values: Any) -> bool:
+    return isinstance(values, Sequence | np.ndarray | Tensor) and not isinstance(values, str)
 
 
 def _is_image(value: Any) -> bool:

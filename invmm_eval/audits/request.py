@@ -77,7 +77,7 @@ class Request:
         Raises:
             InvMMError: There is no such option, or a value is out of its range.
         """
-        if isinstance(images, Iterator):  # they are listed more than once
+        if isinstance(images, Iterator) and not hasattr(images, "seekable"):  # they are listed more than once
             images = list(images)
         if isinstance(names, Mapping):
             options = {"recipe": names["recipe"].default, **options} if "recipe" in names else options

@@ -621,6 +621,17 @@ def test_any_list_or_stream_of_images_is_listed(container: Callable[[list[Path]]
     assert len(request.sources) == len(replace(request, choices=request.choices).sources) == 2
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_open_file_is_one_image_however_often_it_is_listed(nested: bool, tmp_path: Path) -> None:
+    [path] = captioned(tmp_path, a="one").glob("*.png")
+    with path.open("rb") as file:
+        for opened in (file, BytesIO(path.read_bytes())):
+            request = Request.of("model", [opened] if nested else opened)
+            for _ in range(2):
+                [source] = request.sources
+                assert torch.equal(prepare(source.value, (3, 8, 8)), prepare(path, (3, 8, 8)))
+
+
 def test_a_batch_is_its_images() -> None:
     pixels = noise(2, HEIGHT, WIDTH, 3)
     for batch in (pixels, torch.from_numpy(pixels).movedim(-1, 1)):
@@ -638,6 +649,8 @@ def test_a_batch_is_its_images() -> None:
         ([b"one", 3], "A int cannot be listed"),
         (pd.DataFrame({"image": ["a.png"]}), "A DataFrame cannot be listed as images; give a datasets.Dataset of it"),
         ({"label": 3}, "There is no image in a row; its columns are label"),
+        ({"first": "a.png"}, "There is no image in a row; its columns are first"),
+        ({"image": ["a.png"]}, "There is no image in a row; its columns are image"),
         ({}, "There is no image to audit"),
     ],
 )
