@@ -10,12 +10,14 @@ import pytest
 
 from invmm_eval.audits.folder import read
 from invmm_eval.audits.folder.format import FORMAT, differences
+from invmm_eval.audits.plan import load_backbone
 from invmm_eval.audits.run import audit
 from invmm_eval.errors import InvMMError
 from invmm_eval.reference import MODEL
 from invmm_eval.reports import FORMATS, report
 from invmm_eval.reports.findings import find
 from invmm_eval.search.result import Status
+from invmm_eval.testing import tiny
 
 DATA = Path(__file__).parents[1] / "data" / "format-1"
 SETTINGS = {"threshold": 0.9, "max_steps": 50, "check_every": 25, "sampler_steps": 25, "draws": 8, "check_images": 4}
@@ -83,6 +85,16 @@ def test_an_audit_with_a_setting_that_no_longer_exists_is_read_and_not_resumed(o
     requested = {**record.config, "recipe": {**record.config["recipe"]}}
     del requested["recipe"]["averaging"]
     assert differences(record.config, requested) == ["recipe.averaging is 0.9 there and not set here"]
+
+
+def test_an_audit_by_a_package_that_is_now_built_in_is_resumed() -> None:
+    settings = {"name": "sd3", "dtype": "torch.float32", "prompt_mode": "soft", "max_sequence_length": 256}
+    stored = {"backbone": settings, "versions": {"invmm-eval": "0.1.0", "invmm-sd3": "0.1.0", **VERSIONS}}
+    model = load_backbone(tiny.tiny_sd3(), device="cpu")
+    requested = {"backbone": {**model.settings}, "versions": {"invmm-eval": "0.2.0", **VERSIONS}}
+    assert differences(stored, requested) == []
+    stored["backbone"] = {**settings, "max_sequence_length": 77}
+    assert differences(stored, requested) == ["backbone.max_sequence_length is 77 there and 256 here"]
 
 
 @pytest.mark.parametrize("form", FORMATS)
