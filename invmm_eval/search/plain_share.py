@@ -8,15 +8,16 @@ import torch
 from numpy.typing import NDArray
 
 from invmm_eval.search.estimators import Found, Shifted
+from invmm_eval.search.status import MEMORIZED
 from invmm_eval.statistics.importance import SHIFTS, plain_share, relative_error
 from invmm_eval.statistics.response import HALF, Response
 
 DRAWS = 14
 """Samples of a round at each of :data:`~invmm_eval.statistics.importance.SHIFTS` times the distance of half."""
 ROUNDS = 6
-"""The most rounds; there are none, or fewer, where the estimate is :data:`PRECISE` before."""
-PRECISE = 0.15
-"""The relative standard error of the estimate at which sampling ends."""
+"""The most rounds. They end where the estimate is :data:`PRECISE`, or two standard errors below what is memorized."""
+PRECISE = 0.2
+"""The relative standard error of the estimate that is precise enough."""
 LOCATING = 32
 """Samples along the ray from which the distance of half is known well enough."""
 
@@ -49,8 +50,10 @@ class PlainShare:
                     found.ray.move(_half(found))
                 found.sample(found.recipe.check_images)
             half = _half(found)
-            for _ in range(ROUNDS):
-                if relative_error(*_drawn(found)) <= PRECISE:
+            for number in range(ROUNDS):
+                error = relative_error(*_drawn(found))
+                rare = number and plain_share(*_drawn(found)).rate * (1 + 2 * error) < MEMORIZED
+                if error <= PRECISE or rare:
                     break
                 for shift in SHIFTS:
                     found.ray.move(shift**2 * half)
