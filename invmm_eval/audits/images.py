@@ -1,6 +1,7 @@
 """List images in files, folders, data sets and memory, without reading them, so that a damaged one fails alone."""
 
 import glob
+import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,17 +16,17 @@ from PIL import Image
 from torch import Tensor
 
 from invmm_eval.audits.pictures import ImageLike, reason
+from invmm_eval.audits.places import SUFFIX, is_place, pictures_at
 from invmm_eval.errors import InvMMError
 from invmm_eval.reference import named
 
-_SUFFIX = re.compile(r"\.(avif|bmp|gif|heic|heif|jfif|jp2|jpe|jpeg|jpg|pbm|pgm|png|pnm|ppm|tga|tif|tiff|webp)", re.I)
 _DATASET = re.compile(r"dataset:(?P<name>[^:]+)(:(?P<split>([^:\[]|\[[^\]]*\])*)(:(?P<column>.+))?)?")
 """A colon in brackets, as in ``train[:100]``, belongs to the split."""
 _TEXTS = ("string", "large_string", "string_view")
 """The types of columns that hold texts."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Source:
     """An image that is listed but not read.
 
@@ -54,6 +55,8 @@ def find_images(
 
             - A folder: all image files in and below it, sorted, named by their path in it; hidden ones are left out.
             - A file.
+            - A URL of fsspec, such as ``hf://datasets/ORG/NAME/train/*.parquet`` or ``s3://BUCKET/FOLDER``, or a tar or
+              Parquet file: images that are read where they are, one by one.
             - The text ``reference`` or ``reference:held-out``: pictures that the reference model was trained on, or
               that it never saw.
             - The text ``dataset:NAME[:[CONFIG/]SPLIT[:COLUMN]]``: a dataset of the Hub, a local folder or a local file
@@ -76,6 +79,8 @@ def find_images(
             sources += _loaded(item, place)
         elif isinstance(item, str) and (pictures := named(item)):
             sources += [Source(picture.name, picture.image) for picture in pictures]
+        elif isinstance(item, str) and is_place(item):
+            sources += [Source(*listed) for listed in pictures_at(item, place)]
         elif isinstance(item, str | Path):
             sources += [_captioned(source, place) for source in _files(Path(item))]
         elif isinstance(item, datasets.Dataset):
@@ -127,7 +132,10 @@ def _items(where: Iterable[Any]) -> Iterator[Any]:
         else:
             instead = "; give a folder, files, a list of images, or a datasets.Dataset"
             if isinstance(item, datasets.IterableDataset):
-                instead = ", as its length is not known; give some of its rows, as in list(images.take(100))"
+                instead = (
+                    ", as its length is not known; give its files, as in hf://datasets/ORG/NAME/**/*.parquet, or some "
+                    "of its rows, as in list(images.take(100))"
+                )
             elif _is_table(item):
                 instead = "; give a datasets.Dataset of it, as from_pandas makes it"
             raise InvMMError(f"A {type(item).__name__} cannot be listed as images{instead}.")
@@ -192,22 +200,32 @@ def _files(path: Path) -> list[Source]:
     except (OSError, ValueError) as error:
         raise InvMMError(f"The file or folder {str(path)!r} cannot be opened: {reason(error)}.") from error
     if not stat.S_ISDIR(mode):
-        return [Source(readable(path), path.absolute())]
-    files = [file for file in path.rglob("*") if _SUFFIX.fullmatch(file.suffix) and (file.is_file() or _dangles(file))]
-    names = sorted(file.relative_to(path).as_posix() for file in files)
-    sources = [Source(readable(Path(name)), path.absolute() / name) for name in names if "/." not in f"/{name}"]
+        return [Source(readable(path.as_posix()), path.absolute())]
+    base = str(path.absolute())
+    try:
+        sources = [Source(readable(name), f"{base}/{name}") for name in sorted(_names(str(path)))]
+    except OSError as error:
+        raise InvMMError(f"The folder {error.filename!r} cannot be listed: {reason(error)}.") from error
     if not sources:
         raise InvMMError(f"The folder {str(path)!r} holds no image file (.png, .jpg, .webp, .tif, ...).")
     return sources
 
 
-def _dangles(path: Path) -> bool:
-    return path.is_symlink() and not path.exists()
+def _names(folder: str, above: str = "") -> Iterator[str]:
+    """The paths of the images in and below a folder, from it; of links those to files and to nothing."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _names(entry.path, f"{above}{entry.name}/")
+            elif SUFFIX.fullmatch(entry.name) and (entry.is_file() or not os.path.exists(entry.path)):  # noqa: PTH110
+                yield f"{above}{entry.name}"
 
 
-def readable(path: Path) -> str:
+def readable(path: str) -> str:
     """A path as files and terminals can hold it: what is not Unicode in it is escaped."""
-    return path.as_posix().encode("utf-8", "backslashreplace").decode()
+    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def _captioned(source: Source, ending: str | None) -> Source:
@@ -218,9 +236,9 @@ def _captioned(source: Source, ending: str | None) -> Source:
             f"Image files have no column {ending!r}; name the ending of the text files beside them, such as .txt, or "
             "give a dataset."
         )
-    assert isinstance(source.value, Path)
+    assert isinstance(source.value, str | Path)
     try:
-        return replace(source, caption=source.value.with_suffix(ending).read_text(encoding="utf-8").strip())
+        return replace(source, caption=Path(source.value).with_suffix(ending).read_text(encoding="utf-8").strip())
     except (OSError, ValueError) as error:
         raise InvMMError(
             f"The caption of {source.name!r} cannot be read ({reason(error)}); each image needs a text file of its "

@@ -173,11 +173,11 @@ def _stored(source: Source) -> str | dict[str, Any] | None:
     if isinstance(image, Mapping):
         contents = image.get("bytes")
         image = image.get("path") if contents is None else contents
-    if image is None or isinstance(image, str):
-        return image
-    if isinstance(image, Path):
-        name = readable(image)
-        return name if name == image.as_posix() else {"path": name, "bytes": image.read_bytes()}
+    if image is None:
+        return None
+    if isinstance(image, str | Path):
+        name = readable(str(image))
+        return name if name == str(image) else {"path": name, "bytes": Path(image).read_bytes()}
     named = not source.name.isdigit() and not Path(source.name).exists()
     return {"path": source.name if named else None, "bytes": _contents(image)}
 
