@@ -48,7 +48,8 @@ class Recipe:
         delta: Growth of the weight per step otherwise.
         first_weight: The weight (lambda) at the start.
         window: Number of steps whose loss is averaged at a check.
-        check_images: Number of samples per guidance scale at a check (K).
+        check_images: Number of samples at a check (K): at each guidance scale, or, with ``any-sample``, of all scales
+            together.
         sampler: The deterministic sampler of checks, one of :data:`SAMPLERS`.
         sampler_steps: Number of its steps.
         clip: Whether it clips its estimates of x_0: ``model`` does so if the model's own scheduler does, ``none`` (the
@@ -57,7 +58,8 @@ class Recipe:
             in [-1, 1]; -1 gives none up.
         plain: Number of plain samples of the model, drawn once and compared with every image that takes no text of its
             own, for the share of copies among them.
-        guidance: Scales of classifier-free guidance tried at a check.
+        guidance: Scales of classifier-free guidance tried at a check. Scale 0 is the model without a prompt, which is
+            tried where the prompt is searched.
         shared_context: Whether a check draws one context (soft prompt) for all its noises, or one for each.
         threshold: Similarity from which on a sample counts as a replica (beta); None takes the similarity's own.
         stop: Whether a search ends at the first passed check. If not, it takes all steps, and its checks draw all
@@ -278,12 +280,17 @@ def by_dose(published: Recipe) -> Recipe:
 
 
 def fast(published: Recipe) -> Recipe:
-    """The one-shot search (docs/fast.md), up to 31 nats, with a family's published guidance and contexts."""
+    """The one-shot search (docs/fast.md), up to 31 nats, with a family's published contexts.
+
+    Of the published guidance scales it takes the least and the largest, besides the model without a prompt.
+    """
+    scales = published.guidance
     return replace(
         published,
         name=f"fast-{published.name.removeprefix('paper-')}",
         optimizer="one-shot",
         criterion="any-sample",
+        guidance=scales if scales == (1.0,) else (0.0, min(scales), max(scales)),
         estimators=("plain-share",),
         max_steps=4,
         check_every=1,

@@ -28,7 +28,9 @@ def audit(
     recipe: str = "demo",
     device: str = "cpu",
 ) -> list[Result]:
-    """An audit of one model by a recipe and changes to it."""
+    """An audit of one model by a recipe and changes to it; ``fast`` keeps its own guidance scales."""
+    if recipe == "fast":
+        settings = {key: value for key, value in settings.items() if key != "guidance"}
     backbone = load_backbone(model, backbone_options=options, device=device)
     setup = Setup(backbone, RECIPES[recipe](backbone.recipe).changed(**settings))
     return setup.measure(targets, title=model.name, batch_size=8, micro_batch=MICRO_BATCH)

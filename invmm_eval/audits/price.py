@@ -19,7 +19,7 @@ from invmm_eval.audits.request import Request
 from invmm_eval.audits.whole.screening import make_detector
 from invmm_eval.audits.workers import launched
 from invmm_eval.models.backbone import Backbone
-from invmm_eval.models.condition import Condition, Context, Unconditional, has_own_prompt
+from invmm_eval.models.condition import Condition, Context, SoftPrompt, Unconditional, different_scales
 from invmm_eval.models.schedule import Schedule
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.engine import invert
@@ -110,8 +110,10 @@ def _searched(images: int, extent: Extent | None) -> int:
 def _searches(plan: Plan, first: Source, micro_batch: int | None, images: int, output: Output) -> Searches:
     recipe, backbone = plan.recipe, plan.backbone
     condition = backbone.condition(first.caption)
-    clean, common = rows_of_search(plan, memorized=False)
-    memorized, more = rows_of_search(plan, memorized=True)
+    plan = replace(plan, recipe=replace(recipe, guidance=different_scales(condition, recipe.guidance)))
+    searches_prompt = bool(condition.parameters())
+    clean, common = rows_of_search(plan, memorized=False, searches_prompt=searches_prompt)
+    memorized, more = rows_of_search(plan, memorized=True, searches_prompt=searches_prompt)
     seconds = row_seconds(backbone, first.caption, micro_batch or recipe.draws)
     channels, height, width = backbone.image_shape
     with torch.no_grad():
@@ -120,10 +122,11 @@ def _searches(plan: Plan, first: Source, micro_batch: int | None, images: int, o
     pixels = (1 + 2 * recipe.check_images * len(recipe.guidance)) * channels * height * width
     files = sum(tensor.numel() * tensor.element_size() for tensor in tensors) + pixels
     size = _LINE + (0 if output.keep == "nothing" else files)
-    return Searches(images, clean, memorized, 0 if has_own_prompt(condition) else max(common, more), seconds, size)
+    shared = max(common, more) if searches_prompt or not condition.prompt() else 0
+    return Searches(images, clean, memorized, shared, seconds, size)
 
 
-def rows_of_search(plan: Plan, *, memorized: bool) -> tuple[int, int]:
+def rows_of_search(plan: Plan, *, memorized: bool, searches_prompt: bool = False) -> tuple[int, int]:
     """Network rows of one search, and of what it has in common with others.
 
     A search longer than four checks costs the same for each further check, so it is not run to its end.
@@ -131,20 +134,21 @@ def rows_of_search(plan: Plan, *, memorized: bool) -> tuple[int, int]:
     Args:
         plan: Its recipe, noise family and estimators.
         memorized: Whether the image comes back at once, or never.
+        searches_prompt: Whether a prompt is searched.
     """
     recipe = plan.recipe
     checks = recipe.max_steps // recipe.check_every
     if memorized or checks <= 4:
-        return _counted(plan, recipe, memorized=memorized)
+        return _counted(plan, recipe, memorized, searches_prompt)
     (two, common), (three, _) = (
-        _counted(plan, replace(recipe, max_steps=n * recipe.check_every), memorized=memorized) for n in (2, 3)
+        _counted(plan, replace(recipe, max_steps=n * recipe.check_every), memorized, searches_prompt) for n in (2, 3)
     )
     return two + (checks - 2) * (three - two), common
 
 
-def _counted(plan: Plan, recipe: Recipe, *, memorized: bool) -> tuple[int, int]:
+def _counted(plan: Plan, recipe: Recipe, memorized: bool, searches_prompt: bool) -> tuple[int, int]:
     picture = (torch.arange(16).view(_SHAPE) * 15).to(torch.uint8)
-    counted = Counted(_StandIn(plan.backbone, picture if memorized else 255 - picture))
+    counted = Counted(_StandIn(plan.backbone, picture if memorized else 255 - picture, searches_prompt))
     similarity = PixelCosine(device=torch.device("cpu"))
     [result] = invert(
         counted,
@@ -166,10 +170,11 @@ class _StandIn:
     settings: Mapping[str, str | int | float | None] = {}
     clip: float | None = None
 
-    def __init__(self, model: Backbone, picture: Tensor) -> None:
+    def __init__(self, model: Backbone, picture: Tensor, searches_prompt: bool) -> None:
         self.schedule: Schedule = _OnCPU(model.schedule, model.device)
         self.recipe = model.recipe
         self._x_0 = picture.float() / 127.5 - 1
+        self._searches_prompt = searches_prompt
 
     def encode(self, images: Tensor) -> Tensor:
         return images * 2 - 1
@@ -178,7 +183,12 @@ class _StandIn:
         return (x_0 / 2 + 0.5).clamp(0, 1)
 
     def condition(self, caption: str | None = None) -> Condition:  # noqa: ARG002
-        return Unconditional()
+        if not self._searches_prompt:
+            return Unconditional()
+        device = torch.device("cpu")
+        return SoftPrompt(
+            (1, 2), lambda weights: {"w": weights}, {"w": torch.zeros(1, 1, 2)}, lambda _: "", device=device
+        )
 
     def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:  # noqa: ARG002
         return self._x_0 + 1e-3 * x_t

@@ -139,6 +139,17 @@ def has_own_prompt(condition: Condition) -> bool:
     return bool(condition.parameters() or condition.prompt())
 
 
+def different_scales(condition: Condition, guidance: tuple[float, ...]) -> tuple[float, ...]:
+    """The guidance scales whose samples are different ones of this condition.
+
+    With a given prompt, scale 0 is none of it. The empty prompt gives about the same samples at all scales.
+    """
+    if condition.parameters():
+        return guidance
+    prompted = tuple(scale for scale in guidance if scale) or guidance
+    return prompted[:1] if condition.prompt() == "" else prompted
+
+
 def repeat(context: Context, n: int) -> Context:
     """Repeat a context of one row ``n`` times, without copies."""
     return {name: tensor.expand(n, *tensor.shape[1:]) for name, tensor in context.items()}

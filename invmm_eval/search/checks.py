@@ -111,8 +111,8 @@ def check(
                 Check(
                     judged_by=criterion.judged_by,
                     passed=criterion.passed(drawn),
-                    similarities={scale: tuple(similarities) for scale, similarities in drawn.items()},
-                    samples={scale: torch.cat(parts) for scale, parts in kept.items()},
+                    similarities={scale: tuple(similarities) for scale, similarities in drawn.items() if similarities},
+                    samples={scale: torch.cat(parts) for scale, parts in kept.items() if parts},
                 )
                 for drawn, kept in zip(values, samples, strict=True)
             ]

@@ -101,15 +101,16 @@ class Common:
             drawn_more: Called with the number of samples, whenever some are drawn.
 
         Returns:
-            None where the recipe requests no plain samples, or the image has a prompt of its own: no other image's
-            samples are samples of it then.
+            None where the recipe requests no plain samples, or the image has a prompt of its own at a scale above 0: no
+            other image's samples are samples of it then.
         """
         drawn = self._recipe.plain
-        if not drawn or has_own_prompt(condition):
+        if not drawn or (scale and has_own_prompt(condition)):
             return None
         if self._features is None:
-            context = condition.rsample(drawn, generator(self._seed, "", "plain contexts", self._backbone.device))
             null = condition.null(drawn)
+            own = generator(self._seed, "", "plain contexts", self._backbone.device)
+            context = condition.rsample(drawn, own) if scale else null
             while self._features is None:
                 with self._micro_batch as size:
                     embedded: list[Tensor] = []

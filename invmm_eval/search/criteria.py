@@ -3,6 +3,7 @@
 A new one is a class with the methods of :class:`Criterion` and a line in :data:`CRITERIA`.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -24,6 +25,10 @@ class Criterion(Protocol):
     @property
     def description(self) -> str:
         """When a check is passed, in words that complete "A check is passed if ..."."""
+        ...
+
+    def samples(self, scales: int) -> int:
+        """The largest number of samples at each of a number of guidance scales."""
         ...
 
     def request(self, drawn: Similarities) -> Mapping[float, int]:
@@ -75,6 +80,10 @@ class AllSamples:
             f"all {self._recipe.check_images} samples at one guidance scale reach a similarity of {self._threshold:g}"
         )
 
+    def samples(self, scales: int) -> int:  # noqa: ARG002
+        """K."""
+        return self._recipe.check_images
+
     def request(self, drawn: Similarities) -> Mapping[float, int]:
         """One sample per scale, then all at the scale with the most similar first one."""
         if not all(drawn.values()):
@@ -98,10 +107,10 @@ class AllSamples:
 
 
 class AnySample:
-    """One sample at one guidance scale that reaches the threshold beta is enough.
+    """One sample that reaches the threshold beta is enough.
 
-    How often the image comes back is then for an estimator to tell. One sample is drawn at every scale first, then all
-    K at every scale.
+    How often the image comes back is then for an estimator to tell. The K samples are spread evenly over the guidance
+    scales and drawn scale by scale, in the recipe's order, until one is enough.
     """
 
     def __init__(self, recipe: Recipe, threshold: float) -> None:
@@ -116,17 +125,16 @@ class AnySample:
     @property
     def description(self) -> str:
         """With the numbers of the recipe."""
-        return (
-            f"one of {self._recipe.check_images} samples at one guidance scale reaches a similarity of "
-            f"{self._threshold:g}"
-        )
+        return f"one of {self._recipe.check_images} samples reaches a similarity of {self._threshold:g}"
+
+    def samples(self, scales: int) -> int:
+        """K divided by the number of scales, rounded up."""
+        return math.ceil(self._recipe.check_images / scales)
 
     def request(self, drawn: Similarities) -> Mapping[float, int]:
-        """All K samples where there is one scale; else one at each scale, and all if none of these is enough."""
-        if self.passed(drawn):
-            return {}
-        first = len(drawn) > 1 and not all(drawn.values())
-        return dict.fromkeys(drawn, 1 if first else self._recipe.check_images)
+        """All samples at the first scale that has none."""
+        missing = [scale for scale, values in drawn.items() if not values]
+        return {missing[0]: self.samples(len(drawn))} if missing and not self.passed(drawn) else {}
 
     def passed(self, drawn: Similarities) -> bool:
         """Any sample."""

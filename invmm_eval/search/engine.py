@@ -23,6 +23,7 @@ from torch import Tensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
+from invmm_eval.models.condition import has_own_prompt
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.checks import check, hold_finite
@@ -171,7 +172,7 @@ class _Engine:
         """A check of each search."""
         for complete in (False, True):
             chosen = [search for search in searches if search.is_checked_completely is complete]
-            trials = _drawn(lambda search: search.draw_trial(self._setup.recipe.check_images), chosen)
+            trials = _drawn(Search.draw_trial, chosen)
             for group in [[trial] for trial in trials] if self._checks_images_alone else [trials]:
                 drawn = dict(group)
                 for search, outcome in self._isolated(partial(self._check, complete=complete), group):
@@ -185,6 +186,8 @@ class _Engine:
         assert search.status is not None
         assert search.last_check is not None
         scale = search.last_check.best_scale
+        if origin is None and 0 in search.last_check.similarities:
+            scale = 0.0  # Where no copy was found, only the plain samples without a prompt tell how many there are.
         ray = search.optimizer.ray
         outcomes: list[Outcome] = []
 
@@ -214,18 +217,19 @@ class _Engine:
             sample=sample,
             shifted=lambda: [shifted for shifted in search.shifted if shifted.scale == scale],
             outcomes=outcomes,
+            guidance=scale if has_own_prompt(search.condition) else 0.0,
             plain=setup.common.plain(scale, search.x_0, search.condition, search.features, setup.threshold, drawn_more),
         )
         with self._counted.shared([search]):
             if origin:
-                found = replace(found, aim=self._aim(search))
+                found = replace(found, aim=self._aim(search, scale))
             for estimator in setup.estimators:
                 values = estimator(found)
                 if values is not None:
                     search.estimates[estimator.name] = _as_json(estimator.name, values)
 
-    def _aim(self, search: Search) -> float | None:
-        """Re-aim the ray by a last gradient; returns the cosine of the gradients of its halves.
+    def _aim(self, search: Search, scale: float) -> float | None:
+        """Re-aim the ray by a last gradient at a guidance scale; returns the cosine of the gradients of its halves.
 
         A model that gives no gradients keeps the direction it was found with.
         """
@@ -237,7 +241,7 @@ class _Engine:
         with torch.inference_mode(mode=False), torch.enable_grad():
             for _ in range(2):
                 try:
-                    self._backward([search.draw(n // 2)])
+                    self._backward([search.draw(n // 2, scale)])
                 except NoGradientError:
                     ray.move(reached)
                     return None

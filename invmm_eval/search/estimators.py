@@ -64,6 +64,7 @@ class Found:
         noise: q. Where an estimator changes its parameters, the result is that of the changed q.
         ray: The ray that the mean of q lies on; None where the optimizer follows none.
         sample: Draws ``n`` new samples from q as it is now, at the best guidance scale of the last check.
+        guidance: That scale; 0 where there is no prompt.
         shifted: Returns all samples so far at that scale whose noise was plain noise shifted along a ray: those of the
             checks, and those that ``sample`` has drawn.
         outcomes: Of all samples that ``sample`` has drawn: the distance of the noise along the ray, and whether it
@@ -79,6 +80,7 @@ class Found:
     noise: Noise
     ray: Ray | None
     sample: Callable[[int], Samples]
+    guidance: float = 0.0
     shifted: Callable[[], Sequence[Shifted]] = tuple
     outcomes: list[Outcome] = field(default_factory=list)
     plain: Shifted | None = None

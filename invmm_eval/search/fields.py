@@ -186,6 +186,7 @@ FIELDS: tuple[Field, ...] = (
             ("aim", pa.float64(), "cosine of two half-estimates of the direction that plain_share was sampled along"),
             ("plain_copies", pa.int64(), "copies among the plain samples that plain_share counts"),
             ("plain_samples", pa.int64(), "plain samples that plain_share counts"),
+            ("plain_guidance", pa.float64(), "guidance scale that plain_share is for; 0 without a prompt"),
         )
     ),
     Field(

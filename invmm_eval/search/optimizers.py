@@ -185,8 +185,7 @@ class OneShot(Dose):
     """The search by a few doses along a direction that needs no gradient.
 
     The direction is ``x_0 - m``, with ``m`` the mean of the model's images: at high noise the network's estimate leans
-    to where the noise leans. Only a searched prompt needs gradients; each step of it then adds the gradient in the mean
-    of the noise to the direction, at length 1.
+    to where the noise leans. Only a searched prompt needs a gradient: it takes one step of Adam, before the first dose.
     """
 
     def __init__(self, noise: Parameters, condition: Parameters, recipe: Recipe, start: Start) -> None:
@@ -196,12 +195,16 @@ class OneShot(Dose):
 
     @property
     def uses_gradients(self) -> bool:
-        """Where a prompt is searched."""
+        """In the first step, where a prompt is searched."""
         return self._searches_prompt
 
+    def step(self, *, checked: bool) -> None:
+        """Move the mean to the dose, and the prompt along its only gradient."""
+        super().step(checked=checked)
+        self.zero_grad()
+        self._searches_prompt = False
+
     def _aim(self) -> None:
-        if self._mu.grad is not None:
-            self._average = self._average - unit(self._mu.grad)
         self.ray.aim(self._average)
 
 

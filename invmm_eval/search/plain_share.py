@@ -38,6 +38,7 @@ class PlainShare:
         "samples": "number of samples",
         "plain_copies": "number of copies among the plain samples",
         "plain_samples": "number of plain samples",
+        "plain_guidance": "guidance scale that the share is for; 0 without a prompt",
         "aim": "cosine of two independent estimates of the direction; null where there are none",
     }
 
@@ -72,6 +73,7 @@ class PlainShare:
             "samples": sum(one.drawn for one in samples),
             "plain_copies": known[0],
             "plain_samples": known[1],
+            "plain_guidance": found.guidance,
             "aim": found.aim,
         }
 

@@ -80,7 +80,8 @@ def sample(
         noise: Initial noises, ``(n, ...)``, on the model's device.
         context: n contexts.
         null: n contexts of the unconditional pass.
-        guidance: Guidance scale of each row, ``(n,)``, on the CPU; rows at scale 1 take no unconditional pass.
+        guidance: Guidance scale of each row, ``(n,)``, on the CPU; rows at scale 1 take no unconditional pass, and rows
+            at scale 0 that pass alone.
         steps: Number of sampler steps, at least 1.
         micro_batch: Maximum number of images sampled together, at least 1; guided ones take two rows each.
         sampler: One of :data:`invmm_eval.recipe.SAMPLERS`.
@@ -126,13 +127,16 @@ def sample(
 
 
 def _guided(scales: Tensor, context: Context, null: Context, like: Tensor) -> tuple[Tensor, Tensor, Context]:
-    """The rows at other scales than 1, their scales, and the contexts of all rows and of their unconditional pass.
+    """The rows that take two passes, their scales, and the contexts of all rows and of the second passes.
 
     ``scales`` is on the CPU, so that the host knows these rows without waiting for the device.
     """
-    is_guided = scales != 1
+    is_guided = (scales != 0) & (scales != 1)
     guided = to_device(is_guided.nonzero()[:, 0], like.device)
     scale = broadcast(to_device(scales[is_guided].float(), like.device), like)
+    if (scales == 0).any():
+        taken = to_device(torch.arange(len(scales)) + len(scales) * (scales == 0), like.device)
+        context = rows(join([context, null]), taken)
     return guided, scale, join([context, rows(null, guided)]) if len(guided) else context
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from invmm_eval.device import to_device
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
-from invmm_eval.models.condition import Context, repeat
+from invmm_eval.models.condition import Context, different_scales, repeat
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.checks import Trial, features_of, hold_finite
@@ -166,8 +166,8 @@ class Search:
         spent = recipe.max_nats is not None and self.kl * self.x_0[0].numel() >= recipe.max_nats
         return spent or self.step >= recipe.max_steps
 
-    def draw(self, n: int | None = None) -> "Draw":
-        """The random numbers of one step, or of ``n`` rows."""
+    def draw(self, n: int | None = None, scale: float = 1.0) -> "Draw":
+        """The random numbers of one step, or of ``n`` rows; at guidance scale 0 they are without the prompt."""
         backbone, n = self._setup.backbone, n or self._setup.recipe.draws
         noise = self.noise.rsample(n, self._steps)
         if self._times is None:
@@ -178,18 +178,14 @@ class Search:
             search=self,
             noise=noise,
             t=t,
-            context=self.condition.rsample(n, self._step_contexts),
+            context=self.condition.rsample(n, self._step_contexts) if scale else self.condition.null(n),
         )
 
-    @property
-    def _guidance(self) -> tuple[float, ...]:
-        """The recipe's scales; the first alone where there is no prompt, so that all would give the same samples."""
-        scales = self._setup.recipe.guidance
-        return scales[:1] if not self.condition.parameters() and self.condition.prompt() == "" else scales
-
-    def draw_trial(self, n: int) -> Trial:
-        """The random numbers of a check with n samples per guidance scale."""
+    def draw_trial(self, n: int | None = None) -> Trial:
+        """The random numbers of a check with n samples per guidance scale; None takes the criterion's number."""
         shared = self._setup.recipe.shared_context
+        scales = different_scales(self.condition, self._setup.recipe.guidance)
+        n = n or self._setup.criterion.samples(len(scales))
         with torch.no_grad():
             context = self.condition.rsample(1 if shared else n, self._check_contexts)
             return Trial(
@@ -197,7 +193,7 @@ class Search:
                 context=repeat(context, n) if shared else context,
                 null=self.condition.null(n),
                 features=self.features,
-                guidance=self._guidance,
+                guidance=scales,
                 x_0=self.x_0,
                 reject_at=self._reject_at,
             )
@@ -246,8 +242,7 @@ class Search:
         average_loss = sum(window) / len(window) if window else math.nan
         self.trace.append(Point(self.step, average_loss, self._checked_kl, self.optimizer.weight, check.score))
         self.last_check = check
-        if not self.condition.parameters():
-            self.remember_samples(trial, check, self._checked_kl)
+        self.remember_samples(trial, check, self._checked_kl)
         self.status = setup.criterion.status(self.trace, passed=check.passed, last=self._is_last)
         if self.status is not Status.REPLICATED and self.optimizer.ray:
             self._remember_place(check)
@@ -261,6 +256,8 @@ class Search:
             return
         mean = math.sqrt(2 * ray.nats) * ray.direction
         for scale, values in check.similarities.items():
+            if scale and self.condition.parameters() and self.status is None:
+                continue  # The prompt moves on, and these samples are none of the one that is found.
             hits = [index for index, value in enumerate(values) if value >= self._setup.threshold]
             copies = trial.noise[to_device(torch.tensor(hits, dtype=torch.long), trial.noise.device)]
             self.shifted.append(Shifted(scale, mean, len(values), copies))

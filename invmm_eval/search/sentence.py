@@ -99,7 +99,8 @@ def sentence(result: Judgeable) -> str:
     share, values = result.plain_share, result.estimates.get(PLAIN_SHARE, {})
     plain = "plain samples"
     if result.prompt is not None and result.check is not None:
-        plain += f" with its prompt at guidance {result.check.best_scale:g}"
+        scale = values.get("plain_guidance", result.check.best_scale)
+        plain += f" with its prompt at guidance {scale:g}" if scale else " without a prompt"
     if result.verdict is Verdict.FAILED:
         return f"could not be measured: {(result.error or 'the reason is not known').rstrip('.')}"
     if share and share.high < 1:

@@ -13,7 +13,7 @@ from invmm_eval.recipe import DDPM, DEMO, Recipe, by_dose, fast
 from invmm_eval.reports.price import lines
 from invmm_eval.search.target import Target
 from tests.helpers.audits import planned
-from tests.helpers.exact import Mixture, pictures
+from tests.helpers.exact import Choosing, Mixture, pictures
 
 KNOWN = pictures(3)
 SHORT = replace(DDPM, max_steps=60, check_every=10, draws=4, check_images=4, sampler_steps=6)
@@ -25,6 +25,15 @@ def test_the_rows_are_those_of_real_searches(recipe: Recipe) -> None:
     [known, new] = plan.measure([Target(KNOWN[0]), Target(KNOWN[2])])
     assert rows_of_search(plan, memorized=True)[0] == pytest.approx(known.rows, rel=0.35)
     assert rows_of_search(plan, memorized=False)[0] == pytest.approx(new.rows, rel=0.35)
+
+
+def test_a_searched_prompt_is_counted() -> None:
+    recipe = fast(replace(SHORT, guidance=(1.0, 3.0)))
+    plan = planned(Choosing(KNOWN[:1]), similarity="pixel-cosine", recipe=recipe)
+    [new] = plan.measure([Target(KNOWN[2])])
+    rows, common = rows_of_search(plan, memorized=False, searches_prompt=True)
+    assert rows == pytest.approx(new.rows, rel=0.1)
+    assert common >= recipe.plain * recipe.sampler_steps
 
 
 def test_a_long_search_is_not_run_to_its_end() -> None:

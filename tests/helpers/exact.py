@@ -93,10 +93,16 @@ class Mixture:
 
 
 class Chooser:
-    """A condition with one logit for each picture of a :class:`Choosing` model, searched along with the noise."""
+    """A condition with one logit for each picture of a :class:`Choosing` model, searched along with the noise.
 
-    def __init__(self, count: int) -> None:
-        self.logits = torch.zeros(count, requires_grad=True)
+    Args:
+        first: The logits of the prompt that the search starts from.
+        null: The logits without a prompt.
+    """
+
+    def __init__(self, first: Tensor, null: Tensor) -> None:
+        self.logits = first.clone().requires_grad_()
+        self._null = null
 
     def parameters(self) -> Mapping[str, Tensor]:
         return {"logits": self.logits}
@@ -106,17 +112,27 @@ class Chooser:
         return {"logits": self.logits + jitter}
 
     def null(self, n: int) -> Context:
-        return {"logits": torch.zeros(n, len(self.logits))}
+        return {"logits": self._null.expand(n, -1)}
 
     def prompt(self) -> str:
         return f"picture {self.logits.argmax().item()}"
 
 
 class Choosing(Mixture):
-    """A mixture whose weights are the condition: what a prompt does to a text-guided model."""
+    """A mixture whose weights are the condition: what a prompt does to a text-guided model.
+
+    The weights are those with the first prompt of a search; ``null`` are those without a prompt.
+    """
+
+    def __init__(
+        self, images: Tensor, weights: Tensor | None = None, null: Tensor | None = None, **options: Any
+    ) -> None:
+        super().__init__(images, weights, **options)
+        self._first = self.log_weights
+        self._null = torch.zeros(len(images)) if null is None else null.log()
 
     def condition(self, caption: str | None = None) -> Chooser:  # noqa: ARG002
-        return Chooser(len(self.points))
+        return Chooser(self._first, self._null)
 
     def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         self.log_weights = context["logits"].log_softmax(dim=1)

@@ -109,8 +109,8 @@ class Case(NamedTuple):
             values[scale] = []
             for k in range(self.recipe.check_images):
                 one, t = slice(k, k + 1), torch.ones(1)
-                x_0 = backbone.predict_x0(trial.noise[one], t, rows(trial.context, one))
-                if scale != 1:
+                x_0 = backbone.predict_x0(trial.noise[one], t, rows(trial.context if scale else trial.null, one))
+                if scale not in (0, 1):
                     unconditional = backbone.predict_x0(trial.noise[one], t, rows(trial.null, one))
                     x_0 = unconditional + scale * (x_0 - unconditional)
                 feature = self.similarity.embed(backbone.decode(x_0))
@@ -181,7 +181,7 @@ def test_the_verdict_is_that_of_drawing_everything(seed: int) -> None:
         for scale, drawn in outcome.similarities.items():
             assert repr(list(drawn)) == repr(values[scale][: len(drawn)])
             assert len(drawn) == needed(values[scale]) or (passed and len(drawn) == 1)
-            rows_drawn += len(drawn) * (1 if scale == 1 else 2)
+            rows_drawn += len(drawn) * (1 if scale in (0, 1) else 2)
     assert sparing.rows == rows_drawn <= lavish.rows
 
 

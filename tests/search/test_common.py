@@ -12,7 +12,7 @@ from invmm_eval.search.estimators import Shifted
 from invmm_eval.search.memory import MicroBatch
 from invmm_eval.search.sampling import sample
 from invmm_eval.similarity.pixel_cosine import PixelCosine
-from tests.helpers.exact import QUICK, Chooser, Mixture, flow_schedule, linear_schedule, pictures
+from tests.helpers.exact import QUICK, Chooser, Choosing, Mixture, flow_schedule, linear_schedule, pictures
 
 PICTURES = pictures(4)
 WEIGHTS = torch.tensor([0.55, 0.3, 0.1, 0.05])
@@ -76,6 +76,11 @@ def test_an_image_with_a_prompt_of_its_own_has_none(cosine: PixelCosine, text: s
     assert (found is None) == bool(text)
 
 
-def test_an_image_whose_prompt_is_searched_has_none(cosine: PixelCosine) -> None:
+def test_an_image_whose_prompt_is_searched_has_those_without_a_prompt_alone(cosine: PixelCosine) -> None:
     features: Tensor = cosine.embed(PICTURES[:1] / 255)
-    assert common(Mixture(PICTURES), cosine).plain(1.0, torch.zeros(1, 1, 4, 4), Chooser(4), features, 0.9) is None
+    searched = Chooser(torch.zeros(4), WEIGHTS.log())
+    shared, x_0 = common(Choosing(PICTURES), cosine), torch.zeros(1, 1, 4, 4)
+    assert shared.plain(1.0, x_0, searched, features, 0.9) is None
+    unprompted = shared.plain(0.0, x_0, searched, features, 0.9)
+    assert unprompted is not None
+    assert len(unprompted.noise) == pytest.approx(PLAIN * 0.55, abs=4 * (PLAIN * 0.55) ** 0.5)

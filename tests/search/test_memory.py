@@ -82,7 +82,7 @@ def test_memory_that_runs_out_while_one_image_is_drawn_fails_it_alone(cosine: Pi
 
     class Reading(Choosing):
         def condition(self, caption: str | None = None) -> Chooser:
-            return Bulky(len(self.points)) if caption == "long" else super().condition(caption)
+            return Bulky(self._first, self._null) if caption == "long" else super().condition(caption)
 
     captioned = [replace(target, caption="long" if target.name == "1" else None) for target in targets(MEMORIZED[:3])]
     expected = run(Choosing(MEMORIZED), MEMORIZED[:3], cosine)

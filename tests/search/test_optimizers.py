@@ -159,11 +159,15 @@ def test_every_dose_lies_towards_the_image_and_needs_no_gradient() -> None:
         moved.after_check(math.nan)
 
 
-def test_with_a_searched_prompt_each_step_adds_a_gradient_of_length_one() -> None:
-    noise = gaussian()
-    moved = one_shot(noise, 5 * axis(0), {"logits": torch.zeros(3, requires_grad=True)}, first_dose=8.0)
+def test_a_searched_prompt_takes_one_step_and_does_not_turn_the_direction() -> None:
+    noise, logits = gaussian(), torch.zeros(3, requires_grad=True)
+    moved = one_shot(noise, 5 * axis(0), {"logits": logits}, first_dose=8.0, growth=4.0, learning_rate=0.5)
     assert moved.uses_gradients
-    step(moved, noise.mu, -30 * axis(1))
-    torch.testing.assert_close(noise.mu.detach(), 4 * (axis(0) + axis(1)) / math.sqrt(2))
-    step(moved, noise.mu, -0.1 * axis(2))
-    torch.testing.assert_close(noise.mu.detach(), 4 * (axis(0) + axis(1) + axis(2)) / math.sqrt(3))
+    moved.zero_grad()
+    torch.autograd.backward((logits * torch.tensor([2.0, -0.1, 0.0])).sum() + (noise.mu * axis(1)).sum())
+    for nats in (8.0, 32.0):
+        moved.step(checked=True)
+        moved.after_check(math.nan)
+        torch.testing.assert_close(logits.detach(), torch.tensor([-0.5, 0.5, 0.0]))
+        torch.testing.assert_close(noise.mu.detach(), math.sqrt(2 * nats) * axis(0))
+        assert not moved.uses_gradients

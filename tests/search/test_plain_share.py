@@ -12,9 +12,10 @@ from invmm_eval.recipe import Recipe, fast
 from invmm_eval.search.engine import invert
 from invmm_eval.search.plain_share import LOCATING, PlainShare
 from invmm_eval.search.result import Result, Status
+from invmm_eval.search.sentence import sentence
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 from invmm_eval.testing import check_estimator
-from tests.helpers.exact import Mixture, pictures, targets
+from tests.helpers.exact import Choosing, Mixture, pictures, targets
 
 PICTURES = pictures(4)
 RECIPE = Recipe(
@@ -88,6 +89,46 @@ def test_the_one_shot_search_of_a_new_picture_ends_at_its_largest_dose_with_an_u
     assert values["high"] == pytest.approx(1 - 0.025 ** (1 / 512))
     assert found.rows is not None
     assert found.rows <= 4 * recipe.check_images * recipe.sampler_steps
+
+
+GUIDED = fast(RECIPE.changed(guidance=(1.0, 2.0, 3.0))).changed(threshold=0.9)
+EQUAL, RARE = torch.tensor([0.1, 0.3, 0.3, 0.3]), torch.tensor([1e-12, 0.3, 0.3, 0.4])
+
+
+def test_a_picture_that_no_prompt_gives_is_found_without_one(cosine: PixelCosine) -> None:
+    model = Choosing(PICTURES, RARE, EQUAL)
+    (found,) = invert(model, targets(PICTURES[:1]), cosine, diagonal(), recipe=GUIDED, estimators=[PlainShare()])
+    assert found.status is Status.REPLICATED
+    assert found.check is not None
+    assert set(found.check.similarities) == {0.0}
+    values = found.estimates["plain-share"]
+    assert (values["plain_guidance"], values["plain_samples"]) == (0, 512)
+    assert values["low"] <= 0.1 <= values["high"]
+    assert "plain samples without a prompt is a copy" in sentence(found)
+
+
+def test_a_picture_that_only_a_prompt_gives_has_a_share_with_it(cosine: PixelCosine) -> None:
+    model = Choosing(PICTURES, EQUAL, RARE)
+    (found,) = invert(model, targets(PICTURES[:1]), cosine, diagonal(), recipe=GUIDED, estimators=[PlainShare()])
+    assert found.status is Status.REPLICATED
+    values = found.estimates["plain-share"]
+    assert (values["plain_guidance"], values["plain_samples"], values["high"]) == (1, 0, 1)
+    assert values["low"] > 0
+    assert "plain samples with its prompt at guidance 1 " in sentence(found)
+
+
+def test_a_new_picture_costs_a_guided_model_one_gradient_and_the_samples_of_one_check_at_each_dose(
+    cosine: PixelCosine,
+) -> None:
+    new = targets(255 - PICTURES[:1])
+    (found,) = invert(Choosing(PICTURES), new, cosine, diagonal(), recipe=GUIDED, estimators=[PlainShare()])
+    assert found.status is Status.EXHAUSTED
+    assert found.check is not None
+    assert {scale: len(values) for scale, values in found.check.similarities.items()} == {0.0: 3, 1.0: 3, 3.0: 3}
+    assert found.rows is not None
+    assert found.rows <= 3 * GUIDED.draws + 4 * (3 + 3 + 2 * 3) * GUIDED.sampler_steps
+    assert found.rows >= 3 * GUIDED.draws + 4 * (3 + 3 + 2 * 3) * GUIDED.sampler_steps // 2
+    assert sentence(found) == "no copy in 512 plain samples without a prompt (95 %: fewer than 1 in 130)"
 
 
 class Closed(Mixture):
