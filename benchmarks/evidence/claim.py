@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-COLOURS = ("#b3261e", "#386a20", "#0b57d0", "#7d5260")
+COLOURS = ("#b3261e", "#386a20", "#0b57d0", "#7d5260", "#00696d")
 
 
 @dataclass(frozen=True)

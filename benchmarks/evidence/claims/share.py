@@ -1,5 +1,6 @@
 """The share: what a fast search states is what is counted."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def _findings(case: Case) -> list[Finding]:
     ranges = [spread(np.log10([row.share or 0 for row in one])) for one in known if all(row.share for row in one)]
     values = [middle([row.value for row in group]) for group in groups]
     order = rank_correlation(values, [-shares[group[0].image] for group in groups])
+    counted = [min(value, math.log(case.truth.samples)) for value in values]
+    tied = rank_correlation(counted, [-shares[group[0].image] for group in groups])
     what = f"{case.name}: stated over counted share, off by a factor of (rms), {len(stated)} searches"
     return [
         at_most(what, factor([(row.share or 0) / shares[row.image] for row in stated]), 1.25),
@@ -54,6 +57,7 @@ def _findings(case: Case) -> list[Finding]:
         at_least(f"{case.name}: intervals of memorized images that hold the counted share", mean(inside), 0.95),
         at_least(f"{case.name}: lower limits that hold, {len(hold)} searches", mean(hold), 0.975),
         at_least(f"{case.name}: Spearman of share and value, {len(groups)} images", order, 0.97),
+        Finding(f"{case.name}: the same, shares below what the count can see as ties", f"{tied:.3f}"),
     ]
 
 
