@@ -85,5 +85,6 @@ def _drawn(cases: Sequence[Case]) -> Figure:
         axes.errorbar(counted, stated, spans, fmt="o", markersize=3, linewidth=0.6, color=colour, label=case.name)
     axes.plot([edge, 1], [edge, 1], "--", color="black", linewidth=1)
     axes.set(xscale="log", yscale="log", xlabel="share counted", ylabel="share stated")
+    axes.set_ylim(bottom=edge / 3)
     axes.legend(frameon=False)
     return figure
