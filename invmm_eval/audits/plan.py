@@ -23,6 +23,7 @@ from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.identity import model_identity
 from invmm_eval.models.lora import add_loras, read_loras
 from invmm_eval.models.pipelines import load_pipeline, pipeline_class
+from invmm_eval.models.single_file import SingleFile, single_file
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.plugins.host import host
 from invmm_eval.recipe import RECIPES, Recipe
@@ -183,12 +184,25 @@ def make_plan(
 def model_config(model: ModelOptions, backbone: Backbone) -> dict[str, Any]:
     """What a config says about the model."""
     loras = [lora.record for lora in read_loras(model.lora)]
+    single = _single_file(model)
+    identity = single.identity if single else model_identity(model.source, model.revision)
     return {
         "model": model_name(model.source, model.revision),
         **({"loras": loras} if loras else {}),
-        "weights": getattr(backbone, "identity", None) or model_identity(model.source, model.revision),
-        "backbone": {**backbone.settings, "image_shape": list(backbone.image_shape)},
+        "weights": getattr(backbone, "identity", None) or identity,
+        "backbone": {
+            **backbone.settings,
+            **({"config": str(single.config)} if single else {}),
+            "image_shape": list(backbone.image_shape),
+        },
     }
+
+
+def _single_file(model: ModelOptions) -> SingleFile | None:
+    """The single file that the model is; a plugin's backbone that names no pipelines loads files by itself."""
+    if model.backbone and not host().backbone(model.backbone).pipelines:
+        return None
+    return single_file(model.source, model.backbone_options.get("config"))
 
 
 def versions(*parts: Any, **more: Any) -> dict[str, str]:
@@ -225,7 +239,8 @@ def load_backbone(model: object, **options: Unpack[LoadingOptions]) -> Backbone:
     """Load a model with the backbone that serves its pipeline's class, or with a named one.
 
     Args:
-        model: Folder written by ``save_pretrained``, Hub id, loaded diffusers pipeline, or ``reference``.
+        model: Folder written by ``save_pretrained``, Hub id, ``.safetensors`` file with ``backbone_options``
+            ``{"config": FOLDER}``, loaded diffusers pipeline, or ``reference``.
         **options: {options}
 
     Raises:
@@ -239,14 +254,17 @@ def load_backbone(model: object, **options: Unpack[LoadingOptions]) -> Backbone:
 def load(model: ModelOptions, device: str | None) -> Backbone:
     """Load a model, as :func:`load_backbone` does."""
     name, how = model.backbone, {"device": find_device(device), "dtype": getattr(torch, model.dtype)}
-    source = model.source
+    source, options = model.source, dict(model.backbone_options)
+    if single := _single_file(model):
+        source = single.load(**how)
+        del options["config"]
     if loras := read_loras(model.lora):
-        if not isinstance(source, str | Path):
+        if not isinstance(model.source, str | Path):
             raise InvMMError("A loaded pipeline takes its LoRAs before it is audited; leave out lora.")
         source = add_loras(load_pipeline(source, revision=model.revision, **how), loras)
     entry = host().backbone(name) if name else host().backbone_for(pipeline_class(source, model.revision))
     make = partial(entry.make, source, revision=model.revision, **how)
-    backbone: Backbone = made(make, name or "The backbone", model.backbone_options)
+    backbone: Backbone = made(make, name or "The backbone", options)
     if (channels := backbone.image_shape[0]) not in (1, 3):
         raise InvMMError(f"The model's images have {channels} channels; only grey (1) and RGB (3) are supported.")
     return backbone

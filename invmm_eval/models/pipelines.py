@@ -30,7 +30,7 @@ FAINT = 1e-3
 """An alpha below which a noise predictor tells next to nothing of x_0; the linear schedule of DDPM ends at 6.4e-3."""
 _MODULAR = "modular_model_index.json"
 _OPTIONAL = ("text_encoder", "tokenizer", "image_encoder", "feature_extractor", "safety_checker")
-_PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
+PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
 
 
 def frozen(module: M) -> M:
@@ -201,17 +201,6 @@ def _index_file(model: object, revision: str | None) -> Path:
         if not (folder / "model_index.json").is_file():
             raise InvMMError(f"{folder} has no model_index.json; name the folder that save_pretrained wrote.")
         return folder / "model_index.json"
-    if folder.is_file() and folder.suffix == ".safetensors":
-        raise InvMMError(
-            f"{model} holds weights without the configuration of a pipeline; save them as a folder: "
-            "StableDiffusionPipeline.from_single_file(FILE, config=FOLDER_OR_HUB_ID).save_pretrained(FOLDER), or the "
-            "class of your model."
-        )
-    if folder.is_file():
-        raise InvMMError(
-            f"{model} is a file, and only folders of diffusers pipelines are known by themselves; name the backbone "
-            "of a plugin that loads it (invmm-eval new-plugin writes one)."
-        )
     if folder.suffix in _SINGLE_FILES:
         raise InvMMError(f"There is no file {model}.")
     if isinstance(model, Path) or folder.is_absolute() or str(model).startswith(".") or str(model).count("/") > 1:
@@ -222,7 +211,7 @@ def _index_file(model: object, revision: str | None) -> Path:
         raise InvMMError(_modular(model)) from None
     except Exception as error:
         raise InvMMError(
-            f"{model} is neither a folder here nor a diffusers pipeline that the Hub gave us ({_first_line(error)})."
+            f"{model} is neither a folder here nor a diffusers pipeline that the Hub gave us ({first_line(error)})."
         ) from error
 
 
@@ -265,16 +254,25 @@ def load_pipeline(
         files = _files(model, revision)
         variants = _variants(files)
         if len(variants) != 1:
-            raise InvMMError(_why(model, files, variants, _first_line(error))) from error
+            raise InvMMError(_why(model, files, variants, first_line(error))) from error
         try:
             pipeline = DiffusionPipeline.from_pretrained(str(model), variant=variants.pop(), **how)
         except Exception as again:
-            raise InvMMError(_why(model, files, variants, _first_line(again))) from again
+            raise InvMMError(_why(model, files, variants, first_line(again))) from again
+    return with_all_weights(pipeline, model).to(device)
+
+
+def with_all_weights(pipeline: Any, model: object) -> Any:
+    """The pipeline that was loaded from ``model``.
+
+    Raises:
+        InvMMError: Some of its weights were not there.
+    """
     for part, module in pipeline.components.items():
         for name, tensor in module.state_dict().items() if isinstance(module, nn.Module) else ():
             if tensor.is_meta:
                 raise InvMMError(f"{model} cannot be loaded: its weights lack {part}.{name}.")
-    return pipeline.to(device)
+    return pipeline
 
 
 def _absent(model: object) -> dict[str, None]:
@@ -329,7 +327,7 @@ def _why(model: object, files: Iterable[str], variants: Collection[str], reason:
     found = defaultdict[str, set[str]](set)
     for file in files:
         found[file.partition("/")[0]].add(Path(file).suffix)
-    if any(kinds & _PICKLES and ".safetensors" not in kinds for kinds in found.values()):
+    if any(kinds & PICKLES and ".safetensors" not in kinds for kinds in found.values()):
         return (
             f"{model} has no usable safetensors weights, and pickled ones are never loaded. Where you trust their "
             f"source, convert them: DiffusionPipeline.from_pretrained(...).save_pretrained(...) ({reason})"
@@ -337,6 +335,7 @@ def _why(model: object, files: Iterable[str], variants: Collection[str], reason:
     return f"{model} cannot be loaded: {reason}"
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, without its full stop."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].rstrip(".")

@@ -64,7 +64,6 @@ def test_a_folder_is_loaded_in_the_precision_asked_for_and_a_pipeline_stays_as_i
         ("/nowhere/model.pth", "There is no file /nowhere/model.pth"),
         ("model.pth", "There is no file model.pth"),
         ("folder/model.safetensors", "There is no file folder/model.safetensors"),
-        (__file__, "is a file, and only folders .* name the backbone of a plugin"),
         ("nobody/nothing", "neither a folder here nor a diffusers pipeline that the Hub gave"),
     ],
 )
@@ -72,13 +71,6 @@ def test_no_model_there(model: object, sentence: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InvMMError, match=sentence):
         pipeline_class(model)
-
-
-def test_a_file_of_weights_is_told_how_it_becomes_a_folder(tmp_path: Path) -> None:
-    file = tmp_path / "model.safetensors"
-    file.touch()
-    with pytest.raises(InvMMError, match=r"from_single_file\(FILE, config=.*save_pretrained"):
-        pipeline_class(file)
 
 
 def test_a_folder_without_an_index_or_with_a_damaged_one_is_no_pipeline(tmp_path: Path) -> None:

@@ -1,0 +1,90 @@
+"""Stable Diffusion in the layout of its authors' checkpoints, by the tables of diffusers' conversion script."""
+
+import re
+from pathlib import Path
+
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import save_file
+from torch import Tensor
+
+_UNET = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+
+
+def write_original(pipeline: StableDiffusionPipeline, file: Path) -> Path:
+    """Write a pipeline's weights as one file, whose keys are those of CompVis' stable-diffusion."""
+    unet, vae = pipeline.unet, pipeline.vae
+    save_file(
+        {
+            **{
+                f"model.diffusion_model.{_unet(name, unet.config.layers_per_block)}": tensor
+                for name, tensor in unet.state_dict().items()
+            },
+            **{
+                f"first_stage_model.{_vae(name, len(vae.config.block_out_channels))}": _convolution(name, tensor)
+                for name, tensor in vae.state_dict().items()
+            },
+            **{
+                f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}": tensor
+                for name, tensor in pipeline.text_encoder.state_dict().items()
+            },
+        },
+        file,
+    )
+    return file
+
+
+def _unet(name: str, layers: int) -> str:
+    each = layers + 1
+    if match := re.fullmatch(r"(down|up)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.*)", name):
+        side, block, kind, layer, rest = match.groups()
+        place = int(block) * each + int(layer)
+        where = f"input_blocks.{place + 1}" if side == "down" else f"output_blocks.{place}"
+        return f"{where}.0.{_renamed(rest, _RESNET)}" if kind == "resnets" else f"{where}.1.{rest}"
+    if match := re.fullmatch(r"down_blocks\.(\d+)\.downsamplers\.0\.conv\.(.*)", name):
+        return f"input_blocks.{(int(match[1]) + 1) * each}.0.op.{match[2]}"
+    if match := re.fullmatch(r"up_blocks\.(\d+)\.upsamplers\.0\.(.*)", name):
+        return f"output_blocks.{int(match[1]) * each + layers}.1.{match[2]}"  # after blocks without attention
+    if match := re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d+)\.(.*)", name):
+        resnet = match[1] == "resnets"
+        return (
+            f"middle_block.{2 * int(match[2])}.{_renamed(match[3], _RESNET)}"
+            if resnet
+            else f"middle_block.1.{match[3]}"
+        )
+    return _renamed(name, {**_UNET, "conv_in": "input_blocks.0.0"})
+
+
+def _vae(name: str, blocks: int) -> str:
+    name = re.sub(r"down_blocks\.(\d+)\.resnets", r"down.\1.block", name)
+    name = re.sub(r"down_blocks\.(\d+)\.downsamplers\.0", r"down.\1.downsample", name)
+    name = re.sub(r"up_blocks\.(\d+)\.resnets", lambda at: f"up.{blocks - 1 - int(at[1])}.block", name)
+    name = re.sub(r"up_blocks\.(\d+)\.upsamplers\.0", lambda at: f"up.{blocks - 1 - int(at[1])}.upsample", name)
+    name = re.sub(r"mid_block\.resnets\.(\d+)", lambda at: f"mid.block_{int(at[1]) + 1}", name)
+    if "mid_block.attentions.0." in name:
+        before, _, rest = name.partition("mid_block.attentions.0.")
+        return f"{before}mid.attn_1.{_renamed(rest, _ATTENTION)}"
+    return name.replace("conv_shortcut", "nin_shortcut").replace("conv_norm_out", "norm_out")
+
+
+def _renamed(name: str, names: dict[str, str]) -> str:
+    part = next((part for part in names if name.startswith(f"{part}.")), "")
+    return names[part] + name.removeprefix(part) if part else name
+
+
+def _convolution(name: str, tensor: Tensor) -> Tensor:
+    """The weights of attention, which are 1x1 convolutions there."""
+    return tensor[:, :, None, None] if re.search(r"attentions\.0\.to_.*weight", name) else tensor

@@ -1,0 +1,114 @@
+"""A model in one file is the model of its folder; whatever cannot be loaded so is told in a sentence."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from invmm_eval import load_backbone
+from invmm_eval.errors import InvMMError
+from invmm_eval.models.single_file import SingleFile
+from invmm_eval.testing import tiny
+from tests.helpers.command import SET, Invoke
+from tests.helpers.original import write_original
+
+OPTIONS = {"prompt_mode": "caption"}
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_original(tiny.tiny_stable_diffusion(), tmp_path_factory.mktemp("single") / "checkpoint.safetensors")
+
+
+@pytest.fixture(scope="module")
+def configs(tiny_stable_diffusion_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder without its weights."""
+    folder = tmp_path_factory.mktemp("configs") / "model"
+    shutil.copytree(tiny_stable_diffusion_folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    return folder
+
+
+def test_a_single_file_has_the_estimates_of_its_folder(
+    file: Path, configs: Path, tiny_stable_diffusion_folder: Path
+) -> None:
+    found = load_backbone(file, backbone_options={**OPTIONS, "config": configs})
+    expected = load_backbone(tiny_stable_diffusion_folder, backbone_options=OPTIONS)
+    assert type(found) is type(expected)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, *expected.image_shape, generator=generator)
+    x_0 = expected.encode(images)
+    assert torch.equal(found.encode(images), x_0)
+    assert torch.equal(found.decode(x_0), expected.decode(x_0))
+    x_t, t = torch.randn(x_0.shape, generator=generator), expected.schedule.draw(2, generator)
+    estimates = [
+        backbone.predict_x0(x_t, t, backbone.condition("a cat").rsample(2, generator)) for backbone in (found, expected)
+    ]
+    assert torch.equal(*estimates)
+
+
+def test_an_audit_of_a_single_file_is_resumed_and_its_identity_is_of_file_and_configs(
+    file: Path, configs: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    model, folder = tmp_path / "checkpoint.safetensors", tmp_path / "configs"
+    shutil.copy(file, model)
+    shutil.copytree(configs, folder)
+    Image.radial_gradient("L").convert("RGB").save(tmp_path / "image.png")
+    command = [
+        *("run", "--model", model, "--images", tmp_path / "image.png", "--out", tmp_path / "audit", *SET),
+        *("--similarity", "pixel-cosine", "--backbone-option", "prompt_mode=empty", "--backbone-option"),
+        f"config={folder}",
+    ]
+    for _ in range(2):
+        code, _, error = invoke(*command)
+        assert code == 0, error
+    config = json.loads((tmp_path / "audit" / "config.json").read_text())
+    assert config["model"] == str(model)
+    assert (config["backbone"]["name"], config["backbone"]["config"]) == ("stable-diffusion", str(folder))
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    text = scheduler.read_text()
+    scheduler.write_text(json.dumps({**json.loads(text), "beta_end": 0.013}))
+    identities = {config["weights"], SingleFile(model, folder).identity}
+    scheduler.write_text(text)
+    tensors = load_file(model)
+    save_file({**tensors, "model.diffusion_model.out.2.bias": torch.ones(4)}, model)
+    assert len({*identities, SingleFile(model, folder).identity}) == 3
+
+
+def test_what_cannot_be_loaded_as_a_single_file_is_told(file: Path, configs: Path, tmp_path: Path) -> None:
+    pickled = tmp_path / "checkpoint.ckpt"
+    pickled.touch()
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(b"no weights")
+    lacking = tmp_path / "lacking.safetensors"
+    save_file({k: v for k, v in load_file(file).items() if not k.startswith("cond_stage_model")}, lacking)
+    partial = tmp_path / "partial.safetensors"
+    save_file({k: v for k, v in load_file(file).items() if not k.endswith("out.2.bias")}, partial)
+    for model, config, sentence in (
+        (pickled, configs, "checkpoint.ckpt is no .safetensors file, and pickled weights are never loaded"),
+        (file, None, "name a folder .* by --backbone-option config=FOLDER"),
+        (file, "org/model", "There is no folder org/model"),
+        (file, tmp_path, "has no model_index.json"),
+        (damaged, configs, "damaged.safetensors cannot be loaded as the StableDiffusionPipeline of"),
+        (lacking, configs, "lacking.safetensors cannot be loaded as the .*CLIPTextModel"),
+        (partial, configs, "partial.safetensors cannot be loaded"),
+    ):
+        options = OPTIONS if config is None else {**OPTIONS, "config": config}
+        for backbone in (None, "diffusers"):
+            with pytest.raises(InvMMError, match=sentence):
+                load_backbone(model, backbone=backbone, backbone_options=options)
+
+
+def test_a_folder_of_configs_of_another_kind_or_with_pickles_is_refused(
+    file: Path, configs: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InvMMError, match="of a DDIMPipeline, which diffusers cannot load from a single file"):
+        load_backbone(file, backbone_options={"config": tiny_folder})
+    folder = tmp_path / "configs"
+    shutil.copytree(configs, folder)
+    (folder / "text_encoder" / "pytorch_model.bin").touch()
+    with pytest.raises(InvMMError, match="text_encoder has pickled weights, which are never loaded"):
+        load_backbone(file, backbone_options={"config": folder})
