@@ -66,7 +66,8 @@ def calibrate(
         rate: The share, in (0, 1). With n images it can be as low as 1 / (n + 1).
         captions: The texts, one per image, or where they are.
         out: Output folder of the searches and of ``calibration.json``. Existing searches in it are resumed.
-        on_step: Called after each step with the searches in progress; not called with workers.
+        on_step: Called after each step with the searches in progress, and after samples of an estimator with the
+            one that they are for; not called with workers.
         progress: Whether to show a progress bar where there is a terminal or a notebook.
         **options: {options}
 

@@ -25,6 +25,7 @@ from invmm_eval.models.lora import add_loras, read_loras
 from invmm_eval.models.pipelines import load_pipeline, pipeline_class
 from invmm_eval.models.single_file import SingleFile, single_file
 from invmm_eval.noise import NoiseFamily
+from invmm_eval.plugins import builtin
 from invmm_eval.plugins.host import host
 from invmm_eval.recipe import RECIPES, Recipe
 from invmm_eval.reference import name_of
@@ -199,8 +200,8 @@ def model_config(model: ModelOptions, backbone: Backbone) -> dict[str, Any]:
 
 
 def _single_file(model: ModelOptions) -> SingleFile | None:
-    """The single file that the model is; a plugin's backbone that names no pipelines loads files by itself."""
-    if model.backbone and not host().backbone(model.backbone).pipelines:
+    """The single file that the model is; a plugin's backbone may load files by itself."""
+    if model.backbone and model.backbone not in builtin.register_backbones():
         return None
     return single_file(model.source, model.backbone_options.get("config"))
 

@@ -46,7 +46,8 @@ def audit(
             dataset with an image column, or a list of paths, PIL images, arrays or tensors.
         captions: The texts, one per image, or where they are, as :func:`invmm_eval.find_images` takes it.
         out: Output folder. An existing audit in it is resumed.
-        on_step: Called after each step with the searches in progress; not called with workers.
+        on_step: Called after each step with the searches in progress, and after samples of an estimator with the
+            one that they are for; not called with workers.
         progress: Whether to show a progress bar where there is a terminal or a notebook.
         **options: {options}
 
@@ -78,7 +79,8 @@ def run(
     Args:
         request: What is measured, and how.
         out: Output folder. An existing audit in it is resumed.
-        on_step: Called after each step with the searches in progress; not called with workers.
+        on_step: Called after each step with the searches in progress, and after samples of an estimator with the
+            one that they are for; not called with workers.
         backbone: The loaded model, for a run without workers; None loads it.
 
     Raises:
@@ -112,7 +114,8 @@ def team(
         resources: What it runs on.
         images: Number of images.
         kind: What is found for an image.
-        on_step: Called after each step with the searches in progress; not called with workers.
+        on_step: Called after each step with the searches in progress, and after samples of an estimator with the
+            one that they are for; not called with workers.
     """
     if resources.workers is not None:
         with (ranks if resources.workers == "ranks" else actors)(make, resources, images, kind) as workers:

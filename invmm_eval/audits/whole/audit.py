@@ -46,7 +46,8 @@ def audit_set(
         images: The images, as :func:`invmm_eval.audit` takes them.
         out: Output folder. An existing audit in it is resumed.
         captions: The texts, one per image, or where they are, as :func:`invmm_eval.find_images` takes it.
-        on_step: Called after each step with the searches in progress; not called with workers.
+        on_step: Called after each step with the searches in progress, and after samples of an estimator with the
+            one that they are for; not called with workers.
         **options: {options}
 
     Returns:
