@@ -219,8 +219,15 @@ def _names(folder: str, above: str = "") -> Iterator[str]:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 yield from _names(entry.path, f"{above}{entry.name}/")
-            elif SUFFIX.fullmatch(entry.name) and (entry.is_file() or not os.path.exists(entry.path)):  # noqa: PTH110
+            elif SUFFIX.fullmatch(entry.name) and _is_file(entry):
                 yield f"{above}{entry.name}"
+
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is a file, or a link to one, to nothing or to itself."""
+    if not entry.is_symlink():
+        return entry.is_file()
+    return os.path.isfile(entry.path) or not os.path.exists(entry.path)  # noqa: PTH110, PTH113
 
 
 def readable(path: str) -> str:

@@ -115,7 +115,7 @@ def test_equal_pictures_share_a_search_and_each_has_a_result(model: Watched) -> 
 )
 def test_every_face_offers_the_same_options(face: Callable[..., Any], missing: set[str]) -> None:
     own = {"self", "model", "images", "held_out", "references"}
-    own |= {"captions", "out", "on_step", "progress", "rate", "over", "max_steps", "kwargs"}
+    own |= {"captions", "out", "shard", "keep", "on_step", "progress", "rate", "over", "max_steps", "kwargs"}
     parameters = inspect.signature(face).parameters
     assert parameters.keys() - own == OPTIONS.keys() - missing
     for name in parameters.keys() - own:

@@ -105,7 +105,10 @@ def audits(site: Path, known: dict[str, Any], tmp_path_factory: pytest.TempPathF
     return folder
 
 
-@pytest.mark.parametrize("package", [package.name for package in PACKAGES])
+@pytest.mark.parametrize(
+    "package",
+    [package.name for package in PACKAGES if "entry-points.invmm_eval" in (package / "pyproject.toml").read_text()],
+)
 def test_an_installed_package_is_found_and_serves_its_pipelines(
     package: str, site: Path, known: dict[str, Any], audits: Path
 ) -> None:

@@ -123,7 +123,13 @@ def test_it_starts_as_the_hub_starts_it_and_shows_its_audit(invoke: Invoke, tmp_
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with (tmp_path / "told").open("w") as told:
         running = subprocess.Popen(
-            [sys.executable, "app.py"], cwd=out, env=environment, stdout=subprocess.PIPE, stderr=told, text=True
+            [sys.executable, "app.py"],
+            cwd=out,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=told,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
         )
     assert running.stdout
     line = running.stdout.readline()
