@@ -31,7 +31,7 @@ _IRRELEVANT = {
     *("_hf_hook", "_old_forward", "_is_full_backward_hook", "all_tied_weights_keys", "_non_persistent_buffers_set"),
     *("_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks", "_state_dict_pre_hooks"),
     *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks", "_use_kernels", "_weight_conversions"),
-    *("_compiled_call_impl", "_is_torch_compile"),
+    *("_compiled_call_impl", "_is_torch_compile", "_compile_kwargs"),
     *("_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs"),
     *("name_or_path", "_internal_dict", "_output_capturing_hooks_installed"),
 }
