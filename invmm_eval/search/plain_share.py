@@ -52,8 +52,9 @@ class PlainShare:
                 found.sample(found.recipe.check_images)
             half = _half(found)
             for number in range(ROUNDS):
-                error = relative_error(*_drawn(found))
-                rare = number and plain_share(*_drawn(found)).rate * (1 + 2 * error) < MEMORIZED
+                drawn = _drawn(found)
+                error = relative_error(*drawn)
+                rare = number and plain_share(*drawn).rate * (1 + 2 * error) < MEMORIZED
                 if error <= PRECISE or rare:
                     break
                 for shift in SHIFTS:
