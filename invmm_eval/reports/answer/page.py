@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader
-from markupsafe import Markup
-
 from invmm_eval.reports.answer.words import Answer
-from invmm_eval.reports.html.embed import allowed, page_style, png
+from invmm_eval.reports.html.base import parts
+from invmm_eval.reports.html.embed import png
 
 COARSE = 64
 """Side up to which the pixels of a picture are shown as they are."""
@@ -22,12 +20,13 @@ def write_page(answer: Answer, path: Path) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    environment = Environment(loader=PackageLoader("invmm_eval.reports.answer", ""), autoescape=True)
-    style = Markup(page_style() + _STYLE)
-    page = environment.get_template("page.html").render(
+    page = parts(
+        "answer/page.html",
+        style=_STYLE,
+        headline=answer.short,
+        limits=answer.limits,
+        settings=answer.facts,
         answer=answer,
-        style=style,
-        policy=f"default-src 'none'; img-src data:; style-src {allowed(style)}",
         coarse=answer.picture and max(answer.picture.size) <= COARSE,
         picture=answer.picture and png(answer.picture),
         copied=answer.picture and answer.copied and png(answer.copied.over(answer.picture)),
@@ -36,4 +35,4 @@ def write_page(answer: Answer, path: Path) -> None:
             for image, similarity, is_copy in answer.samples
         ],
     )
-    path.write_text(page, encoding="utf-8")
+    path.write_text("".join(page), encoding="utf-8")

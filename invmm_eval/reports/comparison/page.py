@@ -3,15 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
-from markupsafe import Markup
-
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports.comparison.figure import changes
 from invmm_eval.reports.comparison.pairs import Comparison, Pair
 from invmm_eval.reports.comparison.words import LIMITS, change_text, paragraphs
 from invmm_eval.reports.findings import Findings
-from invmm_eval.reports.html.embed import INKS, allowed, best_row, page_style, svg, webp
+from invmm_eval.reports.html.base import parts
+from invmm_eval.reports.html.embed import INKS, best_row, svg, webp
 from invmm_eval.search.result import Result
 from invmm_eval.search.sheet import opened
 
@@ -30,21 +28,20 @@ def write_page(comparison: Comparison, path: Path) -> None:
     Raises:
         InvMMError: The file cannot be written.
     """
-    environment = Environment(loader=PackageLoader("invmm_eval.reports.comparison", ""), autoescape=True)
-    style = Markup(page_style() + _STYLE)
-    page = environment.get_template("page.html").render(
+    page = parts(
+        "comparison/page.html",
+        style=_STYLE,
+        headline=comparison.headline,
+        limits=LIMITS,
+        settings={name: value for name, value in comparison.a.settings.items() if name not in comparison.differing},
         comparison=comparison,
         paragraphs=list(paragraphs(comparison)),
-        limits=LIMITS,
-        style=style,
-        policy=f"default-src 'none'; img-src data:; style-src {allowed(style)}",
         figures={ground: svg(changes(comparison, ink=ink)) for ground, ink in INKS.items()},
         rows=[_row(comparison, pair, at < ILLUSTRATED) for at, pair in enumerate(comparison.pairs[:SHOWN])],
         hidden=max(0, len(comparison.pairs) - SHOWN),
-        same={name: value for name, value in comparison.a.settings.items() if name not in comparison.differing},
     )
     try:
-        path.write_text(page, encoding="utf-8")
+        path.write_text("".join(page), encoding="utf-8")
     except OSError as error:
         raise InvMMError(f"The comparison cannot be written to {path}: {error.strerror or error}.") from error
 

@@ -4,7 +4,6 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from io import BytesIO, StringIO
-from pathlib import Path
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -50,11 +49,6 @@ def _tiled(
                 cell = cut(sheet, shape, *place).resize(size, Image.Resampling.LANCZOS)
                 small.paste(cell, (x * size[0], y * size[1]))
     return small
-
-
-def page_style() -> str:
-    """The style of all pages."""
-    return (Path(__file__).parent / "page.css").read_text("utf-8")
 
 
 def webp(image: Image.Image) -> str:

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader
-from markupsafe import Markup
 
 from invmm_eval.reports.copied import copied_part
 from invmm_eval.reports.figures import distribution
 from invmm_eval.reports.findings import Findings
-from invmm_eval.reports.html.embed import INKS, allowed, page_style, png, svg, thumbnails, webp
+from invmm_eval.reports.html.base import parts
+from invmm_eval.reports.html.embed import INKS, png, svg, thumbnails, webp
 from invmm_eval.reports.wording import meaning
 from invmm_eval.search.fields import Field, finite, present
 from invmm_eval.search.result import Result
@@ -49,15 +48,15 @@ def write_page(findings: Findings, path: Path, *, pictures: bool = True) -> None
     Raises:
         OSError: The file cannot be written.
     """
-    environment = Environment(loader=PackageLoader("invmm_eval.reports.html", ""), autoescape=True, trim_blocks=True)
-    style, script = map(Markup, (page_style(), (Path(__file__).parent / "page.js").read_text("utf-8")))
     columns = [field for field in present("table", findings.results, findings.describe) if field.name not in _FIXED]
-    page = environment.get_template("page.html").generate(
+    page = parts(
+        "html/page.html",
+        script=(Path(__file__).parent / "page.js").read_text("utf-8"),
+        headline=findings.headline,
+        limits=findings.limits,
+        settings=findings.settings,
         findings=findings,
         columns=columns,
-        style=style,
-        script=script,
-        policy=f"default-src 'none'; img-src data:; style-src {allowed(style)}; script-src {allowed(script)}",
         figures={ground: svg(distribution(findings, ink=ink)) for ground, ink in INKS.items()},
         verdicts={verdict: verdict.name.lower() for verdict in Verdict},
         rows=[_row(position, result, columns) for position, result in enumerate(findings.results[:SHOWN])],
