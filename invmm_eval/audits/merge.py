@@ -60,8 +60,6 @@ def merge(out: str | Path, parts: Sequence[str | Path]) -> Requested:
             write_ranking(ranked(scores), partial)
         if shards[0].audit:
             write_manifest(partial)
-        if shards[0].audit:
-            write_manifest(partial)
         partial.rename(out)
     except OSError as error:
         raise InvMMError(f"The shards cannot be merged into {out}: {error.strerror or error}.") from error
