@@ -42,13 +42,12 @@ def lock_of(folder: Path) -> BaseFileLock:
 
 
 @contextmanager
-def opened_alone(folder: Path, lock: BaseFileLock, close: Callable[[], None]) -> Iterator[None]:
-    """Create a folder and take its lock for what is done inside; where that raises, it is closed again.
+def opened_alone(folder: Path, lock: BaseFileLock) -> Iterator[None]:
+    """Create a folder and take its lock for what is done inside; where that raises, the lock is released.
 
     Args:
         folder: Created if it does not exist.
         lock: Its :func:`lock_of`.
-        close: Releases the lock, and whatever else was opened.
 
     Raises:
         InvMMError: Another run holds the lock, or the folder cannot be used.
@@ -58,7 +57,7 @@ def opened_alone(folder: Path, lock: BaseFileLock, close: Callable[[], None]) ->
         lock.acquire(timeout=1)
         yield
     except BaseException as error:
-        close()
+        lock.release()
         if isinstance(error, Timeout):
             raise InvMMError(
                 f"Another run is writing to {folder}; wait for its end, or choose another folder."

@@ -104,7 +104,7 @@ class Scores:
         self._found: dict[int, Score] = {}
         self._unflushed = 0
         self._lock = lock_of(self.folder)
-        with opened_alone(self.folder, self._lock, self._lock.release):
+        with opened_alone(self.folder, self._lock):
             self._open(as_json(config))
 
     def __enter__(self) -> Self:

@@ -86,7 +86,7 @@ class Store:
         self._room = BoundedSemaphore(_UNWRITTEN)
         self._unwritten: set[str] = set()
         self._failure: BaseException | None = None
-        with opened_alone(self.folder, self._lock, self._lock.release):
+        with opened_alone(self.folder, self._lock):
             for part in ("tensors", "samples"):
                 (self.folder / part).mkdir(exist_ok=True)
             self._open(as_json(config))
