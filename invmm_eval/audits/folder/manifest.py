@@ -30,11 +30,11 @@ def write_manifest(folder: Path) -> None:
         OSError: A file cannot be read or written.
     """
     config = read_object(folder / "config.json")
-    request = folder / "request.json"
+    request = read_request(folder)
     manifest = {
         "format": FORMAT,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command(read_request(request)) if request.exists() else None,
+        "command": command(request) if request else None,
         "versions": {"python": platform.python_version(), **config.get("versions", {})},
         "inputs": {name: config[name] for name in _INPUTS if name in config},
         "files": {name: sha256_of(folder / name) for name in _FILES if (folder / name).exists()},

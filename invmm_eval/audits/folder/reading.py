@@ -135,7 +135,7 @@ def read(folder: str | Path) -> Record:
         config = _config(folder / "config.json")
         lines = Lines.read(folder / "results.jsonl")
         latest = Requested.load(folder)
-        request = read_request(folder / "request.json") if (folder / "request.json").exists() else None
+        request = read_request(folder)
     except OSError as error:
         raise InvMMError(f"{folder} holds no audit that can be read: {error.filename}: {error.strerror}.") from error
     indices, names = (lines.columns[column].to_pylist() for column in ("index", "name"))
@@ -169,8 +169,16 @@ def _config(path: Path) -> dict[str, Any]:
     return config
 
 
-def read_request(path: Path) -> dict[str, Any]:
-    """The request as it was made last, of which a command and a page can be made."""
+def read_request(folder: Path) -> dict[str, Any] | None:
+    """The request as it was made last, of which a command and a page can be made; None if the folder holds none.
+
+    Raises:
+        InvMMError: The file is damaged.
+        OSError: It cannot be read.
+    """
+    path = folder / "request.json"
+    if not path.exists():
+        return None
     request = read_object(path)
     try:
         command(published(request, local_model=True))
