@@ -191,9 +191,9 @@ class Store:
             self._submit(lambda: None).result()  # waits for all that was added
         if files not in self._known:
             return False
-        row = row_at(self._results, self._known[files])
-        kept = [tensors_of(self.folder, files), picture_of(self.folder, row)] if row["sha256"] else []
-        if missing := [path for path in kept if not path.exists()]:
+        picture = picture_of(self.folder, {"digest": target.digest, "caption": target.caption})
+        missing = [path for path in (tensors_of(self.folder, files), picture) if not path.exists()]
+        if missing and row_at(self._results, self._known[files])["sha256"]:
             _log.warning("%s is missing, so its image is measured again.", missing[0])
             del self._known[files]
             self._renewed.add(files)
