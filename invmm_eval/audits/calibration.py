@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from invmm_eval import strict_json
-from invmm_eval.audits.folder.files import unsealed, write_object
+from invmm_eval.audits.folder.files import read_object, write_object
 from invmm_eval.errors import InvMMError
 from invmm_eval.hints import check_types
 from invmm_eval.statistics.binomial import most
@@ -97,7 +96,7 @@ class Calibration:
             InvMMError: The file is missing, or no calibration.
         """
         try:
-            values = {"copies": None, **unsealed(strict_json.read_object(Path(path)))}
+            values = {"copies": None, **read_object(Path(path))}
             saved = cls(**{field.name: values[field.name] for field in fields(cls)})
             check_types(saved)
             allowed(saved.rate, saved.images)
