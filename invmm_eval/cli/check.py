@@ -49,13 +49,13 @@ def check(
     folder = folder or Path("check-" + re.sub(r"[^\w.-]+", "-", Path(model).name))
     say(f"Checking whether {model} memorized {image}; the search is kept in {folder}.", err)
     hide_library_bars()
-    request = Request.of(
-        model, [image], caption if caption is None else [caption], names=CHECK_OPTIONS, **read_options(options)
-    )
+    captions = caption if caption is None else [caption]
+    request = Request.of(model, [image], captions, names=CHECK_OPTIONS, **read_options(options))
+    request = replace(request, screen=Screen(detector="mirrored-loss"))
     if len(request.sources) != 1:
         raise InvMMError(f"{image} names {len(request.sources):,} pictures; check takes one, invmm-eval run many.")
     backbone = load(request.model, request.resources.device)
-    [score] = scored(replace(request, screen=Screen(detector="mirrored-loss")), out=folder, backbone=backbone)
+    [score] = scored(request, out=folder, backbone=backbone)
     with Bar(1) as bar:
         for _ in bar.over(run(request, out=folder, backbone=backbone, on_step=bar.on_step)):
             pass
