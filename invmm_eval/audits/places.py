@@ -99,19 +99,19 @@ def _in_files(system: Any, files: list[str], captions: str | None) -> Listed:
 
 def _in_tar(system: Any, path: str, title: str, captions: str | None) -> Listed:
     """The images of a tar file, each with the text of the same name, as WebDataset stores them."""
+    spans, texts = {}, {}
     with system.open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
-        spans = {member.name: (member.offset_data, member.size) for member in archive if member.isfile()}
-
-    def contents(name: str) -> bytes:
-        start, size = spans[name]
-        return bytes(system.cat_file(path, start=start, end=start + size))
-
+        for member in filter(tarfile.TarInfo.isfile, archive):
+            spans[member.name] = start, size = member.offset_data, member.size
+            if captions and member.name.endswith(captions):
+                file.seek(start)
+                texts[member.name] = file.read(size)
     for name, (start, size) in spans.items():
         if SUFFIX.fullmatch(name):
             text = captions and _beside(name, captions)
-            if text and text not in spans:
+            if text and text not in texts:
                 raise InvMMError(f"The image {name!r} of {title} has no text {text!r} beside it.")
-            caption = _text(contents(text)) if text else None
+            caption = _text(texts[text]) if text else None
             yield f"{title}/{name}", Stored(partial(system.cat_file, path, start, start + size)), caption
 
 

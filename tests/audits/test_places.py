@@ -89,7 +89,11 @@ def test_the_images_of_tar_files_are_read_at_their_place_in_it(place: str, memor
     assert found(f"{folder}/*.tar") == [(f"train-{int(g > 20)}.tar/{g:04d}.png", g, None) for g in GREYS]
     if place != "local":
         assert sum(memory.read) == sum(len(png(value)) for value in GREYS), "no byte but those of the images"
-    assert [text for *_, text in found(f"{folder}/train-0.tar", captions=".txt")] == ["grey 10", "grey 20"]
+    memory.read.clear()
+    sources = find_images(f"{folder}/train-0.tar", captions=".txt")
+    assert [source.caption for source in sources] == ["grey 10", "grey 20"]
+    assert memory.read == [], "texts are read as the file is listed"
+    assert [grey(source) for source in sources] == [10, 20]
 
 
 @pytest.mark.parametrize("stored", [True, False])
