@@ -52,6 +52,11 @@ Measure = Callable[[Iterator[Target]], Iterator[T]]
 class Keeper(Protocol[T]):
     """Where outcomes are kept: a folder that is open."""
 
+    @property
+    def folder(self) -> Path:
+        """The folder."""
+        ...
+
     def knows(self, index: int, target: Target) -> bool:
         """Whether this picture was measured before; if so, its outcome is kept for this place too."""
         ...
@@ -88,15 +93,9 @@ def measured(
     Raises:
         InvMMError: The folder cannot be used, or holds an audit with another config.
     """
-    shard = output.part()
-    requested = Requested.now([source.name for source in sources], shard)
-    found = {}
+    requested = Requested.now([source.name for source in sources], output.part())
     with nullcontext() if out is None else Store(out, config, requested, request, keep=output.keep) as store:
-        for result in kept(measure, enumerate(sources), image_shape, store, Result, shard):
-            found[result.index] = result.name
-            yield result
-        if store and shard:
-            store.request(requested.only(dict(sorted(found.items()))))
+        yield from kept(measure, enumerate(sources), image_shape, store, Result, requested)
 
 
 def kept(
@@ -105,14 +104,20 @@ def kept(
     image_shape: tuple[int, int, int],
     keeper: Keeper[T] | None,
     kind: type[T],
-    shard: Shard | None = None,
+    requested: Requested | None = None,
 ) -> Iterator[T]:
-    """The same for any kind of outcome, with images that have numbers of their own, which may come one by one."""
+    """The same for any kind of outcome, with images that have numbers of their own, which may come one by one.
+
+    If a shard is requested, the others are left out, and the folder gets the names of its images when all are read.
+    """
+    shard = requested.shard if requested else None
     images = _Images(sources, image_shape, keeper, kind, shard)
     for result in measure(images):
         yield from images.skipped()
         yield from images.shared(result)
     yield from images.skipped()
+    if keeper and requested and shard:
+        requested.only(images.of_shard).save(keeper.folder)
 
 
 class _Images(Iterator[Target], Generic[T]):
@@ -131,6 +136,7 @@ class _Images(Iterator[Target], Generic[T]):
         self._store = store
         self._kind = kind
         self._shard = shard
+        self.of_shard: dict[int, str] = {}
         self._failed: deque[T] = deque()
         self._known: deque[int] = deque()
         self._waiting: dict[tuple[str, str | None], list[tuple[int, Target]]] = {}
@@ -140,10 +146,10 @@ class _Images(Iterator[Target], Generic[T]):
             try:
                 target = Target(prepare(source.value, self._image_shape), source.name, source.caption)
             except InvMMError as error:
-                if self._belongs("", source):
+                if self._belongs("", index, source):
                     self._failed.append(self._kind.failure(index, source.name, "", None, str(error)))
                 continue
-            if not self._belongs(target.digest, source):
+            if not self._belongs(target.digest, index, source):
                 continue
             if self._store and self._store.knows(index, target):
                 self._known.append(index)
@@ -154,8 +160,13 @@ class _Images(Iterator[Target], Generic[T]):
                 return target
         raise StopIteration
 
-    def _belongs(self, digest: str, source: Source) -> bool:
-        return self._shard is None or self._shard.has(digest, source.name)
+    def _belongs(self, digest: str, index: int, source: Source) -> bool:
+        """Whether an image is to be measured; of a shard it is noted."""
+        if not self._shard:
+            return True
+        if belongs := self._shard.has(digest, source.name):
+            self.of_shard[index] = source.name
+        return belongs
 
     def skipped(self) -> Iterator[T]:
         """The results of images that were not measured since the last call: failed ones and known ones."""

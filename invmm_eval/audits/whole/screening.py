@@ -230,12 +230,7 @@ def scored(request: Request, *, out: str | Path | None = None, backbone: Backbon
     )
     with team(make, request.resources, len(sources), Score) as workers:
         if workers:
-            first, shard = workers.first, request.output.part()
-            found = {}
+            first = workers.first
+            requested = Requested.now([source.name for source in sources], request.output.part())
             with nullcontext() if out is None else Scores(out, first.config) as keeper:
-                for score in kept(workers.measure, enumerate(sources), first.image_shape, keeper, Score, shard):
-                    found[score.index] = score.name
-                    yield score
-                if keeper and shard:
-                    requested = Requested.now([source.name for source in sources], shard)
-                    requested.only(dict(sorted(found.items()))).save(keeper.folder)
+                yield from kept(workers.measure, enumerate(sources), first.image_shape, keeper, Score, requested)
