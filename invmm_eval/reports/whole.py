@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from invmm_eval.audits.whole.agenda import End
 from invmm_eval.audits.whole.found import WholeSet
+from invmm_eval.reports.numbers import are, pictures
 from invmm_eval.statistics.binomial import CONFIDENCE, percent
 
 
@@ -12,7 +13,7 @@ def sentences(whole: WholeSet) -> Iterator[str]:
     design, control, missed = whole.design, len(whole.control), len(whole.missed)
     found = len(whole.found) + missed
     yield (
-        f"{found:,} of {_pictures(design.pictures)} {_are(found)} memorized: {len(whole.found):,} of the "
+        f"{found:,} of {pictures(design.pictures)} {are(found)} memorized: {len(whole.found):,} of the "
         f"{len(design.suspects):,} most suspicious, and {missed:,} of the {control:,} drawn at random from the others."
     )
     if whole.not_searched:
@@ -23,7 +24,7 @@ def sentences(whole: WholeSet) -> Iterator[str]:
         )
         yield (
             f"The screen's miss rate: {missed:,} of {control:,} pictures drawn at random behind the suspects "
-            f"{_are(missed)} memorized.{bound} behind the suspects ({percent(CONFIDENCE)} confidence)."
+            f"{are(missed)} memorized.{bound} behind the suspects ({percent(CONFIDENCE)} confidence)."
         )
     yield {
         End.CLEAN: f"No more suspects were searched, since {design.clean:,} in a row are not memorized.",
@@ -33,7 +34,7 @@ def sentences(whole: WholeSet) -> Iterator[str]:
     cost = f"This took {whole.rows:,} network rows, {design.screen_rows:,} of them for the screen"
     yield cost + (f"; to search all takes about {whole.rows_of_all:,}." if whole.rows_of_all else ".")
     if whole.failed:
-        yield f"{_pictures(whole.failed)} could not be searched: nothing is known about them."
+        yield f"{pictures(whole.failed)} could not be searched: nothing is known about them."
     if design.unreadable:
         yield f"{design.unreadable:,} of {design.images:,} images could not be read or scored."
 
@@ -45,15 +46,7 @@ def _left_open(whole: WholeSet) -> str:
         )
     most = whole.most_not_searched
     return (
-        f"Of the {_pictures(whole.not_searched)} that were not searched, "
-        f"{f'at most {most:,} {_are(most)}' if most else 'none is'} memorized ({percent(CONFIDENCE)} confidence, exact "
+        f"Of the {pictures(whole.not_searched)} that were not searched, "
+        f"{f'at most {most:,} {are(most)}' if most else 'none is'} memorized ({percent(CONFIDENCE)} confidence, exact "
         "limit)."
     )
-
-
-def _pictures(count: int) -> str:
-    return "1 picture" if count == 1 else f"{count:,} pictures"
-
-
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"

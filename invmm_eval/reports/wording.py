@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from invmm_eval.audits.summary import NO_SHARE, share_is_known
 from invmm_eval.recipe import Recipe
 from invmm_eval.reports.failures import by_reason, listed
+from invmm_eval.reports.numbers import are, images
 from invmm_eval.reports.summary import NOT_PUBLISHED, Summary
 from invmm_eval.reports.whole import sentences
 from invmm_eval.search.fields import number
@@ -55,17 +56,17 @@ def headline(summary: Summary) -> str:
     alone = summary.images == 1
     if not summary.measured:
         return "The image could not be measured." if alone else f"None of the {summary.images:,} images was measured."
-    of = f"of {_images(summary.images)}"
+    of = f"of {images(summary.images)}"
     if memorized := summary.of(Verdict.MEMORIZED):
         prompt = " with its prompt" if any(result.prompt is not None for result in memorized) else ""
         return (
-            f"{len(memorized):,} {of} {_are(memorized)} memorized: plain sampling{prompt} gives copies, "
+            f"{len(memorized):,} {of} {are(len(memorized))} memorized: plain sampling{prompt} gives copies, "
             f"{one_in(MEMORIZED)} samples or more often."
         )
     if replicable := summary.of(Verdict.REPLICABLE):
         return (
-            f"{len(replicable):,} {of} {_are(replicable)} replicable from noise that the search chose. This does not "
-            "show that plain sampling produces copies."
+            f"{len(replicable):,} {of} {are(len(replicable))} replicable from noise that the search chose. This does "
+            "not show that plain sampling produces copies."
         )
     none = "The image was not" if alone else f"None of the {summary.images:,} images was"
     return f"{none} replicated within the budget. This does not rule out memorization."
@@ -74,7 +75,7 @@ def headline(summary: Summary) -> str:
 def counted(counts: Mapping[Verdict, int]) -> str:
     """The number of images of each verdict in one line, such as ``Of 7 images 1 is memorized, ...``."""
     parts = (f"{count:,} {verdict}" for verdict, count in counts.items())
-    return f"Of {_images(sum(counts.values()))}: {', '.join(parts)}."
+    return f"Of {images(sum(counts.values()))}: {', '.join(parts)}."
 
 
 def paragraphs(summary: Summary) -> Iterator[str]:
@@ -121,11 +122,3 @@ def meaning(result: Result) -> str:
     if not result.picture_bits:
         return f"{text}{number(bits)} bits of the picture."
     return f"{text}{number(bits)} bits, of the {result.picture_bits:,} bits that the picture takes as PNG."
-
-
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count:,} images"
-
-
-def _are(results: tuple[Result, ...]) -> str:
-    return "is" if len(results) == 1 else "are"

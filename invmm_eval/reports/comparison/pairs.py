@@ -14,6 +14,7 @@ import pyarrow as pa
 from invmm_eval.audits.folder.format import settings_of
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports.findings import Findings, find
+from invmm_eval.reports.numbers import are, pictures
 from invmm_eval.search.fields import FIELDS, Field, finite
 from invmm_eval.search.result import PLAIN_SHARE, Result, Status
 from invmm_eval.search.status import Verdict
@@ -162,8 +163,8 @@ class Comparison:
         if not count:
             return "No picture was measured in both audits."
         return (
-            f"Of {count:,} {'picture' if count == 1 else 'pictures'}, {before:,} {_are(before)} {self.word} "
-            f"in A and {both + became:,} in B: {became:,} became {self.word}, {freed:,} no longer {_are(freed)}."
+            f"Of {pictures(count)}, {before:,} {are(before)} {self.word} "
+            f"in A and {both + became:,} in B: {became:,} became {self.word}, {freed:,} no longer {are(freed)}."
         )
 
     def of(self, *changes: Change) -> tuple[Pair, ...]:
@@ -334,7 +335,3 @@ def _nothing_in_common(a: Findings, b: Findings) -> str:
     pixels, others = ({result.digest for result in findings.results if result.digest} for findings in (a, b))
     why = "their captions differ" if pixels & others else "a picture is known by its pixels at the model's size"
     return f"{a.record.folder} and {b.record.folder} have no picture in common: {why}. Audit the same pictures in both."
-
-
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"

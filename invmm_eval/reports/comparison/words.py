@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 
 from invmm_eval.reports.comparison.pairs import Change, Comparison, Pair
+from invmm_eval.reports.numbers import are, have, pictures
 from invmm_eval.search.fields import number
 
 LIMITS = (
@@ -22,15 +23,15 @@ def paragraphs(comparison: Comparison) -> Iterator[str]:
         yield from _size(comparison)
         yield from _tests(comparison)
     if failed := len(comparison.of(Change.FAILED)):
-        yield f"{_pictures(failed)} could not be measured in both audits: nothing is said about a change."
+        yield f"{pictures(failed)} could not be measured in both audits: nothing is said about a change."
     for change, here, there in ((Change.ONLY_A, "A", "B"), (Change.ONLY_B, "B", "A")):
         if count := len(comparison.of(change)):
             yield (
-                f"{_pictures(count)} {_are(count)} in audit {here} alone and not compared: audit {there} did not "
+                f"{pictures(count)} {are(count)} in audit {here} alone and not compared: audit {there} did not "
                 f"search {'it' if count == 1 else 'them'}."
             )
     if missing := len(comparison.measured) - len(comparison.valued):
-        yield f"{_pictures(missing)} {_have(missing)} no share in one of the audits: their verdicts alone are compared."
+        yield f"{pictures(missing)} {have(missing)} no share in one of the audits: their verdicts alone are compared."
 
 
 def _size(comparison: Comparison) -> Iterator[str]:
@@ -38,13 +39,13 @@ def _size(comparison: Comparison) -> Iterator[str]:
     clear = sum(pair.is_clear for pair in changed)
     if changed and comparison.word == "memorized":
         yield (
-            f"Of the {_pictures(len(changed))} whose verdict changed, {clear:,} {_are(clear)} clear: the intervals of "
+            f"Of the {pictures(len(changed))} whose verdict changed, {clear:,} {are(clear)} clear: the intervals of "
             "both shares have nothing in common. The others may lie on both sides of the limit by chance."
         )
     if comparison.typical is not None:
         both = [pair for pair in comparison.valued if math.inf not in pair.nats]
         yield (
-            f"{_pictures(len(both))} {_have(len(both))} copies in both audits. Their distance from plain noise "
+            f"{pictures(len(both))} {have(len(both))} copies in both audits. Their distance from plain noise "
             f"changed by {signed(comparison.typical)} nats (median)"
             + (f": copies are {_factor(comparison.typical)}." if comparison.word == "memorized" else ".")
         )
@@ -55,7 +56,7 @@ def _tests(comparison: Comparison) -> Iterator[str]:
     became, freed = len(comparison.became), len(comparison.freed)
     if sides.changes:
         yield (
-            f"Verdicts: {became:,} became {comparison.word}, {freed:,} no longer {_are(freed)}. If either were as "
+            f"Verdicts: {became:,} became {comparison.word}, {freed:,} no longer {are(freed)}. If either were as "
             f"likely, a split at least as uneven would have {probability(sides.p)} (McNemar's exact test, two-sided)."
         )
     else:
@@ -63,7 +64,7 @@ def _tests(comparison: Comparison) -> Iterator[str]:
     if ranks.changes:
         value = "-ln(share)" if comparison.word == "memorized" else "nats"
         yield (
-            f"Distances: {ranks.changes:,} of {_pictures(len(comparison.valued))} changed. If changes up and down were "
+            f"Distances: {ranks.changes:,} of {pictures(len(comparison.valued))} changed. If changes up and down were "
             f"alike in number and size, so clear a difference would have {probability(ranks.p)} (Wilcoxon's signed-"
             f"rank test on {value}, two-sided; no copy counts as the largest distance)."
         )
@@ -102,15 +103,3 @@ def _factor(nats: float) -> str:
     if times == "1":
         return "as frequent as before"
     return f"{times} times {'as rare' if nats > 0 else 'as frequent'} as before"
-
-
-def _pictures(count: int) -> str:
-    return "1 picture" if count == 1 else f"{count:,} pictures"
-
-
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
-
-
-def _have(count: int) -> str:
-    return "has" if count == 1 else "have"

@@ -1,0 +1,21 @@
+"""Numbers of things in sentences."""
+
+
+def images(count: int) -> str:
+    """``1 image``, or ``2,000 images``."""
+    return "1 image" if count == 1 else f"{count:,} images"
+
+
+def pictures(count: int) -> str:
+    """``1 picture``, or ``2,000 pictures``."""
+    return "1 picture" if count == 1 else f"{count:,} pictures"
+
+
+def are(count: int) -> str:
+    """``is`` or ``are``."""
+    return "is" if count == 1 else "are"
+
+
+def have(count: int) -> str:
+    """``has`` or ``have``."""
+    return "has" if count == 1 else "have"
