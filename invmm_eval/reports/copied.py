@@ -1,6 +1,5 @@
 """Which part of a picture its samples copy: a share, a sentence, and a veil over the rest of the picture."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,9 +57,7 @@ def copied_part(sheet: Image.Image, findings: Findings, check: Check) -> CopiedP
         findings: The audit, which knows the threshold, and whether mirrored copies count.
         check: The check that the samples are of.
     """
-    shape: Sequence[int] = findings.config["backbone"]["image_shape"]
-    similarities = check.similarities[check.best_scale]
-    row = list(check.similarities).index(check.best_scale)
+    shape, row, similarities = findings.image_shape, check.best_row, check.similarities[check.best_scale]
     copies = [at for at, similarity in enumerate(similarities, start=1) if similarity >= findings.threshold]
     chosen = copies or range(1, 1 + len(similarities))
     picture = cut(sheet, shape, 0, 0)

@@ -1,17 +1,20 @@
 """The content of an audit, and the number of its images of each verdict."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from PIL.Image import Image
+
 from invmm_eval.audits.folder import Record
 from invmm_eval.audits.summary import count
 from invmm_eval.audits.whole.found import Design, WholeSet
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.result import Result
+from invmm_eval.search.sheet import opened
 from invmm_eval.search.status import Verdict
 
 NOT_PUBLISHED = "The reason is not published."
@@ -80,6 +83,12 @@ class Summary:
         own = self.recipe.threshold
         return float(self.config["similarity"]["threshold"] if own is None else own)
 
+    @property
+    def image_shape(self) -> Sequence[int]:
+        """Channels, height and width of a picture."""
+        shape: Sequence[int] = self.config["backbone"]["image_shape"]
+        return shape
+
     def describe(self, estimator: str) -> Mapping[str, str]:
         """Descriptions of the values of one of the recipe's estimators."""
         descriptions: Mapping[str, Mapping[str, str]] = self.config.get("estimators", {})
@@ -88,6 +97,15 @@ class Summary:
     def picture(self, result: Result) -> Path:
         """The picture of an image and its samples, one row per guidance scale; failed images have none."""
         return self.record.picture(result.record())
+
+    def sheet(self, result: Result) -> Image | None:
+        """What is in :meth:`picture`; None if the folder has none.
+
+        Raises:
+            InvMMError: The file is damaged.
+        """
+        path = self.picture(result)
+        return opened(path) if result.check and path.is_file() else None
 
     def public(self, *, names: bool = False) -> Self:
         """A copy that can be published: images named by their digest, the model's folder without its path.

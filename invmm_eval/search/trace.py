@@ -57,6 +57,11 @@ class Check:
 
         return max(self.similarities, key=key)
 
+    @property
+    def best_row(self) -> int:
+        """The row of :attr:`best_scale` in the sheet of the image."""
+        return list(self.similarities).index(self.best_scale)
+
     def hits(self, threshold: float) -> dict[float, int]:
         """Number of samples that reach a threshold, by guidance scale."""
         return {scale: sum(value >= threshold for value in values) for scale, values in self.similarities.items()}

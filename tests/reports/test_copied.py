@@ -43,7 +43,7 @@ def found_in(findings: Findings) -> tuple[CopiedPart, NDArray[Any]]:
     assert result.check
     found = copied_part(sheet, findings, result.check)
     assert found
-    return found, np.asarray(found.over(cut(sheet, findings.config["backbone"]["image_shape"], 0, 0)))
+    return found, np.asarray(found.over(cut(sheet, findings.image_shape, 0, 0)))
 
 
 def test_the_part_that_is_copied_is_found_although_no_sample_is_a_copy(template: tuple[Findings, Target]) -> None:

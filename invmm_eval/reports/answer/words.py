@@ -14,7 +14,7 @@ from invmm_eval.reports.findings import Findings
 from invmm_eval.reports.wording import meaning
 from invmm_eval.search.fields import number, present
 from invmm_eval.search.result import Result
-from invmm_eval.search.sheet import cut, opened
+from invmm_eval.search.sheet import cut
 from invmm_eval.search.status import Verdict
 
 _SHORT = {
@@ -103,7 +103,7 @@ class Answer:
     def picture(self) -> Image.Image | None:
         """The picture at the model's size; None if it could not be read."""
         sheet = self._sheet
-        return cut(sheet, self._shape, 0, 0) if sheet else None
+        return cut(sheet, self.findings.image_shape, 0, 0) if sheet else None
 
     @cached_property
     def samples(self) -> tuple[Sample, ...]:
@@ -111,9 +111,9 @@ class Answer:
         check, sheet = self.result.check, self._sheet
         if check is None or sheet is None:
             return ()
-        row = list(check.similarities).index(check.best_scale)
+        shape, row, threshold = self.findings.image_shape, check.best_row, self.findings.threshold
         return tuple(
-            Sample(cut(sheet, self._shape, row, column), similarity, similarity >= self.findings.threshold)
+            Sample(cut(sheet, shape, row, column), similarity, similarity >= threshold)
             for column, similarity in enumerate(check.similarities[check.best_scale], start=1)
         )
 
@@ -140,12 +140,6 @@ class Answer:
         """What the measure cannot show."""
         return self.findings.limits
 
-    @property
-    def _shape(self) -> list[int]:
-        shape: list[int] = self.findings.config["backbone"]["image_shape"]
-        return shape
-
     @cached_property
     def _sheet(self) -> Image.Image | None:
-        path = self.findings.picture(self.result)
-        return opened(path) if self.result.check and path.is_file() else None
+        return self.findings.sheet(self.result)

@@ -11,7 +11,6 @@ from invmm_eval.reports.findings import Findings
 from invmm_eval.reports.html.base import parts
 from invmm_eval.reports.html.embed import INKS, best_row, svg, webp
 from invmm_eval.search.result import Result
-from invmm_eval.search.sheet import opened
 
 SHOWN = 1000
 """Maximum number of pictures in the table, those that changed first."""
@@ -65,8 +64,7 @@ def _side(comparison: Comparison, findings: Findings, result: Result | None, ill
     if result.error:
         return {"text": f"failed: {result.error}"}
     side: dict[str, Any] = {"text": comparison.value.text(result), "ends": comparison.value.ends(result)}
-    path = findings.picture(result)
-    if illustrated and result.check and path.is_file():
-        sheet = best_row(opened(path), findings.config["backbone"]["image_shape"], result.check, SIDE)
-        side |= {"picture": webp(sheet), "size": sheet.size}
+    if illustrated and result.check and (sheet := findings.sheet(result)):
+        row = best_row(sheet, findings.image_shape, result.check, SIDE)
+        side |= {"picture": webp(row), "size": row.size}
     return side

@@ -31,8 +31,7 @@ def thumbnails(sheet: Image.Image, shape: Sequence[int], counts: Sequence[int], 
 
 def best_row(sheet: Image.Image, shape: Sequence[int], check: Check, side: int) -> Image.Image:
     """The image of a sheet and, beside it, its samples at the best guidance scale, scaled like :func:`thumbnails`."""
-    scale = check.best_scale
-    row, count = list(check.similarities).index(scale), len(check.similarities[scale])
+    row, count = check.best_row, len(check.similarities[check.best_scale])
     return _tiled(sheet, shape, [[(0, 0), *((row, column) for column in range(1, 1 + count))]], side)
 
 

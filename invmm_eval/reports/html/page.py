@@ -22,7 +22,6 @@ from invmm_eval.reports.html.embed import INKS, png, svg, thumbnails, webp
 from invmm_eval.reports.wording import meaning
 from invmm_eval.search.fields import Field, finite, present
 from invmm_eval.search.result import Result
-from invmm_eval.search.sheet import opened
 from invmm_eval.search.status import Verdict
 from invmm_eval.statistics.response import Response
 
@@ -61,7 +60,7 @@ def write_page(findings: Findings, path: Path, *, pictures: bool = True) -> None
         verdicts={verdict: verdict.name.lower() for verdict in Verdict},
         rows=[_row(position, result, columns) for position, result in enumerate(findings.results[:SHOWN])],
         details=_details(findings, pictures),
-        shape=findings.config["backbone"]["image_shape"],
+        shape=findings.image_shape,
     )
     with path.open("w", encoding="utf-8") as file:
         file.writelines(page)
@@ -77,8 +76,7 @@ def _row(position: int, result: Result, columns: Sequence[Field]) -> dict[str, A
         "texts": {field.name: (field.text(result), field.ends(result)) for field in columns},
     }
     if result.check:
-        scales = list(result.check.similarities)
-        row["best"] = scales.index(result.check.best_scale)
+        row["best"] = result.check.best_row
         row["drawn"] = [len(values) for values in result.check.similarities.values()]
     return row
 
@@ -98,12 +96,10 @@ def _cells(result: Result) -> int:
 def _detail(findings: Findings, side: int, result: Result) -> dict[str, Any]:
     """The details of one image; a side of 0 leaves out the picture."""
     record = result.record()
-    path = findings.picture(result)
     counts = [len(values) for values in record["similarities"].values()]
     picture = part = None
-    if side and result.check and path.is_file():
-        sheet = opened(path)
-        picture = webp(thumbnails(sheet, findings.config["backbone"]["image_shape"], counts, side))
+    if side and result.check and (sheet := findings.sheet(result)):
+        picture = webp(thumbnails(sheet, findings.image_shape, counts, side))
         part = copied_part(sheet, findings, result.check)
     kept = ("index", "digest", "similarities", "prompt", "trace")
     return {

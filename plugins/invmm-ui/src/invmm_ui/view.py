@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 from torch import Tensor
 
-from invmm_eval.plugin import Check, Findings, Result, Search, cut, meaning, one_in, opened, present
+from invmm_eval.plugin import Check, Findings, Result, Search, cut, meaning, one_in, present
 
 SIDE = 160
 """Maximum side of a picture in pixels; smaller ones are not scaled."""
@@ -106,10 +106,9 @@ def kept(findings: Findings, result: Result) -> str:
 
 def pictures(findings: Findings, result: Result) -> tuple[Image.Image | None, Sequence[Row]]:
     """An image of an audit and its samples, scaled down; nothing if the folder has no pictures of it."""
-    path = findings.picture(result)
-    if not result.check or not path.is_file():
+    sheet = findings.sheet(result)
+    if not result.check or not sheet:
         return None, []
-    sheet = opened(path)
     rows = [
         (scale, [(_cut(findings, sheet, row, column), value) for column, value in enumerate(values, start=1)])
         for row, (scale, values) in enumerate(result.check.similarities.items())
@@ -119,11 +118,9 @@ def pictures(findings: Findings, result: Result) -> tuple[Image.Image | None, Se
 
 def cover(findings: Findings, result: Result) -> Image.Image:
     """An image of an audit, scaled down; a grey one if the folder has no picture of it."""
-    _, height, width = findings.config["backbone"]["image_shape"]
-    path = findings.picture(result)
-    if not result.check or not path.is_file():
-        return Image.new("L", (width, height), 128)
-    return _cut(findings, opened(path), 0, 0)
+    _, height, width = findings.image_shape
+    sheet = findings.sheet(result)
+    return _cut(findings, sheet, 0, 0) if sheet else Image.new("L", (width, height), 128)
 
 
 def picture(image: Tensor) -> Image.Image:
@@ -133,7 +130,7 @@ def picture(image: Tensor) -> Image.Image:
 
 
 def _cut(findings: Findings, sheet: Image.Image, row: int, column: int) -> Image.Image:
-    return _small(cut(sheet, findings.config["backbone"]["image_shape"], row, column))
+    return _small(cut(sheet, findings.image_shape, row, column))
 
 
 def _small(image: Image.Image) -> Image.Image:
