@@ -25,6 +25,21 @@ LEAST_NAME = 12
 DASH = "\N{EN DASH}"
 
 
+def plain_table() -> Table:
+    """A table without columns yet, whose only line is that below the headings."""
+    return Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
+
+
+def value_lines(field: Field, result: Result) -> str:
+    """The value of a field, and its interval in a second line."""
+    return in_lines(field.text(result), field.ends(result).replace(" to ", DASH))
+
+
+def in_lines(text: str, ends: str) -> str:
+    """A value and the ends of its interval, if it has one, in a second line."""
+    return f"{text}\n{ends}" if ends else text
+
+
 class ResultsTable:
     """One row per image, the most memorized first.
 
@@ -57,7 +72,7 @@ class ResultsTable:
             yield Text(f"Not shown at this width: {titles}", style="dim")
 
     def _table(self, shown: Sequence[Field]) -> Table:
-        table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
+        table = plain_table()
         for field in shown:
             if field.name == "name":
                 longest = max((cell_len(result.name) for result in self._results), default=1)
@@ -81,14 +96,12 @@ class ResultsTable:
                 yield self._cell(field, result)
 
     def _cell(self, field: Field, result: Result) -> Text:
-        ends = field.ends(result).replace(" to ", DASH)
-        text = f"{field.text(result)}\n{ends}" if ends else field.text(result)
-        return Text(text, COLOURS[result.verdict] if field.name == "verdict" else "")
+        return Text(value_lines(field, result), COLOURS[result.verdict] if field.name == "verdict" else "")
 
 
 def scores_table(scores: Sequence[Score]) -> Table:
     """One row per image with its score, in their order."""
-    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
+    table = plain_table()
     table.add_column("rank", justify="right")
     table.add_column("image", min_width=LEAST_NAME)
     table.add_column("score", justify="right")
