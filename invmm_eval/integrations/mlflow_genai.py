@@ -36,7 +36,7 @@ def rows(folder: str | Path, *, names: bool = False, pictures: bool = False) -> 
     data = []
     for result, values in zip(findings.results, findings.table().to_pylist(), strict=True):
         outputs = {**values, "memorized": result.verdict is Verdict.MEMORIZED if known else None}
-        if pictures and result.check:
+        if pictures and findings.picture(result).is_file():
             outputs["pictures"] = Attachment(content_type="image/png", content_bytes=sheet(findings, result))
         data.append({"inputs": {"image": result.name}, "outputs": outputs})
     return data

@@ -58,6 +58,17 @@ def test_each_image_has_a_trace_with_what_was_found(tmp_path: Path, store: Path)
     assert logged == {found.picture(result).read_bytes() for result in found.results if result.check}
 
 
+def test_a_picture_that_the_folder_does_not_keep_is_left_out(tmp_path: Path) -> None:
+    from invmm_eval.integrations.mlflow_genai import rows
+
+    folder = audits.guided(tmp_path / "audit")
+    found = find(folder)
+    first, *others = [result for result in found.results if result.check]
+    found.picture(first).unlink()
+    shown = {row["outputs"]["digest"] for row in rows(folder, pictures=True) if "pictures" in row["outputs"]}
+    assert shown == {result.digest for result in others}
+
+
 def test_images_are_private_unless_requested(tmp_path: Path, store: Path) -> None:
     from invmm_eval.integrations.mlflow_genai import rows
 
