@@ -34,11 +34,13 @@ from invmm_eval.audits.plan import load
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.results import Results
 from invmm_eval.audits.run import run
+from invmm_eval.audits.summary import count
 from invmm_eval.audits.whole.found import memorized
-from invmm_eval.audits.whole.screening import make_detector, ranked, scored
+from invmm_eval.audits.whole.screening import distinct, make_detector, ranked, scored
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.identity import model_identity
 from invmm_eval.search.result import Result
+from invmm_eval.search.status import Verdict
 
 _log = logging.getLogger(__name__)
 
@@ -181,11 +183,7 @@ class Watch:
         scores: list[Score] = []
         if self._training:
             scores = ranked(scored(replace(request, images=self._training), out=folder, backbone=backbone))
-        first: dict[str, Score] = {}
-        for score in scores:
-            if score.score is not None:
-                first.setdefault(score.picture, score)
-        suspects = [self._training[score.index] for score in list(first.values())[: self._suspects]]
+        suspects = [self._training[score.index] for score in distinct(scores)[: self._suspects]]
         results: Sequence[Result] = []
         if images := [*self._canaries, *suspects]:
             found = run(replace(request, images=images), out=folder, backbone=backbone)
@@ -237,10 +235,10 @@ def _scalars(canaries: Sequence[Result], suspects: Sequence[Result], scores: Seq
     """What is logged, without what nothing was measured for."""
     results = [*canaries, *suspects]
     shares = [result.plain_share.rate for result in results if result.plain_share]
-    scalars = {"memorized": sum(map(bool, map(memorized, results))), "failed": sum(bool(r.error) for r in results)}
-    found: dict[str, float] = {name: float(value) for name, value in scalars.items()}
-    if any(memorized(result) is not None for result in canaries):
-        found["canaries_memorized_fraction"] = sum(map(bool, map(memorized, canaries))) / len(canaries)
+    of_all, of_canaries = count(results), count(canaries)
+    found = {"memorized": float(of_all[Verdict.MEMORIZED]), "failed": float(of_all[Verdict.FAILED])}
+    if of_canaries[Verdict.FAILED] < len(canaries):
+        found["canaries_memorized_fraction"] = of_canaries[Verdict.MEMORIZED] / len(canaries)
     if shares:
         found["largest_share"] = max(shares)
     for share, value in zip(QUANTILES, np.quantile(scores, QUANTILES) if scores else (), strict=False):

@@ -18,7 +18,7 @@ from invmm_eval.audits.run import sendable, team, worker_plan
 from invmm_eval.audits.typed import SetOptions
 from invmm_eval.audits.whole.agenda import Agenda, Outcome
 from invmm_eval.audits.whole.found import FILE, Design, WholeSet, memorized
-from invmm_eval.audits.whole.screening import make_detector, ranked, scored
+from invmm_eval.audits.whole.screening import distinct, make_detector, ranked, scored
 from invmm_eval.audits.workers import launched
 from invmm_eval.audits.workers.team import Team
 from invmm_eval.errors import InvMMError
@@ -110,12 +110,7 @@ class _Search:
         self._out = out
         self._workers = workers
         self._scores = scores
-        first: dict[str, Score] = {}
-        for score in sorted(scores, key=lambda score: score.index):
-            if score.score is not None:
-                first.setdefault(score.picture, score)
-        chosen = {score.index for score in first.values()}
-        self._pictures = {score.index: score for score in scores if score.index in chosen}  # the most suspicious first
+        self._pictures = {score.index: score for score in distinct(scores)}  # the most suspicious first
         extent = request.extent or Extent()
         self._extent = extent
         limit = extent.limit()

@@ -190,6 +190,16 @@ def ranked(scores: Iterable[Score]) -> list[Score]:
     return sorted(scores, key=lambda one: (one.score is None, -(one.score or 0.0), one.index))
 
 
+def distinct(scores: Sequence[Score]) -> list[Score]:
+    """One score for each picture, in their order: of equal pictures that of the first image; none that failed."""
+    first: dict[str, int] = {}
+    for score in sorted(scores, key=lambda score: score.index):
+        if score.score is not None:
+            first.setdefault(score.picture, score.index)
+    chosen = set(first.values())
+    return [score for score in scores if score.index in chosen]
+
+
 def write_ranking(scores: Sequence[Score], folder: Path) -> Path:
     """Write scores as CSV, in their order; returns the file.
 
