@@ -13,7 +13,7 @@ import typer
 from invmm_eval.cli.app import app
 from invmm_eval.plugins import hooks as hookspecs
 from invmm_eval.reference import plain_samples
-from tests.helpers.documents import DOCUMENTS, ROOT, blocks, name
+from tests.helpers.documents import DOCUMENTS, ROOT, blocks, name, prose
 
 
 def rows(document: str) -> dict[str, str]:
@@ -59,8 +59,7 @@ def test_options_and_names_in_the_text_exist(document: Path) -> None:
         return
     commands = [typer.main.get_command(app), *(entry.load() for entry in invmm_ui.register_commands().values())]
     known = {option for command in commands for option in options(command)}
-    text = re.sub(r"^```.*?^```", "", document.read_text("utf-8"), flags=re.M | re.S)
-    for code in re.findall(r"`([^`]+)`", text):
+    for code in re.findall(r"`([^`]+)`", prose(document)):
         if code.startswith(("--", "invmm-eval ")):
             assert set(re.findall(r"(?<!\S)--[a-z-]+", code)) <= known, code
         for named in re.findall(r"\binvmm_eval(?:\.\w+)+", code):
@@ -74,7 +73,7 @@ def test_make_has_the_targets_of_the_readme() -> None:
 
 def anchors(document: Path) -> set[str]:
     """Where links into a document may lead: its headings as GitHub names them, and its own anchors."""
-    text = re.sub(r"^```.*?^```", "", document.read_text("utf-8"), flags=re.M | re.S)
+    text = prose(document)
     titles = re.findall(r"^#+ (.*)", text, re.M)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles} | {
         *re.findall(r'<a id="(.*?)">', text)

@@ -19,7 +19,7 @@ from invmm_eval.reference import MODEL, pictures
 from invmm_eval.testing import tiny
 from tests.helpers import audits
 from tests.helpers.command import Invoke
-from tests.helpers.documents import DOCUMENTS, LANGUAGES, NO_EXAMPLES, ROOT, Example, blocks, name
+from tests.helpers.documents import DOCUMENTS, LANGUAGES, NO_EXAMPLES, ROOT, Example, blocks, name, prose
 from tests.helpers.hub import Hub, Repository
 from tests.helpers.lora import train_lora
 from tests.helpers.short import shorten
@@ -200,5 +200,4 @@ def test_what_is_installed_exists(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 def test_commands_are_in_fenced_blocks(document: Path) -> None:
-    text = re.sub(r"^```.*?^```", "", document.read_text("utf-8"), flags=re.M | re.S)
-    assert not re.findall(r"^(?: {4}|\t)(?:\$ )?(?:git|invmm-eval|make|pip|python) .*", text, re.M)
+    assert not re.findall(r"^(?: {4}|\t)(?:\$ )?(?:git|invmm-eval|make|pip|python) .*", prose(document), re.M)

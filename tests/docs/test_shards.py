@@ -11,12 +11,10 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from tests.helpers.command import SET, Invoke, lines
+from tests.helpers.documents import ROOT, blocks
 
-ROOT = Path(__file__).parents[2]
 COMMANDS = [
-    line
-    for text in re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs" / "runs.md").read_text("utf-8"), re.M | re.S)
-    for line in text.splitlines()
+    line for block in blocks(ROOT / "docs" / "runs.md") if block.language == "sh" for line in block.text.splitlines()
 ]
 BIN = Path(sys.executable).parent
 

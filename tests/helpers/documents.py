@@ -49,6 +49,11 @@ def name(document: Path) -> str:
     return str(document.relative_to(ROOT))
 
 
+def prose(document: Path) -> str:
+    """A document without its fenced blocks."""
+    return re.sub(r"^```.*?^```", "", document.read_text("utf-8"), flags=re.M | re.S)
+
+
 def blocks(document: Path) -> list[Example]:
     """All fenced blocks of a document, in their order."""
     text = document.read_text("utf-8")

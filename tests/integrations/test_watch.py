@@ -3,10 +3,7 @@
 import copy
 import gc
 import json
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +26,7 @@ from invmm_eval.integrations.watch import Watch
 from invmm_eval.search.status import Verdict
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 from invmm_eval.testing.tiny import SIDE, tiny_ddpm, tiny_stable_diffusion
+from tests.helpers.command import python
 from tests.helpers.exact import Mixture, pictures
 
 KNOWN = pictures(8)
@@ -365,6 +363,7 @@ from diffusers import DDIMPipeline
 from invmm_eval.audits import plan
 from invmm_eval.audits.whole import screening
 from invmm_eval.integrations import watch as watching
+from tests.helpers.command import python
 from tests.helpers.exact import Mixture, pictures
 
 folder, model = sys.argv[1:]
@@ -397,10 +396,8 @@ os.waitpid(-1, 0) if rank == 0 else os._exit(0)
 
 
 def test_ranks_share_the_work_or_wait_for_the_first_and_all_stop(tiny_folder: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    code = [sys.executable, "-W", "ignore", "-c", RANKS, str(tmp_path), str(tiny_folder)]
-    done = subprocess.run(code, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    code, _, err = python(RANKS, tmp_path, tiny_folder, PYTHONWARNINGS="ignore")
+    assert code == 0, err
     (alone, together), others = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     told = [False, True]
     assert [one["told"] for one in (alone, together, *others)] == [told] * 4
