@@ -71,7 +71,7 @@ class Pair:
         assert result
         return result
 
-    @property
+    @cached_property
     def change(self) -> Change:
         """What happened to it."""
         if not (self.a and self.b):
@@ -192,9 +192,14 @@ class Comparison:
         return tuple(pair for pair in self.measured if pair.nats_change is not None)
 
     @property
+    def copied(self) -> tuple[Pair, ...]:
+        """Those of :attr:`valued` that have copies in both: their distances are finite."""
+        return tuple(pair for pair in self.valued if math.inf not in pair.nats)
+
+    @property
     def typical(self) -> float | None:
-        """The median change of the distance, in nats, over pictures with copies in both; None without any."""
-        changes = [pair.nats_change for pair in self.valued if None not in pair.nats and math.inf not in pair.nats]
+        """The median change of the distance, in nats, over :attr:`copied`; None without any."""
+        changes = [pair.nats_change for pair in self.copied]
         return statistics.median(change for change in changes if change is not None) if changes else None
 
     @cached_property

@@ -43,9 +43,9 @@ def _size(comparison: Comparison) -> Iterator[str]:
             "both shares have nothing in common. The others may lie on both sides of the limit by chance."
         )
     if comparison.typical is not None:
-        both = [pair for pair in comparison.valued if math.inf not in pair.nats]
+        both = len(comparison.copied)
         yield (
-            f"{pictures(len(both))} {have(len(both))} copies in both audits. Their distance from plain noise "
+            f"{pictures(both)} {have(both)} copies in both audits. Their distance from plain noise "
             f"changed by {signed(comparison.typical)} nats (median)"
             + (f": copies are {_factor(comparison.typical)}." if comparison.word == "memorized" else ".")
         )
