@@ -167,10 +167,6 @@ class Store:
     def _results(self) -> Path:
         return self.folder / "results.jsonl"
 
-    def request(self, images: Requested) -> None:
-        """Note which images are requested."""
-        images.save(self.folder)
-
     def recall(self, index: int, name: str, files: str) -> Result | None:
         """The result of a picture by its :func:`stem`, which gets a row at this place; None if it was not measured."""
         if files not in self._known:

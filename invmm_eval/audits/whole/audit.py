@@ -154,7 +154,7 @@ class _Search:
     def _noted(self, store: Store, on_extent: Callable[[int], None]) -> Sequence[int]:
         """The images that are certain to be searched, once the folder says so."""
         certain = self._agenda.certain
-        store.request(self._requested.only({index: self._pictures[index].name for index in certain}))
+        self._requested.only({index: self._pictures[index].name for index in certain}).save(store.folder)
         on_extent(len(certain))
         return certain
 
