@@ -5,12 +5,12 @@ The Hub writes Croissant metadata of its own for every table, which lists the co
 
 import json
 from collections.abc import Mapping
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from invmm_eval.audits.folder.manifest import sha256_of
 from invmm_eval.reports.card import TEMPLATES
 
 _TYPES = (
@@ -34,15 +34,13 @@ def metadata(
         schema: The types of the columns; pictures are structs with ``bytes``.
         columns: What each column means.
     """
-    with parquet.open("rb") as file:
-        digest = file_digest(file, "sha256").hexdigest()
     table = {
         "@type": "cr:FileObject",
         "@id": parquet.name,
         "name": parquet.name,
         "contentUrl": parquet.name,
         "encodingFormat": "application/x-parquet",
-        "sha256": digest,
+        "sha256": sha256_of(parquet),
     }
     results = {
         "@type": "cr:RecordSet",
