@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import Condition, Context, FixedPrompt, SoftPrompt
+from invmm_eval.models.hooked import hooked
 from invmm_eval.models.text import fixed_text
 
 LABELS = "class_labels"
@@ -81,12 +82,8 @@ class Labels:
             mixed: Tensor = weights.to(table.dtype) @ table[: weights.shape[1]]
             return mixed.to(output.dtype)
 
-        handles = [table.register_forward_hook(mix) for table in self._tables]
-        try:
+        with hooked(self._tables, mix):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _one(self, number: int) -> Context:
         weights = torch.zeros(1, self._classes + self.guidance, device=self._device)

@@ -6,13 +6,14 @@ are answered with what is given, so that gradients reach both; the call ends whe
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial, wraps
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.generic.offload import offload, weights_left
@@ -198,9 +199,8 @@ class Boundary:
         """The number of the scheduler's training times."""
         return int(self.pipe.scheduler.config.num_train_timesteps)
 
-    @contextmanager
-    def _told(self, t: Tensor) -> Iterator[None]:
-        """Give the denoiser each row's own time, where the pipeline gives all rows the same."""
+    def _told(self, t: Tensor) -> RemovableHandle:
+        """A context in which the denoiser gets each row's own time, where the pipeline gives all rows the same."""
         assert self.slope is not None
         start, slope = self.slope
 
@@ -209,8 +209,8 @@ class Boundary:
             names = [name for name in _TIMES if name in kwargs]
             return (args, {**kwargs, names[0]: times}) if names else ((args[0], times, *args[2:]), kwargs)
 
-        with hooked(self.network, tell):
-            yield
+        handle: RemovableHandle = self.network.register_forward_pre_hook(tell, with_kwargs=True)
+        return handle
 
     def learn_times(self, x_t: Tensor, **given: Any) -> None:
         """Learn how the pipeline tells its denoiser the time, for pipelines that read it as a number.
@@ -225,7 +225,7 @@ class Boundary:
             raise Done(float(_time(args, kwargs).flatten()[0]))
 
         low, high = 0.25 * self.train_times, 0.75 * self.train_times
-        with torch.no_grad(), hooked(self.network, look):
+        with torch.no_grad(), self.network.register_forward_pre_hook(look, with_kwargs=True):
             first, second = (
                 self.call(1, self._probe(torch.tensor([number], device=x_t.device), _same, x_t), x_t=x_t, **given)
                 for number in (low, high)
@@ -250,12 +250,9 @@ class Boundary:
             raise Done(tuple(sample.shape[1:]))
 
         times = torch.full((1,), _MIDDLE * self.train_times, device=self.device)
-        handle = self.network.register_forward_hook(look, with_kwargs=True)
-        try:
-            with torch.no_grad(), torch.random.fork_rng():
-                shape = self.call(1, self._probe(times, step, None), **given)
-        finally:
-            handle.remove()
+        watched = self.network.register_forward_hook(look, with_kwargs=True)
+        with watched, torch.no_grad(), torch.random.fork_rng():
+            shape = self.call(1, self._probe(times, step, None), **given)
         return seen, shape, Repeated(self.network, outputs[0])
 
     def encodings(self, rows: int, calls: int | None = None, **given: Any) -> list[Any]:
@@ -274,7 +271,7 @@ class Boundary:
                 raise Done
             return found[-1]
 
-        with self._gradient(), torch.random.fork_rng(), hooked(self.network, _stop):
+        with self._gradient(), torch.random.fork_rng(), self._stopped():
             self.call(rows, self._probe(torch.ones(1, device=self.device), _same, None), encode=encode, **given)
         return found
 
@@ -290,24 +287,19 @@ class Boundary:
             set_timesteps(*args, **kwargs, **({} if mu is None else {"mu": mu}))
 
         own.set_timesteps = read
-        with torch.no_grad(), torch.random.fork_rng(), hooked(self.network, _stop):
+        with torch.no_grad(), torch.random.fork_rng(), self._stopped():
             self.call(1, own, **{**given, "num_inference_steps": steps})
         del own.set_timesteps
         return own
 
+    def _stopped(self) -> RemovableHandle:
+        """A context in which a call ends where the denoiser is called."""
 
-@contextmanager
-def hooked(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
-    """A forward pre-hook with keyword arguments, while the context lasts."""
-    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
+        def stop(_: nn.Module, __: Any) -> None:
+            raise Done
 
-
-def _stop(_: nn.Module, __: Any, ___: dict[str, Any]) -> None:
-    raise Done
+        handle: RemovableHandle = self.network.register_forward_pre_hook(stop)
+        return handle
 
 
 def _same(_: Tensor, __: Tensor, sample: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from invmm_eval.models.condition import Condition, Context, FixedPrompt, SoftPro
 from invmm_eval.models.generic.boundary import Boundary
 from invmm_eval.models.generic.tokens import Remembering
 from invmm_eval.models.generic.trees import groups, largest, layout, padded, put, take
+from invmm_eval.models.hooked import hooked
 from invmm_eval.models.text import fixed_text
 
 _PROMPTS = {"text_encoder": "prompt", "text_encoder_2": "prompt_2", "text_encoder_3": "prompt_3"}
@@ -215,22 +216,12 @@ class _Table:
         def replace(_: nn.Module, __: Any, output: Tensor) -> Tensor:
             return output.index_copy(1, span, mixtures.to(output.dtype))
 
-        with _hooked(self._modules, replace):
+        with hooked(self._modules, replace):
             yield
 
     @contextmanager
     def asked(self) -> Iterator[list[Tensor]]:
         """The tokens that are asked for, call by call."""
         found: list[Tensor] = []
-        with _hooked(self._modules, lambda _, args, __: found.append(args[0])):
+        with hooked(self._modules, lambda _, args, __: found.append(args[0])):
             yield found
-
-
-@contextmanager
-def _hooked(modules: Sequence[nn.Module], hook: Any) -> Iterator[None]:
-    handles = [module.register_forward_hook(hook) for module in modules]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
