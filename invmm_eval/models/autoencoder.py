@@ -61,23 +61,6 @@ class Autoencoder:
         if isinstance(model, AutoencoderKL | AutoencoderTiny):
             self._model.enable_slicing()
 
-    def sides(self, image_size: int, patch: int = 1) -> tuple[int, int]:
-        """Height and width of images of a size that the user chose.
-
-        Args:
-            image_size: Pixels a side.
-            patch: Side of the patches that the network cuts x_0 into.
-
-        Raises:
-            InvMMError: The size is no multiple of what encoder and network need.
-        """
-        step = self.factor * patch
-        if type(image_size) is not int or image_size < step or image_size % step:
-            raise InvMMError(
-                f"The image_size is {image_size!r}; for this model it must be a multiple of {step} pixels."
-            )
-        return image_size, image_size
-
     def encode(self, images: Tensor) -> Tensor:
         """x_0 ``(n, c, h / factor, w / factor)`` of ``images`` ``(n, C, h, w)`` in [0, 1]."""
         found = self._model.encode(images * 2 - 1)
