@@ -44,7 +44,7 @@ class Boundary:
         network: The denoiser.
         device: Where it computes.
         takes: Names of the parameters of the pipeline's call.
-        options: Further arguments of the call; see :meth:`without_guidance`.
+        options: Further arguments of the call.
 
     Raises:
         InvMMError: The pipeline is not one denoiser that is called by a method of its own.
@@ -59,9 +59,12 @@ class Boundary:
         name = type(pipeline).__name__
         pipeline = as_one(pipeline)
         self.pipe = copy.copy(pipeline)
-        modules = {part: module for part, module in pipeline.components.items() if isinstance(module, nn.Module)}
-        vars(self.pipe).update({part: frozen(module) for part, module in modules.items()})
-        vars(self.pipe).update({part: None for part in _LEFT_OUT if part in vars(self.pipe)})
+        modules: dict[str, Any] = {
+            part: frozen(module) for part, module in pipeline.components.items() if isinstance(module, nn.Module)
+        }
+        for part in _LEFT_OUT:
+            modules.pop(part, None)
+        vars(self.pipe).update({part: None for part in _LEFT_OUT if part in vars(self.pipe)}, **modules)
         self.pipe.set_progress_bar_config(disable=True)
         networks = [part for part in modules if part.startswith((*NETWORKS, "prior", "decoder"))]
         if len(networks) != 1 or networks[0] not in NETWORKS or not hasattr(type(pipeline).__call__, "__wrapped__"):
@@ -70,21 +73,20 @@ class Boundary:
                 "diffusers takes pipelines with one, transformer or unet."
             )
         self._network_name = networks[0]
-        self.network: Any = getattr(self.pipe, self._network_name)
-        for module in (getattr(self.pipe, part) for part in modules):
+        self.network: Any = modules[self._network_name]
+        for module in modules.values():
             precision, finer = getattr(module, "dtype", None), self.network.dtype
             if precision not in (None, finer) and torch.promote_types(precision, finer) == finer:
                 module.to(finer)
-        self.autoencoder: Any = next((getattr(self.pipe, part) for part in AUTOENCODERS if part in modules), None)
+        self.autoencoder: Any = next((modules[part] for part in AUTOENCODERS if part in modules), None)
         if self.autoencoder is not None:
             decode = self.autoencoder.float().decode
             vars(self.autoencoder)["decode"] = lambda z, *args, **options: decode(z.float(), *args, **options)
         self.device: torch.device = offloaded[1] if offloaded else self.network.device
         self._gradient = partial(weights_left, self.device) if offloaded else nullcontext
         if offloaded:
-            order = [self.network, *([] if self.autoencoder is None else [self.autoencoder])]
-            parts = [getattr(self.pipe, part) for part in modules]
-            offload([*(part for part in parts if part not in (None, *order)), *order], *offloaded)
+            last = [self.network, *([] if self.autoencoder is None else [self.autoencoder])]
+            offload([*(module for module in modules.values() if module not in last), *last], *offloaded)
         self._call = inspect.unwrap(type(pipeline).__call__)
         self.takes = tuple(inspect.signature(self._call).parameters)
         self.options: dict[str, Any] = {}
