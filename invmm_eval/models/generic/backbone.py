@@ -226,10 +226,11 @@ class Diffusers:
                 together = self._boundary.output(x_t, t, **self._first_call(2))
                 alone = [self._boundary.output(x_t[[row]], t[[row]], **self._first_call(1)) for row in (0, 1)]
         except (RuntimeError, ValueError, TypeError):
-            return self._boundary.learn_times(x_t[:1], **self._first_call(1))
-        if not near(together, torch.cat(alone)):
+            reads_rows = False
+        else:
+            reads_rows = near(together, torch.cat(alone))
+        if not reads_rows:
             self._boundary.learn_times(x_t[:1], **self._first_call(1))
-        return None
 
     def _recipe(self) -> Recipe:
         """The published recipe of the nearest family; without an unconditional prompt there is no guidance."""
