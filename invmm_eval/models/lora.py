@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from invmm_eval.errors import InvMMError
+from invmm_eval.models.pipelines import first_line
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,7 @@ def add_loras(pipeline: Any, loras: list[LoRA]) -> Any:
         try:
             pipeline.load_lora_weights(load_file(lora.file), adapter_name=adapter)
         except (RuntimeError, ValueError, LookupError, SafetensorError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise InvMMError(f"The LoRA {lora.file} does not fit this {name}: {reason}.") from error
+            raise InvMMError(f"The LoRA {lora.file} does not fit this {name}: {first_line(error)}.") from error
         if adapter not in {known for part in pipeline.get_list_adapters().values() for known in part}:
             raise InvMMError(f"The LoRA {lora.file} has no weights for this {name}.")
     pipeline.set_adapters(adapters, [lora.weight for lora in loras])

@@ -25,12 +25,12 @@ _log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=nn.Module)
 
-_SINGLE_FILES = {".bin", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".pickle", ".pkl", ".pt", ".pth", ".safetensors"}
+PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
+_SINGLE_FILES = PICKLES | {".gguf", ".h5", ".msgpack", ".onnx", ".safetensors"}
 FAINT = 1e-3
 """An alpha below which a noise predictor tells next to nothing of x_0; the linear schedule of DDPM ends at 6.4e-3."""
 _MODULAR = "modular_model_index.json"
 _OPTIONAL = ("text_encoder", "tokenizer", "image_encoder", "feature_extractor", "safety_checker")
-PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
 
 
 def frozen(module: M) -> M:

@@ -20,7 +20,7 @@ from invmm_eval.models.generic.proof import prove as show
 from invmm_eval.models.generic.times import read_times
 from invmm_eval.models.identity import model_identity
 from invmm_eval.models.labels import Labels
-from invmm_eval.models.pipelines import frozen, load_pipeline
+from invmm_eval.models.pipelines import first_line, frozen, load_pipeline
 from invmm_eval.models.schedule import RectifiedFlow
 from invmm_eval.models.text import check_prompt_mode
 from invmm_eval.recipe import LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe
@@ -132,11 +132,10 @@ class Diffusers:
         except InvMMError:
             raise
         except Exception as error:
-            text = str(error).strip().partition("\n")[0]
             raise InvMMError(
                 f"The backbone {self.family.name} cannot serve this {self._name}"
                 f"{f' with image_size={image_size}' if image_size else ''}: its call ends in {type(error).__name__} "
-                f"({text})."
+                f"({first_line(error)})."
             ) from error
         self.settings: Mapping[str, str | int | float | None] = {
             "name": self.family.name,
