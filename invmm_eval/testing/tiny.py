@@ -92,7 +92,7 @@ def tiny_clip_encoder(tokenizer: CLIPTokenizer, *, projection: bool = False, hid
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    with _seeded():
+    with seeded():
         return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config).eval()
 
 
@@ -107,14 +107,14 @@ def tiny_t5_encoder(tokenizer: T5Tokenizer, width: int = WIDTH) -> T5EncoderMode
         num_heads=2,
         feed_forward_proj="gated-gelu",
     )
-    with _seeded():
+    with seeded():
         return T5EncoderModel(config).eval()
 
 
 def tiny_ddpm(prediction_type: str = "epsilon") -> DDPMPipeline:
     """A pixel model: UNet2DModel with 1,000 linear times."""
-    with _seeded():
-        return _ready(DDPMPipeline(_unet(SIDE, channels=3), DDPMScheduler(prediction_type=prediction_type)))
+    with seeded():
+        return ready(DDPMPipeline(_unet(SIDE, channels=3), DDPMScheduler(prediction_type=prediction_type)))
 
 
 def tiny_ldm(autoencoder: str = "vq") -> LDMPipeline:
@@ -123,10 +123,10 @@ def tiny_ldm(autoencoder: str = "vq") -> LDMPipeline:
     Args:
         autoencoder: ``vq`` for a VQModel with 3 latent channels, ``kl`` for an AutoencoderKL with 4.
     """
-    with _seeded():
+    with seeded():
         vae = _kl(4) if autoencoder == "kl" else VQModel(**_CODER, latent_channels=3, num_vq_embeddings=32)
         scheduler = DDIMScheduler(beta_start=0.0015, beta_end=0.0195, beta_schedule="scaled_linear", clip_sample=False)
-        return _ready(LDMPipeline(vae, _unet(LATENT_SIDE, vae.config.latent_channels), scheduler))
+        return ready(LDMPipeline(vae, _unet(LATENT_SIDE, vae.config.latent_channels), scheduler))
 
 
 def tiny_stable_diffusion(version: int = 1) -> StableDiffusionPipeline:
@@ -134,7 +134,7 @@ def tiny_stable_diffusion(version: int = 1) -> StableDiffusionPipeline:
     tokenizer = tiny_clip_tokenizer() if version == 1 else tiny_clip_tokenizer("!")
     encoder = tiny_clip_encoder(tokenizer, hidden_act="quick_gelu" if version == 1 else "gelu")
     prediction_type = "epsilon" if version == 1 else "v_prediction"
-    with _seeded():
+    with seeded():
         pipeline = StableDiffusionPipeline(
             vae=_kl(4),
             text_encoder=encoder,
@@ -145,14 +145,14 @@ def tiny_stable_diffusion(version: int = 1) -> StableDiffusionPipeline:
             feature_extractor=None,
             requires_safety_checker=False,
         )
-        return _ready(pipeline)
+        return ready(pipeline)
 
 
 def tiny_sdxl() -> StableDiffusionXLPipeline:
     """Stable Diffusion XL: two text encoders, the pooled output of the second, six time ids."""
     first, second = tiny_clip_tokenizer(), tiny_clip_tokenizer("!")
     encoders = tiny_clip_encoder(first), tiny_clip_encoder(second, projection=True, hidden_act="gelu")
-    with _seeded():
+    with seeded():
         unet = _text_unet(
             2 * WIDTH,
             addition_embed_type="text_time",
@@ -169,7 +169,7 @@ def tiny_sdxl() -> StableDiffusionXLPipeline:
             scheduler=EulerDiscreteScheduler(**_SD_TIMES),
             add_watermarker=False,
         )
-        return _ready(pipeline)
+        return ready(pipeline)
 
 
 def tiny_sd3() -> StableDiffusion3Pipeline:
@@ -180,7 +180,7 @@ def tiny_sd3() -> StableDiffusion3Pipeline:
         tiny_clip_encoder(second, projection=True, hidden_act="gelu"),
         tiny_t5_encoder(third, 2 * WIDTH),
     )
-    with _seeded():
+    with seeded():
         transformer = SD3Transformer2DModel(
             sample_size=LATENT_SIDE,
             in_channels=16,
@@ -206,14 +206,14 @@ def tiny_sd3() -> StableDiffusion3Pipeline:
             text_encoder_3=encoders[2],
             tokenizer_3=third,
         )
-        return _ready(pipeline)
+        return ready(pipeline)
 
 
 def tiny_flux(guidance_embeds: bool = True) -> FluxPipeline:
     """Flux: packed latents, CLIP's pooled output and T5's tokens; with the guidance embedding of the dev model."""
     first, second = tiny_clip_tokenizer(), tiny_t5_tokenizer()
     encoders = tiny_clip_encoder(first), tiny_t5_encoder(second)
-    with _seeded():
+    with seeded():
         transformer = FluxTransformer2DModel(
             in_channels=4 * 16,
             num_layers=1,
@@ -234,14 +234,14 @@ def tiny_flux(guidance_embeds: bool = True) -> FluxPipeline:
             tokenizer_2=second,
             transformer=transformer,
         )
-        return _ready(pipeline)
+        return ready(pipeline)
 
 
 def tiny_pixart() -> PixArtAlphaPipeline:
     """PixArt-alpha: a transformer that reads T5's tokens and predicts noise and variance."""
     tokenizer = tiny_t5_tokenizer()
     encoder = tiny_t5_encoder(tokenizer)
-    with _seeded():
+    with seeded():
         transformer = PixArtTransformer2DModel(
             num_attention_heads=2,
             attention_head_dim=8,
@@ -259,7 +259,7 @@ def tiny_pixart() -> PixArtAlphaPipeline:
             transformer=transformer,
             scheduler=DPMSolverMultistepScheduler(),
         )
-        return _ready(pipeline)
+        return ready(pipeline)
 
 
 _BLOCKS = {"layers_per_block": 1, "block_out_channels": (WIDTH, WIDTH), "norm_num_groups": 4}
@@ -300,8 +300,8 @@ def _kl(latent_channels: int, **options: Any) -> AutoencoderKL:
     return AutoencoderKL(**_CODER, latent_channels=latent_channels, **options)
 
 
-def _ready(pipeline: Any) -> Any:
-    """In evaluation mode, as ``from_pretrained`` returns it, and without progress bars."""
+def ready(pipeline: Any) -> Any:
+    """The pipeline in evaluation mode, as ``from_pretrained`` returns it, and without progress bars."""
     for part in pipeline.components.values():
         if isinstance(part, nn.Module):
             part.eval()
@@ -310,7 +310,8 @@ def _ready(pipeline: Any) -> Any:
 
 
 @contextmanager
-def _seeded() -> Iterator[None]:
+def seeded() -> Iterator[None]:
+    """A context in which weights are drawn the same each time; PyTorch's global random numbers stay as they were."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import torch
-
+from invmm_eval.testing import tiny
 from tests.helpers.families.classic import CLASSIC
 from tests.helpers.families.flows import FLOWS
 from tests.helpers.families.multimodal import MULTIMODAL
@@ -15,11 +14,5 @@ FAMILIES = {**CLASSIC, **FLOWS, **MULTIMODAL, **STAGED}
 
 def build(name: str) -> Any:
     """The pipeline of a family, as ``from_pretrained`` returns it, with the same weights each time."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        pipeline = FAMILIES[name]()
-    for part in pipeline.components.values():
-        if isinstance(part, torch.nn.Module):
-            part.eval()
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    with tiny.seeded():
+        return tiny.ready(FAMILIES[name]())

@@ -10,12 +10,12 @@ from diffusers import (
     PriorTransformer,
     UnCLIPScheduler,
     UNet2DConditionModel,
-    VQModel,
 )
 from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig, MultilingualCLIP
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from invmm_eval.testing import tiny
+from tests.helpers.families import parts
 from tests.helpers.families.parts import WIDTH
 
 
@@ -46,9 +46,10 @@ def prior() -> dict[str, Any]:
 
 def decoder(kind: str) -> dict[str, Any]:
     """The parts of the second model, of which the embedding of an image is an input: ``image`` or ``text_image``."""
-    blocks = {"block_out_channels": (8, 8), "layers_per_block": 1, "norm_num_groups": 4}
     unet = UNet2DConditionModel(
-        **blocks,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
         in_channels=4,
         out_channels=8,
         addition_embed_type=kind,
@@ -61,17 +62,8 @@ def decoder(kind: str) -> dict[str, Any]:
         mid_block_type="UNetMidBlock2DSimpleCrossAttn",
         resnet_time_scale_shift="scale_shift",
     )
-    movq = VQModel(
-        **{**blocks, "block_out_channels": (32, 32)},
-        latent_channels=4,
-        norm_type="spatial",
-        num_vq_embeddings=12,
-        vq_embed_dim=4,
-        down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
-        up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
-    )
     times = DDIMScheduler(beta_start=0.00085, beta_end=0.012, clip_sample=False, steps_offset=1)
-    return {"unet": unet, "movq": movq, "scheduler": times}
+    return {"unet": unet, "movq": parts.movq(), "scheduler": times}
 
 
 def kandinsky() -> KandinskyCombinedPipeline:

@@ -5,12 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import (
-    AutoencoderTiny,
-    DDIMScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    PixArtSigmaPipeline,
-)
+from diffusers import AutoencoderTiny, DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Generator, Tensor
 
@@ -26,17 +21,12 @@ from invmm_eval.search.sampling import sample
 from invmm_eval.search.target import Target
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 from invmm_eval.testing import check_text_to_image, tiny
+from tests.helpers.families import build
 
 CAPTION = "a red cat"
 CPU = torch.device("cpu")
 FIRST, SECOND, THIRD = "prompt-0-0", "prompt-0-1", "prompt-0-2"
 """The places of what ``encode_prompt`` returns."""
-
-
-def sigma() -> PixArtSigmaPipeline:
-    pipeline = PixArtSigmaPipeline(**tiny.tiny_pixart().components)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def sdxl_with_null() -> Any:
@@ -74,7 +64,7 @@ MAKERS: Mapping[str, tuple[type[Diffusers], Callable[[], Any]]] = {
     "flux-dev": (families.Flux, tiny.tiny_flux),
     "flux-schnell": (families.Flux, lambda: tiny.tiny_flux(False)),
     "pixart-alpha": (families.PixArt, tiny.tiny_pixart),
-    "pixart-sigma": (families.PixArt, sigma),
+    "pixart-sigma": (families.PixArt, lambda: build("pixart-sigma")),
 }
 
 
