@@ -111,19 +111,28 @@ class Request:
         shard = self.output.part()
         return round(len(self.sources) / shard.of) if shard else len(self.sources)
 
+    @property
+    def tells_share(self) -> bool:
+        """Whether a search estimates the share of plain samples that are copies, as far as is known before loading."""
+        settings = {**vars(self._recipe), **self.choices.settings}
+        return PLAIN_SHARE in settings["estimators"] or bool(settings["confirm"])
+
+    @property
+    def _recipe(self) -> Recipe:
+        """The recipe for a model of pixels, whose estimators are those for any model."""
+        chosen = self.choices.recipe
+        return chosen if isinstance(chosen, Recipe) else RECIPES.get(chosen, fast)(DDPM)
+
     def hold_share(self) -> None:
         """Check that a search tells whether an image is memorized, before anything is loaded.
 
         Raises:
             InvMMError: It does not.
         """
-        chosen = self.choices.recipe
-        recipe = chosen if isinstance(chosen, Recipe) else RECIPES.get(chosen, fast)(DDPM)
-        settings = {**vars(recipe), **self.choices.settings}
-        if PLAIN_SHARE not in settings["estimators"] and not settings["confirm"]:
+        if not self.tells_share:
             raise InvMMError(
-                f"The recipe {recipe.name} does not estimate the share of plain samples that are copies, which decides "
-                "whether an image is memorized; choose fast, or set confirm=100."
+                f"The recipe {self._recipe.name} does not estimate the share of plain samples that are copies, which "
+                "decides whether an image is memorized; choose fast, or set confirm=100."
             )
 
     def record(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from inspect_ai.model import ChatMessageAssistant, Content, ContentImage, Conten
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from invmm_eval.plugin import InvMMError, Request, Result, Results, Status, Verdict, run
+from invmm_eval.plugin import Request, Result, Results, Status, Verdict, run
 
 
 @task
@@ -44,16 +44,7 @@ def memorization(
     audit = Audit(request, out)
     samples = [Sample(source.name, id=number) for number, source in enumerate(audit.sources, 1)]
     name = images if isinstance(images, str) else ", ".join(images)
-    return Task(Images(samples, name, audit), solver=search(audit), scorer=memorized(known=_estimates_shares(request)))
-
-
-def _estimates_shares(request: Request) -> bool:
-    """Whether the recipe tells which images are memorized."""
-    try:
-        request.hold_share()
-    except InvMMError:
-        return False
-    return True
+    return Task(Images(samples, name, audit), solver=search(audit), scorer=memorized(known=request.tells_share))
 
 
 class Audit:
