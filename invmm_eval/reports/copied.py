@@ -23,7 +23,8 @@ class CopiedPart:
 
     Attributes:
         part: Which part of the places that are not plain, in [0, 1].
-        veil: To be laid over the picture, at any size: white where they do not agree, else transparent.
+        veil: To be laid over the picture, at any size: white where they do not agree, as opaque as :data:`FADED`, else
+            transparent.
         samples: Number of samples that were compared: those that are copies if there are any, else all.
         are_copies: Whether they are copies.
     """
@@ -36,7 +37,6 @@ class CopiedPart:
     def over(self, picture: Image.Image) -> Image.Image:
         """The picture with the veil."""
         veil = self.veil.convert("RGBA").resize(picture.size, Image.Resampling.NEAREST)
-        veil.putalpha(veil.getchannel("A").point(lambda alpha: round(alpha * FADED)))
         return Image.alpha_composite(picture.convert("RGBA"), veil).convert("RGB")
 
     @property
@@ -75,5 +75,5 @@ def _pixels(image: Image.Image) -> Tensor:
 def _veil(copied: Tensor) -> Image.Image:
     veil = Image.fromarray(copied.numpy().astype(np.uint8), "P")
     veil.putpalette((255, 255, 255) * 2)
-    veil.info["transparency"] = bytes((255, 0))
+    veil.info["transparency"] = bytes((round(255 * FADED), 0))
     return veil
