@@ -81,7 +81,8 @@ def reference(module: str, names: list[str]) -> str:
     for name, value in described.items():
         lines += [f".. autoclass:: {name}", "   :members:", ""] if isclass(value) else [f".. autofunction:: {name}", ""]
     for name in sorted(values.keys() - described.keys()):
-        text = ModuleAnalyzer.for_module(f"invmm_eval.{found._HOME_OF[name]}").find_attr_docs().get(("", name), [])
+        home = found._HOMES[name].partition(":")[0]
+        text = ModuleAnalyzer.for_module(home).find_attr_docs().get(("", name), [])
         lines += [f".. py:data:: {name}", "", *(f"   {line}" for line in text), ""]
     return "\n".join(["```{eval-rst}", *lines, "```"])
 

@@ -10,6 +10,8 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from invmm_eval.exports import exported, imported
+
 if TYPE_CHECKING:
     from invmm_eval.audits.calibration import Calibration as Calibration
     from invmm_eval.audits.held_out import calibrate as calibrate
@@ -32,41 +34,20 @@ if TYPE_CHECKING:
     from invmm_eval.search.result import Status as Status
     from invmm_eval.search.target import Target as Target
 
-_HOMES = {
-    "audits.calibration": ("Calibration",),
-    "audits.held_out": ("calibrate",),
-    "audits.images": ("find_images",),
-    "audits.merge": ("merge",),
-    "audits.plan": ("load_backbone",),
-    "audits.run": ("audit",),
-    "audits.whole.audit": ("audit_set",),
-    "audits.whole.screening": ("screen",),
-    "errors": ("InvMMError",),
-    "metric": ("metric_path",),
-    "metric.invmm": ("InvMM",),
-    "plugins.host": ("host",),
-    "recipe": ("Recipe",),
-    "reports": ("report",),
-    "reports.comparison": ("compare",),
-    "search.engine": ("invert",),
-    "search.replicate": ("replicate",),
-    "search.result": ("Result", "Status"),
-    "search.target": ("Target",),
-}
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+_HOMES = exported(__file__)
 
-__all__ = sorted(_HOME_OF)
+__all__ = sorted(_HOMES)
 __version__ = version("invmm-eval")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME_OF:
-        return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-    plugin = import_module(f"{__name__}.plugin")
-    if name in plugin.__all__:
-        warnings.warn(f"Import {name} from invmm_eval.plugin, not from invmm_eval.", DeprecationWarning, stacklevel=2)
-        return getattr(plugin, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        plugin = import_module(f"{__name__}.plugin")
+        if name in plugin.__all__:
+            message = f"Import {name} from invmm_eval.plugin, not from invmm_eval."
+            warnings.warn(message, DeprecationWarning, stacklevel=2)
+            return getattr(plugin, name)
+    return imported(name, _HOMES, __name__)
 
 
 def __dir__() -> list[str]:

@@ -3,8 +3,9 @@
 Plugins import from this module alone. Names are imported on first use, so that registering a plugin imports no torch.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from invmm_eval.exports import exported, imported
 
 if TYPE_CHECKING:
     from invmm_eval import reference as reference
@@ -88,65 +89,10 @@ if TYPE_CHECKING:
     from invmm_eval.similarity import Similarity as Similarity
     from invmm_eval.similarity.near import NearCopies as NearCopies
 
-_HOMES = {
-    # Registration
-    "plugins.hooks": (
-        *("BackboneEntry", "SimilarityMaker", "NoiseFamilyMaker", "EstimatorMaker", "DetectorMaker", "CommandEntry"),
-        *("hookimpl", "lazy"),
-    ),
-    "plugins.host": ("Host",),
-    "errors": ("InvMMError",),
-    "device": ("to_device",),
-    # Backbones
-    "models.backbone": ("Backbone",),
-    "models.schedule": ("RectifiedFlow", "Schedule", "VariancePreserving", "broadcast"),
-    "models.condition": ("Condition", "Context", "FixedPrompt", "SoftPrompt", "Unconditional", "repeat"),
-    "models.text": ("check_prompt_mode", "fixed_text"),
-    "models.autoencoder": ("Autoencoder",),
-    "models.generic.backbone": ("Diffusers", "Family"),
-    "models.pipelines": ("discrete", "frozen", "image_sides", "load_pipeline"),
-    "recipe": ("DDPM", "LDM", "Recipe", "STABLE_DIFFUSION", "STABLE_DIFFUSION_3"),
-    # Similarities, noise families, estimators and detectors
-    "similarity": ("Similarity",),
-    "similarity.near": ("NearCopies",),
-    "noise": ("Noise", "NoiseFamily"),
-    "search.estimators": ("Estimator", "Found", "Samples"),
-    "search.ray": ("Ray",),
-    "search.detectors": ("Detector",),
-    "search.target": ("Target", "generator"),
-    # Commands: searches
-    "audits.options": ("Choices", "ModelOptions", "Resources"),
-    "audits.plan": ("Plan", "load_backbone", "make_plan"),
-    "audits.request": ("Request",),
-    "audits.run": ("run",),
-    "audits.results": ("Results",),
-    "audits.images": ("Source",),
-    "audits.pictures": ("ImageLike", "prepare"),
-    "search.search": ("Search",),
-    "search.result": ("Check", "Result"),
-    "search.status": ("Status", "Verdict"),
-    "search.sentence": ("one_in", "sentence"),
-    "search.fields": ("present",),
-    # Commands: terminal and reports
-    "cli.console": ("hide_library_bars",),
-    "cli.publish": ("create_or_update",),
-    "audits.folder.files": ("picture_of",),
-    "search.sheet": ("cut", "opened"),
-    "reports.findings": ("Findings", "find"),
-    "reports.wording": ("limits", "meaning"),
-    "reports.card": ("TEMPLATES",),
-    "reports.hub": ("Repository",),
-    "metric": ("MODULE",),
-}
-_MODULES = ("reference",)
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+_HOMES = exported(__file__)
 
-__all__ = sorted([*_MODULES, *_HOME_OF])
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(f"invmm_eval.{name}")
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"invmm_eval.{_HOME_OF[name]}"), name)
+    return imported(name, _HOMES, __name__)

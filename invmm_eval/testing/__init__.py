@@ -3,8 +3,9 @@
 Names are imported on first use, so that the fixtures cost nothing if no test uses them.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from invmm_eval.exports import exported, imported
 
 if TYPE_CHECKING:
     from invmm_eval.testing.backbone import check_backbone as check_backbone
@@ -16,21 +17,10 @@ if TYPE_CHECKING:
     from invmm_eval.testing.similarity import check_similarity as check_similarity
     from invmm_eval.testing.text_to_image import check_text_to_image as check_text_to_image
 
-_HOME_OF = {
-    "BrokenPromise": "promises",
-    "check_backbone": "backbone",
-    "check_command": "command",
-    "check_detector": "detector",
-    "check_estimator": "estimator",
-    "check_noise_family": "noise",
-    "check_similarity": "similarity",
-    "check_text_to_image": "text_to_image",
-}
+_HOMES = exported(__file__)
 
-__all__ = sorted(_HOME_OF)
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    return imported(name, _HOMES, __name__)
