@@ -153,6 +153,8 @@ class Recipe:
             raise InvMMError("The recipe has no guidance scale; an unconditional model needs the scale 1.0.")
         if not 0 <= min(self.guidance) <= max(self.guidance) <= MOST_GUIDANCE:
             raise InvMMError(f"The recipe's guidance is {self.guidance}; scales must be between 0 and {MOST_GUIDANCE}.")
+        if len(set(self.guidance)) < len(self.guidance):
+            raise InvMMError(f"The recipe's guidance is {self.guidance}; give each scale once.")
 
     def changed(self, **changes: Any) -> "Recipe":
         """This recipe with other values, and their names and values added to its name.
@@ -290,7 +292,7 @@ def fast(published: Recipe) -> Recipe:
         name=f"fast-{published.name.removeprefix('paper-')}",
         optimizer="one-shot",
         criterion="any-sample",
-        guidance=scales if scales == (1.0,) else (0.0, min(scales), max(scales)),
+        guidance=scales if scales == (1.0,) else tuple(sorted({0.0, min(scales), max(scales)})),
         estimators=("plain-share",),
         max_steps=4,
         check_every=1,

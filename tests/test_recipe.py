@@ -74,7 +74,15 @@ def test_the_one_shot_search_takes_the_ends_of_the_guidance_and_the_contexts_of_
         assert recipe.name == published.name.replace("paper", "fast")
         ends = (0.0, published.guidance[0], published.guidance[-1]) if len(published.guidance) > 1 else (1.0,)
         assert (recipe.guidance, recipe.shared_context) == (ends, published.shared_context)
+
         assert recipe.first_dose * recipe.growth ** (recipe.max_steps - 1) == pytest.approx(31.25)
+
+
+@pytest.mark.parametrize(("published", "tried"), [((4.0,), (0.0, 4.0)), ((0.0, 1.0, 3.0), (0.0, 3.0))])
+def test_the_one_shot_search_tries_each_guidance_scale_once(
+    published: tuple[float, ...], tried: tuple[float, ...]
+) -> None:
+    assert fast(Recipe(name="own", guidance=published)).guidance == tried
 
 
 def test_the_published_recipes_never_clip_estimates_as_the_papers_scripts_do() -> None:
@@ -124,6 +132,7 @@ COUNTS = ("max_steps", "draws", "check_every", "window", "check_images", "sample
         ({"guidance": ()}, "has no guidance scale"),
         ({"guidance": (1.0, -1e30)}, r"scales must be between 0 and 100"),
         ({"guidance": (1e30,)}, r"scales must be between 0 and 100"),
+        ({"guidance": (1.0, 1.0)}, r"give each scale once"),
         ({"guidance": "1,2"}, r"guidance is '1,2'; it must be a list of numbers"),
         ({"draws": "8"}, r"The recipe's draws is '8'; it must be a whole number"),
         ({"max_steps": 100.0}, "must be a whole number"),
