@@ -73,7 +73,16 @@ class ModelOptions:
     lora: str | None = option(
         None, "LoRAs to add to the model: FILE.safetensors or FILE.safetensors:WEIGHT, several separated by commas."
     )
+    embedding: str | None = option(
+        None,
+        "Tokens (textual inversion) to add: FILE.safetensors or FILE.safetensors:TOKEN, several separated by commas.",
+    )
     dtype: str = option("float32", "Precision of the network: float32, float16 or bfloat16.")
+    offload: Literal["model", "group"] | None = option(
+        None,
+        "Keep weights in CPU memory: model moves each network to the device while it is needed, group each layer.",
+        parse=str,
+    )
     backbone_options: Mapping[str, Any] = option(
         dict, "Options of the backbone, for example prompt_mode=caption.", flag="--backbone-option"
     )

@@ -19,9 +19,9 @@ from invmm_eval.audits.record import measured
 from invmm_eval.audits.typed import LoadingOptions
 from invmm_eval.errors import InvMMError
 from invmm_eval.hints import is_plain, typed
+from invmm_eval.models.additions import Additions
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.identity import model_identity
-from invmm_eval.models.lora import add_loras, read_loras
 from invmm_eval.models.pipelines import load_pipeline, pipeline_class
 from invmm_eval.models.single_file import SingleFile, single_file
 from invmm_eval.noise import NoiseFamily
@@ -40,7 +40,7 @@ from invmm_eval.similarity.sscd import WEIGHTS_VARIABLE
 
 _log = logging.getLogger(__name__)
 
-_RESERVED = {"device", "dtype", "revision"}
+_RESERVED = {"device", "dtype", "offload", "revision"}
 """Arguments of a maker that are not options of the part."""
 
 OnStep = Callable[[Sequence[Search]], None]
@@ -184,12 +184,11 @@ def make_plan(
 
 def model_config(model: ModelOptions, backbone: Backbone) -> dict[str, Any]:
     """What a config says about the model."""
-    loras = [lora.record for lora in read_loras(model.lora)]
     single = _single_file(model)
     identity = single.identity if single else model_identity(model.source, model.revision)
     return {
         "model": model_name(model.source, model.revision),
-        **({"loras": loras} if loras else {}),
+        **Additions(model.lora, model.embedding).records,
         "weights": getattr(backbone, "identity", None) or identity,
         "backbone": {
             **backbone.settings,
@@ -232,7 +231,7 @@ def _calibrated(plan: Plan, calibration: Calibration) -> Plan:
     return replace(plan, recipe=recipe, config=config)
 
 
-_LOADING = ("backbone", "revision", "lora", "dtype", "backbone_options", "device")
+_LOADING = tuple(LoadingOptions.__annotations__)
 
 
 @with_options(_LOADING)
@@ -255,14 +254,19 @@ def load_backbone(model: object, **options: Unpack[LoadingOptions]) -> Backbone:
 def load(model: ModelOptions, device: str | None) -> Backbone:
     """Load a model, as :func:`load_backbone` does."""
     name, how = model.backbone, {"device": find_device(device), "dtype": getattr(torch, model.dtype)}
-    source, options = model.source, dict(model.backbone_options)
+    source, options, place = model.source, dict(model.backbone_options), how
+    if model.offload:
+        options["offload"], place = model.offload, {**how, "device": torch.device("cpu")}
     if single := _single_file(model):
-        source = single.load(**how)
+        source = single.load(**place)
         del options["config"]
-    if loras := read_loras(model.lora):
+    if added := Additions(model.lora, model.embedding):
         if not isinstance(model.source, str | Path):
-            raise InvMMError("A loaded pipeline takes its LoRAs before it is audited; leave out lora.")
-        source = add_loras(load_pipeline(source, revision=model.revision, **how), loras)
+            raise InvMMError(
+                "A loaded pipeline takes its LoRAs and tokens before it is audited; leave out lora and embedding."
+            )
+        source = load_pipeline(source, revision=model.revision, **place)
+        added.add(source)
     entry = host().backbone(name) if name else host().backbone_for(pipeline_class(source, model.revision))
     make = partial(entry.make, source, revision=model.revision, **how)
     backbone: Backbone = made(make, name or "The backbone", options)

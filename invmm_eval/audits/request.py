@@ -204,8 +204,9 @@ def published(record: Mapping[str, Any], *, local_model: bool) -> dict[str, Any]
         hidden["model"] = Path(record["model"]).name
     if isinstance(record.get("captions"), list):
         hidden["captions"] = "CAPTIONS"
-    if record.get("lora"):
-        hidden["lora"] = ",".join(Path(part).name for part in record["lora"].split(","))
+    for name in ("lora", "embedding"):
+        if record.get(name):
+            hidden[name] = ",".join(Path(part).name for part in record[name].split(","))
     if record.get("calibration"):
         hidden["calibration"] = "CALIBRATION"
     for name, value in hidden.items():

@@ -19,7 +19,9 @@ class LoadingOptions(TypedDict, total=False):
     backbone: str | None
     revision: str | None
     lora: str | None
+    embedding: str | None
     dtype: str
+    offload: Literal["model", "group"] | None
     backbone_options: Mapping[str, Any] | None
     device: str | None
 

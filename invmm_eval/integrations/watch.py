@@ -47,7 +47,8 @@ _log = logging.getLogger(__name__)
 WATCH_OPTIONS = [
     name
     for name in OPTIONS | options_of(Screen)
-    if name not in ("revision", "lora", "dtype", "device", "workers")  # the pipeline and its processes are given
+    # The pipeline and its processes are given.
+    if name not in ("revision", "lora", "embedding", "dtype", "offload", "device", "workers")
 ]
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 """Those of the scores that are logged."""

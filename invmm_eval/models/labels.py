@@ -20,6 +20,7 @@ class Labels:
 
     Args:
         network: The denoiser, a view of our own.
+        device: Where it computes; its weights may be elsewhere until it does.
         classes: Number of classes.
         names: Class numbers by name.
         mode: ``soft`` searches a mixture of classes, ``caption`` takes the image's caption as the number or name of its
@@ -32,7 +33,9 @@ class Labels:
         InvMMError: The denoiser has no table of classes, or none that stands for no class.
     """
 
-    def __init__(self, network: nn.Module, classes: int, names: Mapping[str, int], mode: str) -> None:
+    def __init__(
+        self, network: nn.Module, device: torch.device, classes: int, names: Mapping[str, int], mode: str
+    ) -> None:
         self._tables = [
             module
             for name, module in network.named_modules()
@@ -43,7 +46,7 @@ class Labels:
         self._classes = classes
         self._names = names
         self._mode = mode
-        self._device = self._tables[0].weight.device
+        self._device = device
         self.guidance = len(self._tables[0].weight) > classes
         if mode == "empty" and not self.guidance:
             raise InvMMError(
@@ -79,7 +82,7 @@ class Labels:
 
         def mix(module: nn.Module, _: Any, output: Tensor) -> Tensor:
             table: Any = module.weight
-            mixed: Tensor = weights.to(table.dtype) @ table[: weights.shape[1]]
+            mixed: Tensor = weights.to(table.dtype) @ table[: weights.shape[1]].to(weights.device)
             return mixed.to(output.dtype)
 
         with hooked(self._tables, mix):

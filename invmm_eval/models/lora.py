@@ -1,15 +1,20 @@
 """LoRAs: what was trained on top of a model (Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models")."""
 
-import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from diffusers.utils import is_peft_available
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from invmm_eval.errors import InvMMError
+from invmm_eval.models.added import read_files, sha256
 from invmm_eval.models.pipelines import first_line
 
 
@@ -28,35 +33,30 @@ class LoRA:
     @property
     def record(self) -> dict[str, str | float]:
         """What identifies it in a config."""
-        digest = hashlib.sha256(self.file.read_bytes()).hexdigest()
-        return {"file": self.file.name, "sha256": digest, "weight": self.weight}
+        return {"file": self.file.name, "sha256": sha256(self.file), "weight": self.weight}
 
 
 def read_loras(text: str | None) -> list[LoRA]:
-    """Read ``FILE[:WEIGHT]``, several separated by commas.
+    """Read ``FILE[:WEIGHT]``, several separated by commas; see :func:`invmm_eval.models.added.read_files`.
 
     Raises:
-        InvMMError: There is no such file, or it is no safetensors file.
+        InvMMError: There is no such file, it is no safetensors file, or a weight is no number.
     """
-    found = []
-    for part in (text or "").split(","):
-        if not part.strip():
-            continue
-        name, _, weight = part.strip().rpartition(":")
-        try:
-            lora = LoRA(Path(name), float(weight)) if name else LoRA(Path(weight))
-        except ValueError:
-            lora = LoRA(Path(part.strip()))
-        if lora.file.suffix != ".safetensors":
-            raise InvMMError(f"The LoRA {lora.file} is no .safetensors file; others are never loaded.")
-        if not lora.file.is_file():
-            raise InvMMError(f"There is no LoRA {lora.file}.")
-        found.append(lora)
-    return found
+    return [LoRA(file, _weight(file, value)) for file, value in read_files(text, "LoRA")]
 
 
-def add_loras(pipeline: Any, loras: list[LoRA]) -> Any:
-    """Add LoRAs to the weights of a pipeline, which is changed and returned.
+def _weight(file: Path, text: str) -> float:
+    try:
+        weight = float(text or 1)
+    except ValueError:
+        weight = math.nan
+    if not math.isfinite(weight):
+        raise InvMMError(f"The weight of the LoRA {file} is {text!r}; give a number, such as {file}:0.8.")
+    return weight
+
+
+def add_loras(pipeline: Any, loras: Sequence[LoRA]) -> None:
+    """Add LoRAs to the weights of a pipeline, its text encoders included.
 
     Raises:
         InvMMError: The package peft is missing, the pipeline takes no LoRA, or a LoRA is for another model.
@@ -69,12 +69,35 @@ def add_loras(pipeline: Any, loras: list[LoRA]) -> Any:
     adapters = [f"lora_{number}" for number in range(len(loras))]
     for adapter, lora in zip(adapters, loras, strict=True):
         try:
-            pipeline.load_lora_weights(load_file(lora.file), adapter_name=adapter)
-        except (RuntimeError, ValueError, LookupError, SafetensorError) as error:
+            # The header of the file may say how its values are scaled, so it is named.
+            with _adapters_by_peft(pipeline):
+                pipeline.load_lora_weights(lora.file.parent, weight_name=lora.file.name, adapter_name=adapter)
+        except (RuntimeError, ValueError, LookupError, OSError, SafetensorError) as error:
             raise InvMMError(f"The LoRA {lora.file} does not fit this {name}: {first_line(error)}.") from error
         if adapter not in {known for part in pipeline.get_list_adapters().values() for known in part}:
             raise InvMMError(f"The LoRA {lora.file} has no weights for this {name}.")
     pipeline.set_adapters(adapters, [lora.weight for lora in loras])
     pipeline.fuse_lora(adapter_names=adapters)
     pipeline.unload_lora_weights()
-    return pipeline
+
+
+@contextmanager
+def _adapters_by_peft(pipeline: Any) -> Iterator[None]:
+    """Text encoders get adapters by peft itself: transformers asks for a version of peft that is not released."""
+    encoders = [part for part in pipeline.components.values() if isinstance(part, PreTrainedModel)]
+    for encoder in encoders:
+        vars(encoder)["load_adapter"] = partial(_load_adapter, encoder)
+    try:
+        yield
+    finally:
+        for encoder in encoders:
+            del vars(encoder)["load_adapter"]
+
+
+def _load_adapter(
+    encoder: nn.Module, *, adapter_name: str, adapter_state_dict: dict[str, Tensor], peft_config: Any, **_: Any
+) -> None:
+    from peft import inject_adapter_in_model, set_peft_model_state_dict
+
+    inject_adapter_in_model(peft_config, encoder, adapter_name)
+    set_peft_model_state_dict(encoder, adapter_state_dict, adapter_name)

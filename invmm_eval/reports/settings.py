@@ -17,7 +17,7 @@ def settings(summary: Summary) -> dict[str, str]:
     return {
         "Model": config["model"],
         "Weights": config["weights"] or "unknown",
-        **_loras(config),
+        **_added(config),
         "Backbone": _named(backbone),
         "Image size": f"{shape} (channels, height, width)",
         "Noise family": _named(noise),
@@ -34,11 +34,15 @@ def settings(summary: Summary) -> dict[str, str]:
     }
 
 
-def _loras(config: Mapping[str, Any]) -> dict[str, str]:
-    added = (
-        f"{lora['file']} at weight {lora['weight']:g} (SHA-256 {lora['sha256']})" for lora in config.get("loras", ())
-    )
-    return {"LoRA": text} if (text := ", ".join(added)) else {}
+def _added(config: Mapping[str, Any]) -> dict[str, str]:
+    loras = [
+        f"{part['file']} at weight {part['weight']:g} (SHA-256 {part['sha256']})" for part in config.get("loras", ())
+    ]
+    tokens = [
+        f"{part['token'] or 'token'} of {part['file']} (SHA-256 {part['sha256']})"
+        for part in config.get("embeddings", ())
+    ]
+    return {name: ", ".join(parts) for name, parts in (("LoRA", loras), ("Embedding", tokens)) if parts}
 
 
 def _doses(summary: Summary) -> dict[str, str]:

@@ -16,6 +16,7 @@ from invmm_eval import InvMM, InvMMError, audit, calibrate, load_backbone
 from invmm_eval.audits.options import OPTIONS
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.run import run
+from invmm_eval.audits.typed import LoadingOptions
 from invmm_eval.integrations import torchmetrics
 from invmm_eval.integrations.mlflow import InvMMEvaluator
 from invmm_eval.models.condition import Context
@@ -109,7 +110,7 @@ def test_equal_pictures_share_a_search_and_each_has_a_result(model: Watched) -> 
         (calibrate, {"calibration"}),
         (InvMM._compute, set()),
         (torchmetrics.InvMM.__init__, set()),
-        (load_backbone, OPTIONS.keys() - {"backbone", "revision", "dtype", "backbone_options", "lora", "device"}),
+        (load_backbone, OPTIONS.keys() - LoadingOptions.__annotations__.keys()),
     ],
     ids=["audit", "calibrate", "metric", "torchmetrics", "load_backbone"],
 )

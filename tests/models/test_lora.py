@@ -1,14 +1,18 @@
-"""LoRAs are added to a model's weights, and recorded."""
+"""LoRAs are added to a model's weights, whatever program saved them, and recorded."""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from diffusers.training_utils import _collate_lora_metadata
 from peft import LoraConfig, get_peft_model_state_dict
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from invmm_eval import InvMMError, audit, load_backbone
 from invmm_eval.models.lora import add_loras, read_loras
@@ -16,33 +20,73 @@ from invmm_eval.testing import tiny
 
 RANK = 2
 PLACE = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+ENCODER_PLACE = "encoder.layers.0.self_attn.q_proj"
+
+
+def saved(folder: Path, alpha: int) -> Path:
+    """A LoRA of the queries of the tiny Stable Diffusion, as diffusers' scripts save it."""
+    unet = tiny.tiny_stable_diffusion().unet
+    torch.manual_seed(0)
+    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=alpha, init_lora_weights=False, target_modules=["to_q"]))
+    scales = _collate_lora_metadata({"unet": unet})
+    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=get_peft_model_state_dict(unet), **scales)
+    return folder / "pytorch_lora_weights.safetensors"
 
 
 @pytest.fixture(scope="module")
 def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LoRA of the queries of the tiny Stable Diffusion, as diffusers saves it."""
-    unet = tiny.tiny_stable_diffusion().unet
-    torch.manual_seed(0)
-    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights=False, target_modules=["to_q"]))
-    folder = tmp_path_factory.mktemp("lora")
-    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=get_peft_model_state_dict(unet))
-    return folder / "pytorch_lora_weights.safetensors"
+    return saved(tmp_path_factory.mktemp("lora"), RANK)
 
 
-def queries(pipeline: StableDiffusionPipeline) -> torch.Tensor:
-    weight: torch.Tensor = pipeline.unet.get_submodule(PLACE).weight
-    return weight.detach()
+def weights(pipeline: Any) -> list[Tensor]:
+    places = pipeline.unet.get_submodule(PLACE), pipeline.text_encoder.get_submodule(ENCODER_PLACE)
+    return [place.weight.detach() for place in places]
+
+
+def with_loras(text: str | Path) -> list[Tensor]:
+    pipeline = tiny.tiny_stable_diffusion()
+    add_loras(pipeline, read_loras(str(text)))
+    return weights(pipeline)
+
+
+def product(tensors: Mapping[str, Tensor], place: str, up: str, down: str) -> Tensor:
+    [high], [low] = (
+        [tensor for name, tensor in tensors.items() if place in name and kind in name] for kind in (up, down)
+    )
+    return high @ low
 
 
 def test_weights_are_those_of_the_model_and_the_weighted_products_of_each_lora(lora: Path) -> None:
-    from safetensors.torch import load_file
-
-    [down], [up] = (
-        [tensor for name, tensor in load_file(lora).items() if PLACE in name and kind in name] for kind in ("_A", "_B")
-    )
-    found = queries(add_loras(tiny.tiny_stable_diffusion(), read_loras(f"{lora}:0.5, {lora}")))
-    expected = queries(tiny.tiny_stable_diffusion()) + 1.5 * up @ down
+    found, encoder = with_loras(f"{lora}:0.5, {lora.parent}")
+    before = weights(tiny.tiny_stable_diffusion())
+    expected = before[0] + 1.5 * product(load_file(lora), PLACE, "_B", "_A")
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(encoder, before[1])
+
+
+def test_the_scale_in_the_header_of_a_file_counts(tmp_path: Path) -> None:
+    file = saved(tmp_path, 4 * RANK)
+    expected = weights(tiny.tiny_stable_diffusion())[0] + 4 * product(load_file(file), PLACE, "_B", "_A")
+    torch.testing.assert_close(with_loras(file)[0], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_lora_in_the_layout_of_kohya_also_changes_the_text_encoder(lora: Path, tmp_path: Path) -> None:
+    before = weights(tiny.tiny_stable_diffusion())
+    network, encoder = f"lora_unet_{PLACE}", f"lora_te_text_model_{ENCODER_PLACE}"
+    torch.manual_seed(0)
+    tensors = {}
+    output = encoder.replace("q_proj", "out_proj")  # diffusers recognizes the layout by it
+    network_shape, *_ = (weight.shape for weight in before)
+    for place, shape in ((network, network_shape), (encoder, (16, 16)), (output, (16, 16))):
+        name = place.replace(".", "_")
+        tensors[f"{name}.lora_up.weight"] = torch.randn(shape[0], RANK)
+        tensors[f"{name}.lora_down.weight"] = torch.randn(RANK, shape[1])
+        tensors[f"{name}.alpha"] = torch.tensor(0.5 * RANK)
+    save_file(tensors, tmp_path / "kohya.safetensors")
+    found = with_loras(f"{tmp_path / 'kohya.safetensors'}:2,{lora}:0")
+    for weight, old, place in zip(found, before, (network, encoder), strict=True):
+        added = product(tensors, place.replace(".", "_"), "lora_up", "lora_down")
+        torch.testing.assert_close(weight, old + added, atol=1e-5, rtol=1e-5)
 
 
 def test_an_audit_records_the_digest_and_the_weight(
@@ -68,13 +112,18 @@ def test_an_audit_records_the_digest_and_the_weight(
 
 
 def test_what_is_no_lora_of_the_model_is_told(lora: Path, tiny_stable_diffusion_folder: Path, tmp_path: Path) -> None:
-    save_file({"unet.elsewhere.lora_A.weight": torch.zeros(1, 1)}, tmp_path / "other.safetensors")
+    for name in ("other", "another"):
+        save_file({"unet.elsewhere.lora_A.weight": torch.zeros(1, 1)}, tmp_path / f"{name}.safetensors")
+    (tmp_path / "lora.bin").touch()
     for text, sentence in (
         (tmp_path / "lora.bin", "no .safetensors file; others are never loaded"),
         (tmp_path / "lora.safetensors", "There is no LoRA"),
         (tmp_path / "other.safetensors", "LoRA .*other.safetensors"),
+        (tmp_path, "has 2 .safetensors files; name the LoRA itself"),
+        (f"{lora}:half", "weight of the LoRA .* is 'half'; give a number"),
+        (f"{lora}:nan", "weight of the LoRA .* is 'nan'; give a number"),
     ):
         with pytest.raises(InvMMError, match=sentence):
             load_backbone(tiny_stable_diffusion_folder, lora=str(text))
-    with pytest.raises(InvMMError, match="takes its LoRAs before"):
+    with pytest.raises(InvMMError, match="takes its LoRAs and tokens before"):
         load_backbone(tiny.tiny_stable_diffusion(), lora=str(lora))

@@ -18,7 +18,7 @@ from invmm_eval.errors import InvMMError
 FILE = "manifest.json"
 FORMAT = 1
 _FILES = ("config.json", "request.json", "images.json", "results.jsonl", "screening.jsonl", "whole.json")
-_INPUTS = ("model", "weights", "loras", "similarity", "calibration")
+_INPUTS = ("model", "weights", "loras", "embeddings", "similarity", "calibration")
 """The parts of a config that identify what an audit was made of, besides the images."""
 
 

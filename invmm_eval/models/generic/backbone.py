@@ -125,8 +125,6 @@ class Diffusers:
             sides = image_size, image_size
         try:
             self._boundary = Boundary(pipeline, sides, (offload, device) if offload else None)
-            if offload and "class_labels" in self._boundary.takes:
-                raise InvMMError("Models of classes cannot be offloaded; leave out offload.")
             self._read(prompt_mode, soft_tokens or tokens, checkpointing, call)
             proved = show(self, self._name, prove, self._caption, self._latents.reconstruct, self._sampled)
         except InvMMError:
@@ -207,7 +205,7 @@ class Diffusers:
         if "class_labels" in boundary.takes:
             config = boundary.network.config
             classes = config.get("num_embeds_ada_norm") or config.get("num_class_embeds")
-            return Labels(boundary.network, classes, getattr(boundary.pipe, "labels", {}), mode)
+            return Labels(boundary.network, self.device, classes, getattr(boundary.pipe, "labels", {}), mode)
         if not hasattr(boundary.pipe, "encode_prompt"):
             return None
         return Prompts(boundary, mode, tokens, self.family.searched, guided)

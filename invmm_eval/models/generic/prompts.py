@@ -127,7 +127,7 @@ class _Soft:
 
     Attributes:
         tokens: Tokens that are searched.
-        vocabulary: Rows of the embedding tables.
+        vocabulary: Rows that all embedding tables have.
 
     Raises:
         InvMMError: The pipeline has no such text encoder, or none whose tokens can be mixed.
@@ -152,7 +152,7 @@ class _Soft:
         self._calls = calls
         self._tables = [_Table(encoder) for encoder in encoders]
         self._tokenizer: Any = getattr(pipe, "tokenizer", None) or getattr(pipe, "processor", None)
-        self.vocabulary = len(self._tables[0].weight)
+        self.vocabulary = min(len(table.weight) for table in self._tables)
         self._text, self._spans = self._place(tokens)
         self.tokens = len(self._spans[0])
 
@@ -211,7 +211,8 @@ class _Table:
     def mixed(self, weights: Tensor, span: Tensor) -> Iterator[None]:
         """Answer with mixtures ``(n, L, V)`` at the places ``span``."""
         scale = getattr(self._modules[0], "embed_scale", 1.0)
-        mixtures = weights.to(self.weight.dtype) @ self.weight.to(weights.device) * scale
+        table = self.weight[: weights.shape[2]].to(weights.device)
+        mixtures = weights.to(table.dtype) @ table * scale
 
         def replace(_: nn.Module, __: Any, output: Tensor) -> Tensor:
             return output.index_copy(1, span, mixtures.to(output.dtype))

@@ -1,5 +1,7 @@
 """Offloading on the CPU: values are the same, and no copy of a weight is kept for the gradient."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from invmm_eval import load_backbone
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.generic.backbone import Diffusers
 from invmm_eval.models.generic.families import StableDiffusionXL
@@ -18,9 +21,17 @@ CPU = torch.device("cpu")
 LOADING: dict[str, Any] = {"revision": None, "device": CPU, "dtype": torch.float32}
 
 
-def found(**options: Any) -> list[Tensor]:
+def sdxl(**options: Any) -> Diffusers:
+    return StableDiffusionXL(tiny.tiny_sdxl(), **LOADING, **options)
+
+
+def classes(**options: Any) -> Diffusers:
+    return Diffusers(build("DiT"), **LOADING, **options, image_size=16)
+
+
+def found(make: Callable[..., Diffusers], **options: Any) -> list[Tensor]:
     """An estimate, its gradients, an encoded and a decoded image."""
-    model = StableDiffusionXL(tiny.tiny_sdxl(), **LOADING, **options)
+    model = make(**options)
     condition, x_0 = model.condition(), model.encode(torch.full((2, 3, 16, 16), 0.3))
     x_t = torch.randn(x_0.shape, generator=Generator().manual_seed(0)).requires_grad_()
     estimate = model.predict_x0(x_t, torch.tensor([900, 200]), condition.rsample(2, Generator().manual_seed(0)))
@@ -28,10 +39,16 @@ def found(**options: Any) -> list[Tensor]:
     return [estimate.detach(), *gradients, x_0, model.decode(x_0)]
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [(sdxl, {}), (sdxl, {"checkpointing": True}), (classes, {})],
+    ids=["prompts", "checkpointing", "classes"],
+)
 @pytest.mark.parametrize("how", ["model", "group"])
-def test_values_and_gradients_are_those_without(how: str, checkpointing: bool) -> None:
-    for tensor, expected in zip(found(offload=how, checkpointing=checkpointing), found(), strict=True):
+def test_values_and_gradients_are_those_without(
+    how: str, make: Callable[..., Diffusers], options: dict[str, bool]
+) -> None:
+    for tensor, expected in zip(found(make, offload=how, **options), found(make), strict=True):
         assert torch.equal(tensor, expected)
 
 
@@ -76,8 +93,8 @@ def test_the_gradient_keeps_no_copy_of_a_weight() -> None:
     assert any(left(parts)), "which autograd alone does"
 
 
-def test_what_cannot_be_offloaded_is_told() -> None:
+def test_what_cannot_be_offloaded_is_told(tiny_folder: Path) -> None:
     with pytest.raises(InvMMError, match="no offload 'disk'; choose one of model, group"):
         Diffusers(tiny.tiny_sdxl(), **LOADING, offload="disk")
-    with pytest.raises(InvMMError, match="leave out offload"):
-        Diffusers(build("DiT"), **LOADING, offload="group", image_size=16)
+    with pytest.raises(InvMMError, match="has no option 'offload'"):
+        load_backbone(tiny_folder, offload="model")
