@@ -19,7 +19,6 @@ from invmm_eval.reference import MODEL, THRESHOLD, all_pictures, choose, picture
 from invmm_eval.search.result import Status
 from invmm_eval.search.sampling import sample
 from invmm_eval.similarity.pixel_cosine import PixelCosine
-from invmm_eval.statistics.ranking import auc
 
 
 @pytest.fixture
@@ -84,8 +83,7 @@ def test_repeated_pictures_are_found_and_held_out_ones_are_not(tmp_path: Path) -
     plan = make_plan(ModelOptions(source=MODEL), choices)
     sources = [Source(p.name, p.image) for p in chosen]
     results = sorted(plan.run(sources, Resources(batch_size=4), out=tmp_path), key=lambda result: result.index)
-    assert [result.status for result in results[2:]] == [Status.EXHAUSTED] * 2
-    assert auc([r.invmm for r in results[:2]], [r.invmm for r in results[2:]]) >= 0.95
+    assert [result.status for result in results] == [Status.REPLICATED] * 2 + [Status.EXHAUSTED] * 2
 
 
 def test_pictures_of_each_number_of_copies_are_chosen() -> None:

@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.common.measures import auc
 from benchmarks.common.procedure import Setup
 from invmm_eval.audits.plan import load_backbone
 from invmm_eval.recipe import RECIPES
 from invmm_eval.reference import MICRO_BATCH
 from invmm_eval.search.result import Result, Status
 from invmm_eval.search.target import Target
-from invmm_eval.statistics.ranking import auc
 
 
 def audit(
@@ -44,7 +44,7 @@ def row(
         "family": name,
         "prompt": mode,
         "recipe": recipe,
-        "auc": auc([r.invmm for r in repeated], [r.invmm for r in held_out]),
+        "auc": auc([-r.invmm for r in (*repeated, *held_out)], [True] * len(repeated) + [False] * len(held_out)),
         "seconds": round(seconds, 1),
         "repeated": [result.record() for result in repeated],
         "held_out": [result.record() for result in held_out],

@@ -23,17 +23,6 @@ def most(found: int, of: int, confidence: float = CONFIDENCE) -> float:
     return 1.0 if found == of else float(betaincinv(found + 1, of - found, confidence))
 
 
-def images_needed(share: float, found: int = 0, confidence: float = CONFIDENCE) -> int:
-    """The smallest number of images, ``found`` among them, at which the limit is at most ``share``, in (0, 1)."""
-    low, high = found, found + 1
-    while most(found, high, confidence) > share:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if most(found, middle, confidence) > share else (low, middle)
-    return high
-
-
 def percent(share: float) -> str:
     """A limit as text, in per cent: two significant digits, rounded up."""
     digits = max(0, 1 - math.floor(math.log10(100 * share)))

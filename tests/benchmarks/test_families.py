@@ -16,7 +16,6 @@ from benchmarks.families.training import FAMILIES, LATENT
 from invmm_eval.audits.plan import load_backbone
 from invmm_eval.models.schedule import broadcast
 from invmm_eval.search.result import Result, Status
-from invmm_eval.statistics.ranking import auc
 
 TRAINED = Path(__file__).parents[1] / "data" / "stable-diffusion"
 """The family sd-noise as the script trained it, in half precision."""
@@ -33,7 +32,6 @@ def test_repeated_pictures_are_replicated_by_a_text_guided_model_and_held_out_on
     results: Sequence[Result] = audit(TRAINED, sources, {"prompt_mode": mode}, settings)
     assert [result.status for result in results] == [Status.REPLICATED] * 2 + [Status.EXHAUSTED] * 2
     assert all(result.invmm < 0.1 for result in results[:2])
-    assert auc([r.invmm for r in results[:2]], [r.invmm for r in results[2:]]) == 1
     assert all(result.prompt for result in results)
     assert (results[0].prompt == sources[0].caption) == (mode == "caption")
 
