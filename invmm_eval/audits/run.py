@@ -4,7 +4,7 @@ request  ->  plan  ->  images one by one  ->  invert  ->  results, kept in a fol
 """
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -13,15 +13,15 @@ from typing import Any, Unpack
 
 import torch
 
-from invmm_eval.audits.options import RUN_OPTIONS, Choices, ModelOptions, Resources, with_options
-from invmm_eval.audits.plan import OnStep, Plan, default_similarity, make_plan, no_captions
+from invmm_eval.audits.options import RUN_OPTIONS, Choices, with_options
+from invmm_eval.audits.plan import OnStep, default_similarity, make_plan, no_captions
 from invmm_eval.audits.progress import Bar
 from invmm_eval.audits.record import measured
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.results import Results
 from invmm_eval.audits.typed import AuditOptions
 from invmm_eval.audits.workers import actors, launched, ranks
-from invmm_eval.audits.workers.team import MakePlan, Ready, Team
+from invmm_eval.audits.workers.team import Ready, Team, Work
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.search.result import Result
@@ -87,55 +87,45 @@ def run(
         InvMMError: A requested model, backbone, similarity, noise family, recipe, option, device or image is unknown or
             incompatible.
     """
-    resources, output = request.resources, request.output
-    if resources.workers is None:
-        sources = request.sources
-        plan = make_plan(request.model, request.choices, device=resources.device, backbone=backbone)
-        yield from plan.run(sources, resources, out=out, request=request.record(), on_step=on_step, output=output)
-        return
-    sources = request.sources if resources.workers != "ranks" or launched()[1] else []
-    plan_of = partial(worker_plan, request.model, sendable(request), captions=not no_captions(sources))
-    with team(plan_of, resources, len(sources)) as workers:
+    make = partial(make_plan, request.model, sendable(request), backbone=backbone)
+    with team(request, make, on_step=on_step) as workers:
         if workers:
-            first = workers.first
+            first, sources = workers.first, request.sources
             yield from measured(
-                workers.measure, sources, first.image_shape, first.config, out, request.record(), output
+                workers.measure, sources, first.image_shape, first.config, out, request.record(), request.output
             )
 
 
 @contextmanager
 def team(
-    make: MakePlan, resources: Resources, images: int, kind: type[Any] = Result, *, on_step: OnStep | None = None
+    request: Request, make: Callable[..., Work], kind: type[Any] = Result, *, on_step: OnStep | None = None
 ) -> Iterator[Team | None]:
-    """What measures images: this process, actors of Ray, or ranks of torchrun, of which only rank 0 has the team.
+    """What measures the images of a request: this process, actors of Ray, or ranks of torchrun, where rank 0 has it.
 
     Args:
-        make: Makes the plan for a device by name, in each process.
-        resources: What it runs on.
-        images: Number of images.
+        request: Its images and resources.
+        make: ``make(device=NAME)`` loads the model, in each process.
         kind: What is found for an image.
         on_step: Called after each step with the searches in progress, and after samples of an estimator with the
             one that they are for; not called with workers.
     """
+    resources = request.resources
+    if isinstance(resources.workers, int):
+        check_sendable(request.model.source, "model")
+    sources = request.sources if resources.workers != "ranks" or launched()[1] else []
+    work = partial(worker_plan, make, not no_captions(sources))
     if resources.workers is not None:
-        with (ranks if resources.workers == "ranks" else actors)(make, resources, images, kind) as workers:
+        with (ranks if resources.workers == "ranks" else actors)(work, resources, len(sources), kind) as workers:
             yield workers
         return
-    plan = make(resources.device)
+    plan = work(resources.device)
     measure = partial(plan.measure, batch_size=resources.batch_size, micro_batch=resources.micro_batch, on_step=on_step)
     yield Team(Ready(plan.backbone.image_shape, plan.config, platform.node()), measure)
 
 
-def worker_plan(
-    model: ModelOptions,
-    choices: Choices,
-    device: str | None,
-    *,
-    captions: bool = True,
-    backbone: Backbone | None = None,
-) -> Plan:
-    """The plan of a worker, on its device; without captions, a model that needs them is refused."""
-    plan = make_plan(model, choices, device=device, backbone=backbone)
+def worker_plan(make: Callable[..., Work], captions: bool, device: str | None) -> Work:
+    """What a process works by, on its device; without captions, a model that needs them is refused."""
+    plan = make(device=device)
     if not captions:
         plan.backbone.condition(None)
     return plan
@@ -145,7 +135,6 @@ def sendable(request: Request) -> Choices:
     """The choices that Ray sends to workers: parts by name, chosen by this process's environment."""
     if not isinstance(request.resources.workers, int):
         return request.choices
-    check_sendable(request.model.source, "model")
     similarity = request.choices.similarity or default_similarity()
     check_sendable(similarity, "similarity")
     return replace(request.choices, similarity=similarity)

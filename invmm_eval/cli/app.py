@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from invmm_eval.cli import check, compare, extend, measure, publish, sets, shards, trial, verification
+from invmm_eval.cli import check, extend, folders, measure, publish
 from invmm_eval.cli.console import err, print_error, say, spell_what_the_terminal_lacks
 from invmm_eval.errors import InvMMError
 from invmm_eval.plugins.hooks import CommandEntry
@@ -129,9 +129,9 @@ def options(
 
 
 for command in (
-    *(measure.run, sets.audit, sets.screen, check.check, measure.calibrate, measure.status, trial.demo),
-    *(shards.merge, verification.verify),
-    *(compare.compare, publish.report, publish.card, publish.push),
+    *(measure.run, measure.audit, measure.screen, check.check, measure.calibrate, measure.status, measure.demo),
+    *(folders.merge, folders.verify, folders.compare),
+    *(publish.report, publish.card, publish.push),
     *(extend.plugins, extend.new_plugin, extend.register),
 ):
     app.command(command.__name__.replace("_", "-"))(command)

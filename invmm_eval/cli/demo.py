@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
@@ -13,9 +12,10 @@ from rich.table import Column, Table
 from invmm_eval.audits.images import Source
 from invmm_eval.audits.options import SET_OPTIONS
 from invmm_eval.audits.request import Request
+from invmm_eval.audits.whole.audit import audited
 from invmm_eval.cli.console import err, out, say
-from invmm_eval.cli.sets import audit_with_bars
 from invmm_eval.reference import MICRO_BATCH, MODEL, THRESHOLD, Picture, all_pictures, choose, pictures, plain_samples
+from invmm_eval.reports.figures import COLOURS
 from invmm_eval.reports.terminal import Name
 from invmm_eval.reports.whole import sentences
 from invmm_eval.search.result import Result
@@ -69,7 +69,7 @@ def run_demo(
         f"Auditing the reference model for {len(known)} pictures: it is known how often each was in its training set.",
         err,
     )
-    whole = audit_with_bars(request, folder)
+    whole = audited(request, folder)
     assert whole
     results = sorted(whole.by_index.values(), key=lambda result: -result.least_share)
     copies = [known[result.index] for result in results]
@@ -113,9 +113,10 @@ def draw(chosen: Sequence[Picture], results: Sequence[Result]) -> Figure:
     axes = np.atleast_2d(figure.subplots(rows, columns))
     for axis in axes.flat:
         axis.axis("off")
+        axis.set_anchor("W")
     for position, (picture, result) in enumerate(zip(chosen, results, strict=True)):
         axis = axes[position % rows, position // rows]
-        axis.imshow(_row(picture, result), aspect="equal")
+        axis.imshow(result.picture or picture.image)
         copies = f"{picture.copies} copies" if picture.copies != 1 else "1 copy"
         axis.text(
             -6,
@@ -123,20 +124,6 @@ def draw(chosen: Sequence[Picture], results: Sequence[Result]) -> Figure:
             f"{'held out' if picture.copies == 0 else copies}\n{result.verdict}",
             ha="right",
             va="center",
-            color="#b3261e" if result.verdict in (Verdict.MEMORIZED, Verdict.REPLICABLE) else "#386a20",
+            color=COLOURS[result.verdict],
         )
     return figure
-
-
-def _row(picture: Picture, result: Result) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The picture, a gap, and its samples at the best guidance scale, side by side on a white background."""
-    target = torch.from_numpy(np.array(picture.image))
-    height, width, channels = target.shape
-    row = np.full((height, 9 * (width + 2) + 6, channels), 255, np.uint8)
-    row[:, :width] = target.numpy()
-    if result.check is None:
-        return row
-    for position, sample in enumerate(result.check.samples[result.check.best_scale], start=1):
-        left = position * (width + 2) + 6
-        row[:, left : left + width] = sample.permute(1, 2, 0).numpy()
-    return row

@@ -1,17 +1,18 @@
-"""Commands that measure images, and tell how far they are."""
+"""Commands that measure images, rank and audit whole sets, and tell how far they are."""
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
+from heapq import nsmallest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from invmm_eval.audits.options import OPTIONS, RUN_OPTIONS
-from invmm_eval.cli.console import err, hide_library_bars, say
-from invmm_eval.cli.ending import FOUND, FailOn, end
+from invmm_eval.audits.options import OPTIONS, RUN_OPTIONS, SCREEN_OPTIONS, SET_OPTIONS
+from invmm_eval.cli.console import err, hide_library_bars, out, say
+from invmm_eval.cli.ending import FOUND, SHOWN, FailOn, end
 from invmm_eval.cli.options import read_options, with_flags
 from invmm_eval.errors import InvMMError
 
@@ -41,6 +42,9 @@ DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Print the number of images, the rows, time and disk expected; write nothing."),
 ]
+_NEXT = "When all shards are, put them together with invmm-eval merge, and audit the merged folder without --shard."
+MOST_SUSPICIOUS = 20
+"""Number of images in the table of a screening."""
 
 
 @with_flags(RUN_OPTIONS)
@@ -58,17 +62,13 @@ def run(
     **options: Any,
 ) -> None:
     """Measure how much a model memorized each of a set of images."""
-    if os.environ.get("RANK", "0") == "0":
-        say(f"Measuring how much {model} memorized {named([*images, *more])}; results go to {out_folder}.", err)
+    begin(f"Measuring how much {model} memorized {named([*images, *more])}; results go to {out_folder}.")
     from invmm_eval.audits.progress import Bar
-    from invmm_eval.audits.request import Request
     from invmm_eval.audits.run import run as measure
 
-    values, leads = of_this_process(read_options(options))
-    request = Request.of(model, [*images, *more], captions, names=RUN_OPTIONS, **values)
+    request, leads = requested(RUN_OPTIONS, model, [*images, *more], captions, options)
     if fail_on is FailOn.MEMORIZED:
         request.hold_share()
-    hide_library_bars()
     if dry_run:
         print_price(request)
         return
@@ -77,6 +77,106 @@ def run(
             pass
     if leads:
         end(out_folder, debug=context.find_root().params["debug"], fail_on=fail_on)
+
+
+@with_flags(SCREEN_OPTIONS)
+def screen(
+    model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL)],
+    images: Images,
+    out_folder: OutFolder,
+    more: More = [],  # noqa: B006
+    captions: Captions = None,
+    dry_run: DryRun = False,
+    **options: Any,
+) -> None:
+    """Rank a set of images by how likely a search is to find them memorized. It searches none of them."""
+    begin(f"Ranking {named([*images, *more])} by how well {model} restores them; scores go to {out_folder}.")
+    from invmm_eval.audits.progress import Bar
+    from invmm_eval.audits.whole.screening import ranked, scored, write_ranking
+
+    request, leads = requested(SCREEN_OPTIONS, model, [*images, *more], captions, options)
+    if dry_run:
+        print_price(request, screens=True, searches=False)
+        return
+    with Bar(request.expected if leads else 0, shown=leads) as bar:
+        scores = ranked(bar.over(scored(request, out=out_folder)))
+    if not leads:
+        return
+    from invmm_eval.reports.terminal import scores_table
+
+    out.print(scores_table(scores[:MOST_SUSPICIOUS]))
+    path = write_ranking(scores, out_folder)
+    failed = sum(score.score is None for score in scores)
+    say(
+        f"These are the {min(MOST_SUSPICIOUS, len(scores)):,} most suspicious of {len(scores):,} images; {failed:,} "
+        f"failed. The whole ranking: {path}"
+    )
+    say("A score proves nothing. To search the suspicious ones, run invmm-eval audit with the same options.")
+
+
+@with_flags(SET_OPTIONS)
+def audit(
+    model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL)],
+    images: Images,
+    out_folder: OutFolder,
+    more: More = [],  # noqa: B006
+    captions: Captions = None,
+    dry_run: DryRun = False,
+    **options: Any,
+) -> None:
+    """Find the images of a set that a model memorized, and bound the number of those that were not searched.
+
+    All images are ranked, the most suspicious searched in order, and a random sample of the others.
+    """
+    begin(f"Auditing {model} for {named([*images, *more])}; results go to {out_folder}.")
+    from invmm_eval.audits.whole.audit import audited
+
+    request, leads = requested(SET_OPTIONS, model, [*images, *more], captions, options)
+    if dry_run:
+        print_price(request, screens=True)
+        return
+    whole = audited(request, out_folder)
+    if whole is None:
+        if leads:
+            say(f"Shard {request.output.shard} is ranked; results are in {out_folder}. {_NEXT}")
+        return
+    from invmm_eval.reports.terminal import ResultsTable
+    from invmm_eval.reports.whole import sentences
+    from invmm_eval.search.result import rank
+
+    out.print(ResultsTable(nsmallest(SHOWN, whole.by_index.values(), key=rank)))
+    for sentence in sentences(whole):
+        say(sentence)
+    say(f"Results are in {out_folder}. To write a report: invmm-eval report {out_folder}")
+
+
+def begin(message: str) -> None:
+    """Say what a command does, before the imports that take seconds; under torchrun once."""
+    if os.environ.get("RANK", "0") == "0":
+        say(message, err)
+
+
+def requested(
+    names: Collection[str], model: str, images: list[str], captions: str | None, options: Mapping[str, Any]
+) -> "tuple[Request, bool]":
+    """The request of a command, under torchrun with its ranks as workers; and whether this process leads.
+
+    Raises:
+        InvMMError: An option is wrong, or workers are requested of a process that torchrun started.
+    """
+    from invmm_eval.audits.request import Request
+    from invmm_eval.audits.workers import launched
+
+    values = read_options(options)
+    ranks, leads = launched()
+    if not leads:
+        err.quiet = True
+        logging.disable(logging.WARNING)
+    if ranks > 1 and values["workers"]:
+        raise InvMMError(f"This command already runs as {ranks} processes of a launcher; leave --workers out.")
+    request = Request.of(model, images, captions, names=names, **values | ({"workers": "ranks"} if ranks > 1 else {}))
+    hide_library_bars()
+    return request, leads
 
 
 def print_price(request: "Request", **phases: bool) -> None:
@@ -90,21 +190,17 @@ def print_price(request: "Request", **phases: bool) -> None:
             say(line)
 
 
-def of_this_process(values: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """The options of a command, under torchrun with its ranks as workers; and whether this process leads.
+@with_flags({"recipe", "settings", "seed", "device", "batch_size"}, recipe="fast")
+def demo(
+    out_folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder.")] = Path("demo"),
+    quick: Annotated[bool, typer.Option("--quick", help="Audit 7 pictures instead of 544.")] = False,
+    **options: Any,
+) -> None:
+    """Audit the reference model, for which it is known which images were repeated in training."""
+    from invmm_eval.cli.demo import run_demo
 
-    Raises:
-        InvMMError: Workers are requested of a process that torchrun started.
-    """
-    from invmm_eval.audits.workers import launched
-
-    ranks, leads = launched()
-    if not leads:
-        err.quiet = True
-        logging.disable(logging.WARNING)
-    if ranks > 1 and values["workers"]:
-        raise InvMMError(f"This command already runs as {ranks} processes of a launcher; leave --workers out.")
-    return {**values, **({"workers": "ranks"} if ranks > 1 else {})}, leads
+    hide_library_bars()
+    run_demo(out_folder, quick=quick, **read_options(options))
 
 
 @with_flags(OPTIONS.keys() - {"calibration"})

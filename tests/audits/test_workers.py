@@ -27,7 +27,7 @@ from invmm_eval.audits.folder import read
 from invmm_eval.audits.images import Source
 from invmm_eval.audits.options import Choices, ModelOptions, Resources
 from invmm_eval.audits.pictures import prepare
-from invmm_eval.audits.plan import Plan
+from invmm_eval.audits.plan import Plan, make_plan
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.run import audit, run, worker_plan
 from invmm_eval.audits.workers import actors, on_ray, on_torchrun, ranks
@@ -50,7 +50,7 @@ SETTINGS = {"max_steps": 10, "check_every": 5, "draws": 2, "check_images": 2, "s
 CONFIG: dict[str, Any] = {"seed": 0, "versions": planned(Mixture(KNOWN)).config["versions"]}
 
 
-NOWHERE = partial(worker_plan, ModelOptions(source="/no/such/folder"), Choices())
+NOWHERE = partial(worker_plan, partial(make_plan, ModelOptions(source="/no/such/folder"), Choices()), True)
 """The plan of a model that does not exist."""
 
 
@@ -129,10 +129,10 @@ def test_a_model_that_needs_captions_is_refused_by_workers_too(monkeypatch: pyte
             return super().condition(caption)
 
     monkeypatch.setattr("invmm_eval.audits.plan.load", lambda *_: Captioned(KNOWN))
-    made = partial(worker_plan, ModelOptions(source="exact"), Choices(similarity="pixel-cosine"))
-    assert on_ray.Worker(made, Resources(device="cpu")).ready().image_shape == (1, 4, 4)
+    made = partial(worker_plan, partial(make_plan, ModelOptions(source="exact"), Choices(similarity="pixel-cosine")))
+    assert on_ray.Worker(partial(made, True), Resources(device="cpu")).ready().image_shape == (1, 4, 4)
     with pytest.raises(InvMMError, match=r"cannot start: It needs captions\."):
-        on_ray.Worker(partial(made, captions=False), Resources(device="cpu")).ready()
+        on_ray.Worker(partial(made, False), Resources(device="cpu")).ready()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The audit of a whole set: screen all images, search the suspicious ones, and a random sample of the others."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -11,10 +11,11 @@ from invmm_eval.audits.folder.scores import Score
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source
 from invmm_eval.audits.options import SET_OPTIONS, Extent, Resources, with_options
-from invmm_eval.audits.plan import OnStep, load, no_captions
+from invmm_eval.audits.plan import OnStep, load, make_plan
+from invmm_eval.audits.progress import Bar
 from invmm_eval.audits.record import kept
 from invmm_eval.audits.request import Request
-from invmm_eval.audits.run import sendable, team, worker_plan
+from invmm_eval.audits.run import sendable, team
 from invmm_eval.audits.typed import SetOptions
 from invmm_eval.audits.whole.agenda import Agenda, Outcome
 from invmm_eval.audits.whole.found import FILE, Design, WholeSet, memorized
@@ -33,6 +34,7 @@ def audit_set(
     out: str | Path,
     captions: str | Sequence[str | None] | None = None,
     on_step: OnStep | None = None,
+    progress: bool = True,
     **options: Unpack[SetOptions],
 ) -> WholeSet | None:
     """Find the images of a set that a model memorized, and bound the number of those that were not searched.
@@ -48,6 +50,7 @@ def audit_set(
         captions: The texts, one per image, or where they are, as :func:`invmm_eval.find_images` takes it.
         on_step: Called after each step with the searches in progress, and after samples of an estimator with the
             one that they are for; not called with workers.
+        progress: Whether to show progress bars where there is a terminal or a notebook.
         **options: {options}
 
     Returns:
@@ -60,55 +63,45 @@ def audit_set(
             of another model or with other settings.
     """
     request = Request.of(model, images, captions, names=SET_OPTIONS, **options)
-    return audited(request, out, on_step=on_step)
+    return audited(request, out, on_step=on_step, progress=progress)
 
 
 def audited(
-    request: Request,
-    out: str | Path,
-    *,
-    on_step: OnStep | None = None,
-    on_extent: Callable[[int], None] = lambda _: None,
-    over_scores: Callable[[Iterable[Score]], Iterable[Score]] = iter,
-    over_results: Callable[[Iterable[Result]], Iterable[Result]] = iter,
+    request: Request, out: str | Path, *, on_step: OnStep | None = None, progress: bool = True
 ) -> WholeSet | None:
-    """The same for a request.
-
-    Args:
-        request: What is audited, and how.
-        out: Output folder.
-        on_step: Called after each step with the searches in progress.
-        on_extent: Called with the number of images that are certain to be searched, whenever it changes.
-        over_scores: Passes on the scores as they are ready, as a progress bar does.
-        over_results: The same for the results.
-    """
+    """The same for a request, with a progress bar for its screen and one for its searches."""
     request.hold_share()
     alone = request.resources.workers is None
-    backbone = load(request.model, request.resources.device) if alone else None
-    scores = ranked(over_scores(scored(request, out=out, backbone=backbone)))
-    if request.output.shard:
-        return None
-    if scores and scores[0].score is None:
-        raise InvMMError(f"No image could be scored. Of {scores[0].name}: {scores[0].error}")
-    leads = request.resources.workers != "ranks" or launched()[1]
-    sources = request.sources if leads else []
-    make = partial(worker_plan, request.model, sendable(request), captions=not no_captions(sources), backbone=backbone)
-    with team(make, request.resources, len(sources), on_step=on_step) as workers:
-        if not workers:
+    leads = launched()[1]
+    shown = progress and leads
+    with (
+        Bar(request.expected if leads else 0, shown=shown) as screening,
+        Bar(0, shown=shown, also=on_step) as searching,
+    ):
+        backbone = load(request.model, request.resources.device) if alone else None
+        scores = ranked(screening.over(scored(request, out=out, backbone=backbone)))
+        if request.output.shard:
             return None
-        search = _Search(request, Path(out), scores, workers)
-        for _ in over_results(search.run(sources, on_extent)):
-            pass
-        return search.found()
+        if scores and scores[0].score is None:
+            raise InvMMError(f"No image could be scored. Of {scores[0].name}: {scores[0].error}")
+        make = partial(make_plan, request.model, sendable(request), backbone=backbone)
+        with team(request, make, on_step=searching.on_step) as workers:
+            if not workers:
+                return None
+            search = _Search(request, Path(out), scores, workers, searching)
+            for _ in searching.over(search.run(request.sources)):
+                pass
+            return search.found()
 
 
 class _Search:
     """The searches of one run."""
 
-    def __init__(self, request: Request, out: Path, scores: Sequence[Score], workers: Team) -> None:
+    def __init__(self, request: Request, out: Path, scores: Sequence[Score], workers: Team, bar: Bar) -> None:
         self._request = request
         self._out = out
         self._workers = workers
+        self._bar = bar
         self._scores = scores
         self._pictures = {score.index: score for score in distinct(scores)}  # the most suspicious first
         extent = request.extent or Extent()
@@ -125,7 +118,7 @@ class _Search:
         )
         self._results: dict[int, Result] = {}
 
-    def run(self, sources: Sequence[Source], on_extent: Callable[[int], None]) -> Iterator[Result]:
+    def run(self, sources: Sequence[Source]) -> Iterator[Result]:
         """Search until all is known, yielding each result as it is ready."""
         first = self._workers.first
         self._requested = Requested.now([])
@@ -134,16 +127,16 @@ class _Search:
             for index, score in self._pictures.items():
                 if known := store.recall(index, score.name, score.picture):
                     self._record(known)
-            certain = self._noted(store, on_extent)
+            certain = self._noted(store)
             yield from (self._results[index] for index in certain if index in self._results)
             while not self._agenda.finished:
                 images = map(partial(_numbered, sources), self._agenda)
                 for result in kept(self._workers.measure, images, first.image_shape, store, Result):
                     self._record(result)
                     if len(self._agenda.certain) > len(certain):
-                        certain = self._noted(store, on_extent)
+                        certain = self._noted(store)
                     yield result
-            self._noted(store, on_extent)
+            self._noted(store)
             self._design().save(self._out)
 
     def found(self) -> WholeSet:
@@ -151,11 +144,11 @@ class _Search:
         design = self._design()
         return WholeSet(design, {index: self._results[index] for index in (*design.suspects, *design.control)})
 
-    def _noted(self, store: Store, on_extent: Callable[[int], None]) -> Sequence[int]:
-        """The images that are certain to be searched, once the folder says so."""
+    def _noted(self, store: Store) -> Sequence[int]:
+        """The images that are certain to be searched, once the folder and the bar say so."""
         certain = self._agenda.certain
         self._requested.only({index: self._pictures[index].name for index in certain}).save(store.folder)
-        on_extent(len(certain))
+        self._bar.resize(len(certain))
         return certain
 
     def _record(self, result: Result) -> None:

@@ -18,12 +18,11 @@ from invmm_eval.audits.folder.files import write_atomically
 from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.scores import Score, Scores
 from invmm_eval.audits.options import SCREEN_OPTIONS, ModelOptions, Screen, with_options
-from invmm_eval.audits.plan import load, made, model_config, no_captions, versions
+from invmm_eval.audits.plan import load, made, model_config, versions
 from invmm_eval.audits.record import kept
 from invmm_eval.audits.request import Request
-from invmm_eval.audits.run import check_sendable, team
+from invmm_eval.audits.run import team
 from invmm_eval.audits.typed import ScreenOptions
-from invmm_eval.audits.workers import launched
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.plugins.host import host
@@ -119,13 +118,7 @@ def make_detector(screen: Screen) -> Detector:
 
 
 def make_screening(
-    model: ModelOptions,
-    screen: Screen,
-    seed: int,
-    device: str | None,
-    *,
-    backbone: Backbone | None = None,
-    captions: bool = True,
+    model: ModelOptions, screen: Screen, seed: int, *, device: str | None, backbone: Backbone | None = None
 ) -> Screening:
     """Load the model and make the detector.
 
@@ -135,15 +128,12 @@ def make_screening(
         seed: Seed of its random numbers.
         device: None takes CUDA if available, else the CPU.
         backbone: The loaded model; None loads it.
-        captions: Whether an image has one; if not, a model that needs them is refused.
 
     Raises:
         InvMMError: The model, the detector, an option or the device is unknown or incompatible.
     """
     detector = make_detector(screen)  # before the model is loaded
     backbone = backbone or load(model, device)
-    if not captions:
-        backbone.condition(None)
     config = {
         **model_config(model, backbone),
         "detector": {"name": detector.name, **detector.settings},
@@ -227,20 +217,10 @@ def scored(request: Request, *, out: str | Path | None = None, backbone: Backbon
     Raises:
         InvMMError: As :func:`screen`.
     """
-    sources = request.sources if launched()[1] or request.resources.workers != "ranks" else []
-    if isinstance(request.resources.workers, int):
-        check_sendable(request.model.source, "model")
-    make = partial(
-        make_screening,
-        request.model,
-        request.screen,
-        request.choices.seed,
-        backbone=backbone,
-        captions=not no_captions(sources),
-    )
-    with team(make, request.resources, len(sources), Score) as workers:
+    make = partial(make_screening, request.model, request.screen, request.choices.seed, backbone=backbone)
+    with team(request, make, Score) as workers:
         if workers:
-            first = workers.first
+            first, sources = workers.first, request.sources
             requested = Requested.now([source.name for source in sources], request.output.part())
             with nullcontext() if out is None else Scores(out, first.config) as keeper:
                 yield from kept(workers.measure, enumerate(sources), first.image_shape, keeper, Score, requested)

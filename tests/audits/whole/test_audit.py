@@ -11,6 +11,7 @@ import torch
 import invmm_eval
 from invmm_eval.audits.folder import read
 from invmm_eval.audits.options import SET_OPTIONS
+from invmm_eval.audits.progress import Bar
 from invmm_eval.audits.request import Request, command
 from invmm_eval.audits.whole.audit import audited
 from invmm_eval.audits.whole.found import WholeSet
@@ -167,7 +168,7 @@ def test_a_budget_in_rows_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_images_that_cannot_be_read_are_counted_and_left_out(tmp_path: Path) -> None:
+def test_images_that_cannot_be_read_are_counted_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bad.png").write_bytes(b"no image")
     request = Request.of(
         "any",
@@ -180,7 +181,8 @@ def test_images_that_cannot_be_read_are_counted_and_left_out(tmp_path: Path) -> 
         control=1,
     )
     extents: list[int] = []
-    found = audited(request, tmp_path / "out", on_extent=extents.append)
+    monkeypatch.setattr(Bar, "resize", lambda _, images: extents.append(images))
+    found = audited(request, tmp_path / "out")
     assert found is not None
     assert (found.design.images, found.design.pictures, found.design.unreadable) == (5, 4, 1)
     assert extents[-1] == len(found.by_index)
