@@ -5,7 +5,7 @@ of the config, means and spreads per channel, batch statistics, patches, packing
 name their own places go through the pipeline once. Encoding is its inverse. x_0 has the order of the autoencoder.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -52,12 +52,12 @@ class Latents:
         named = [places // _BASE**power % _BASE for power in range(digits)]
         rows = torch.stack([torch.zeros_like(random), torch.ones_like(random), random, *map(Tensor.float, named)])
         decoded = [_decoded(boundary, row.reshape(1, *shape), given) for row in rows]
-        z, self._options = decoded[0]
+        z, self._decode = decoded[0]
         self._z_shape = z.shape[1:]
         # A picture is a video of one frame.
         self.shape = tuple((z.squeeze(2) if z.ndim == 5 else z).shape[1:])
         with torch.no_grad():
-            image = _image(self._autoencoder.decode(z, **self._options))
+            image = _image(self._decode(z))
         zero, one, found, *read = (z.reshape(1, *self.shape) for z, _ in decoded)
         self._shift, self._factor = zero, _factor(one - zero, self._autoencoder.config)
         order = sum(
@@ -107,7 +107,7 @@ class Latents:
             images = [self.small.decode(row / self.small.config.scaling_factor).sample for row in torch.split(x_0, 1)]
         else:
             z = self._z(x_0).reshape(-1, *self._z_shape)
-            images = [_image(self._autoencoder.decode(row, **self._options)) for row in torch.split(z, 1)]
+            images = [_image(self._decode(row)) for row in torch.split(z, 1)]
         return (torch.cat(images) / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
@@ -116,7 +116,7 @@ class Latents:
         if self._autoencoder is None:
             return images
         z = self._posterior(images * 2 - 1).reshape(-1, *self._z_shape)
-        return (_image(self._autoencoder.decode(z, **self._options)) / 2 + 0.5).clamp(0, 1)
+        return (_image(self._decode(z)) / 2 + 0.5).clamp(0, 1)
 
     def _posterior(self, image: Tensor) -> Tensor:
         """The mode of the posterior, or what the encoder gives where there is none."""
@@ -137,14 +137,14 @@ def _factor(scale: Tensor, config: Mapping[str, Any]) -> float | Tensor:
     return stated if stated and torch.allclose(factor, torch.full_like(factor, stated)) else factor
 
 
-def _decoded(boundary: Boundary, x_0: Tensor, given: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-    """What the pipeline gives its autoencoder to decode, and with which options."""
+def _decoded(boundary: Boundary, x_0: Tensor, given: Mapping[str, Any]) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    """What the pipeline gives its autoencoder to decode, and the decoder with the arguments that it gives besides."""
     autoencoder = boundary.autoencoder
     decode = autoencoder.decode
 
-    def read(z: Tensor, **options: Any) -> Any:
+    def read(z: Tensor, *args: Any, **options: Any) -> Any:
         options = {name: value for name, value in options.items() if name not in ("generator", "return_dict")}
-        raise Done((z.float(), options))
+        raise Done((z.float(), lambda z: decode(z, *args, **options)))
 
     vars(autoencoder)["decode"] = read
     probe = Probe(

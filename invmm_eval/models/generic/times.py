@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import EDMDPMSolverMultistepScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Generator, Tensor
@@ -80,7 +81,9 @@ def _flow(scheduler: Any, device: torch.device, ready: Callable[[int], Any]) -> 
         shift = config.get("flow_shift") or 1.0
         sigmas = shift * evenly / (1 + (shift - 1) * evenly)
     elif config.use_dynamic_shifting:
-        sigmas = own.time_shift(ready(1).mu, 1.0, own.sigmas)
+        with np.errstate(invalid="ignore"):  # one step cannot be stretched to a last level
+            shift = ready(1).mu
+        sigmas = own.time_shift(shift, 1.0, own.sigmas)
     else:
         sigmas = own.sigmas
     return Times(

@@ -7,8 +7,9 @@ from tests.helpers.families.classic import CLASSIC
 from tests.helpers.families.flows import FLOWS
 from tests.helpers.families.multimodal import MULTIMODAL
 from tests.helpers.families.staged import STAGED
+from tests.helpers.families.video import VIDEO
 
-FAMILIES = {**CLASSIC, **FLOWS, **MULTIMODAL, **STAGED}
+FAMILIES = {**CLASSIC, **FLOWS, **MULTIMODAL, **STAGED, **VIDEO}
 """Makers of pipelines by the names of AUTO_TEXT2IMAGE_PIPELINES_MAPPING, and names of our own for other kinds."""
 
 

@@ -6,7 +6,7 @@ from tests.helpers.coverage import PAGE, base_families, row
 from tests.helpers.families import FAMILIES
 
 
-@pytest.mark.parametrize("name", ["lumina2", "chroma", "cogview4", "krea2", "if", "EDM"])
+@pytest.mark.parametrize("name", ["lumina2", "chroma", "cogview4", "krea2", "if", "EDM", "wan", "ltx"])
 def test_a_family_is_served_as_the_page_says(name: str) -> None:
     assert row(name) in PAGE.read_text("utf-8").splitlines()
 
