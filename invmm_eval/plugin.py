@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from invmm_eval.search.ray import Ray as Ray
     from invmm_eval.search.result import Check as Check
     from invmm_eval.search.result import Result as Result
+    from invmm_eval.search.sampling import sample as sample
     from invmm_eval.search.search import Search as Search
     from invmm_eval.search.sentence import one_in as one_in
     from invmm_eval.search.sentence import sentence as sentence

@@ -109,8 +109,10 @@ def _interrupted_by_sigterm(signals: list[signal.Signals]) -> Iterator[None]:
 
 app = typer.Typer(
     cls=Commands,
-    help="Has this diffusion model memorized this image? InvMM measures how far the model's input noise must move from "
-    "the standard normal until every sample is a copy of the image.",
+    help="Has this diffusion model memorized this image? Counts how many of the model's samples are copies of it, and "
+    "states the share with its limits.",
+    epilog="On the model of the package: invmm-eval demo --quick. On yours: invmm-eval audit --model FOLDER --images "
+    "FOLDER --out audit",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -128,13 +130,14 @@ def options(
         raise typer.Exit
 
 
-for command in (
-    *(measure.run, measure.audit, measure.screen, check.check, measure.calibrate, measure.status, measure.demo),
-    *(folders.merge, folders.verify, folders.compare),
-    *(publish.report, publish.card, publish.push),
-    *(extend.plugins, extend.new_plugin, extend.register),
-):
-    app.command(command.__name__.replace("_", "-"))(command)
+for panel, commands in {
+    "Measure": (measure.audit, measure.run, check.check, measure.screen, measure.calibrate, measure.demo),
+    "Read": (publish.report, folders.compare, measure.status, folders.verify, folders.merge),
+    "Publish": (publish.card, publish.push),
+    "Extend": (extend.plugins, extend.new_plugin, extend.register),
+}.items():
+    for command in commands:
+        app.command(command.__name__.replace("_", "-"), rich_help_panel=panel)(command)
 
 
 def main() -> None:

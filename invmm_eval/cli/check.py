@@ -29,7 +29,7 @@ def check(
     folder: Annotated[
         Path | None,
         typer.Option(
-            "--audit", metavar="DIR", help="Folder of the search, resumed if it exists. [default: check-MODEL]"
+            "--audit", metavar="DIR", help="Folder of the search, resumed if it exists. By default check-MODEL."
         ),
     ] = None,
     **options: Any,

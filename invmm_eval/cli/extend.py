@@ -39,6 +39,7 @@ def new_plugin(
 
     folder = write(name, kind, Path())
     say(f'Wrote {folder}. To try it: cd {folder} && pip install -e ".[test]" && pytest')
+    say(f"It works as it is. Change {folder / 'src' / name.replace('-', '_') / kind}.py step by step.")
 
 
 def register(

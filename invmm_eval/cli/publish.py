@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from invmm_eval.cli.console import err, printable, say
+from invmm_eval.cli.console import err, out, printable, say
 
 if TYPE_CHECKING:
     from invmm_eval.reports.hub import Content, Kind, Repository
@@ -16,6 +16,8 @@ Names = Annotated[
     bool, typer.Option("--names", help="Publish names, prompts and errors of images instead of their digests.")
 ]
 Pictures = Annotated[bool, typer.Option("--pictures", help="Publish images and samples, which may be private.")]
+LINES = 60
+"""Maximum number of lines of a change that are shown on a terminal."""
 Yes = Annotated[bool, typer.Option("--yes", help="Send the files. Without it, the changes are only shown.")]
 
 
@@ -55,7 +57,9 @@ def card(
     added = addition(find(folder).public(names=names), pictures=pictures, dataset=dataset)
     added.save(model_card)
     say(f"Wrote the audit into {model_card}.")
-    if push:
+    if not push:
+        say("To propose it on the Hub, add --push ORG/MODEL; it shows the changes first.")
+    else:
         repository = look_up(push, "model", yes=yes)
         before = repository.read("README.md") if repository.head else model_card.read_bytes()
         files = {"README.md": added.to(before or b""), **added.files}
@@ -118,8 +122,11 @@ def send(
         say(repository.send(files, message, **how) or f"{repository.name} is up to date.")
         return
     changes = repository.diff(files)
-    typer.echo(printable(changes) or f"{repository.name} is up to date.\n", nl=False)
+    lines = printable(changes).splitlines(keepends=True)
+    shown = LINES if out.is_terminal else len(lines)
+    typer.echo("".join(lines[:shown]) or f"{repository.name} is up to date.\n", nl=False)
     if changes:
         diff.write_text(changes, encoding="utf-8")
-        say(f"The same is in {diff}.")
+        more = f"{len(lines) - shown:,} more lines are" if len(lines) > shown else "The same is"
+        say(f"{more} in {diff}.")
     say("Nothing was sent. Add --yes to send it.")

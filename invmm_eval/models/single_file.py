@@ -77,7 +77,8 @@ def single_file(model: object, config: object) -> SingleFile | None:
     if config is None:
         raise InvMMError(
             f"{model} holds weights without the configuration of a pipeline; name a folder of the same kind of model "
-            "(its .json files and tokenizers suffice) by --backbone-option config=FOLDER."
+            "(its .json files and tokenizers suffice) by --backbone-option config=FOLDER, or a plugin's backbone "
+            "that loads such files by --backbone NAME."
         )
     folder = Path(str(config))
     if not folder.is_dir():

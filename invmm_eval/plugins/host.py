@@ -305,5 +305,8 @@ def _cause(error: BaseException) -> str:
 def _find(kind: str, name: str, parts: Mapping[str, T]) -> T:
     if name not in parts:
         close = "".join(f" (did you mean {match!r}?)" for match in get_close_matches(name, parts, n=1))
-        raise InvMMError(f"There is no {kind} {name!r}{close}; known names: {', '.join(sorted(parts)) or 'none'}.")
+        install = "" if close else " A plugin's is known once it is installed: invmm-eval plugins lists them."
+        raise InvMMError(
+            f"There is no {kind} {name!r}{close}; known names: {', '.join(sorted(parts)) or 'none'}.{install}"
+        )
     return parts[name]

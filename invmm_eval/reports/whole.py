@@ -12,9 +12,10 @@ def sentences(whole: WholeSet) -> Iterator[str]:
     """What was found, what is left open, what the screen missed, and what it cost."""
     design, control, missed = whole.design, len(whole.control), len(whole.missed)
     found = len(whole.found) + missed
+    drawn = f", and {missed:,} of the {control:,} drawn at random from the others" if control else ""
     yield (
         f"{found:,} of {pictures(design.pictures)} {are(found)} memorized: {len(whole.found):,} of the "
-        f"{len(design.suspects):,} most suspicious, and {missed:,} of the {control:,} drawn at random from the others."
+        f"{len(design.suspects):,} most suspicious{drawn}."
     )
     if whole.not_searched:
         yield _left_open(whole)

@@ -322,7 +322,12 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 def test_the_command_changes_nothing_when_it_runs_twice(invoke: Invoke, guided: Path, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text(BY_HAND)
     command = ("card", guided, "--model-card", tmp_path / "README.md", "--dataset", "org/audit", "--pictures")
-    assert invoke(*command) == (0, f"Wrote the audit into {tmp_path / 'README.md'}.\n", "")
+    assert invoke(*command) == (
+        0,
+        f"Wrote the audit into {tmp_path / 'README.md'}.\n"
+        "To propose it on the Hub, add --push ORG/MODEL; it shows the changes first.\n",
+        "",
+    )
     once = files(tmp_path)
     assert len(once) == 7
     assert invoke(*command)[0] == 0

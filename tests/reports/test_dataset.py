@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard
 from PIL import Image
+from rich.console import Console
 
+from invmm_eval.cli import publish
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports.dataset import write_dataset
 from invmm_eval.reports.findings import Findings, find
@@ -107,6 +109,19 @@ def test_without_a_network_all_of_it_is_shown(invoke: Invoke, copy: Path, monkey
     assert "".join(f"+{line}\n" for line in card.splitlines()) in (copy / "push.diff").read_text("utf-8")
     code, _, err = invoke("push", copy, "org/audit", "--yes")
     assert (code, err.splitlines()[-1][:34]) == (1, "error The Hub could not be reached")
+
+
+def test_a_terminal_shows_the_beginning_of_a_long_change(
+    invoke: Invoke, copy: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "out", Console(force_terminal=True))
+    code, out, _ = invoke("push", copy, "org/audit")
+    assert code == 0
+    lines = (copy / "push.diff").read_text("utf-8").splitlines(keepends=True)
+    assert "".join(lines[: publish.LINES]) in out
+    assert "".join(lines[: publish.LINES + 1]) not in out
+    assert f"{len(lines) - publish.LINES:,} more lines are in" in out
+    assert hub.repositories == {}
 
 
 @pytest.mark.parametrize("options", [[], ["--public"]])

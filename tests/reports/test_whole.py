@@ -46,6 +46,7 @@ def test_what_is_said() -> None:
 def test_what_is_said_without_a_control_sample() -> None:
     design = Design(9, 9, 0, (0, 1), (), "budget", 20, 36)
     said = " ".join(sentences(WholeSet(design, {index: result(index, Status.EXHAUSTED) for index in (0, 1)})))
+    assert said.startswith("0 of 9 pictures are memorized: 0 of the 2 most suspicious. Nothing")
     assert "Nothing is known about the 7 pictures that were not searched" in said
     assert "since the budget was spent" in said
     assert "miss rate" not in said
