@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from invmm_eval.audits.folder.files import read_object, write_object
-from invmm_eval.errors import InvMMError
+from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.hints import check_types
 from invmm_eval.statistics.binomial import most
 
@@ -83,10 +83,8 @@ class Calibration:
         Raises:
             InvMMError: It cannot be written.
         """
-        try:
+        with on_disk(f"The calibration cannot be written to {path}"):
             write_object(Path(path), asdict(self) | self.summary, indent=1)
-        except OSError as error:
-            raise InvMMError(f"The calibration cannot be written to {path}: {error.strerror or error}.") from error
 
     @classmethod
     def load(cls, path: str | Path) -> "Calibration":

@@ -17,7 +17,7 @@ from invmm_eval.audits.folder.scores import FILE as SCORES
 from invmm_eval.audits.folder.scores import Score, read_scores, write_scores
 from invmm_eval.audits.shards import Shard
 from invmm_eval.audits.whole.screening import ranked, write_ranking
-from invmm_eval.errors import InvMMError
+from invmm_eval.errors import InvMMError, on_disk
 
 
 def merge(out: str | Path, parts: Sequence[str | Path]) -> Requested:
@@ -44,7 +44,7 @@ def merge(out: str | Path, parts: Sequence[str | Path]) -> Requested:
         _check_alike(shards[0], part)
     _check_all(shards)
     places = _places(shards)
-    try:
+    with on_disk(f"The shards cannot be merged into {out}"):
         if out.exists() and any(out.iterdir()):
             raise InvMMError(f"{out} is not empty; choose another folder for the merged one.")
         partial = out.with_name(f"{out.name}.partial")
@@ -61,8 +61,6 @@ def merge(out: str | Path, parts: Sequence[str | Path]) -> Requested:
         if shards[0].audit:
             write_manifest(partial)
         partial.rename(out)
-    except OSError as error:
-        raise InvMMError(f"The shards cannot be merged into {out}: {error.strerror or error}.") from error
     return images
 
 
@@ -97,12 +95,10 @@ class _Part:
         Raises:
             InvMMError: It holds no shard, or one that is not complete.
         """
-        try:
+        with on_disk(f"{folder} cannot be read"):
             requested = Requested.load(folder)
             audit = read(folder) if (folder / "config.json").exists() else None
             screening, scores = read_scores(folder) if (folder / SCORES).exists() else ({}, {})
-        except OSError as error:
-            raise InvMMError(f"{folder} cannot be read: {error.strerror or error}.") from error
         if not requested or not requested.shard:
             raise InvMMError(f"{folder} holds no shard; give the folders of commands with --shard.")
         own = requested.by_index

@@ -11,7 +11,7 @@ from invmm_eval.audits.options import OPTIONS
 from invmm_eval.cli.console import err, hide_library_bars, say
 from invmm_eval.cli.measure import MODEL
 from invmm_eval.cli.options import read_options, with_flags
-from invmm_eval.errors import InvMMError
+from invmm_eval.errors import InvMMError, on_disk
 
 CHECK_OPTIONS = {name: option for name, option in OPTIONS.items() if name not in ("workers", "batch_size")}
 
@@ -65,10 +65,8 @@ def check(
     if answer.picture:
         say(f"The picture beside its samples: {answer.findings.picture(answer.result)}")
     if write and out_file:
-        try:
+        with on_disk(f"{out_file} cannot be written"):
             write(answer, out_file)
-        except OSError as error:
-            raise InvMMError(f"{out_file} cannot be written: {error.strerror or error}.") from error
         say(f"Wrote {out_file}.")
     if answer.result.verdict is Verdict.FAILED:
         raise typer.Exit(1)

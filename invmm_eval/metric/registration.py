@@ -10,13 +10,13 @@ network, but five minutes where the network swallows requests. ``HF_EVALUATE_OFF
 """
 
 import shutil
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from hashlib import sha256
 from pathlib import Path
 
 from evaluate import config
 
-from invmm_eval.errors import InvMMError
+from invmm_eval.errors import on_disk
 from invmm_eval.metric import MODULE
 
 
@@ -27,11 +27,9 @@ def register() -> Path:
         InvMMError: The cache cannot be written.
     """
     place = _place()
-    try:
+    with _writing():
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(MODULE, encoding="utf-8")
-    except OSError as error:
-        raise _unwritable(error) from error
     return place
 
 
@@ -44,10 +42,8 @@ def unregister() -> Path | None:
     place = _place()
     if not place.exists():
         return None
-    try:
+    with _writing():
         place.unlink()
-    except OSError as error:
-        raise _unwritable(error) from error
     shutil.rmtree(place.parent / "__pycache__", ignore_errors=True)
     for folder in (place.parent, place.parent.parent):
         with suppress(OSError):
@@ -61,8 +57,7 @@ def _place() -> Path:
     return metrics / "evaluate-metric--invmm" / sha256(b"invmm-eval").hexdigest() / "invmm.py"
 
 
-def _unwritable(error: OSError) -> InvMMError:
-    return InvMMError(
-        f"The cache of evaluate, {config.HF_MODULES_CACHE}, cannot be written ({error.strerror}); set HF_HOME to a "
-        "folder that can."
+def _writing() -> AbstractContextManager[None]:
+    return on_disk(
+        f"The cache of evaluate, {config.HF_MODULES_CACHE}, cannot be written", "; set HF_HOME to a folder that can."
     )

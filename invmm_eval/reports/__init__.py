@@ -8,7 +8,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from matplotlib import rc_context
 
-from invmm_eval.errors import InvMMError
+from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.reports.figures import distribution
 from invmm_eval.reports.findings import find
 from invmm_eval.reports.html.page import SHOWN, write_page
@@ -33,10 +33,8 @@ def report(folder: str | Path, out: str | Path | None = None, format: str = "htm
     if format not in FORMATS:
         raise InvMMError(f"There is no format {format!r}; choose one of {', '.join(FORMATS)}.")
     path = Path(out) if out else Path(folder) / f"report.{format}"
-    try:
+    with on_disk(f"The report cannot be written to {path}"):
         FORMATS[format](Path(folder), path)
-    except OSError as error:
-        raise InvMMError(f"The report cannot be written to {path}: {error.strerror or error}.") from error
     return path
 
 

@@ -23,7 +23,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index
 from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 
 from invmm_eval.audits.summary import share_is_known
-from invmm_eval.errors import InvMMError
+from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.reports.figures import distribution
 from invmm_eval.reports.findings import Findings
 from invmm_eval.search.fields import present
@@ -107,7 +107,7 @@ class Addition:
         Raises:
             InvMMError: The card cannot be updated, or a file cannot be read or written.
         """
-        try:
+        with on_disk(f"The card {path} cannot be written"):
             after = self.to(path.read_bytes() if path.exists() else b"")
             for name, content in self.files.items():
                 (path.parent / name).parent.mkdir(parents=True, exist_ok=True)
@@ -115,8 +115,6 @@ class Addition:
             partial = path.with_name(f"{path.name}.partial")
             partial.write_bytes(after)
             partial.replace(path)
-        except OSError as error:
-            raise InvMMError(f"The card {path} cannot be written: {error.strerror or error}.") from error
 
 
 def addition(findings: Findings, *, pictures: bool = False, dataset: str | None = None) -> Addition:
@@ -342,9 +340,5 @@ def sheet(findings: Findings, result: Result) -> bytes:
         InvMMError: The file cannot be read.
     """
     path = findings.picture(result)
-    try:
+    with on_disk(f"The audit's picture {path} cannot be read", "; leave --pictures out."):
         return path.read_bytes()
-    except OSError as error:
-        raise InvMMError(
-            f"The audit's picture {path} cannot be read: {error.strerror}; leave --pictures out."
-        ) from error

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from datasets import Features, Image
 from huggingface_hub import DatasetCardData
 
-from invmm_eval.errors import InvMMError
+from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.reports.card import TEMPLATES, png, sheet
 from invmm_eval.reports.croissant import metadata as describe
 from invmm_eval.reports.findings import Findings
@@ -55,7 +55,7 @@ def write_dataset(findings: Findings, folder: Path, *, pictures: bool = False) -
     )
     names = ("README.md", "results.parquet", "config.json", "distribution.png", "croissant.json")
     files = {name: folder / name for name in names}
-    try:
+    with on_disk(f"The data set cannot be written to {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         files["README.md"].write_bytes(card.encode())
         files["config.json"].write_text(json.dumps(dict(findings.config), indent=2) + "\n", encoding="utf-8")
@@ -72,6 +72,4 @@ def write_dataset(findings: Findings, folder: Path, *, pictures: bool = False) -
         date = findings.written.date().isoformat() if findings.written else ""
         croissant = describe(title, findings.headline, date, files["results.parquet"], features.arrow_schema, described)
         files["croissant.json"].write_text(croissant, encoding="utf-8")
-    except OSError as error:
-        raise InvMMError(f"The data set cannot be written to {folder}: {error.strerror or error}.") from error
     return files

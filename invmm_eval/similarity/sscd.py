@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
-from invmm_eval.errors import InvMMError
+from invmm_eval.errors import InvMMError, on_disk
 
 WEIGHTS_VARIABLE = "INVMM_SSCD_WEIGHTS"
 """The environment variable that names the file of weights where the option does not."""
@@ -64,10 +64,8 @@ class SSCD:
         if side is not None and (not isinstance(side, int) or side < 1):
             raise InvMMError(f"SSCD's side is {side!r}; it must be a whole number of pixels, at least 1.")
         path = _weights_path(weights)
-        try:
+        with on_disk(f"SSCD's weights {path} cannot be read"):
             content = path.read_bytes()
-        except OSError as error:
-            raise InvMMError(f"SSCD's weights {path} cannot be read: {error.strerror}.") from error
         digest = hashlib.sha256(content).hexdigest()
         if sha256 is not None and sha256.lower() != digest:
             raise InvMMError(f"{path} has the SHA-256 {digest}, not {sha256}: use the file with the requested digest.")

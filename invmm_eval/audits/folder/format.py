@@ -16,6 +16,8 @@ FORMAT = 2
 """Written to config.json and to each row. Format 1 had no number."""
 SAME_VALUES_SINCE = "0.1.0"
 """The first version of invmm-eval that gives the same values as this one, at equal config and seed."""
+_SHOWN = 3
+"""At most this many differing settings are named."""
 _NOW_BUILT_IN = ("invmm-sd3", "invmm-sdxl", "invmm-flux", "invmm-pixart")
 """Packages whose backbones this package has, with the same values."""
 
@@ -87,6 +89,25 @@ def differences(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> list
         for key in sorted(one.keys() | other.keys())
         if key not in ignored and one.get(key) != other.get(key)
     ]
+
+
+def hold_same(folder: Path, what: str, stored: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
+    """Check that what a folder holds is resumed with a config that gives the same values.
+
+    Raises:
+        InvMMError: The configs differ, or they do not say which model they are of.
+    """
+    if differing := differences(stored, requested):
+        more = f" (and {len(differing) - _SHOWN} more)" if len(differing) > _SHOWN else ""
+        raise InvMMError(
+            f"{folder} holds {what} with another config: {'; '.join(differing[:_SHOWN])}{more}. Choose another folder, "
+            "or request the same."
+        )
+    if requested.get("weights", ...) is None:
+        raise InvMMError(
+            f"{folder} holds {what} of a model whose identity is not known, so its values may be those of another "
+            "model; choose another folder."
+        )
 
 
 def settings_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

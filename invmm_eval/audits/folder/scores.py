@@ -7,15 +7,15 @@ line is written when its image is scored, and flushed to the disk when as many a
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
 from invmm_eval import strict_json
 from invmm_eval.audits.folder.files import lock_of, opened_alone, sealed, stem, unsealed, write_atomically
-from invmm_eval.audits.folder.format import as_json, differences
-from invmm_eval.errors import InvMMError
+from invmm_eval.audits.folder.format import as_json, hold_same
+from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.search.target import Target
 
 FILE = "screening.jsonl"
@@ -167,7 +167,7 @@ class Scores:
                 if isinstance(entry, Score):
                     self._remember(entry)
                 else:
-                    self._check(entry, config)
+                    hold_same(self.folder, "a screening", entry, config)
                 complete += length
             os.truncate(self._path, complete)
         self._file = self._path.open("ab")
@@ -175,28 +175,11 @@ class Scores:
             self._file.write(_header(config))
             self._flush()
 
-    def _check(self, stored: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-        if differing := differences(stored, config):
-            raise InvMMError(
-                f"{self.folder} holds a screening with another config: {'; '.join(differing)}. Choose another folder, "
-                "or request the same."
-            )
-        if not config["weights"]:
-            raise InvMMError(
-                f"{self.folder} holds a screening of a model whose identity is not known, so its scores may be those "
-                "of another model; choose another folder."
-            )
-
-    @contextmanager
-    def _written(self) -> Iterator[None]:
-        """Turn errors of the disk into one sentence."""
-        try:
-            yield
-        except OSError as error:
-            raise InvMMError(
-                f"Scores could not be written to {self.folder}: {error.strerror or error}. Earlier ones are kept; run "
-                "the same command again to resume."
-            ) from error
+    def _written(self) -> AbstractContextManager[None]:
+        return on_disk(
+            f"Scores could not be written to {self.folder}",
+            ". Earlier ones are kept; run the same command again to resume.",
+        )
 
 
 def read_scores(folder: Path) -> tuple[dict[str, Any], dict[int, Score]]:

@@ -14,7 +14,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from invmm_eval.audits.folder.files import picture_of, stem, tensors_of
-from invmm_eval.errors import InvMMError
+from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.search.result import Result
 from invmm_eval.search.sheet import cut, opened, strip
 from invmm_eval.search.target import Target
@@ -73,13 +73,8 @@ class _Saved(Mapping[str, Tensor]):
     @cached_property
     def _tensors(self) -> dict[str, Tensor]:
         expected = self._written()
-        try:
+        with on_disk(f"{self._path} cannot be read", ". Remove it, and the same command measures its image again."):
             contents = self._path.read_bytes()
-        except OSError as error:
-            raise InvMMError(
-                f"{self._path} cannot be read: {error.strerror}. Remove it, and the same command measures its image "
-                "again."
-            ) from error
         if sha256(contents).hexdigest() != expected:
             raise InvMMError(
                 f"{self._path} is not what the audit wrote: its SHA-256 differs. Remove it, and the same command "

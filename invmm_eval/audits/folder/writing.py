@@ -27,7 +27,7 @@ from invmm_eval.audits.folder.files import (
     write_atomically,
     write_object,
 )
-from invmm_eval.audits.folder.format import FORMAT, as_json, differences, upgraded_config
+from invmm_eval.audits.folder.format import FORMAT, as_json, hold_same, upgraded_config
 from invmm_eval.audits.folder.manifest import FILE as MANIFEST
 from invmm_eval.audits.folder.manifest import write_manifest
 from invmm_eval.audits.folder.requested import Requested
@@ -44,8 +44,6 @@ _AT_ONCE = 1 << 16
 """Rows of an existing folder that are read together, since Python's texts take ten times the memory of Arrow's."""
 _UNWRITTEN = 8
 """Results that may wait to be written; then the search waits."""
-_SHOWN = 3
-"""At most this many differing settings are named."""
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -142,17 +140,7 @@ class Store:
             return
         stored = read_object(path)
         upgraded = upgraded_config(stored, path)
-        if differing := differences(upgraded, upgraded_config(config, path)):
-            more = f" (and {len(differing) - _SHOWN} more)" if len(differing) > _SHOWN else ""
-            raise InvMMError(
-                f"{self.folder} holds an audit with another config: {'; '.join(differing[:_SHOWN])}{more}. Choose "
-                "another folder, or request the same."
-            )
-        if config.get("weights", ...) is None:
-            raise InvMMError(
-                f"{self.folder} holds an audit of a model whose identity is not known, so its values may be those of "
-                "another model; choose another folder."
-            )
+        hold_same(self.folder, "an audit", upgraded, upgraded_config(config, path))
         if upgraded["format"] != stored.get("format"):
             write_object(path, upgraded, indent=2)
 

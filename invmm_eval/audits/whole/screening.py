@@ -23,7 +23,7 @@ from invmm_eval.audits.record import kept
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.run import team
 from invmm_eval.audits.typed import ScreenOptions
-from invmm_eval.errors import InvMMError
+from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.plugins.host import host
 from invmm_eval.search.detectors import Detector
@@ -199,10 +199,8 @@ def write_ranking(scores: Sequence[Score], folder: Path) -> Path:
     path = folder / "screening.csv"
     columns = ("name", "index", "score", "digest", "error")
     table = pa.table({column: [getattr(score, column) for score in scores] for column in columns})
-    try:
+    with on_disk(f"The ranking cannot be written to {path}"):
         write_atomically(path, lambda partial: pyarrow.csv.write_csv(table, partial))
-    except OSError as error:
-        raise InvMMError(f"The ranking cannot be written to {path}: {error.strerror or error}.") from error
     return path
 
 

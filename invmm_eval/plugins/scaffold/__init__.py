@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from invmm_eval.errors import InvMMError
+from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.plugins.hooks import API_VERSION
 
 _RUN = "run --model MODEL --images IMAGES --out AUDIT"
@@ -57,12 +57,10 @@ def new_plugin(name: str, kind: str, parent: Path) -> Path:
     if find_spec(module):
         raise InvMMError(f"A module {module} is installed; choose another name than {name}.")
     folder = parent / name
-    try:
+    if folder.exists():
+        raise InvMMError(f"{folder} exists; choose another name, or remove it.")
+    with on_disk(f"The folder {folder} cannot be created"):
         folder.mkdir()
-    except FileExistsError as error:
-        raise InvMMError(f"{folder} exists; choose another name, or remove it.") from error
-    except OSError as error:
-        raise InvMMError(f"The folder {folder} cannot be created: {error.strerror}.") from error
     templates = {
         "pyproject.toml": "pyproject.toml",
         "README.md": "README.md",

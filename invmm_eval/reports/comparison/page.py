@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from invmm_eval.errors import InvMMError
+from invmm_eval.errors import on_disk
 from invmm_eval.reports.comparison.figure import changes
 from invmm_eval.reports.comparison.pairs import Comparison, Pair
 from invmm_eval.reports.comparison.words import LIMITS, change_text, paragraphs
@@ -39,10 +39,8 @@ def write_page(comparison: Comparison, path: Path) -> None:
         rows=[_row(comparison, pair, at < ILLUSTRATED) for at, pair in enumerate(comparison.pairs[:SHOWN])],
         hidden=max(0, len(comparison.pairs) - SHOWN),
     )
-    try:
+    with on_disk(f"The comparison cannot be written to {path}"):
         path.write_text("".join(page), encoding="utf-8")
-    except OSError as error:
-        raise InvMMError(f"The comparison cannot be written to {path}: {error.strerror or error}.") from error
 
 
 def _row(comparison: Comparison, pair: Pair, illustrated: bool) -> dict[str, Any]:
