@@ -25,31 +25,19 @@ from invmm_eval.search.status import Verdict
 QUICK = {"clean": 2, "control": 2}
 
 
-def run_demo(
-    folder: Path,
-    *,
-    recipe: str,
-    settings: Mapping[str, Any],
-    seed: int,
-    batch_size: int,
-    device: str | None,
-    quick: bool = False,
-) -> None:
+def run_demo(folder: Path, *, settings: Mapping[str, Any], quick: bool = False, **options: Any) -> None:
     """Audit the whole training set of the reference model, and pictures that it never saw.
 
     Print what was found beside what was counted, and what is left open; draw the samples.
 
     Args:
         folder: Output folder of the results and of ``replicas.png``.
-        recipe: Name of a recipe that estimates the share of plain samples that are copies.
-        settings: Changes to the recipe.
-        seed: Seed of the audit.
-        batch_size: Number of images searched together.
-        device: None takes CUDA if available, else the CPU.
+        settings: Changes to the recipe, which must estimate the share of plain samples that are copies.
         quick: Whether to audit one picture of each number of copies and two held-out ones.
+        **options: Further options of the audit.
 
     Raises:
-        InvMMError: The folder cannot be used, or a setting does not exist.
+        InvMMError: The folder cannot be used, or an option is wrong.
     """
     known = choose(pictures(), each=1, held_out=2) if quick else all_pictures()
     request = Request.of(
@@ -57,13 +45,10 @@ def run_demo(
         [Source(picture.name, picture.image) for picture in known],
         names=SET_OPTIONS,
         similarity="pixel-cosine",
-        recipe=recipe,
         settings={"threshold": THRESHOLD, **settings},
-        seed=seed,
-        batch_size=batch_size,
-        device=device,
         micro_batch=MICRO_BATCH,
         **(QUICK if quick else {}),
+        **options,
     )
     say(
         f"Auditing the reference model for {len(known)} pictures: it is known how often each was in its training set.",
