@@ -7,7 +7,8 @@ command line) these objects travel. A face offers the options flat and derives t
 written in this module alone:
 
 - A Python function takes ``**options``, is decorated with :func:`with_options`, and has the line
-  ``**options: {options}`` in its docstring. :func:`sort_options` turns ``options`` into the objects.
+  ``**options: {options}`` in its docstring. :meth:`~invmm_eval.audits.request.Request.of` sorts ``options`` into
+  the objects.
 - A face that has no Python signature takes its help from :func:`describe`.
 - The command line makes one parameter of each :class:`Option` in :data:`OPTIONS`, with its ``flag``, ``metavar``,
   ``command_type``, ``default``, ``minimum`` and ``help``. A repeatable option is a list of KEY=VALUE texts.
@@ -19,7 +20,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
@@ -256,47 +257,20 @@ SET_OPTIONS = options_of(Extent, Screen) | RUN_OPTIONS | {"recipe": replace(OPTI
 ALL_OPTIONS = options_of(*KINDS, Output, Screen, Extent)
 
 
-def sort_options(
-    model: object, options: Mapping[str, Any], names: Collection[str] = OPTIONS
-) -> tuple[ModelOptions, Choices, Resources, Output, Screen, Extent]:
-    """Sort the flat options of a face into the objects that they belong to.
-
-    Args:
-        model: Folder, Hub id or loaded pipeline.
-        options: Values by name; what is left out takes its default, as does None for KEY=VALUE options.
-        names: The options that the face offers.
-
-    Raises:
-        InvMMError: There is no such option, or a value is out of its range.
-    """
-    if unknown := sorted(options.keys() - set(names)):
-        raise InvMMError(_unknown(unknown[0], names))
-    chosen = {name: value for name, value in options.items() if not (value is None and ALL_OPTIONS[name].repeatable)}
-
-    def of(kind: type[Any]) -> dict[str, Any]:
-        return {option.name: chosen[option.name] for option in fields(kind) if option.name in chosen}
-
-    return (
-        ModelOptions(source=model, **of(ModelOptions)),
-        Choices(**of(Choices)),
-        Resources(**of(Resources)),
-        Output(**of(Output)),
-        Screen(**of(Screen)),
-        Extent(**of(Extent)),
-    )
-
-
 def offered(names: Collection[str]) -> Iterator[Option]:
     """The options of these names; a mapping has them."""
     options = names if isinstance(names, Mapping) else ALL_OPTIONS
     return (option for name, option in options.items() if name in names)
 
 
-def _unknown(name: str, names: Collection[str]) -> str:
+def unknown(name: str, names: Collection[str]) -> InvMMError:
+    """What is said of an option that a face does not offer."""
     if name in Recipe.__dataclass_fields__:
-        return f"There is no option {name!r}; to change this setting of the recipe write settings={{{name!r}: ...}}."
+        return InvMMError(
+            f"There is no option {name!r}; to change this setting of the recipe write settings={{{name!r}: ...}}."
+        )
     close = "".join(f" (did you mean {match!r}?)" for match in get_close_matches(name, names, n=1))
-    return f"There is no option {name!r}{close}; the options are {', '.join(names)}."
+    return InvMMError(f"There is no option {name!r}{close}; the options are {', '.join(names)}.")
 
 
 def with_options(names: Collection[str] = OPTIONS) -> Callable[[F], F]:

@@ -14,8 +14,9 @@ import torch
 
 from invmm_eval.audits.calibration import Calibration
 from invmm_eval.audits.images import Source
-from invmm_eval.audits.options import Choices, ModelOptions, Output, Resources, sort_options, with_options
+from invmm_eval.audits.options import Choices, ModelOptions, Output, Resources, with_options
 from invmm_eval.audits.record import measured
+from invmm_eval.audits.request import Request
 from invmm_eval.audits.typed import LoadingOptions
 from invmm_eval.errors import InvMMError
 from invmm_eval.hints import is_plain, typed
@@ -246,8 +247,8 @@ def load_backbone(model: object, **options: Unpack[LoadingOptions]) -> Backbone:
     Raises:
         InvMMError: A requested model, backbone, device, precision or option is unknown or incompatible.
     """
-    how, _, resources, *_ = sort_options(model, options, _LOADING)
-    return load(how, resources.device)
+    request = Request.of(model, (), names=_LOADING, **options)
+    return load(request.model, request.resources.device)
 
 
 @torch.inference_mode(mode=False)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invmm_eval.audits.options import (
+    ALL_OPTIONS,
     OPTIONS,
     SET_OPTIONS,
     Choices,
@@ -21,7 +22,7 @@ from invmm_eval.audits.options import (
     Output,
     Resources,
     Screen,
-    sort_options,
+    unknown,
 )
 from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import DDPM, LDM, RECIPES, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe, fast
@@ -72,7 +73,7 @@ class Request:
             images: The images.
             captions: The texts, or where they are.
             names: The options that the face offers; those of a whole set make the request one of a whole set.
-            **options: Their values.
+            **options: Their values; what is left out takes its default, as does None for KEY=VALUE options.
 
         Raises:
             InvMMError: There is no such option, or a value is out of its range.
@@ -81,17 +82,22 @@ class Request:
             images = list(images)
         if isinstance(names, Mapping):
             options = {"recipe": names["recipe"].default, **options} if "recipe" in names else options
-        how, choices, resources, output, screen, extent = sort_options(model, options, names)
-        whole = extent if "control" in names else None
+        if missing := sorted(options.keys() - set(names)):
+            raise unknown(missing[0], names)
+        chosen = {key: value for key, value in options.items() if not (value is None and ALL_OPTIONS[key].repeatable)}
+
+        def of(kind: type[Any]) -> dict[str, Any]:
+            return {option.name: chosen[option.name] for option in fields(kind) if option.name in chosen}
+
         return cls(
-            model=how,
-            choices=choices,
-            resources=resources,
-            output=output,
+            model=ModelOptions(source=model, **of(ModelOptions)),
+            choices=Choices(**of(Choices)),
+            resources=Resources(**of(Resources)),
+            output=Output(**of(Output)),
             images=images,
             captions=captions,
-            screen=screen,
-            extent=whole,
+            screen=Screen(**of(Screen)),
+            extent=Extent(**of(Extent)) if "control" in names else None,
         )
 
     @cached_property

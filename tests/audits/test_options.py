@@ -22,10 +22,10 @@ from invmm_eval.audits.options import (
     Resources,
     Screen,
     describe,
-    sort_options,
     with_options,
 )
 from invmm_eval.audits.plan import load_backbone
+from invmm_eval.audits.request import Request
 from invmm_eval.audits.run import audit
 from invmm_eval.audits.typed import AuditOptions, CalibrationOptions, LoadingOptions, ScreenOptions, SetOptions
 from invmm_eval.audits.whole.audit import audit_set
@@ -85,10 +85,10 @@ def test_type_checkers_see_every_option_with_its_type(seen: type, function: Call
 
 
 def test_options_are_sorted_into_three_objects_with_defaults() -> None:
-    model, choices, resources, *_ = sort_options("m", {"seed": 3, "dtype": "float16", "workers": 2, "settings": None})
-    assert model == ModelOptions(source="m", dtype="float16")
-    assert choices == Choices(seed=3)
-    assert resources == Resources(workers=2)
+    request = Request.of("m", (), seed=3, dtype="float16", workers=2, settings=None)
+    assert request == Request(
+        model=ModelOptions(source="m", dtype="float16"), choices=Choices(seed=3), resources=Resources(workers=2)
+    )
     defaults = {**vars(ModelOptions(source="m")), **vars(Choices()), **vars(Resources())}
     assert {name: option.default for name, option in OPTIONS.items()} == {
         name: value for name, value in defaults.items() if name != "source"
@@ -115,7 +115,7 @@ def test_options_are_sorted_into_three_objects_with_defaults() -> None:
 )
 def test_a_bad_option_is_one_sentence(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InvMMError, match=sentence):
-        sort_options("m", options, RUN_OPTIONS)
+        Request.of("m", (), names=RUN_OPTIONS, **options)
 
 
 def test_options_need_no_torch() -> None:
