@@ -50,13 +50,21 @@ class Criterion(Protocol):
         ...
 
 
-def _status(recipe: Recipe, *, passed: bool, last: bool) -> Status | None:
-    if passed and (recipe.stop or last):
-        return Status.REPLICATED
-    return Status.EXHAUSTED if last else None
+class _UntilPassed:
+    """A search ends replicated at the first passed check, or with ``stop=False`` at a passed last one."""
+
+    def __init__(self, recipe: Recipe, threshold: float) -> None:
+        self._recipe = recipe
+        self._threshold = threshold
+
+    def status(self, trace: Sequence[Point], *, passed: bool, last: bool) -> Status | None:  # noqa: ARG002
+        """Exhausted where the last check is not passed."""
+        if passed and (self._recipe.stop or last):
+            return Status.REPLICATED
+        return Status.EXHAUSTED if last else None
 
 
-class AllSamples:
+class AllSamples(_UntilPassed):
     """The paper's: all K samples at one guidance scale reach the similarity threshold beta.
 
     One failing sample rules out its scale, and one scale at which all K samples pass is enough (Ma et al. 2025, section
@@ -64,14 +72,7 @@ class AllSamples:
     none has passed. The K noises are fixed beforehand: the decision is that of drawing everything.
     """
 
-    def __init__(self, recipe: Recipe, threshold: float) -> None:
-        self._recipe = recipe
-        self._threshold = threshold
-
-    @property
-    def judged_by(self) -> Judged:
-        """The least similarity."""
-        return Judged.LEAST
+    judged_by = Judged.LEAST
 
     @property
     def description(self) -> str:
@@ -98,29 +99,18 @@ class AllSamples:
         """All K at one scale."""
         return any(self._reached(values) and len(values) == self._recipe.check_images for values in drawn.values())
 
-    def status(self, trace: Sequence[Point], *, passed: bool, last: bool) -> Status | None:  # noqa: ARG002
-        """Replicated at the first passed check, or with ``stop=False`` at a passed last one."""
-        return _status(self._recipe, passed=passed, last=last)
-
     def _reached(self, values: Sequence[float]) -> bool:
         return all(value >= self._threshold for value in values)
 
 
-class AnySample:
+class AnySample(_UntilPassed):
     """One sample that reaches the threshold beta is enough.
 
     How often the image comes back is then for an estimator to tell. The K samples are spread evenly over the guidance
     scales and drawn scale by scale, in the recipe's order, until one is enough.
     """
 
-    def __init__(self, recipe: Recipe, threshold: float) -> None:
-        self._recipe = recipe
-        self._threshold = threshold
-
-    @property
-    def judged_by(self) -> Judged:
-        """The greatest similarity."""
-        return Judged.GREATEST
+    judged_by = Judged.GREATEST
 
     @property
     def description(self) -> str:
@@ -139,10 +129,6 @@ class AnySample:
     def passed(self, drawn: Similarities) -> bool:
         """Any sample."""
         return any(value >= self._threshold for values in drawn.values() for value in values)
-
-    def status(self, trace: Sequence[Point], *, passed: bool, last: bool) -> Status | None:  # noqa: ARG002
-        """Replicated at the first passed check, or with ``stop=False`` at a passed last one."""
-        return _status(self._recipe, passed=passed, last=last)
 
 
 CriterionMaker = Callable[[Recipe, float], Criterion]
