@@ -27,7 +27,7 @@ class Detector(Protocol):
 
     @property
     def rows(self) -> int:
-        """The number of network rows (one row: one sample in one network call) that the score of one image costs."""
+        """The number of network rows (see :mod:`invmm_eval.search.rows`) that the score of one image costs."""
         ...
 
     def __call__(

@@ -28,11 +28,13 @@ class Counted:
 
     Attributes:
         rows: The rows so far.
+        largest: Number of samples in the largest call.
     """
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
         self.rows = 0
+        self.largest = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backbone, name)
@@ -41,6 +43,7 @@ class Counted:
         """Count, and call the backbone."""
         gradients = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x_t, *context.values()))
         self.rows += len(x_t) * (GRADIENT if gradients else 1)
+        self.largest = max(self.largest, len(x_t))
         return self._backbone.predict_x0(x_t, t, context)
 
     @contextmanager

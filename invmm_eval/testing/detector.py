@@ -1,16 +1,16 @@
 """Checks that a detector keeps the promises of :class:`~invmm_eval.plugin.Detector`."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from invmm_eval.models.backbone import Backbone
-from invmm_eval.models.condition import Context
 from invmm_eval.reference import pictures
 from invmm_eval.search.detectors import Detector
+from invmm_eval.search.rows import Counted
 from invmm_eval.search.target import Target
 from invmm_eval.testing.promises import hold_members, hold_name, hold_settings, near, promise
 
@@ -40,10 +40,10 @@ def check_detector(detector: Detector, backbone: Backbone, targets: Sequence[Tar
     images = torch.stack([target.image for target in targets]).float() / 255
     x_0 = backbone.encode(images.to(backbone.device))
     before = x_0.clone()
-    counted = _Counted(backbone)
+    counted = Counted(backbone)
 
     def score(rows: slice = slice(None), micro_batch: int = MICRO_BATCH) -> Tensor:
-        return detector(counted, x_0[rows], targets[rows], seed=0, micro_batch=micro_batch)
+        return detector(cast("Backbone", counted), x_0[rows], targets[rows], seed=0, micro_batch=micro_batch)
 
     scores = score()
     _hold_scores(scores, len(targets))
@@ -88,19 +88,3 @@ def _targets(image_shape: tuple[int, int, int]) -> list[Target]:
     scaled = [p.image.convert("RGB" if channels == 3 else "L").resize((width, height)) for p in pictures()[:IMAGES]]
     arrays = [np.asarray(image).reshape(height, width, channels) for image in scaled]
     return [Target(torch.from_numpy(array.copy()).permute(2, 0, 1), caption="a picture") for array in arrays]
-
-
-class _Counted:
-    """A backbone that counts the rows of its network calls."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        self._backbone = backbone
-        self.rows = self.largest = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backbone, name)
-
-    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-        self.rows += len(x_t)
-        self.largest = max(self.largest, len(x_t))
-        return self._backbone.predict_x0(x_t, t, context)
