@@ -20,7 +20,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
@@ -252,8 +252,8 @@ SCREEN_OPTIONS = (
     | {"shard": RUN_OPTIONS["shard"]}
 )
 """Those of a screening."""
-SET_OPTIONS = options_of(Extent, Screen) | RUN_OPTIONS | {"recipe": replace(OPTIONS["recipe"], default="fast")}
-"""Those of an audit of a whole set, which needs the share of plain samples that are copies."""
+SET_OPTIONS = options_of(Extent, Screen) | RUN_OPTIONS
+"""Those of an audit of a whole set."""
 ALL_OPTIONS = options_of(*KINDS, Output, Screen, Extent)
 
 

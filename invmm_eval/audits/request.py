@@ -80,8 +80,6 @@ class Request:
         """
         if isinstance(images, Iterator) and not hasattr(images, "seekable"):  # they are listed more than once
             images = list(images)
-        if isinstance(names, Mapping):
-            options = {"recipe": names["recipe"].default, **options} if "recipe" in names else options
         if missing := sorted(options.keys() - set(names)):
             raise unknown(missing[0], names)
         chosen = {key: value for key, value in options.items() if not (value is None and ALL_OPTIONS[key].repeatable)}

@@ -190,7 +190,7 @@ def print_price(request: "Request", **phases: bool) -> None:
             say(line)
 
 
-@with_flags({"recipe", "settings", "seed", "device", "batch_size"}, recipe="fast")
+@with_flags({"recipe", "settings", "seed", "device", "batch_size"})
 def demo(
     out_folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder.")] = Path("demo"),
     quick: Annotated[bool, typer.Option("--quick", help="Audit 7 pictures instead of 544.")] = False,

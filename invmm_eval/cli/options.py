@@ -34,18 +34,17 @@ _PANELS = {
 }
 
 
-def with_flags(names: Collection[str] = OPTIONS, **defaults: Any) -> Callable[[F], F]:
+def with_flags(names: Collection[str] = OPTIONS) -> Callable[[F], F]:
     """Decorate a command: its ``**options`` become one flag for each of these options of an audit.
 
     Args:
         names: The options that the command has.
-        **defaults: Default values that differ from those of the options.
     """
     flags = [
         inspect.Parameter(
             option.name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=[] if option.repeatable else defaults.get(option.name, option.default),
+            default=[] if option.repeatable else option.default,
             annotation=Annotated[option.command_type, _flag(option, panel)],
         )
         for kind, panel in _PANELS.items()
