@@ -94,7 +94,7 @@ def draw(chosen: Sequence[Picture], results: Sequence[Result]) -> Figure:
     columns = 2
     rows = -(-len(chosen) // columns)
     figure = Figure(figsize=(13, 0.62 * rows + 0.6), layout="constrained")
-    figure.suptitle("Picture, and samples from the noise found for it: replicas if it was memorized")
+    figure.suptitle("Each picture, how often it was in the training set, and samples from the noise that was found")
     axes = np.atleast_2d(figure.subplots(rows, columns))
     for axis in axes.flat:
         axis.axis("off")

@@ -284,17 +284,17 @@ def _scores(findings: Findings) -> dict[str, float]:
     """The numbers in the metadata, which cannot hold infinity, to three significant digits."""
     replicated = [result.invmm for result in findings.results if result.status is Status.REPLICATED]
     known = share_is_known(findings.results)
-    scores = {_MEMORIZED: findings.counts[Verdict.MEMORIZED] / findings.images} if known else {}
-    scores[_FRACTION] = len(replicated) / findings.images
-    if replicated:
-        scores[_MEDIAN] = statistics.median(replicated)
+    scores = {_MEMORIZED: findings.counts[Verdict.MEMORIZED] / findings.total} if known else {}
+    scores |= {_FRACTION: len(replicated) / findings.total}
+    scores |= {_MEDIAN: statistics.median(replicated)} if replicated else {}
     return {name: float(f"{score:.3g}") for name, score in scores.items()}
 
 
 def _setup(findings: Findings) -> dict[str, Any]:
     """The settings that a number depends on."""
     return {
-        "images": findings.images,
+        "images": findings.total,
+        "searched": findings.images,
         "recipe": findings.recipe.name,
         "similarity": findings.config["similarity"]["name"],
         "threshold": findings.threshold,

@@ -13,6 +13,8 @@ from invmm_eval.search.sheet import cut
 from invmm_eval.search.trace import Check
 from invmm_eval.similarity.agreement import agreement
 
+LEAST = 0.1
+"""Part from which on it is told of samples that are no copies: so much, pictures share that have little in common."""
 FADED = 0.85
 """Opacity of the veil, in [0, 1]."""
 
@@ -50,7 +52,10 @@ class CopiedPart:
 
 
 def copied_part(sheet: Image.Image, findings: Findings, check: Check) -> CopiedPart | None:
-    """Which part of the picture of a sheet its samples at the best guidance scale copy; None of a plain picture.
+    """Which part of the picture of a sheet its samples at the best guidance scale copy; None if nothing is to be told.
+
+    That is of a plain picture, and of samples of which none is a copy and that have less than :data:`LEAST` in common
+    with the picture.
 
     Args:
         sheet: The picture and its samples.
@@ -63,7 +68,7 @@ def copied_part(sheet: Image.Image, findings: Findings, check: Check) -> CopiedP
     picture = cut(sheet, shape, 0, 0)
     samples = torch.stack([_pixels(cut(sheet, shape, row, column)) for column in chosen])
     found = agreement(_pixels(picture), samples, flip=bool(findings.config["similarity"].get("flip")))
-    if found.part is None:
+    if found.part is None or (found.part < LEAST and not copies):
         return None
     return CopiedPart(found.part, _veil(found.copied), len(samples), bool(copies))
 

@@ -14,9 +14,13 @@ def by_reason(rows: Iterable[Row]) -> list[list[Row]]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         if row["status"] == "failed":
-            reason = re.sub(rf"image '[^']*{re.escape(row['name'])}'", "image", row["error"])
-            groups.setdefault(reason, []).append(row)
+            groups.setdefault(reason(row["name"], row["error"]), []).append(row)
     return sorted(groups.values(), key=len, reverse=True)
+
+
+def reason(name: str, error: str) -> str:
+    """The error of an image without its name and folder."""
+    return re.sub(rf"image '[^']*{re.escape(name)}'", "image", error)
 
 
 def listed(groups: list[list[Row]]) -> list[str]:

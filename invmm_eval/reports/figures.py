@@ -9,67 +9,81 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from invmm_eval.reports.summary import Summary
 from invmm_eval.search.result import Result, Status
+from invmm_eval.search.sentence import one_in
 from invmm_eval.search.status import MEMORIZED, Verdict
 
 INK = "#1f1d1a"
 COLOURS = {
-    Verdict.MEMORIZED: "#c2452d",
-    Verdict.REPLICABLE: "#c98a1b",
-    Verdict.NOT_REPLICATED: "#7d8790",
-    Verdict.FAILED: "#4b4f8f",
+    Verdict.MEMORIZED: "#bb4029",
+    Verdict.REPLICABLE: "#8a5f0c",
+    Verdict.NOT_REPLICATED: "#626c75",
+    Verdict.FAILED: "#595ea8",
 }
-"""Grey for images that were not replicated, which is neither good nor bad news."""
+"""Of text on light pages, and of bars. Grey for images that were not replicated, which is neither good nor bad news."""
 
 
 def distribution(summary: Summary, *, ink: str = INK) -> Figure:
     """The number of images by the samples per copy, or by InvMM where no share was estimated, on a logarithmic axis.
 
-    Bars have the colours of verdicts. Images without a value are in a separate panel. A line marks the share from which
-    on an image is memorized.
+    Bars have the colours of verdicts. Images without a value are not drawn. A line marks the share from which on an
+    image is memorized.
     """
     figure = Figure(figsize=(8, 3), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(4, 1))
-    shares = any(result.plain_share for result in summary.results)
-    values = {
-        verdict: np.array([value for result in summary.of(verdict) if (value := _value(result, shares)) is not None])
-        for verdict in Verdict
-    }
-    every = np.concatenate(list(values.values()))
+    axes = figure.add_subplot()
+    shares, drawn = _by_share(summary), values(summary)
+    every = np.array([value for _, value in drawn])
     least = every[every > 0].min(initial=1e-6)
     edges = _edges(every.clip(min=least))
-    shown = [verdict for verdict in Verdict if len(values[verdict])]
+    by_verdict = {kind: [max(value, least) for verdict, value in drawn if verdict is kind] for kind in Verdict}
+    shown = [verdict for verdict in Verdict if by_verdict[verdict]]
     if shown:
-        left.hist(
-            [values[verdict].clip(min=least) for verdict in shown],
-            edges,
+        axes.hist(
+            [by_verdict[verdict] for verdict in shown],
+            edges.tolist(),
             stacked=True,
             color=[COLOURS[verdict] for verdict in shown],
             label=[str(verdict) for verdict in shown],
             edgecolor="white",
             linewidth=0.5,
         )
-    label = "plain samples per copy" if shares else "InvMM in nats per dimension (small means memorized)"
-    left.set(xscale="log", xlim=(edges[0], edges[-1]), xlabel=label)
-    left.set_ylabel("images")
-    if shares and edges[0] < 1 / MEMORIZED < edges[-1]:
-        left.axvline(1 / MEMORIZED, color=ink, linestyle=":", linewidth=1)
-    apart = {v: count - len(values[v]) for v, count in summary.counts.items() if count > len(values[v])}
-    right.bar([str(v) for v in apart], list(apart.values()), 0.6, color=[COLOURS[v] for v in apart])
-    right.set_xlim(-0.8, max(1, len(apart)) - 0.2)
-    right.yaxis.set_visible(False)
-    right.tick_params(axis="x", labelsize="small", labelrotation=30)
-    left.set_ylim(top=1.2 * left.get_ylim()[1])
-    left.yaxis.get_major_locator().set_params(integer=True)
-    for axes in (left, right):
-        strip_axes(axes, ink)
-    if len(shown) > 1:
-        left.legend(frameon=False, labelcolor=ink, loc="upper right", ncols=len(shown))
+    axes.set(xscale="log", xlim=(edges[0], edges[-1]), ylabel="images")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    if shares:
+        powers = range(*(round(math.log10(edge)) for edge in (edges[0], 10 * edges[-1])))
+        powers = powers[:: max(1, -(-len(powers) // 8))]
+        axes.set_xticks([10.0**power for power in powers], map(samples_per_copy, powers))
+        axes.set_xlabel("plain samples per copy")
+        if edges[0] < 1 / MEMORIZED < edges[-1]:
+            axes.axvline(1 / MEMORIZED, color=ink, linestyle=":", linewidth=1)
+    else:
+        axes.set_xlabel("InvMM in nats per dimension (small means memorized)")
+    axes.set_ylim(top=1.2 * axes.get_ylim()[1])
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    strip_axes(axes, ink)
+    if shown:
+        axes.legend(frameon=False, labelcolor=ink, loc="upper right", ncols=len(shown))
     figure.patch.set_alpha(0)
     return figure
+
+
+def values(summary: Summary) -> list[tuple[Verdict, float]]:
+    """What :func:`distribution` draws: the verdict and the value of each image of which a copy was found."""
+    valued = ((result.verdict, _value(result, _by_share(summary))) for result in summary.results)
+    return [(verdict, value) for verdict, value in valued if value is not None]
+
+
+def samples_per_copy(power: int) -> str:
+    """A tick at the share ``10**-power``."""
+    return one_in(10.0**-power).removeprefix("1 in ") if power else "all"
+
+
+def _by_share(summary: Summary) -> bool:
+    return any(result.plain_share for result in summary.results)
 
 
 def _value(result: Result, shares: bool) -> float | None:

@@ -1,4 +1,9 @@
-"""Numbers of things in sentences."""
+"""Numbers of things in sentences, and where sentences begin."""
+
+
+def capital(text: str) -> str:
+    """The text with a capital letter at its start."""
+    return text[:1].upper() + text[1:]
 
 
 def images(count: int) -> str:

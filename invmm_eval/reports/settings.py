@@ -25,7 +25,7 @@ def settings(summary: Summary) -> dict[str, str]:
         **_calibration(config),
         "Recipe": recipe.name,
         "Steps": f"at most {recipe.max_steps:,}, {recipe.draws} draws each; learning rate {recipe.learning_rate:g}; "
-        f"a check every {recipe.check_every} steps",
+        f"a check every {f'{recipe.check_every} steps' if recipe.check_every > 1 else 'step'}",
         "Check": f"passed if {criterion.description}; {recipe.sampler_steps} steps of the sampler {recipe.sampler}; "
         f"guidance {', '.join(f'{scale:g}' for scale in recipe.guidance)}",
         **_doses(summary),
@@ -49,7 +49,9 @@ def _doses(summary: Summary) -> dict[str, str]:
     recipe = summary.recipe
     if not recipe.first_dose:
         return {}
-    curve = f"; {recipe.responses} samples for the curve, InvMM read at {recipe.rate:.0%}" if recipe.responses else ""
+    curve = (
+        f"; {recipe.responses} samples for the curve, InvMM read at {percent(recipe.rate)}" if recipe.responses else ""
+    )
     return {"Doses": f"from {recipe.first_dose:g} nats, doubled after each failed check{curve}"}
 
 

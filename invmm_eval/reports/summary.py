@@ -42,8 +42,13 @@ class Summary:
 
     @property
     def images(self) -> int:
-        """Number of images that have a result: what every count is out of."""
+        """Number of images that have a result."""
         return len(self.results)
+
+    @property
+    def total(self) -> int:
+        """What every count is out of: the images that have a result, or all of the whole set they were chosen from."""
+        return self.whole.design.pictures if self.whole else self.images
 
     @cached_property
     def whole(self) -> WholeSet | None:

@@ -16,10 +16,11 @@ from invmm_eval.search.status import Verdict
 
 COLOURS = {
     Verdict.MEMORIZED: "bold red",
-    Verdict.REPLICABLE: "magenta",
-    Verdict.NOT_REPLICATED: "green",
-    Verdict.FAILED: "yellow",
+    Verdict.REPLICABLE: "yellow",
+    Verdict.NOT_REPLICATED: "",
+    Verdict.FAILED: "blue",
 }
+"""Those of the report, as far as a terminal has them."""
 LEAST_NAME = 12
 """Least width of the names' column, in cells."""
 DASH = "\N{EN DASH}"

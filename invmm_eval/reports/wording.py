@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from invmm_eval.audits.summary import NO_SHARE, share_is_known
 from invmm_eval.recipe import Recipe
 from invmm_eval.reports.failures import by_reason, listed
-from invmm_eval.reports.numbers import are, images
+from invmm_eval.reports.numbers import are, capital, images
 from invmm_eval.reports.summary import NOT_PUBLISHED, Summary
-from invmm_eval.reports.whole import sentences
+from invmm_eval.reports.whole import found_of, sentences
 from invmm_eval.search.fields import number
-from invmm_eval.search.result import Result, Status
+from invmm_eval.search.result import Result
 from invmm_eval.search.sentence import one_in, sentence
 from invmm_eval.search.status import MEMORIZED, Verdict
 
@@ -50,26 +50,30 @@ def limits(recipe: Recipe) -> Iterator[str]:
 
 
 def headline(summary: Summary) -> str:
-    """The verdict in one or two sentences; every count is out of all images."""
+    """The verdict in one or two sentences, out of all images, or as many as were searched of a whole set."""
     if not summary.images:
         return "This audit has no results yet."
     alone = summary.images == 1
+    searched = " searched" if summary.images < summary.total else ""
     if not summary.measured:
         return "The image could not be measured." if alone else f"None of the {summary.images:,} images was measured."
-    of = f"of {images(summary.images)}"
     if memorized := summary.of(Verdict.MEMORIZED):
         prompt = " with its prompt" if any(result.prompt is not None for result in memorized) else ""
-        return (
-            f"{len(memorized):,} {of} {are(len(memorized))} memorized: plain sampling{prompt} gives copies, "
-            f"{one_in(MEMORIZED)} samples or more often."
-        )
+        found = found_of(summary.whole) if summary.whole else _some(len(memorized), summary.images)
+        return f"{found} memorized: plain sampling{prompt} gives copies, {one_in(MEMORIZED)} samples or more often."
     if replicable := summary.of(Verdict.REPLICABLE):
         return (
-            f"{len(replicable):,} {of} {are(len(replicable))} replicable from noise that the search chose. This does "
-            "not show that plain sampling produces copies."
+            f"{_some(len(replicable), summary.images, searched)} replicable from noise that the search chose. This "
+            "does not show that plain sampling produces copies."
         )
-    none = "The image was not" if alone else f"None of the {summary.images:,} images was"
+    none = f"The image{searched} was not" if alone else f"None of the {summary.images:,} images{searched} was"
     return f"{none} replicated within the budget. This does not rule out memorization."
+
+
+def _some(count: int, of: int, searched: str = "") -> str:
+    if of == 1:
+        return f"The image{searched} is"
+    return f"{count:,} of {'the ' if searched else ''}{of:,} images{searched} {are(count)}"
 
 
 def counted(counts: Mapping[Verdict, int]) -> str:
@@ -88,11 +92,9 @@ def paragraphs(summary: Summary) -> Iterator[str]:
             yield NO_SHARE
         if summary.of(Verdict.REPLICABLE):
             yield (
-                f"Replicable means that {Verdict.REPLICABLE.meaning}. To judge whether the model memorized such an "
-                "image, compare its nats with those of images that are known to be new, which must be clearly larger."
+                "To judge whether the model memorized an image that is replicable, compare its nats with those of "
+                "images that are known to be new, which must be clearly larger."
             )
-        if summary.of(Verdict.NOT_REPLICATED):
-            yield "For images that were not replicated, the result describes the search, not what the model memorized."
         if summary.whole:
             yield from sentences(summary.whole)
     yield from _failures(summary)
@@ -113,12 +115,8 @@ def _failures(summary: Summary) -> Iterator[str]:
 
 def meaning(result: Result) -> str:
     """What the result of one image says: the sentence about plain sampling, then what the noise supplied."""
-    text = f"{sentence(result)}."
-    text = text[0].upper() + text[1:]
+    text = f"{capital(sentence(result))}."
     if result.nats is None:
-        return text if result.status is Status.FAILED else f"{text} No check was passed in {result.steps:,} steps."
-    bits = result.nats / math.log(2)
-    text += f" The noise that was found is {number(result.nats)} nats from plain noise in total: it supplies "
-    if not result.picture_bits:
-        return f"{text}{number(bits)} bits of the picture."
-    return f"{text}{number(bits)} bits, of the {result.picture_bits:,} bits that the picture takes as PNG."
+        return text
+    text += f" The noise that was found supplies {number(result.nats / math.log(2))} bits of information"
+    return f"{text}; the picture takes {result.picture_bits:,} as PNG." if result.picture_bits else f"{text}."

@@ -26,7 +26,6 @@ Interval = Callable[[Result], tuple[float, float] | None]
 
 _ALL: frozenset[Face] = frozenset(get_args(Face))
 _DATA: frozenset[Face] = frozenset({"dataset"})
-_TABLE: frozenset[Face] = frozenset({"table"})
 _READ: frozenset[Face] = frozenset({"details"})
 _NONE = "-"
 
@@ -175,7 +174,7 @@ FIELDS: tuple[Field, ...] = (
         "limit of InvMM over all noise families, in nats in total: -ln(plain_share), the least KL of noise that always "
         "gives a copy; null without a share",
         lambda r: r.plain_share and finite(r.plain_share.nats),
-        _ALL,
+        _ALL - {"table"},
         "limit, nats",
         interval=_limit,
         form_ends=_nats_ends,
@@ -209,7 +208,7 @@ FIELDS: tuple[Field, ...] = (
         pa.float64(),
         "InvMM times the number of dimensions: nats in total; null if no check was passed",
         lambda r: r.nats,
-        _TABLE | _READ | _DATA | {"metric"},
+        _READ | _DATA | {"metric"},
         "total nats",
     ),
     Field(

@@ -37,7 +37,7 @@ def test_what_is_no_picture_fails_in_words(invoke: Invoke, tmp_path: Path, monke
     Path("asked.png").write_bytes(b"no picture")
     code, out, _ = invoke("check", "asked.png", "--model", "reference", *SHARE)
     assert code == 1
-    assert out.startswith("It could not be measured.\nCould not be measured: ")
+    assert out.startswith("It could not be measured.\nThe image cannot be used: ")
 
 
 def test_wrong_requests_end_before_the_model_is_loaded(invoke: Invoke, tmp_path: Path) -> None:

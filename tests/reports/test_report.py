@@ -22,9 +22,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 from invmm_eval import reports
+from invmm_eval.audits.whole.found import Design
 from invmm_eval.cli.app import main
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports import FORMATS, report, tables
+from invmm_eval.reports.card import addition
 from invmm_eval.reports.findings import find
 from invmm_eval.reports.html import page as page_module
 from invmm_eval.reports.html.embed import thumbnails
@@ -92,6 +94,23 @@ def test_the_page_has_all_findings(guided: Path, page: Path) -> None:
         kept = ("index", "digest", "similarities", "prompt", "trace")
         assert {key: detail[key] for key in kept} == {key: record[key] for key in kept}
         assert (detail["picture"] is None) == (result.status is Status.FAILED)
+
+
+def test_a_whole_set_is_what_its_counts_are_out_of(tmp_path: Path) -> None:
+    found, target = audits.result(0, Status.REPLICATED, 0.02)
+    folder = audits.write(
+        tmp_path, [(audits.shared(found, **audits.KNOWN), target), audits.result(1, Status.EXHAUSTED)]
+    )
+    Design(
+        images=10, pictures=10, unreadable=0, suspects=(0,), control=(1,), end="clean", clean=1, screen_rows=40
+    ).save(folder)
+    parts, [memorized, *_] = Parts(report(folder)), addition(find(folder)).results
+    text = " ".join(parts.text.split())
+    assert text.count("At least 1 of 10 images is memorized: ") == 2
+    assert [int(count) for count in re.findall(r"(\d) of 10\b", text.partition("Findings")[2])][:3] == [1, 1, 8]
+    assert "of 2 " not in text
+    assert memorized.metric_args
+    assert (memorized.metric_value, memorized.metric_args["images"], memorized.metric_args["searched"]) == (0.1, 10, 2)
 
 
 def test_names_prompts_and_errors_are_text(page: Path) -> None:
@@ -330,7 +349,7 @@ def test_an_opened_image_shows_all(opened: Page) -> None:
     assert button.get_attribute("aria-expanded") == "true"
     detail = opened.one("tr.detail")
     for told in (
-        "5.12 nats from plain noise in total",
+        "The noise that was found supplies 7.39 bits",
         "1 in 39 (1 in 27 to 1 in 58)",
         "Guidance 1: 2 samples",
         "Guidance 3: 8 samples",

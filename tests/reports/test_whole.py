@@ -31,14 +31,13 @@ def test_what_is_said() -> None:
     whole = WholeSet(DESIGN, {index: result(index, kinds.get(index, Status.EXHAUSTED)) for index in indices})
     most = most_in(996, 1, 5)
     assert list(sentences(whole)) == [
-        "2 of 1,000 pictures are memorized: 1 of the 4 most suspicious, and 1 of the 5 drawn at random from the "
+        "At least 2 of 1,000 images are memorized: 1 of the 4 most suspicious, and 1 of the 5 drawn at random from the "
         "others.",
-        f"Of the 991 pictures that were not searched, at most {most - 1} are memorized (95 % confidence, exact limit).",
-        "The screen's miss rate: 1 of 5 pictures drawn at random behind the suspects is memorized. At most 100 % of "
-        "all memorized pictures are behind the suspects (95 % confidence).",
-        "No more suspects were searched, since 2 in a row are not memorized.",
-        "This took 7,600 network rows, 4,000 of them for the screen; to search all takes about 399,600.",
-        "1 picture could not be searched: nothing is known about them.",
+        f"Of the 991 images that were not searched, at most {most - 1} are memorized. At most 100 % of all memorized "
+        "images are not among the most suspicious (95 % confidence).",
+        "No more suspects were searched, since 2 in a row are not memorized. This took 7,600 network rows, 4,000 of "
+        "them for the screen; to search all takes about 399,600.",
+        "1 image could not be searched: nothing is known about it.",
         "4 of 1,010 images could not be read or scored.",
     ]
 
@@ -46,7 +45,7 @@ def test_what_is_said() -> None:
 def test_what_is_said_without_a_control_sample() -> None:
     design = Design(9, 9, 0, (0, 1), (), "budget", 20, 36)
     said = " ".join(sentences(WholeSet(design, {index: result(index, Status.EXHAUSTED) for index in (0, 1)})))
-    assert said.startswith("0 of 9 pictures are memorized: 0 of the 2 most suspicious. Nothing")
-    assert "Nothing is known about the 7 pictures that were not searched" in said
+    assert said.startswith("None of the 2 images searched, of 9, is memorized: 0 of the 2 most suspicious. Nothing")
+    assert "Nothing is known about the 7 images that were not searched" in said
     assert "since the budget was spent" in said
-    assert "miss rate" not in said
+    assert "confidence" not in said

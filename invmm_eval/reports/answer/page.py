@@ -9,7 +9,8 @@ from invmm_eval.reports.html.embed import png
 COARSE = 64
 """Side up to which the pixels of a picture are shown as they are."""
 _STYLE = (
-    "main { max-width: 44rem; } .beside > figure { width: 10rem; } .scales { margin: 0; } "
+    "main { max-width: 44rem; } .beside { margin: 1.5rem 0; } "
+    ".beside > figure { width: 10rem; } .scales { margin: 0; } "
     ".scale figure { width: 6rem; } .coarse img { image-rendering: pixelated; } "
 )
 

@@ -93,10 +93,12 @@ def _blocks(answer: Answer) -> Iterator[_Block]:
     yield _Block("Memorization of one picture, by InvMM (Ma et al., ICCV 2025, arXiv 2405.05846)", 8, _SOFT)
     yield _Block(answer.question, 12)
     yield _Block(answer.short, 16, COLOURS[answer.result.verdict], "bold", gap=0.16)
-    for paragraph in answer.paragraphs:
-        yield _Block(paragraph, 9.5, gap=0.12)
+    first, *others = answer.paragraphs
+    yield _Block(first, 9.5, gap=0.12)
     if answer.picture:
         yield _Block("", gap=0.2)
+    for paragraph in others:
+        yield _Block(paragraph, 9.5, gap=0.12)
     yield _Block("Limits", 11, weight="bold")
     for limit in answer.limits:
         yield _Block(f"- {limit}", 8.5, indent="  ", gap=0.03)

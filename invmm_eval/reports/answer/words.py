@@ -10,7 +10,9 @@ from PIL import Image
 
 from invmm_eval.audits.folder.scores import Score
 from invmm_eval.reports.copied import CopiedPart, copied_part
+from invmm_eval.reports.failures import reason
 from invmm_eval.reports.findings import Findings
+from invmm_eval.reports.numbers import capital
 from invmm_eval.reports.wording import meaning
 from invmm_eval.search.fields import number, present
 from invmm_eval.search.result import Result
@@ -76,6 +78,9 @@ class Answer:
 
     def _paragraphs(self) -> Iterator[str]:
         result = self.result
+        if result.error:
+            yield reason(result.name, result.error)
+            return
         yield meaning(result)
         if result.check:
             similarity = self.findings.config["similarity"]["name"]
@@ -83,7 +88,7 @@ class Answer:
             yield (
                 f"A sample counts as a copy if its similarity to the picture ({similarity}) is at least "
                 f"{self.findings.threshold:g}: {copies:,} of the {len(self.samples):,} samples shown. Their noise is "
-                "not plain: the search moved it towards the picture."
+                "not plain: the search chose it."
             )
         if self.copied:
             yield self.copied.sentence
@@ -127,13 +132,14 @@ class Answer:
     def facts(self) -> Mapping[str, str]:
         """What was measured and how, in words."""
         fields = {
-            field.title: field.full(self.result)
+            capital(field.title): field.full(self.result)
             for field in present("details", self.findings.results, self.findings.describe)
-            if field.name not in _ELSEWHERE
+            if field.name not in _ELSEWHERE and self.result.check
         }
+        digest = {"Picture (SHA-256)": self.result.digest} if self.result.digest else {}
         written = self.findings.written
         when = {"Measured": f"{written:%Y-%m-%d %H:%M} UTC"} if written else {}
-        return {**fields, "Picture (SHA-256 of its pixels)": self.result.digest, **self.findings.settings, **when}
+        return {**fields, **digest, **self.findings.settings, **when}
 
     @property
     def limits(self) -> tuple[str, ...]:

@@ -8,12 +8,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
 from invmm_eval.reports.comparison.pairs import LIMIT, Change, Comparison, Pair
-from invmm_eval.reports.figures import INK, strip_axes
+from invmm_eval.reports.figures import COLOURS as OF_VERDICTS
+from invmm_eval.reports.figures import INK, samples_per_copy, strip_axes
 from invmm_eval.search.fields import number
-from invmm_eval.search.sentence import one_in
-from invmm_eval.search.status import MEMORIZED
+from invmm_eval.search.status import MEMORIZED, Verdict
 
-COLOURS = {Change.BECAME: "#c2452d", Change.FREED: "#2f7d57", Change.BOTH: "#c98a1b", Change.NEITHER: "#7d8790"}
+COLOURS = {
+    Change.BECAME: OF_VERDICTS[Verdict.MEMORIZED],
+    Change.FREED: "#2f7d57",
+    Change.BOTH: OF_VERDICTS[Verdict.REPLICABLE],
+    Change.NEITHER: OF_VERDICTS[Verdict.NOT_REPLICATED],
+}
 IN = {Change.BECAME: "B alone", Change.FREED: "A alone", Change.BOTH: "both", Change.NEITHER: "neither"}
 MARKS = {Change.BECAME: "^", Change.FREED: "v", Change.BOTH: "o", Change.NEITHER: "."}
 
@@ -52,10 +57,15 @@ def changes(comparison: Comparison, *, ink: str = INK) -> Figure:
     axes.set(xlim=(0, 1.03 * none), ylim=(0, 1.03 * none), xlabel=f"A: {what}", ylabel=f"B: {what}")
     _ticks(axes, far, none, shares=shares)
     strip_axes(axes, ink)
-    legend = axes.legend(
-        title=f"{comparison.word} in", frameon=False, labelcolor=ink, loc="upper left", fontsize="small"
-    )
-    legend.get_title().set(color=ink, fontsize="small")
+    figure.legend(
+        title=f"{comparison.word} in",
+        title_fontproperties={"size": "small"},
+        frameon=False,
+        labelcolor=ink,
+        loc="outside upper center",
+        ncols=len(COLOURS),
+        fontsize="small",
+    ).get_title().set_color(ink)
     figure.patch.set_alpha(0)
     return figure
 
@@ -76,7 +86,7 @@ def _ticks(axes: Axes, far: float, none: float, *, shares: bool) -> None:
         decades = int(far / math.log(10))
         powers = range(0, decades + 1, max(1, -(-decades // 5)))
         places = [power * math.log(10) for power in powers]
-        labels = ["all" if not power else one_in(10.0**-power).removeprefix("1 in ") for power in powers]
+        labels = list(map(samples_per_copy, powers))
     else:
         places = [far * part / 4 for part in range(5)]
         labels = [number(place) for place in places]

@@ -18,7 +18,15 @@ ILLUSTRATED = 200
 """Maximum number of pictures that are shown with their samples."""
 SIDE = 64
 """Maximum side of a picture, in pixels."""
-_STYLE = ".compared { table-layout: auto; } .compared img { display: block; max-width: 100%; height: auto; } "
+_STYLE = """
+.compared img { display: block; max-width: 100%; height: auto; }
+@media screen and (max-width: 44rem) {
+  .compared thead { display: none; }
+  .compared tbody tr { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; }
+  .compared .number { grid-column: 1 / -1; text-align: left; }
+  .compared [data-label]::before { content: attr(data-label) ": "; color: var(--soft); }
+}
+"""
 
 
 def write_page(comparison: Comparison, path: Path) -> None:

@@ -40,7 +40,8 @@ def _size(comparison: Comparison) -> Iterator[str]:
     if changed and comparison.word == "memorized":
         yield (
             f"Of the {pictures(len(changed))} whose verdict changed, {clear:,} {are(clear)} clear: the intervals of "
-            "both shares have nothing in common. The others may lie on both sides of the limit by chance."
+            "both shares have nothing in common."
+            + (" The others may lie on both sides of the limit by chance." if clear < len(changed) else "")
         )
     if comparison.typical is not None:
         both = len(comparison.copied)

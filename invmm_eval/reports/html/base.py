@@ -8,8 +8,10 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from invmm_eval.reports.html.embed import allowed
+from invmm_eval.reports.numbers import capital
 
 _ENVIRONMENT = Environment(loader=PackageLoader("invmm_eval.reports", ""), autoescape=True, trim_blocks=True)
+_ENVIRONMENT.filters["capital"] = capital
 
 
 def parts(template: str, *, style: str = "", script: str = "", **values: Any) -> Iterator[str]:

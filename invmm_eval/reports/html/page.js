@@ -102,7 +102,7 @@
   // One curve over the steps, from 0 up, with its first and last value.
   const chart = (title, trace, column) => {
     const points = trace.filter((point) => point[column] !== null);
-    if (!points.length) return "";
+    if (points.length < 2) return "";
     const [W, H, top, bottom] = [220, 96, 22, 16];
     const last = points.at(-1);
     const most = Math.max(...points.map((point) => point[column])) || 1;

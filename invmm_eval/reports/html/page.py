@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from invmm_eval.reports.copied import copied_part
-from invmm_eval.reports.figures import distribution
+from invmm_eval.reports.figures import distribution, values
 from invmm_eval.reports.findings import Findings
 from invmm_eval.reports.html.base import parts
 from invmm_eval.reports.html.embed import INKS, png, svg, thumbnails, webp
+from invmm_eval.reports.numbers import capital
 from invmm_eval.reports.wording import meaning
 from invmm_eval.search.fields import Field, finite, present
 from invmm_eval.search.result import Result
@@ -56,7 +57,8 @@ def write_page(findings: Findings, path: Path, *, pictures: bool = True) -> None
         settings=findings.settings,
         findings=findings,
         columns=columns,
-        figures={ground: svg(distribution(findings, ink=ink)) for ground, ink in INKS.items()},
+        figures=len(values(findings)) > 1
+        and {ground: svg(distribution(findings, ink=ink)) for ground, ink in INKS.items()},
         verdicts={verdict: verdict.name.lower() for verdict in Verdict},
         rows=[_row(position, result, columns) for position, result in enumerate(findings.results[:SHOWN])],
         details=_details(findings, pictures),
@@ -109,9 +111,9 @@ def _detail(findings: Findings, side: int, result: Result) -> dict[str, Any]:
         "meaning": meaning(result),
         "curve": result.response and _curve(result.response),
         "facts": [
-            (field.title, field.full(result), field.description)
+            (capital(field.title), field.full(result), field.description)
             for field in present("details", [result], findings.describe)
-            if field.name not in _FIXED
+            if field.name not in _FIXED and result.check
         ],
     }
 

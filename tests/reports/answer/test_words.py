@@ -29,7 +29,9 @@ def test_the_short_answer_follows_the_verdict(verdict: Verdict, short: str, answ
     answer = answered(verdict)
     assert answer.question == f"Did org/painter@v1.0 memorize {NAME}?"
     assert answer.short == short
-    assert answer.paragraphs[0] == meaning(answer.result)
+    assert answer.paragraphs[0] == (
+        "The image <b>cannot</b> be used: it is damaged." if verdict is Verdict.FAILED else meaning(answer.result)
+    )
 
 
 def test_samples_are_those_of_the_best_scale_with_their_similarities(answered: Answered) -> None:
@@ -54,16 +56,20 @@ def test_the_screen_is_a_ratio_of_errors_and_called_a_hint(answered: Answered) -
     assert failed.paragraphs[-1] == "The screen failed: It is too small."
 
 
-def test_a_picture_that_could_not_be_measured_has_no_samples(answered: Answered) -> None:
+def test_of_a_picture_that_could_not_be_measured_the_reason_alone_is_told(answered: Answered) -> None:
     answer = answered(Verdict.FAILED)
     assert answer.picture is None
     assert not answer.samples
+    error = f"The image '/home/me/{NAME}' cannot be used."
+    told = replace(answer, findings=replace(answer.findings, results=(replace(answer.result, error=error),)))
+    assert told.paragraphs == ("The image cannot be used.",)
+    assert told.facts.keys() == {*answer.findings.settings, "Measured"}
 
 
 def test_the_facts_identify_picture_model_and_settings(answered: Answered) -> None:
     answer = answered(Verdict.MEMORIZED)
     facts = answer.facts
-    assert facts["Picture (SHA-256 of its pixels)"] == answer.result.digest
+    assert facts["Picture (SHA-256)"] == answer.result.digest
     assert facts["Model"] == "org/painter@v1.0"
-    assert facts["plain samples"] == "1 in 39 (1 in 27 to 1 in 58)"
+    assert facts["Plain samples"] == "1 in 39 (1 in 27 to 1 in 58)"
     assert facts["Measured"].endswith(" UTC")
