@@ -15,7 +15,7 @@ _WORDS: dict[Any, str] = {
     bool: "True or False",
     str: "a text",
     tuple: "a list",
-    Mapping: "a mapping",
+    Mapping: "a mapping of names",
     Path: "a path",
     NoneType: "None",
 }
@@ -55,8 +55,9 @@ def typed(value: Any, hint: Any, name: str) -> Any:
 
 
 def is_plain(hint: Any) -> bool:
-    """Whether a hint is of numbers, texts, truth values, paths and None alone."""
-    return all(kind in (int, float, bool, str, Path, NoneType) for kind in _kinds(hint))
+    """Whether a hint is of numbers, texts, truth values, paths, given values and None alone."""
+    plain = (int, float, bool, str, Path, NoneType)
+    return all(kind in plain or get_origin(kind) is Literal for kind in _kinds(hint))
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:
@@ -74,6 +75,8 @@ def _as(kind: Any, value: Any) -> Any:
         return kind(value)
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_as(get_args(kind)[0], part) for part in value)
+    if origin is Mapping and isinstance(value, Mapping) and not all(isinstance(key, str) for key in value):
+        raise TypeError
     if kind not in (int, float) and origin in (None, Mapping) and isinstance(value, origin or kind):
         return value
     raise TypeError

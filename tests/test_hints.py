@@ -52,6 +52,7 @@ class Some:
         ({"how": "some"}, "must be a whole number or 'all' or None"),
         ({"where": 3}, "must be a text or a path"),
         ({"more": [("a", 1)]}, "must be a mapping"),
+        ({"more": {1: 2}}, "must be a mapping of names"),
         ({"other": 3}, "must be a text or a list"),
     ],
 )

@@ -5,7 +5,7 @@ import logging
 import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from invmm_eval import strict_json
 from invmm_eval.errors import InvMMError
+from invmm_eval.models.configs import check_parts, check_pixels, check_stored, is_named
 from invmm_eval.models.schedule import X0_FROM, Conversion, VariancePreserving
 
 _log = logging.getLogger(__name__)
@@ -113,7 +114,9 @@ def image_sides(network: Any, factor: int = 1) -> tuple[int, int]:
             f"The network's config has sample_size {stated!r}, which the network cannot halve and double again; set it "
             f"to multiples of {step}."
         )
-    return sides[0] * factor, sides[1] * factor
+    height, width = sides[0] * factor, sides[1] * factor
+    check_pixels(height, width)
+    return height, width
 
 
 @dataclass(frozen=True)
@@ -139,17 +142,18 @@ def discrete(scheduler: Any, device: torch.device) -> Discrete:
             noise levels or clip range make no sense.
     """
     config = scheduler.config
-    if not hasattr(scheduler, "alphas_cumprod") or config.get("use_flow_sigmas"):
+    if not isinstance(getattr(scheduler, "alphas_cumprod", None), Tensor) or config.get("use_flow_sigmas"):
         raise InvMMError(
             f"The model's {type(scheduler).__name__} has no table of discrete noise levels; give the pipeline the "
             "scheduler that the model was trained with."
         )
-    if config.prediction_type not in X0_FROM:
-        raise InvMMError(f"The model's scheduler predicts {config.prediction_type!r}; known are {', '.join(X0_FROM)}.")
+    known = [name for name in X0_FROM if name != "flow_prediction"]
+    if config.prediction_type not in known:
+        raise InvMMError(f"The model's scheduler predicts {config.prediction_type!r}; known are {', '.join(known)}.")
     if config.get("thresholding"):
         raise InvMMError("The model's scheduler uses dynamic thresholding, which is not supported.")
     clip = config.clip_sample_range if config.get("clip_sample") else None
-    if clip is not None and not 0 < clip < math.inf:
+    if config.get("clip_sample") and not 0 < (clip or 0) < math.inf:
         raise InvMMError(f"The model's scheduler clips samples to {clip}; its clip_sample_range must be above 0.")
     schedule = VariancePreserving(scheduler.alphas_cumprod.to(device))
     if config.prediction_type == "epsilon" and not scheduler.alphas_cumprod.all():
@@ -246,8 +250,12 @@ def load_pipeline(
         InvMMError: The pipeline cannot be loaded; for pickled weights the message says how to convert them.
     """
     if isinstance(model, DiffusionPipeline):
-        return unwrapped(model)
-    how = {"revision": revision, "dtype": dtype, "use_safetensors": True, **_absent(model), **parts}
+        pipeline = unwrapped(model)
+        check_parts(pipeline.components)
+        return pipeline
+    index = _index(model, revision)
+    check_stored(model, index, revision)
+    how = {"revision": revision, "dtype": dtype, "use_safetensors": True, **_absent(model, index), **parts}
     try:
         pipeline = DiffusionPipeline.from_pretrained(str(model), **how)
     except Exception as error:
@@ -259,6 +267,7 @@ def load_pipeline(
             pipeline = DiffusionPipeline.from_pretrained(str(model), variant=variants.pop(), **how)
         except Exception as again:
             raise InvMMError(_why(model, files, variants, first_line(again))) from again
+    check_parts(pipeline.components)
     return with_all_weights(pipeline, model).to(device)
 
 
@@ -275,23 +284,23 @@ def with_all_weights(pipeline: Any, model: object) -> Any:
     return pipeline
 
 
-def _absent(model: object) -> dict[str, None]:
+def _index(model: object, revision: str | None) -> dict[str, Any]:
+    """The index of a pipeline; empty where it is damaged, which loading tells."""
+    try:
+        return strict_json.read_object(_index_file(model, revision))
+    except (OSError, ValueError):
+        return {}
+
+
+def _absent(model: object, index: Mapping[str, Any]) -> dict[str, None]:
     """The encoders and what reads for them that a folder was saved without; the pipeline decides whether it needs them.
 
     diffusers loads a folder only if each is there or is None explicitly.
     """
     folder = Path(str(model))
-    try:
-        index = strict_json.read_object(folder / "model_index.json")
-        parts = [name for name, kind in index.items() if kind == [None, None] or _named(kind)]
-        return {name: None for name in parts if name.startswith(_OPTIONAL) and not (folder / name).exists()}
-    except (OSError, ValueError, TypeError):  # a model of the Hub; what is wrong with a folder is told by loading it
-        return {}
-
-
-def _named(kind: object) -> bool:
-    """Whether an entry of an index names a part's library and class."""
-    return isinstance(kind, list) and len(kind) == 2 and all(isinstance(name, str) for name in kind)
+    parts = [name for name, kind in index.items() if kind == [None, None] or is_named(kind)]
+    optional = [name for name in parts if name.startswith(_OPTIONAL)] if folder.is_dir() else []
+    return {name: None for name in optional if not (folder / name).exists()}
 
 
 def _files(model: object, revision: str | None) -> list[str]:

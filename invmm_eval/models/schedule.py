@@ -39,10 +39,11 @@ class VariancePreserving:
         alphas_cumprod: Products of ``1 - beta``, shape ``(T,)``, in [0, 1), falling.
 
     Raises:
-        InvMMError: They are not, so that there is a time without noise or one that cannot be computed.
+        InvMMError: They are not, so that there is no time, one without noise, or one that cannot be computed.
     """
 
     def __init__(self, alphas_cumprod: Tensor) -> None:
+        _check_table(alphas_cumprod)
         if not alphas_cumprod.isfinite().all() or (alphas_cumprod < 0).any() or (alphas_cumprod.diff() > 0).any():
             raise InvMMError(
                 "The noise levels of the model's scheduler are not finite, negative, or do not rise; give the pipeline "
@@ -83,10 +84,11 @@ class RectifiedFlow:
             evenly spaced ones.
 
     Raises:
-        InvMMError: A training noise level is out of range.
+        InvMMError: There is no training noise level, or one is out of range.
     """
 
     def __init__(self, sigmas: Tensor, levels: Callable[[int], Tensor] | None = None) -> None:
+        _check_table(sigmas)
         if not (sigmas.isfinite().all() and (sigmas > 0).all() and (sigmas <= 1).all()):
             raise InvMMError(
                 "The noise levels of the model's scheduler are not all in (0, 1]; check its shift, and give the "
@@ -108,6 +110,15 @@ class RectifiedFlow:
     def grid(self, steps: int) -> Tensor:
         """The sampling noise levels."""
         return to_device(self._levels(steps), self._device)
+
+
+def _check_table(levels: Tensor) -> None:
+    """Check that a table of noise levels is a row of numbers."""
+    if levels.ndim != 1 or not len(levels):
+        raise InvMMError(
+            f"The noise levels of the model's scheduler are no list of numbers, one for each time: their shape is "
+            f"{tuple(levels.shape)}; give the pipeline the scheduler that the model was trained with."
+        )
 
 
 Conversion = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

@@ -60,9 +60,9 @@ def test_where_the_noisiest_time_has_no_signal_noise_prediction_is_refused_and_o
         assert sample(model, noise, {}, {}, torch.ones(2), steps=5, micro_batch=2).isfinite().all()
 
 
-@pytest.mark.parametrize("limit", [torch.nan, 0.0, -1.0, torch.inf])
-def test_a_clip_range_that_makes_no_sense_is_refused(limit: float) -> None:
-    with pytest.raises(InvMMError, match="clip_sample_range must be above 0"):
+@pytest.mark.parametrize("limit", [torch.nan, 0.0, -1.0, torch.inf, None])
+def test_a_clip_range_that_makes_no_sense_is_refused(limit: float | None) -> None:
+    with pytest.raises(InvMMError, match="clip_sample_range"):
         backbone(DDIMPipeline(unet(), DDIMScheduler(clip_sample=True, clip_sample_range=limit)))
 
 
@@ -177,5 +177,5 @@ def test_models_that_are_not_understood(tiny_folder: Path, tmp_path: Path) -> No
     folder = shutil.copytree(tiny_folder, tmp_path / "odd")
     config = folder / "scheduler" / "scheduler_config.json"
     config.write_text(config.read_text().replace("epsilon", "phase"))
-    with pytest.raises(InvMMError, match="predicts 'phase'"):
+    with pytest.raises(InvMMError, match=r"prediction_type .* is 'phase'"):
         load_backbone(folder)

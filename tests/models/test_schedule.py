@@ -37,16 +37,18 @@ def noised(schedule: Schedule, x_0: Tensor, noise: Tensor, t: Tensor) -> tuple[T
         ([0.9, 0.5, -0.1], "negative"),
         ([0.9, 0.1, 0.5], "do not rise"),
         ([1.0, 1.0, 0.5], "adds no noise at time 1"),
+        ([], r"their shape is \(0,\)"),
+        ([[0.9, 0.5], [0.2, 0.1]], r"their shape is \(2, 2\)"),
     ],
 )
-def test_noise_levels_that_make_no_sense_are_refused(products: list[float], sentence: str) -> None:
+def test_noise_levels_that_make_no_sense_are_refused(products: list[Any], sentence: str) -> None:
     with pytest.raises(InvMMError, match=sentence):
         VariancePreserving(torch.tensor(products))
 
 
-@pytest.mark.parametrize("sigmas", [[0.5, torch.nan], [0.0, 1.0], [0.5, 1.5]])
+@pytest.mark.parametrize("sigmas", [[0.5, torch.nan], [0.0, 1.0], [0.5, 1.5], []])
 def test_a_flow_has_noise_levels_up_to_one(sigmas: list[float]) -> None:
-    with pytest.raises(InvMMError, match=r"not all in \(0, 1\]"):
+    with pytest.raises(InvMMError, match=r"not all in \(0, 1\]|shape is \(0,\)"):
         RectifiedFlow(torch.tensor(sigmas))
 
 

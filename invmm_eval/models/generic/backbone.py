@@ -10,6 +10,7 @@ from torch import Tensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import Condition, Context, Unconditional
+from invmm_eval.models.configs import check_pixels
 from invmm_eval.models.generic.boundary import Boundary
 from invmm_eval.models.generic.latents import Latents
 from invmm_eval.models.generic.offload import OFFLOADS
@@ -123,6 +124,7 @@ class Diffusers:
         call = {**defaults, **given}
         if image_size:
             sides = image_size, image_size
+            check_pixels(*sides)
         try:
             self._boundary = Boundary(pipeline, sides, (offload, device) if offload else None)
             self._read(prompt_mode, soft_tokens or tokens, checkpointing, call)

@@ -296,7 +296,7 @@ def test_an_image_size_that_cannot_be_is_refused(wrong: Any) -> None:
 def test_a_config_without_a_size_is_refused_with_a_sentence(name: str, part: str, size: Any) -> None:
     pipeline = MAKERS[name][1]()
     getattr(pipeline, part).register_to_config(sample_size=size)
-    with pytest.raises(InvMMError, match="config has sample_size"):
+    with pytest.raises(InvMMError, match="sample_size"):
         backbone(name, pipeline)
 
 
