@@ -278,20 +278,30 @@ class Boundary:
         return found
 
     def scheduler(self, steps: int, **given: Any) -> Any:
-        """A copy of the pipeline's scheduler, as the pipeline sets it for a number of steps; ``mu`` is its shift."""
+        """A copy of the pipeline's scheduler, as the pipeline sets it for a number of steps.
+
+        Its ``mu`` is its shift, and ``scaled`` is whether the pipeline let it scale what the network gets.
+        """
         own = copy.deepcopy(self.pipe.scheduler)
-        set_timesteps = own.set_timesteps
-        own.mu = None
+        set_timesteps, scale = own.set_timesteps, getattr(own, "scale_model_input", None)
+        own.mu, own.scaled = None, False
 
         @wraps(set_timesteps)
         def read(*args: Any, mu: float | None = None, **kwargs: Any) -> None:
             own.mu = mu
             set_timesteps(*args, **kwargs, **({} if mu is None else {"mu": mu}))
 
+        def note(*args: Any, **kwargs: Any) -> Any:
+            own.scaled = True
+            return scale(*args, **kwargs)
+
         own.set_timesteps = read
+        if scale:
+            own.scale_model_input = note
         with torch.no_grad(), torch.random.fork_rng(), self._stopped():
             self.call(1, own, **{**given, "num_inference_steps": steps})
         del own.set_timesteps
+        vars(own).pop("scale_model_input", None)
         return own
 
     def _stopped(self) -> RemovableHandle:

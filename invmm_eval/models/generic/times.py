@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -39,15 +40,30 @@ def read_times(scheduler: Any, device: torch.device, ready: Callable[[int], Any]
     Args:
         scheduler: The pipeline's scheduler.
         device: Device of the times.
-        ready: Returns a copy of the scheduler as the pipeline sets it for a number of steps.
+        ready: Returns a copy of the scheduler as the pipeline sets it for a number of steps, which notes as ``scaled``
+            whether the pipeline let it scale what the network gets.
 
     Raises:
-        InvMMError: Its noise levels or what its network predicts are not known.
+        InvMMError: Its noise levels or what its network predicts are not known, or the pipeline does not use it as it
+            must be used.
     """
+    config, name = scheduler.config, type(scheduler).__name__
+    own = signature(type(scheduler)).parameters
+    if foreign := [key for key in ("beta_start", "shift") if key in config and key not in own]:
+        raise InvMMError(
+            f"The model's {name} was made from the config of a scheduler of another kind ({foreign[0]}), and does not "
+            "say what the network predicts; give the pipeline the scheduler that the model was trained with."
+        )
+    if getattr(scheduler, "init_noise_sigma", 1) != 1 and not ready(2).scaled:
+        raise InvMMError(
+            f"The model's {name} must scale what its network gets, which its pipeline does not do; give the pipeline "
+            "the scheduler that the model was trained with."
+        )
     if isinstance(scheduler, EDMEulerScheduler | EDMDPMSolverMultistepScheduler):
         return _edm(scheduler, device, ready)
-    config = scheduler.config
-    flow = isinstance(scheduler, FlowMatchEulerDiscreteScheduler) or config.get("prediction_type") == "flow_prediction"
+    flow = isinstance(scheduler, FlowMatchEulerDiscreteScheduler) or (
+        config.get("prediction_type") == "flow_prediction" and config.get("use_flow_sigmas")
+    )
     return _flow(scheduler, device, ready) if flow else _discrete(scheduler, device)
 
 

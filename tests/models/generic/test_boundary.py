@@ -1,6 +1,8 @@
 """What a pipeline's call does, seen from its scheduler."""
 
+import pytest
 import torch
+from diffusers import EulerDiscreteScheduler
 from torch import Generator, Tensor
 
 from invmm_eval.models.generic.boundary import Boundary
@@ -20,6 +22,13 @@ def test_the_scheduler_is_set_as_in_a_call_of_the_pipeline() -> None:
     pipeline("a", latents=x_t, num_inference_steps=5, height=16, width=16, true_cfg_scale=1.0, output_type="latent")
     assert torch.equal(found.sigmas, pipeline.scheduler.sigmas)
     assert found.mu is not None
+
+
+@pytest.mark.parametrize(("family", "scales"), [("stable-diffusion", True), ("stable-diffusion-3", False)])
+def test_it_sees_whether_the_pipeline_lets_its_scheduler_scale_the_input(family: str, scales: bool) -> None:
+    pipeline = build(family)
+    pipeline.scheduler = EulerDiscreteScheduler()
+    assert Boundary(pipeline, (16, 16)).scheduler(2).scaled is scales
 
 
 def test_a_network_that_is_told_one_time_for_all_rows_is_told_those_of_the_rows() -> None:

@@ -4,7 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 from torch import Generator
 
 from invmm_eval.errors import InvMMError
@@ -14,11 +20,11 @@ from invmm_eval.models.schedule import broadcast
 CPU = torch.device("cpu")
 
 
-def read(scheduler: Any) -> Times:
+def read(scheduler: Any, scaled: bool = True) -> Times:
     def ready(steps: int) -> Any:
         own = type(scheduler).from_config(scheduler.config)
         own.set_timesteps(steps)
-        own.mu = None
+        own.mu, own.scaled = None, scaled
         return own
 
     return read_times(scheduler, CPU, ready)
@@ -63,3 +69,30 @@ def test_dynamic_thresholding_becomes_its_lower_limit() -> None:
 def test_a_time_from_noise_to_data_is_refused() -> None:
     with pytest.raises(InvMMError, match="runs from noise to data"):
         read(FlowMatchEulerDiscreteScheduler(invert_sigmas=True))
+
+
+@pytest.mark.parametrize("scheduler", [EulerDiscreteScheduler(), EDMEulerScheduler()])
+def test_a_scheduler_that_must_scale_the_input_needs_a_pipeline_that_lets_it(scheduler: Any) -> None:
+    read(scheduler)
+    with pytest.raises(InvMMError, match="must scale what its network gets"):
+        read(scheduler, scaled=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        (DDIMScheduler, FlowMatchEulerDiscreteScheduler(shift=3.0)),
+        (FlowMatchEulerDiscreteScheduler, DDIMScheduler(beta_start=1e-3)),
+        (EDMEulerScheduler, DDIMScheduler(beta_start=1e-3)),
+    ],
+)
+def test_a_scheduler_made_from_a_config_of_another_kind_is_refused(kind: Any, config: Any) -> None:
+    """It would predict noise by default, whatever the network predicts."""
+    with pytest.raises(InvMMError, match="made from the config of a scheduler of another kind"):
+        read(kind.from_config(config.config))
+
+
+def test_a_flow_without_the_levels_of_flows_is_refused() -> None:
+    """The levels of its table are those of a model that is no flow."""
+    with pytest.raises(InvMMError, match="predicts 'flow_prediction'"):
+        read(DPMSolverMultistepScheduler(prediction_type="flow_prediction"))
