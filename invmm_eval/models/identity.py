@@ -119,6 +119,8 @@ def _pipeline_identity(pipeline: DiffusionPipeline) -> str:
     for name, value in sorted(vars(pipeline).items()):
         if callable(value) and name not in parts:
             raise _UnknownError(f"its own {name}")
+        if not name.startswith("_") and isinstance(value, bool | int | float | str):  # calls change the private ones
+            walk.add(f"pipeline.{name}", value)
     for name, part in sorted(parts.items()):
         walk.add(name, part)
     return walk.digest.hexdigest()
@@ -209,8 +211,11 @@ class _Walk:
         if isinstance(value, ConfigMixin):
             self.add(f"{place}.config", _config(value.config))
         if isinstance(value, SchedulerMixin):  # its other attributes change while it is used
-            for name in ("betas", "alphas_cumprod"):
+            for name in ("betas", "alphas_cumprod", "_shift"):
                 self.add(f"{place}.{name}", getattr(value, name, None))
+            for name, own in vars(value).items():
+                if callable(own):
+                    self.add(f"{place}.{name}", own)
         elif to_dict := getattr(value, "to_dict", None):
             self.add(place, _config(to_dict()))
         else:

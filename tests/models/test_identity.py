@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMPipeline, DDPMScheduler, DiffusionPipeline
+from diffusers import DDIMPipeline, DDPMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from torch import nn
 
 from invmm_eval.models.ddpm import DDPM
@@ -45,6 +45,7 @@ CHANGES: dict[str, Callable[[Any], object]] = {
         p.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn1, "scale", 2
     ),
     "module in place of another": lambda p: setattr(p.unet, "conv_act", nn.GELU()),
+    "attribute of the pipeline": lambda p: setattr(p, "vae_scale_factor", 4),
     "setting of the pipeline": lambda p: p.register_to_config(requires_safety_checker=True),
 }
 
@@ -64,6 +65,16 @@ def test_a_setting_that_only_the_pipeline_has_changes_the_identity() -> None:
     pipeline = tiny_sdxl()
     before = model_identity(pipeline)
     pipeline.register_to_config(force_zeros_for_empty_prompt=False)
+    assert model_identity(pipeline) != before
+
+
+def test_the_shift_of_a_flow_changes_the_identity_and_its_use_does_not() -> None:
+    pipeline = tiny_ddpm()
+    pipeline.scheduler = FlowMatchEulerDiscreteScheduler()
+    before = model_identity(pipeline)
+    pipeline.scheduler.set_timesteps(3)
+    assert model_identity(pipeline) == before
+    pipeline.scheduler.set_shift(3.0)
     assert model_identity(pipeline) != before
 
 
@@ -101,6 +112,10 @@ OPAQUE: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "hook": (lambda p: p.unet.register_forward_hook(lambda *_: None), "<lambda> at unet._forward_hooks"),
     "method of the pipeline": (lambda p: setattr(p, "encode_prompt", lambda *_: None), "its own encode_prompt"),
+    "method of the scheduler": (
+        lambda p: setattr(p.scheduler, "set_timesteps", lambda *_: None),
+        "<lambda> at scheduler.set_timesteps",
+    ),
     "offloaded": (lambda p: p.vae.to("meta"), "at vae.* \\(offloaded or quantised\\)"),
 }
 
