@@ -177,6 +177,8 @@ class _Soft:
         Fewer words are placed where the pipeline cuts the prompt; more tokens than words are those of longer words.
         """
         found: list[tuple[str, list[Tensor]]] = []
+        tokenizer = getattr(self._tokenizer, "tokenizer", self._tokenizer)
+        tokens = min(tokens, tokenizer.model_max_length - tokenizer.num_special_tokens_to_add())
         for pair in _WORDS:
             texts = [" ".join([word] * tokens) for word in pair]
             ids = [self._ids(text) for text in texts]

@@ -27,6 +27,17 @@ def test_a_searched_prompt_of_whole_tokens_is_the_text() -> None:
     assert condition.prompt() == TEXT
 
 
+def test_no_more_words_are_placed_than_a_tokenizer_takes(capfd: pytest.CaptureFixture[str]) -> None:
+    """Otherwise the pipeline warns at length that they are cut."""
+    pipeline = build("stable-diffusion")
+    pipeline.tokenizer.model_max_length = 24
+    condition = Diffusers(pipeline, **LOADING).condition()
+    condition.rsample(1, Generator().manual_seed(0))
+    [logits] = condition.parameters().values()
+    assert len(logits) == 22
+    assert "truncated" not in capfd.readouterr().err
+
+
 def test_a_caption_and_the_unconditional_prompt_are_those_of_the_pipeline() -> None:
     pipeline = build("stable-diffusion-xl")
     condition = Diffusers(pipeline, **LOADING, prompt_mode="caption").condition(TEXT)
