@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from invmm_eval.audits.pictures import ImageLike, reason
-from invmm_eval.audits.places import SUFFIX, is_place, pictures_at
+from invmm_eval.audits.pictures import ImageLike, contents, reason
+from invmm_eval.audits.places import SUFFIX, check_texts, image_columns, is_place, pictures_at, text_of
 from invmm_eval.errors import InvMMError
 from invmm_eval.reference import named
 
 _DATASET = re.compile(r"dataset:(?P<name>[^:]+)(:(?P<split>([^:\[]|\[[^\]]*\])*)(:(?P<column>.+))?)?")
 """A colon in brackets, as in ``train[:100]``, belongs to the split."""
-_TEXTS = ("string", "large_string", "string_view")
-"""The types of columns that hold texts."""
+_PACKED = {".7z", ".bz2", ".gz", ".rar", ".tgz", ".xz", ".zip", ".zst"}
+"""The endings of files whose pictures cannot be read one by one."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -77,10 +77,12 @@ def find_images(
     for item in _items(where):
         if isinstance(item, str) and item.startswith("dataset:"):
             sources += _loaded(item, place)
+        elif isinstance(item, str) and not item:
+            raise InvMMError("The name of an image or folder is empty; for the present folder give a dot.")
         elif isinstance(item, str) and (pictures := named(item)):
             sources += [Source(picture.name, picture.image) for picture in pictures]
-        elif isinstance(item, str) and is_place(item):
-            sources += [Source(*listed) for listed in pictures_at(item, place)]
+        elif isinstance(item, str | Path) and is_place(str(item)):
+            sources += [Source(*listed) for listed in pictures_at(str(item), place)]
         elif isinstance(item, str | Path):
             sources += [_captioned(source, place) for source in _files(Path(item))]
         elif isinstance(item, datasets.Dataset):
@@ -104,6 +106,8 @@ def with_captions(sources: Sequence[Source], captions: Iterable[str | None]) -> 
     Raises:
         InvMMError: The number of texts is not that of images, or one is no text.
     """
+    if not isinstance(captions, Iterable) or isinstance(captions, bytes):
+        raise InvMMError(f"The captions are {captions!r}; give a list of texts, one for each image, or where they are.")
     texts = list(captions)
     if len(texts) != len(sources):
         raise InvMMError(f"There are {len(texts)} captions for {len(sources)} images; give one for each.")
@@ -138,16 +142,16 @@ def _items(where: Iterable[Any]) -> Iterator[Any]:
                 )
             elif _is_table(item):
                 instead = "; give a datasets.Dataset of it, as from_pandas makes it"
-            raise InvMMError(f"A {type(item).__name__} cannot be listed as images{instead}.")
+            raise InvMMError(f"The type {type(item).__name__} cannot be listed as images{instead}.")
 
 
 def _only_split(splits: Mapping[str, Any]) -> Any:
-    if len(splits) != 1:
+    if len(splits) > 1:
         raise InvMMError(
             f"A {type(splits).__name__} has several data sets; give one of its splits ({', '.join(splits)}), as in "
-            f"images[{next(iter(splits), 'train')!r}]."
+            f"images[{next(iter(splits))!r}]."
         )
-    return next(iter(splits.values()))
+    return next(iter(splits.values()), [])
 
 
 def _is_batch(pixels: NDArray[Any] | Tensor) -> bool:
@@ -200,6 +204,10 @@ def _files(path: Path) -> list[Source]:
     except (OSError, ValueError) as error:
         raise InvMMError(f"The file or folder {str(path)!r} cannot be opened: {reason(error)}.") from error
     if not stat.S_ISDIR(mode):
+        if path.suffix.lower() in _PACKED:
+            raise InvMMError(
+                f"The pictures in {str(path)!r} are compressed together and cannot be read one by one; unpack it."
+            )
         return [Source(readable(path.as_posix()), path.absolute())]
     base = str(path.absolute())
     try:
@@ -245,7 +253,7 @@ def _captioned(source: Source, ending: str | None) -> Source:
         )
     assert isinstance(source.value, str | Path)
     try:
-        return replace(source, caption=Path(source.value).with_suffix(ending).read_text(encoding="utf-8").strip())
+        return replace(source, caption=text_of(contents(Path(source.value).with_suffix(ending))))
     except (OSError, ValueError) as error:
         raise InvMMError(
             f"The caption of {source.name!r} cannot be read ({reason(error)}); each image needs a text file of its "
@@ -274,7 +282,9 @@ def _loaded(text: str, captions: str | None) -> list[Source]:
                 f"The dataset {name!r} has several configurations ({', '.join(configs)}); name one before its split, "
                 f"as in dataset:{name}:{configs[0]}/train."
             ) from error
-        raise InvMMError(f"The split {split!r} of the dataset {name!r} cannot be loaded: {reason(error)}.") from error
+        cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else None
+        why = reason(cause if isinstance(cause, Exception) else error)
+        raise InvMMError(f"The split {split!r} of the dataset {name!r} cannot be loaded: {why}.") from error
     return _rows(dataset, f"{name}[{config}{slash}{split}]", match["column"], captions)
 
 
@@ -288,8 +298,7 @@ def _configurations(**place: str) -> list[str]:
 def _rows(
     dataset: datasets.Dataset, title: str, column: str | None = None, captions: str | None = None
 ) -> list[Source]:
-    kinds = dataset.features.items()
-    column = column or next((name for name, kind in kinds if isinstance(kind, datasets.Image)), "")
+    column = column or next(iter(image_columns(dataset.features)), "")
     try:
         rows = dataset.with_format(None).select_columns([column]).cast_column(column, datasets.Image(decode=False))
     except Exception as error:
@@ -297,10 +306,7 @@ def _rows(
         raise InvMMError(f"{title!r} has no images in {column or 'any column'}; its columns are {known}.") from error
     texts: Sequence[str | None] = [None] * len(rows)
     if captions is not None:
-        written = [name for name, kind in kinds if isinstance(kind, datasets.Value) and kind.dtype in _TEXTS]
-        if captions not in written:
-            known = ", ".join(written) or "none"
-            raise InvMMError(f"{title!r} has no column of texts {captions!r}; its columns of texts are: {known}.")
+        check_texts(title, dataset.features, captions)
         texts = dataset.with_format(None)[captions]
     return [Source(f"{title}#{i}", _Row(rows, column, i), caption) for i, caption in enumerate(texts)]
 

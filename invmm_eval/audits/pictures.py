@@ -79,10 +79,10 @@ def _decoded(source: ImageLike) -> Image.Image:
 
 def _opened(source: object) -> Image.Image:
     if isinstance(source, Mapping):
-        contents = source.get("bytes")
-        source = source.get("path") if contents is None else contents
+        stored = source.get("bytes")
+        source = source.get("path") if stored is None else stored
     if isinstance(source, str | Path):
-        source = _contents(Path(source))
+        source = contents(Path(source))
     if not isinstance(source, bytes | bytearray | memoryview):
         raise ValueError("it is not a file, bytes, a PIL image, an array, a tensor, or a mapping with bytes or a path")
     if not source:
@@ -95,22 +95,28 @@ def _opened(source: object) -> Image.Image:
     return image
 
 
-def _contents(path: Path) -> bytes:
+def contents(path: Path) -> bytes:
+    """The contents of a regular file.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is a pipe or a device.
+    """
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a pipe may never end
         raise ValueError("it is a pipe or a device, not a file")
     return path.read_bytes()
 
 
-def _without_texts(contents: bytes) -> bytes:
+def _without_texts(png: bytes) -> bytes:
     """A PNG without the chunks of :data:`_UNUSED`, which programs fill with megabytes; other contents as they are."""
-    if not contents.startswith(_PNG):
-        return contents
+    if not png.startswith(_PNG):
+        return png
     kept, at = [_PNG], len(_PNG)
-    while at < len(contents):
-        end = at + 12 + int.from_bytes(contents[at : at + 4])
-        if contents[at + 4 : at + 8] not in _UNUSED or contents.startswith(_ORIENTATION, at + 8):
-            kept.append(contents[at:end])
+    while at < len(png):
+        end = at + 12 + int.from_bytes(png[at : at + 4])
+        if png[at + 4 : at + 8] not in _UNUSED or png.startswith(_ORIENTATION, at + 8):
+            kept.append(png[at:end])
         at = end
     return b"".join(kept)
 

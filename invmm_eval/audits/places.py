@@ -13,7 +13,6 @@ from typing import Any
 
 import datasets
 import fsspec
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from invmm_eval.audits.pictures import reason
@@ -24,6 +23,8 @@ SUFFIX = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """The names of image files."""
+_TEXTS = ("string", "large_string", "string_view")
+_BYTES = ("binary", "large_binary")
 _URL = re.compile(r"[a-z][a-z\d+.-]+(::|://).*", re.I)
 
 Listed = Iterator[tuple[str, "Stored", str | None]]
@@ -68,7 +69,9 @@ def pictures_at(where: str, captions: str | None) -> Listed:
         files = sorted(system.glob(root)) if "*" in root else [root]
         folder = len(files) == 1 and system.isdir(root)
         found = list(_in_folder(system, root, captions) if folder else _in_files(system, files, captions))
-    except (OSError, ValueError, ImportError, tarfile.TarError, pa.ArrowException) as error:
+    except InvMMError:
+        raise
+    except Exception as error:  # each file system has errors of its own
         raise InvMMError(f"The images at {where!r} cannot be listed: {reason(error)}.") from error
     if not found:
         raise InvMMError(
@@ -111,7 +114,7 @@ def _in_tar(system: Any, path: str, title: str, captions: str | None) -> Listed:
             text = captions and _beside(name, captions)
             if text and text not in texts:
                 raise InvMMError(f"The image {name!r} of {title} has no text {text!r} beside it.")
-            caption = _text(texts[text]) if text else None
+            caption = text_of(texts[text]) if text else None
             yield f"{title}/{name}", Stored(partial(system.cat_file, path, start, start + size)), caption
 
 
@@ -129,10 +132,10 @@ class _Parquet:
         self._file = pq.ParquetFile(system.open(path, "rb"))
         metadata = self._file.metadata
         self._groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-        features = datasets.Features.from_arrow_schema(self._file.schema_arrow)
-        images = [name for name, kind in features.items() if isinstance(kind, datasets.Image) or _is_stored(kind)]
+        self._features = datasets.Features.from_arrow_schema(self._file.schema_arrow)
+        images = image_columns(self._features)
         if not images:
-            raise InvMMError(f"{path} has no column of images; its columns are {', '.join(features)}.")
+            raise InvMMError(f"{path} has no column of images; its columns are {', '.join(self._features)}.")
         self._column = images[0]
         self._read: tuple[int, list[Any]] = (-1, [])
 
@@ -142,10 +145,7 @@ class _Parquet:
 
     def texts(self, column: str, title: str) -> list[str | None]:
         """All values of a column of texts."""
-        schema = self._file.schema_arrow
-        if column not in schema.names or not pa.types.is_string(schema.field(column).type):
-            written = ", ".join(field.name for field in schema if pa.types.is_string(field.type)) or "none"
-            raise InvMMError(f"{title} has no column of texts {column!r}; its columns of texts are: {written}.")
+        check_texts(title, self._features, column)
         return list(self._file.read(columns=[column])[column].to_pylist())
 
     def image(self, index: int) -> bytes | None:
@@ -161,10 +161,29 @@ class _Parquet:
         return contents
 
 
-def _is_stored(kind: Any) -> bool:
-    """Whether the values of a column are bytes, alone or with a path, as :class:`datasets.Image` stores images."""
-    plain = datasets.Value("binary")
-    return kind == plain or (isinstance(kind, Mapping) and kind.keys() == {"bytes", "path"} and kind["bytes"] == plain)
+def image_columns(features: Mapping[str, Any]) -> list[str]:
+    """The columns that hold images: those that say so, then bytes with a path beside them, then bytes alone."""
+    declared = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
+    stored = [
+        name for name, kind in features.items() if isinstance(kind, Mapping) and _dtype(kind.get("bytes")) in _BYTES
+    ]
+    return declared + stored + [name for name, kind in features.items() if _dtype(kind) in _BYTES]
+
+
+def check_texts(title: str, features: Mapping[str, Any], column: str) -> None:
+    """Check that a column holds texts.
+
+    Raises:
+        InvMMError: It does not.
+    """
+    written = [name for name, kind in features.items() if _dtype(kind) in _TEXTS]
+    if column not in written:
+        known = ", ".join(written) or "none"
+        raise InvMMError(f"{title!r} has no column of texts {column!r}; its columns of texts are: {known}.")
+
+
+def _dtype(kind: object) -> str | None:
+    return kind.dtype if isinstance(kind, datasets.Value) else None
 
 
 def _beside(path: str, ending: str) -> str:
@@ -174,11 +193,12 @@ def _beside(path: str, ending: str) -> str:
 
 
 def _caption(system: Any, path: str, ending: str | None) -> str | None:
-    return None if ending is None else _text(system.cat_file(_beside(path, ending)))
+    return None if ending is None else text_of(system.cat_file(_beside(path, ending)))
 
 
-def _text(contents: bytes) -> str:
-    return contents.decode("utf-8").strip()
+def text_of(contents: bytes) -> str:
+    """The caption in a file: UTF-8, with or without the mark of its byte order."""
+    return contents.decode("utf-8-sig").strip()
 
 
 _ARCHIVES = {".tar": _in_tar, ".parquet": _in_parquet}

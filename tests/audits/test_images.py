@@ -645,9 +645,14 @@ def test_a_batch_is_its_images() -> None:
     ("images", "told"),
     [
         (None, "There is no image to audit"),
-        (3, "A int cannot be listed as images; give a folder"),
-        ([b"one", 3], "A int cannot be listed"),
-        (pd.DataFrame({"image": ["a.png"]}), "A DataFrame cannot be listed as images; give a datasets.Dataset of it"),
+        (3, "The type int cannot be listed as images; give a folder"),
+        ([b"one", 3], "The type int cannot be listed"),
+        ("", "name of an image or folder is empty"),
+        (datasets.DatasetDict(), "There is no image to audit"),
+        (
+            pd.DataFrame({"image": ["a.png"]}),
+            "The type DataFrame cannot be listed as images; give a datasets.Dataset of it",
+        ),
         ({"label": 3}, "There is no image in a row; its columns are label"),
         ({"first": "a.png"}, "There is no image in a row; its columns are first"),
         ({"image": ["a.png"]}, "There is no image in a row; its columns are image"),
@@ -861,6 +866,12 @@ def test_captions_may_be_any_list_of_texts() -> None:
         find_images(two, captions=["a", math.nan])  # type: ignore[list-item]
 
 
+@pytest.mark.parametrize("captions", [5, b"ab"])
+def test_captions_that_are_no_list_are_told(captions: Any) -> None:
+    with pytest.raises(InvMMError, match="give a list of texts, one for each image"):
+        find_images([b"one", b"two"], captions=captions)
+
+
 def test_captions_beside_images_in_memory_are_told() -> None:
     with pytest.raises(InvMMError, match=r"An image in memory has no '\.txt' beside it; give captions as a list"):
         find_images(Image.new("L", (4, 4)), captions=".txt")
@@ -886,9 +897,51 @@ def test_a_column_that_holds_no_texts_is_told(captions: str) -> None:
 
 
 def test_a_caption_that_is_no_text_is_told(tmp_path: Path) -> None:
-    (captioned(tmp_path, a="") / "a.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InvMMError, match=r"The caption of 'a\.png' cannot be read"):
-        find_images(tmp_path, captions=".txt")
+    text = captioned(tmp_path, a="") / "a.txt"
+    text.write_bytes(b"\xff\xfe\x00")
+    for _ in range(2):
+        with pytest.raises(InvMMError, match=r"The caption of 'a\.png' cannot be read"):
+            find_images(tmp_path, captions=".txt")
+        text.unlink()
+        os.mkfifo(text)  # reading it would never end
+
+
+def test_the_mark_of_a_byte_order_is_no_part_of_a_caption(tmp_path: Path) -> None:
+    (captioned(tmp_path, a="") / "a.txt").write_bytes(b"\xef\xbb\xbfa red cat\n")
+    assert [source.caption for source in find_images(tmp_path, captions=".txt")] == ["a red cat"]
+
+
+@pytest.mark.parametrize("name", ["set.zip", "set.tar.gz", "set.TGZ"])
+def test_pictures_that_are_packed_together_are_told(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(InvMMError, match=r"compressed together .* unpack it"):
+        find_images(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        datasets.Value("binary"),
+        datasets.Value("large_binary"),
+        {"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
+        {"bytes": datasets.Value("binary"), "width": datasets.Value("int64")},
+    ],
+)
+def test_a_column_of_bytes_holds_images(kind: Any) -> None:
+    image = BytesIO()
+    Image.new("RGB", (4, 4), (1, 2, 3)).save(image, "PNG")
+    stored = {"bytes": image.getvalue(), "path": "a.png", "width": 4}
+    value = {name: stored[name] for name in kind} if isinstance(kind, dict) else image.getvalue()
+    features = datasets.Features({"hash": datasets.Value("string"), "picture": kind})
+    rows = datasets.Dataset.from_dict({"hash": ["x"], "picture": [value]}, features=features)
+    [source] = find_images(rows)
+    assert prepare(source.value, (3, 4, 4))[:, 0, 0].tolist() == [1, 2, 3]
+
+
+def test_what_is_wrong_in_a_file_of_a_data_set_is_told(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"image": "a.png"\n')
+    with pytest.raises(InvMMError, match=r"cannot be loaded: JSON parse error"):
+        find_images(f"dataset:{tmp_path / 't.jsonl'}:train:image")
 
 
 # Targets

@@ -128,6 +128,27 @@ def test_the_rows_of_parquet_files_are_read_group_by_group(
     assert memory.read == []
 
 
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view()])
+def test_captions_in_parquet_are_texts_of_any_kind(kind: pa.DataType, tmp_path: Path) -> None:
+    table = pa.table({"image": pa.array([png(9)], pa.large_binary()), "text": pa.array(["a cat"], kind)})
+    pq.write_table(table, tmp_path / "t.parquet")
+    [source] = find_images(tmp_path / "t.parquet", captions="text")
+    assert (grey(source), source.caption) == (9, "a cat")
+
+
+def test_an_error_of_a_file_system_is_one_sentence(memory: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoCredentialsError(Exception):
+        """As that of botocore, which is no OSError."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise NoCredentialsError("Unable to locate credentials")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "isdir", refuse)
+    with pytest.raises(InvMMError, match="cannot be listed: Unable to locate credentials"):
+        find_images("memory://full")
+    assert memory.read == []
+
+
 @pytest.mark.parametrize(
     ("where", "captions", "sentence"),
     [
