@@ -7,8 +7,10 @@ while the others work. A name registered twice is an error, so that no result de
 import logging
 import os
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Collection, Mapping
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -143,7 +145,8 @@ class Host:
             if point.name not in block and (allow is None or point.name in allow):
                 assert point.dist is not None
                 self._packages[point.name] = _package(point.module)
-                self._add(_Source(point.name, point.dist.name, point.dist.version), point.load, strict=strict)
+                with redirect_stdout(sys.stderr):  # what a command prints may be read by a program
+                    self._add(_Source(point.name, point.dist.name, point.dist.version), point.load, strict=strict)
 
     def register(self, plugin: object, name: str | None = None) -> None:
         """Add a module, a class or an instance that implements hooks, as a test or a notebook does.

@@ -110,6 +110,14 @@ def fresh_host(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     host.cache_clear()
 
 
+def test_what_a_plugin_prints_while_it_loads_is_no_output_of_a_command(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("chatty", "print('hello')\n" + textwrap.dedent(GOOD))
+    assert "chatty" in [plugin.name for plugin in Host().plugins]
+    assert capsys.readouterr() == ("", "hello\n")
+
+
 def names(of: Host) -> set[str]:
     return {plugin.name for plugin in of.plugins}
 
