@@ -94,7 +94,7 @@ def sentence(result: Judgeable) -> str:
 
     ``about`` needs an upper limit, which only plain samples support, and a direction that two half-estimates agree on
     (:data:`~invmm_eval.statistics.importance.AIMED`); otherwise the share is ``at least`` its lower limit. What gave no
-    copy says how many plain samples gave none, or that the search saw none.
+    copy says how many plain samples gave none, that the search saw none, or that their share was not estimated.
     """
     share, values = result.plain_share, result.estimates.get(PLAIN_SHARE, {})
     plain = "plain samples"
@@ -114,6 +114,8 @@ def sentence(result: Judgeable) -> str:
         return f"at least {_copies(result.least_share, plain, 'less')} ({_ONE} confidence; {why})"
     if result.verdict is Verdict.REPLICABLE:
         return f"copies from chosen noise; how many {plain} are copies was not measured"
+    if not share:
+        return f"no copy found; how many {plain} are copies was not measured"
     return f"no copy found: fewer than {one_in(MEMORIZED)} {plain}, as far as this search sees"
 
 
