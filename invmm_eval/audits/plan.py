@@ -158,7 +158,7 @@ def make_plan(
     similarity = choices.similarity or default_similarity()
     if isinstance(similarity, str):
         own, near = split_options(choices.similarity_options)
-        similarity = made(host().similarity(similarity), similarity, {"device": backbone.device, **own})
+        similarity = made(partial(host().similarity(similarity), device=backbone.device), similarity, own)
         if near:
             similarity = made(partial(NearCopies, similarity), "Near copies", near)
     family = made(host().noise_family(choices.noise), choices.noise, choices.noise_options)
@@ -331,7 +331,8 @@ def made(maker: Callable[..., Any], name: str, options: Mapping[str, Any]) -> An
     """What a maker makes with options; unknown ones and values of the wrong type are reported before it is called."""
     parameters = inspect.signature(maker).parameters.values()
     known = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
-    if len(known) == len(parameters) and (unknown := sorted(options.keys() - known)):
+    free = set(options) - _RESERVED if len(known) < len(parameters) else set()
+    if unknown := sorted(options.keys() - (known - _RESERVED) - free):
         available = ", ".join(sorted(known - _RESERVED)) or "none"
         raise InvMMError(f"{name} has no option {unknown[0]!r}; its options are: {available}.")
     hints = {parameter.name: parameter.annotation for parameter in parameters if is_plain(parameter.annotation)}

@@ -303,6 +303,14 @@ def test_an_impossible_folder_is_told(place: str, tmp_path: Path) -> None:
         run(plan(), SOURCES[:1], tmp_path / place)
 
 
+@pytest.mark.parametrize("name", ["", b"out", 3, "a\0b", "x" * 300])
+def test_what_names_no_folder_is_told(name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvMMError, match=r"The output folder is .*; give the path|The folder x+ cannot be used"):
+        run(plan(), SOURCES[:1], name)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(InvMMError, match="cannot be used: No space left on device"):

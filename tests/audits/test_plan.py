@@ -224,6 +224,11 @@ def test_the_device() -> None:
             {"similarity": "strict", "similarity_options": {"side": 3}},
             r"strict has no option 'side'; its options are: threshold\.",
         ),
+        (
+            {"similarity": "strict", "similarity_options": {"device": "cuda"}},
+            r"strict has no option 'device'; its options are: threshold\.",
+        ),
+        ({"backbone_options": {"dtype": "float16"}}, r"has no option 'dtype'"),
         ({"similarity": "sscd"}, "SSCD needs weights"),
         (
             {"similarity": "strict", "similarity_options": {"threshold": "high"}},

@@ -222,6 +222,12 @@ def test_ranks_find_the_same_and_exchange_it_in_parts(monkeypatch: pytest.Monkey
     assert comparable(found) == comparable(plan().measure(images))
 
 
+def test_ranks_that_torchrun_did_not_start_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(InvMMError, match="start the script by torchrun"), on_torchrun.ranks(plan, Resources(), 1):
+        pass
+
+
 def test_a_rank_that_cannot_start_ends_the_run_with_its_reason() -> None:
     store = memory()
     with ThreadPoolExecutor(1) as pool:

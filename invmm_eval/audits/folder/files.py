@@ -34,6 +34,17 @@ def picture_of(folder: Path, row: Mapping[str, Any]) -> Path:
     return folder / "samples" / name[:2] / f"{name}.png"
 
 
+def folder_named(name: object) -> Path:
+    """The folder that a run is to write to.
+
+    Raises:
+        InvMMError: It is no path of a folder.
+    """
+    if not isinstance(name, str | Path) or not str(name) or "\0" in str(name):
+        raise InvMMError(f"The output folder is {name!r}; give the path of a folder.")
+    return Path(name)
+
+
 def lock_of(folder: Path) -> BaseFileLock:
     """The lock that a run holds while it writes to a folder: a file that names its process where flock is missing."""
     if _has_flock(folder):
@@ -73,7 +84,7 @@ def _has_flock(folder: Path) -> bool:
         return True
     import fcntl
 
-    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    place = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))  # noqa: PTH110
     try:
         descriptor = os.open(place, os.O_RDONLY)
     except OSError:  # whoever writes there tells what is wrong

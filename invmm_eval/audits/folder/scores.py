@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from invmm_eval import strict_json
-from invmm_eval.audits.folder.files import lock_of, opened_alone, sealed, stem, unsealed, write_atomically
+from invmm_eval.audits.folder.files import folder_named, lock_of, opened_alone, sealed, stem, unsealed, write_atomically
 from invmm_eval.audits.folder.format import as_json, hold_same
 from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.search.target import Target
@@ -97,7 +97,7 @@ class Scores:
     """
 
     def __init__(self, folder: str | Path, config: Mapping[str, Any]) -> None:
-        self.folder = Path(folder)
+        self.folder = folder_named(folder)
         self._path = self.folder / FILE
         self._known: dict[str, tuple[float, float]] = {}
         self._at: dict[int, tuple[str, str]] = {}

@@ -18,6 +18,7 @@ import pyarrow as pa
 from safetensors import SafetensorError
 
 from invmm_eval.audits.folder.files import (
+    folder_named,
     lock_of,
     opened_alone,
     picture_of,
@@ -78,7 +79,7 @@ class Store:
         keep: str = "all",
     ) -> None:
         self._keep = keep
-        self.folder = Path(folder)
+        self.folder = folder_named(folder)
         self._lock = lock_of(self.folder)
         self._writer = ThreadPoolExecutor(max_workers=1)
         self._room = BoundedSemaphore(_UNWRITTEN)

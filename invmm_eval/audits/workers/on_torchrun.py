@@ -58,7 +58,15 @@ def ranks(make_plan: MakePlan, resources: Resources, images: int, kind: type[Any
         resources: The device (None and ``cuda`` take the rank's own GPU if there is one) and the sizes of batches.
         images: Number of images; only rank 0's is used.
         kind: What is found for an image.
+
+    Raises:
+        InvMMError: This process was not started by torchrun.
     """
+    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        raise InvMMError(
+            "The workers 'ranks' are the processes that torchrun started, and this is none of them; start the script "
+            "by torchrun, or give a number of workers."
+        )
     if "TORCHELASTIC_RUN_ID" in os.environ:  # another launcher may end before its ranks
         _end_with_parent()
     audit = f"invmm-eval {next(_audits)}"
