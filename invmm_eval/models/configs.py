@@ -49,7 +49,7 @@ def check_stored(model: object, index: Mapping[str, Any], revision: str | None) 
         InvMMError: A config makes no sense.
     """
     for name, entry in index.items():
-        kind = getattr(diffusers, entry[1], None) if is_named(entry) and entry[0] == "diffusers" else None
+        kind: Any = getattr(diffusers, entry[1], None) if is_named(entry) and entry[0] == "diffusers" else None
         if isinstance(kind, type) and issubclass(kind, ConfigMixin):
             try:
                 config = kind.load_config(str(model), subfolder=name, revision=revision)

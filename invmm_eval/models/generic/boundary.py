@@ -283,7 +283,7 @@ class Boundary:
         Its ``mu`` is its shift, and ``scaled`` is whether the pipeline let it scale what the network gets.
         """
         own = copy.deepcopy(self.pipe.scheduler)
-        set_timesteps, scale = own.set_timesteps, getattr(own, "scale_model_input", None)
+        set_timesteps, scale = own.set_timesteps, getattr(own, "scale_model_input", _same)
         own.mu, own.scaled = None, False
 
         @wraps(set_timesteps)
@@ -296,7 +296,7 @@ class Boundary:
             return scale(*args, **kwargs)
 
         own.set_timesteps = read
-        if scale:
+        if hasattr(own, "scale_model_input"):
             own.scale_model_input = note
         with torch.no_grad(), torch.random.fork_rng(), self._stopped():
             self.call(1, own, **{**given, "num_inference_steps": steps})
