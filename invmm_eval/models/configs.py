@@ -50,7 +50,7 @@ def check_stored(model: object, index: Mapping[str, Any], revision: str | None) 
     """
     for name, entry in index.items():
         kind: Any = getattr(diffusers, entry[1], None) if is_named(entry) and entry[0] == "diffusers" else None
-        if isinstance(kind, type) and issubclass(kind, ConfigMixin):
+        if ConfigMixin in getattr(kind, "mro", list)():
             try:
                 config = kind.load_config(str(model), subfolder=name, revision=revision)
             except Exception:  # what is wrong is told by loading it
