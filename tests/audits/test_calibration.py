@@ -1,7 +1,7 @@
 """The threshold from held-out images: the rate it keeps, what it rests upon, and where it may be used."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,13 @@ from invmm_eval.audits.images import Source
 from invmm_eval.audits.plan import Plan
 from invmm_eval.audits.run import audit
 from invmm_eval.errors import InvMMError
-from invmm_eval.plugins.hooks import BackboneEntry, hookimpl
-from invmm_eval.plugins.host import host
 from invmm_eval.reports.findings import find
 from invmm_eval.search.result import Status
 from invmm_eval.search.status import Verdict
 from invmm_eval.statistics.binomial import most
 from tests.helpers import audits
 from tests.helpers.command import SET, Invoke
-from tests.helpers.exact import Mixture, pictures
+from tests.helpers.exact import Mixture, pictures, serving
 
 MEMORIZED = pictures(3)
 HELD_OUT = [Source(str(index), image) for index, image in enumerate(pictures(12, seed=99))]
@@ -36,20 +34,11 @@ def planned(**choices: Any) -> Plan:
     return audits.planned(Mixture(MEMORIZED, spread=1.5), **{"recipe": "paper", "settings": SHORT, **choices})
 
 
-class Parts:
-    """A plugin with the backbone ``exact``: the model of :func:`planned`."""
-
-    @hookimpl
-    def register_backbones(self) -> Mapping[str, BackboneEntry]:
-        return {"exact": BackboneEntry(lambda *_, **__: Mixture(MEMORIZED, spread=1.5), ("ExactPipeline",))}
-
-
 @pytest.fixture(scope="module", autouse=True)
-def plugin() -> Iterator[None]:
-    host.cache_clear()
-    host().register(Parts())
-    yield
-    host.cache_clear()
+def exact() -> Iterator[None]:
+    """The model of :func:`planned` as a backbone."""
+    with serving(lambda *_, **__: Mixture(MEMORIZED, spread=1.5)):
+        yield
 
 
 def calibrated(held_out: Sequence[Source], **options: Any) -> Calibration:

@@ -3,7 +3,7 @@
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,8 @@ from invmm_eval.audits.typed import LoadingOptions
 from invmm_eval.integrations import torchmetrics
 from invmm_eval.integrations.mlflow import InvMMEvaluator
 from invmm_eval.models.condition import Context
-from invmm_eval.plugins.hooks import BackboneEntry, hookimpl
-from invmm_eval.plugins.host import host
 from invmm_eval.search.result import Status
-from tests.helpers.exact import Mixture, pictures
+from tests.helpers.exact import Mixture, pictures, serving
 
 KNOWN = pictures(3)
 SHORT: dict[str, Any] = {"max_steps": 10, "check_every": 5, "draws": 4}
@@ -51,16 +49,8 @@ class Watched(Mixture):
 @pytest.fixture
 def model() -> Iterator[Watched]:
     watched = Watched()
-
-    class Plugin:
-        @hookimpl
-        def register_backbones(self) -> Mapping[str, BackboneEntry]:
-            return {"exact": BackboneEntry(lambda *_, **__: watched, ("ExactPipeline",))}
-
-    host.cache_clear()
-    host().register(Plugin())
-    yield watched
-    host.cache_clear()
+    with serving(lambda *_, **__: watched):
+        yield watched
 
 
 @pytest.mark.parametrize("out", [False, True])

@@ -1,7 +1,7 @@
 """The evaluator of mlflow, through mlflow's own call, into a real store: all is read back by mlflow's client."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tests.helpers.command import TINY, python
 from tests.helpers.exact import Mixture, pictures
 
 mlflow = pytest.importorskip("mlflow", reason="mlflow is an extra: pip install invmm-eval[mlflow]")
+pytestmark = pytest.mark.usefixtures("store")
 
 MEMORIZED = pictures(2)
 EXACT = {"model": "any", "backbone": "exact", "similarity": "pixel-cosine"}
@@ -36,17 +37,6 @@ can = [evaluator.can_evaluate(model_type=kind, evaluator_config={"model": "any"}
 ours = {name.partition(".")[0] for name in set(sys.modules) - before}
 print(json.dumps([mlflow.models.list_evaluators()[-1], can, sorted(ours), "torch" in sys.modules]))
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A store of this module alone, in one file of SQLite, with its artifacts beside it."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        experiment = mlflow.create_experiment("audits", artifact_location=f"{folder}/artifacts")
-        patch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
-        yield folder
 
 
 @pytest.fixture

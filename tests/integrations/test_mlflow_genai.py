@@ -1,6 +1,5 @@
 """An audit in mlflow's GenAI evaluation, through mlflow's own call, read back from a real store."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,7 @@ from invmm_eval.search.status import Status, Verdict
 from tests.helpers import audits
 
 mlflow = pytest.importorskip("mlflow", reason="mlflow is an extra: pip install invmm-eval[mlflow]")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A store of this module alone, in one file of SQLite, with its artifacts beside it."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        experiment = mlflow.create_experiment("audits", artifact_location=f"{folder}/artifacts")
-        patch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
-        mlflow.tracing.reset()
-        yield folder
-    mlflow.tracing.reset()
+pytestmark = pytest.mark.usefixtures("store")
 
 
 def evaluated(data: list[dict[str, Any]]) -> Any:

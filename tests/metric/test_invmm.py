@@ -25,32 +25,14 @@ from torch import Tensor
 from invmm_eval.audits.run import audit
 from invmm_eval.errors import InvMMError
 from invmm_eval.metric.invmm import InvMM
-from invmm_eval.plugins.hooks import BackboneEntry, hookimpl
-from invmm_eval.plugins.host import host
 from invmm_eval.reference import pictures as reference_pictures
 from invmm_eval.testing.tiny import tiny_stable_diffusion
 from tests.helpers.command import TINY
-from tests.helpers.exact import Mixture, pictures
+from tests.helpers.exact import Mixture, pictures, serving
 
 MEMORIZED = pictures(2)
 UNSEEN = pictures(1, seed=99)
 COLOURS = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-
-
-class Models:
-    """A plugin whose backbone ``exact`` knows two pictures, whatever it is asked to load."""
-
-    def __init__(self) -> None:
-        self.made: list[weakref.ref[Mixture]] = []
-
-    def make(self, model: object, **how: Any) -> Mixture:  # noqa: ARG002
-        backbone = Mixture(MEMORIZED)
-        self.made.append(weakref.ref(backbone))
-        return backbone
-
-    @hookimpl
-    def register_backbones(self) -> Mapping[str, BackboneEntry]:
-        return {"exact": BackboneEntry(self.make)}
 
 
 class Eye:
@@ -73,12 +55,17 @@ class Eye:
 
 
 @pytest.fixture
-def models() -> Iterator[Models]:
-    host.cache_clear()
-    plugin = Models()
-    host().register(plugin)
-    yield plugin
-    host.cache_clear()
+def made() -> Iterator[list[weakref.ref[Mixture]]]:
+    """The models that were loaded: ``exact`` knows two pictures."""
+    made: list[weakref.ref[Mixture]] = []
+
+    def make(*_: object, **__: object) -> Mixture:
+        backbone = Mixture(MEMORIZED)
+        made.append(weakref.ref(backbone))
+        return backbone
+
+    with serving(make):
+        yield made
 
 
 @pytest.fixture
@@ -104,7 +91,7 @@ def leaves(value: object) -> Iterator[object]:
         yield value
 
 
-@pytest.mark.usefixtures("models")
+@pytest.mark.usefixtures("made")
 def test_each_image_has_its_verdict_and_all_is_told_in_plain_types(metric: InvMM, tmp_path: Path) -> None:
     references = [*MEMORIZED, b"no image", *UNSEEN]
     found = metric.compute(references=references, model="any", backbone="exact", recipe="paper")
@@ -201,7 +188,7 @@ def test_every_pixel_reaches_the_engine(
 
 
 @pytest.mark.parametrize("levels", ["8 bits", "16 bits"])
-@pytest.mark.usefixtures("models")
+@pytest.mark.usefixtures("made")
 def test_every_pixel_of_a_grey_image_reaches_the_engine(metric: InvMM, levels: str) -> None:
     grey = np.arange(16, dtype=np.uint8).reshape(4, 4) * 17
     image = Image.fromarray(grey if levels == "8 bits" else grey * np.uint16(257))
@@ -246,7 +233,7 @@ def test_images_may_come_together(
     assert np.array_equal(eye.seen[:2], images)
 
 
-@pytest.mark.usefixtures("models")
+@pytest.mark.usefixtures("made")
 def test_a_damaged_file_fails_alone(metric: InvMM, tmp_path: Path) -> None:
     whole = png(MEMORIZED[0, 0].numpy())
     torn = tmp_path / "torn.png"
@@ -275,7 +262,7 @@ def test_what_is_no_image_is_refused_when_it_is_given(metric: InvMM, reference: 
         metric.add(reference=reference)
 
 
-@pytest.mark.usefixtures("models")
+@pytest.mark.usefixtures("made")
 def test_max_steps_is_short_for_a_setting(metric: InvMM) -> None:
     found = metric.compute(
         references=UNSEEN, model="any", backbone="exact", max_steps=4, settings={"max_steps": 90, "check_every": 2}
@@ -303,29 +290,31 @@ def test_captions_are_the_prompts_of_a_model_that_takes_them(metric: InvMM) -> N
         metric.compute(references=images, captions=captions[:1], **how)
 
 
-def test_a_folder_is_loaded_once_and_again_when_it_changes(metric: InvMM, models: Models, tmp_path: Path) -> None:
+def test_a_folder_is_loaded_once_and_again_when_it_changes(
+    metric: InvMM, made: list[weakref.ref[Mixture]], tmp_path: Path
+) -> None:
     weights = tmp_path / "model" / "unet" / "weights"
     weights.parent.mkdir(parents=True)
     weights.touch()
 
     def loads(model: object, **how: Any) -> int:
-        before = len(models.made)
+        before = len(made)
         metric.compute(references=UNSEEN, model=model, backbone="exact", max_steps=10, **how)
-        return len(models.made) - before
+        return len(made) - before
 
     assert loads(tmp_path / "model") == 1
     assert loads(str(tmp_path / "model"), seed=3, settings={"draws": 4}) == 0
-    assert models.made[0]() is not None
+    assert made[0]() is not None
     os.utime(weights, ns=(1, 1))
     assert loads(tmp_path / "model") == 1
     assert loads(tmp_path / "model", dtype="bfloat16") == 1
     assert loads("org/name", dtype="bfloat16") == 1
     assert loads("org/name", dtype="bfloat16", revision="v2") == 1
     gc.collect()
-    assert [made() is None for made in models.made] == [True, True, True, True, False], "one is kept at a time"
+    assert [model() is None for model in made] == [True, True, True, True, False], "one is kept at a time"
     metric.release()
     gc.collect()
-    assert models.made[-1]() is None
+    assert made[-1]() is None
     assert loads("org/name", dtype="bfloat16", revision="v2") == 1
     checkpoint = tmp_path / "model.pt"
     checkpoint.write_bytes(b"first epoch")
@@ -354,7 +343,7 @@ def test_a_folder_keeps_results(metric: InvMM, tiny_folder: Path, tmp_path: Path
     assert [row["kl"] for row in rows] == found["kl"]
 
 
-@pytest.mark.usefixtures("models")
+@pytest.mark.usefixtures("made")
 def test_captions_go_with_their_images(metric: InvMM, tmp_path: Path) -> None:
     how = {"model": "any", "backbone": "exact", "settings": TINY, "out": tmp_path / "out"}
     metric.compute(references=MEMORIZED, captions=["a cat", "a dog"], **how)
@@ -362,7 +351,7 @@ def test_captions_go_with_their_images(metric: InvMM, tmp_path: Path) -> None:
     assert {row["index"]: row["caption"] for row in rows} == {0: "a cat", 1: "a dog"}
 
 
-@pytest.mark.usefixtures("models")
+@pytest.mark.usefixtures("made")
 def test_names_are_those_of_files_and_of_the_reference_pictures(
     metric: InvMM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -389,7 +378,7 @@ def test_its_name_is_that_of_the_module(metric: InvMM) -> None:
     assert metric.name == evaluate.combine([metric]).evaluation_module_names[0] == "invmm"
 
 
-@pytest.mark.usefixtures("models")
+@pytest.mark.usefixtures("made")
 def test_there_is_one_caption_for_each_image(metric: InvMM) -> None:
     with pytest.raises(InvMMError, match="There are 1 captions for 2 images; give one for each"):
         metric.compute(references=MEMORIZED, captions=["a cat"], model="any", backbone="exact")

@@ -16,10 +16,10 @@ from invmm_eval.audits.request import Request, command
 from invmm_eval.audits.whole.audit import audited
 from invmm_eval.audits.whole.found import WholeSet
 from invmm_eval.errors import InvMMError
-from invmm_eval.plugins.hooks import BackboneEntry, hookimpl
+from invmm_eval.plugins.hooks import hookimpl
 from invmm_eval.plugins.host import host
 from invmm_eval.statistics.finite import most_in
-from tests.helpers.exact import Mixture, pictures
+from tests.helpers.exact import Mixture, pictures, serving
 
 PICTURES = pictures(14)
 MEMORIZED = {2, 7, 11}
@@ -45,16 +45,8 @@ class Known(Mixture):
 @pytest.fixture
 def model() -> Iterator[Known]:
     known = Known()
-
-    class Plugin:
-        @hookimpl
-        def register_backbones(self) -> Mapping[str, BackboneEntry]:
-            return {"exact": BackboneEntry(lambda *_, **__: known, ("ExactPipeline",))}
-
-    host.cache_clear()
-    host().register(Plugin())
-    yield known
-    host.cache_clear()
+    with serving(lambda *_, **__: known):
+        yield known
 
 
 def whole(out: Path, **options: Any) -> WholeSet:
