@@ -32,12 +32,12 @@ from invmm_eval.search.result import Status
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 from invmm_eval.similarity.ssim import SSIM
 from tests.helpers.audits import planned
+from tests.helpers.command import TINY
 from tests.helpers.exact import QUICK, Mixture, pictures
 
 MEMORIZED = pictures(3)
 UNSEEN = pictures(1, seed=99)
-SHORT: dict[str, Any] = {"max_steps": 80, "check_every": 5, "draws": 8}
-TINY: dict[str, Any] = {"max_steps": 2, "check_every": 1, "draws": 2, "sampler_steps": 2, "check_images": 2}
+SHORT: dict[str, Any] = {"max_steps": 80, "check_every": 5, "draws": 8, "plain": 8}
 
 
 class Strict:

@@ -19,8 +19,7 @@ from invmm_eval.audits.run import audit
 from invmm_eval.recipe import DDPM, DEMO, STABLE_DIFFUSION, Recipe, by_dose
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 from tests.helpers import audits
-
-TINY: dict[str, Any] = {"max_steps": 2, "check_every": 1, "draws": 2, "sampler_steps": 2, "check_images": 2}
+from tests.helpers.command import TINY
 
 
 def words(record: Any) -> dict[str, list[str]]:

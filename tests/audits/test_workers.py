@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -41,7 +40,7 @@ from invmm_eval.search.search import Search
 from invmm_eval.search.target import Target
 from tests.audits.test_folder import rows
 from tests.helpers.audits import planned
-from tests.helpers.command import Invoke
+from tests.helpers.command import Invoke, install
 from tests.helpers.exact import Mixture
 from tests.helpers.exact import pictures as noise
 
@@ -314,10 +313,7 @@ def digest(source: Source) -> str:
 def deadly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An installed plugin, the backbone ``deadly``, for this process and those it starts."""
     folder = tmp_path_factory.mktemp("plugin")
-    (folder / "deadly.py").write_text(textwrap.dedent(PLUGIN))
-    (folder / "deadly-1.0.dist-info").mkdir()
-    (folder / "deadly-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: deadly\nVersion: 1.0\n")
-    (folder / "deadly-1.0.dist-info" / "entry_points.txt").write_text("[invmm_eval]\ndeadly = deadly\n")
+    install(folder, "deadly", PLUGIN)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *filter(None, sys.path)]))
@@ -342,7 +338,7 @@ def undisturbed(options: dict[str, Any], tmp_path_factory: pytest.TempPathFactor
     """What one process finds, and names ``deadly`` in its config."""
     folder = tmp_path_factory.mktemp("undisturbed")
     audit(MODEL, sources(), out=folder, batch_size=1, **options)
-    assert read(folder).config["versions"]["deadly"] == "1.0"
+    assert read(folder).config["versions"]["deadly"] == "1.5"
     return folder
 
 

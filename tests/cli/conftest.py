@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.helpers.command import broken  # noqa: F401
+
 
 @pytest.fixture(autouse=True)
 def _plain(plain: None) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers.command import MAIN, SET, Invoke, lines, python
+from tests.helpers.command import MAIN, SET, Invoke, install, lines, python
 
 HEAVY = ("torch", "diffusers", "datasets", "evaluate", "greeting")
 AUDIT = Path(__file__).parents[1] / "data" / "format-1" / "published"
@@ -45,17 +45,6 @@ def test_help(invoke: Invoke) -> None:
 
 def test_the_version(invoke: Invoke) -> None:
     assert invoke("--version") == (0, f"invmm-eval {version('invmm-eval')}\n", "")
-
-
-@pytest.fixture
-def broken(tmp_path: Path) -> list[str]:
-    """The path of a process where a plugin is installed that does not work."""
-    (tmp_path / "faulty.py").write_text("import a_library_that_is_not_there")
-    info = tmp_path / "faulty-1.5.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.4\nName: faulty\nVersion: 1.5\n")
-    (info / "entry_points.txt").write_text("[invmm_eval]\nthe-faulty = faulty\n")
-    return [str(tmp_path), *sys.path]
 
 
 def test_where_plugins_must_work_a_broken_one_is_an_error(broken: list[str]) -> None:
@@ -106,12 +95,8 @@ def two() -> None:
 @pytest.fixture
 def greeting(tmp_path: Path) -> list[str]:
     """The path of a process in which a plugin with commands is installed."""
-    (tmp_path / "greeting_plugin.py").write_text(PLUGIN)
+    install(tmp_path, "greeting-plugin", PLUGIN)
     (tmp_path / "greeting.py").write_text(COMMANDS)
-    info = tmp_path / "greeting-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.4\nName: greeting\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[invmm_eval]\ngreeting = greeting_plugin\n")
     return [str(tmp_path), *sys.path]
 
 

@@ -1,11 +1,8 @@
 """The commands about plugins, and the registration of the metric."""
 
 import json
-import sys
 from importlib.metadata import version
 from pathlib import Path
-
-import pytest
 
 from tests.helpers.command import MAIN, Invoke, python
 
@@ -26,17 +23,6 @@ def test_plugins_as_json(invoke: Invoke) -> None:
     assert (builtin["distribution"], builtin["version"]) == ("invmm-eval", version("invmm-eval"))
     assert {"register_backbones", "register_similarities", "register_noise_families"} <= set(builtin["hooks"])
     assert builtin["gives"]["similarities"] == ["sscd", "pixel-cosine", "ssim"]
-
-
-@pytest.fixture
-def broken(tmp_path: Path) -> list[str]:
-    """The path of a process where a plugin is installed that does not work."""
-    (tmp_path / "faulty.py").write_text("import a_library_that_is_not_there")
-    info = tmp_path / "faulty-1.5.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.4\nName: faulty\nVersion: 1.5\n")
-    (info / "entry_points.txt").write_text("[invmm_eval]\nthe-faulty = faulty\n")
-    return [str(tmp_path), *sys.path]
 
 
 def test_a_broken_plugin_is_told_once_and_the_others_are_listed(broken: list[str]) -> None:

@@ -18,7 +18,7 @@ from invmm_eval.audits.plan import _warn_without_sscd
 from invmm_eval.cli.app import main
 from invmm_eval.plugins.host import host
 
-TINY = {"max_steps": 2, "check_every": 1, "draws": 2, "sampler_steps": 2, "check_images": 2}
+TINY = {"max_steps": 2, "check_every": 1, "draws": 2, "sampler_steps": 2, "check_images": 2, "plain": 8}
 SET = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
 _COUNTED = {**TINY, "max_steps": 1, "sampler_steps": 6, "threshold": 0.9, "estimators": "plain-share", "plain": 32}
 SHARE = ["--recipe", "demo", *(part for key, value in _COUNTED.items() for part in ("--set", f"{key}={value}"))]
@@ -72,6 +72,25 @@ def python(code: str, *arguments: object, path: list[str] | None = None, **envir
 
 
 MAIN = "from invmm_eval.cli import main; main()"
+
+
+def install(folder: Path, distribution: str, source: str, entry_point: str | None = None) -> str:
+    """Write a distribution of version 1.5 whose one module is a plugin, as an installer would; returns its module."""
+    module = distribution.replace("-", "_")
+    (folder / f"{module}.py").write_text(textwrap.dedent(source), encoding="utf-8")
+    info = folder / f"{module}-1.5.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {distribution}\nVersion: 1.5\n", encoding="utf-8")
+    points = f"[invmm_eval]\n{entry_point or distribution} = {module}\n"
+    (info / "entry_points.txt").write_text(points, encoding="utf-8")
+    return module
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> list[str]:
+    """The path of a process in which a plugin is installed that does not work."""
+    install(tmp_path, "faulty", "import a_library_that_is_not_there", "the-faulty")
+    return [str(tmp_path), *sys.path]
 
 
 @pytest.fixture

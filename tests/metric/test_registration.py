@@ -25,7 +25,7 @@ socket.socket.connect = lambda self, address: asked.append(address)
 import evaluate, numpy
 
 model, path = sys.argv[1:]
-settings = {"max_steps": 2, "check_every": 1, "draws": 2, "sampler_steps": 2, "check_images": 2}
+settings = {"max_steps": 2, "check_every": 1, "draws": 2, "sampler_steps": 2, "check_images": 2, "plain": 8}
 by_name = evaluate.load("invmm")
 evaluate.config.HF_EVALUATE_OFFLINE = False
 by_path = evaluate.load(path)

@@ -93,7 +93,15 @@ def test_an_audit_records_the_digest_and_the_weight(
     lora: Path, tiny_stable_diffusion_folder: Path, tmp_path: Path
 ) -> None:
     pixels = torch.zeros(3, tiny.SIDE, tiny.SIDE)
-    settings = {"max_steps": 1, "check_every": 1, "draws": 1, "check_images": 1, "sampler_steps": 1, "guidance": (1.0,)}
+    settings = {
+        "max_steps": 1,
+        "check_every": 1,
+        "draws": 1,
+        "check_images": 1,
+        "sampler_steps": 1,
+        "guidance": (1.0,),
+        "plain": 8,
+    }
     options = {"prompt_mode": "empty"}
     list(
         audit(

@@ -3,7 +3,6 @@
 import logging
 import re
 import sys
-import textwrap
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +15,7 @@ from invmm_eval.plugins import hooks as hookspecs
 from invmm_eval.plugins.builtin import COMMANDS
 from invmm_eval.plugins.hooks import BackboneEntry, hookimpl, lazy
 from invmm_eval.plugins.host import Host, host
-from tests.helpers.command import python
+from tests.helpers import command
 
 Install = Callable[..., str]
 
@@ -85,16 +84,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     modules = []
 
     def write(distribution: str, source: str, entry_point: str | None = None) -> str:
-        module = distribution.replace("-", "_")
-        modules.append(module)
-        (tmp_path / f"{module}.py").write_text(textwrap.dedent(source), encoding="utf-8")
-        info = tmp_path / f"{module}-1.5.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {distribution}\nVersion: 1.5\n", encoding="utf-8")
-        (info / "entry_points.txt").write_text(
-            f"[invmm_eval]\n{entry_point or distribution} = {module}\n", encoding="utf-8"
-        )
-        return module
+        modules.append(command.install(tmp_path, distribution, source, entry_point))
+        return modules[-1]
 
     yield write
     for module in modules:
@@ -255,7 +246,7 @@ def test_a_built_in_name_cannot_be_taken(hook: str, mapping: str, name: str, ins
 
 
 def test_the_names_of_all_built_in_commands_are_kept() -> None:
-    names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    names = {each.name or each.callback.__name__ for each in app.registered_commands if each.callback}
     assert names == set(COMMANDS)
 
 
@@ -417,7 +408,7 @@ def test_the_host_imports_nothing_heavy(install: Install) -> None:
         assert "toy" in host().backbones
         print(sorted({"torch", "diffusers", "datasets", "evaluate", "numpy"} & set(sys.modules)))
     """
-    _, out, err = python(code, INVMM_EVAL_PLUGINS="toy-models", INVMM_EVAL_STRICT="1")
+    _, out, err = command.python(code, INVMM_EVAL_PLUGINS="toy-models", INVMM_EVAL_STRICT="1")
     assert out == "[]\n", err
 
 

@@ -373,7 +373,6 @@ def test_a_proposal_is_shown_first_and_then_sent(invoke: Invoke, guided: Path, h
     assert len(there.pull_requests) == 1
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 409, 412, 500])
 @pytest.mark.parametrize("place", ["/api/validate-yaml", "/commit/"])
 def test_a_refusal_leaves_the_card_on_disk(
     invoke: Invoke,
@@ -381,13 +380,12 @@ def test_a_refusal_leaves_the_card_on_disk(
     hub: Hub,
     tmp_path: Path,
     place: str,
-    status: int,
 ) -> None:
-    hub.refusals[place] = status
+    hub.refusals[place] = 403
     card = tmp_path / "README.md"
     code, out, err = invoke("card", guided, "--model-card", card, "--push", "org/painter", "--yes")
     assert (code, out) == (1, f"Wrote the audit into {card}.\n")
-    assert err.startswith(f"error The Hub refused the model org/painter ({status}, ")
+    assert err.startswith("error The Hub refused the model org/painter (403, ")
     assert err.count("\n") == 1
     assert START in card.read_text()
 

@@ -150,18 +150,11 @@ def test_it_is_shown_first_and_then_sent(invoke: Invoke, copy: Path, hub: Hub, o
     assert len(there.messages) == 1
 
 
-@pytest.mark.parametrize("status", [401, 403, 409, 412, 500])
 @pytest.mark.parametrize("place", ["/api/repos/create", "/commit/"])
-def test_a_refusal_leaves_the_data_set_on_disk(
-    invoke: Invoke,
-    copy: Path,
-    hub: Hub,
-    place: str,
-    status: int,
-) -> None:
-    hub.refusals[place] = status
+def test_a_refusal_leaves_the_data_set_on_disk(invoke: Invoke, copy: Path, hub: Hub, place: str) -> None:
+    hub.refusals[place] = 403
     code, _, err = invoke("push", copy, "org/audit", "--yes")
     assert code == 1
-    assert err.startswith(f"error The Hub refused the dataset org/audit ({status}, ")
+    assert err.startswith("error The Hub refused the dataset org/audit (403, ")
     assert err.count("\n") == 1
     assert {path.name for path in (copy / "dataset").iterdir()} == FILES

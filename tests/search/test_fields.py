@@ -30,9 +30,9 @@ from invmm_eval.search.result import Result, Status
 from invmm_eval.search.sentence import sentence
 from invmm_eval.statistics.response import Count, Outcome, Response
 from tests.helpers import audits
+from tests.helpers.command import TINY
 from tests.helpers.exact import pictures
 
-TINY = {"max_steps": 2, "check_every": 1, "draws": 2, "sampler_steps": 2, "check_images": 2}
 ADDED = Field("oddity", pa.float64(), "how odd the image is", lambda result: 12345.0 + result.index, heading="Oddity")
 RESPONSE = Response(tuple(Outcome(0.1 * place, place >= 10) for place in range(40)))
 ESTIMATES = ("ed50", "ed90", "rate")
