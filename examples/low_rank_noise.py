@@ -93,7 +93,7 @@ def main() -> None:
         noise="low-rank-gaussian",
         noise_options={"rank": 4},
         recipe="demo",
-        settings={"max_steps": 75},
+        settings={"max_steps": 10, "check_every": 10},
     )
     print(f"{picture.name} ({picture.copies} copies): {result.status}, InvMM {result.invmm:.3f}")
 

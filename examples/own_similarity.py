@@ -63,7 +63,7 @@ def main() -> None:
         [picture.image for picture in chosen],
         similarity="thumbnail",
         recipe="demo",
-        settings={"max_steps": 50},
+        settings={"max_steps": 10, "check_every": 10},
     )
     for picture, result in zip(chosen, results, strict=True):
         print(f"{picture.name} ({picture.copies} copies): {result.status}, InvMM {result.invmm:.3f}")

@@ -151,7 +151,7 @@ def test_a_broken_plugin_does_not_break_other_commands(broken: list[str]) -> Non
     assert code == 0
     assert " status " in out
     assert err.startswith("warning Commands of plugins are not listed: The plugin 'the-faulty'")
-    assert python(MAIN, "report", "nowhere", path=broken, INVMM_EVAL_STRICT="1")[2].startswith("error nowhere holds no")
+    assert python(MAIN, "status", "nowhere", path=broken, INVMM_EVAL_STRICT="1")[2].startswith("error nowhere holds no")
     code, _, err = python(MAIN, "walk", path=broken)
     assert code == 2
     assert "No such command 'walk'" in err
@@ -173,10 +173,7 @@ def test_wrong_usage(arguments: list[str], invoke: Invoke) -> None:
     assert "Usage: invmm-eval" in err
 
 
-@pytest.mark.parametrize(("sent", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interruption_keeps_what_is_finished(
-    sent: signal.Signals, expected: int, tiny_folder: Path, tmp_path: Path
-) -> None:
+def test_an_interruption_keeps_what_is_finished(tiny_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for value in range(40):
         Image.fromarray(np.full((8, 8, 3), (value, 90, 200), np.uint8)).save(tmp_path / "images" / f"{value}.png")
@@ -193,9 +190,9 @@ def test_an_interruption_keeps_what_is_finished(
     results = out_folder / "results.jsonl"
     while process.poll() is None and not (results.exists() and results.read_bytes()):
         time.sleep(0.01)
-    process.send_signal(sent)
+    process.send_signal(signal.SIGINT)
     out, err = process.communicate()
-    assert (process.returncode, out) == (expected, ""), err
+    assert (process.returncode, out) == (130, ""), err
     assert err.splitlines()[-1] == "Stopped. Finished images are kept; run the same command again to resume."
     assert "Traceback" not in err
     assert 0 < len(lines(out_folder)) < 40

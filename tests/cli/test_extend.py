@@ -4,7 +4,7 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.helpers.command import MAIN, Invoke, python
+from tests.helpers.command import MAIN, Invoke, python, several
 
 
 def test_plugins(invoke: Invoke) -> None:
@@ -44,24 +44,14 @@ def test_a_broken_plugin_is_in_the_json(broken: list[str]) -> None:
 
 
 def test_the_metric_is_registered_and_removed(tmp_path: Path) -> None:
-    code = """
-        import sys
-        from invmm_eval.cli.app import main
-        for arguments in (["register"], ["register", "--remove"], ["register", "--remove"]):
-            sys.argv[1:] = arguments
-            try:
-                main()
-            except SystemExit as stop:
-                print(stop.code)
-    """
     home = tmp_path / "a home whose name is so long that a line of a terminal would not hold it at all"
-    status, out, err = python(code, HF_HOME=str(home))
-    assert (status, err) == (0, "")
-    registered, hint, first, removed, second, nothing, third = out.splitlines()
-    assert (first, second, third) == ("0", "0", "0")
+    told, removed, nothing = several(
+        ["register"], ["register", "--remove"], ["register", "--remove"], HF_HOME=str(home)
+    )
+    registered, hint = told.splitlines()
     place = registered.removeprefix('evaluate.load("invmm") now finds ')
     assert Path(place).is_relative_to(home)
     assert "HF_EVALUATE_OFFLINE=1" in hint
-    assert removed == f"Removed {place}."
-    assert nothing == "The metric was not registered."
+    assert removed == f"Removed {place}.\n"
+    assert nothing == "The metric was not registered.\n"
     assert not [path for path in home.rglob("*") if "invmm" in path.name]

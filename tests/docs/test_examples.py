@@ -3,9 +3,10 @@
 import json
 import re
 import runpy
-import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
+from invmm_eval.plugins.host import host
+from invmm_eval.recipe import DEMO, RECIPES
 from invmm_eval.reference import MODEL, pictures
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 
@@ -21,24 +24,39 @@ EXAMPLES = ROOT / "examples"
 DIFFUSION = ROOT / "tests" / "data" / "stable-diffusion"
 
 
-def run(example: str, *arguments: object, folder: Path) -> tuple[int, str]:
-    """The exit code and what was printed."""
-    command = [sys.executable, str(EXAMPLES / example), *map(str, arguments)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.returncode, done.stdout
+Run = Callable[..., str]
 
 
-def test_the_evaluation_script_tells_a_repeated_picture_from_a_held_out_one(tmp_path: Path) -> None:
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Runs an example in a folder of its own: what it printed."""
+
+    def run(example: str, *arguments: object) -> str:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [example, *map(str, arguments)])
+        with torch.random.fork_rng(devices=[]):
+            runpy.run_path(str(EXAMPLES / example), run_name="__main__")
+        return capsys.readouterr().out
+
+    host.cache_clear()
+    yield run
+    host.cache_clear()
+
+
+def test_the_evaluation_script_tells_a_repeated_picture_from_a_held_out_one(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(cast("dict[str, Any]", RECIPES), "demo", lambda _: DEMO.changed(check_every=10))
     known = pictures()
     for folder, picture in (("pictures", known[0]), ("others", known[-1])):
         (tmp_path / folder).mkdir()
         picture.image.save(tmp_path / folder / "one.png")
     options = {"model": MODEL, "images": "pictures", "held-out": "others", "out": "invmm.json"}
     arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
-    code, told = run("evaluate_model.py", *arguments, "--recipe", "demo", "--max-steps", 50, folder=tmp_path)
-    assert code == 1
-    assert told.splitlines()[-2:] == [
+    with pytest.raises(SystemExit) as stop:
+        run("evaluate_model.py", *arguments, "--recipe", "demo", "--max-steps", 10)
+    assert stop.value.code == 1
+    assert capsys.readouterr().out.splitlines()[-2:] == [
         "1 of 1 images were replicated; 0 failed.",
         "0 of 1 held-out images were replicated; 0 failed.",
     ]
@@ -59,13 +77,8 @@ def copies(lora: Path, caption: str, picture: Image.Image) -> int:
     return int((cosine.compare(samples, target) >= 0.8).sum())
 
 
-def test_the_training_of_a_lora_stops_and_the_last_checkpoint_before_gives_no_copies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with torch.random.fork_rng(devices=[]):
-        runpy.run_path(str(EXAMPLES / "watch_lora.py"), run_name="__main__")
-    told = capsys.readouterr().out
+def test_the_training_of_a_lora_stops_and_the_last_checkpoint_before_gives_no_copies(run: Run, tmp_path: Path) -> None:
+    told = run("watch_lora.py")
     found = re.search(r"Stopped at step (\d+): (.*): memorized, .*\n.* picture: checkpoint-(\d+)\n$", told)
     assert found, told
     last, name, clean = found.groups()
@@ -76,10 +89,8 @@ def test_the_training_of_a_lora_stops_and_the_last_checkpoint_before_gives_no_co
     assert copies(tmp_path / f"checkpoint-{last}", name, picture) >= 8
 
 
-def test_a_plugin_may_be_registered_from_a_script(tmp_path: Path) -> None:
-    code, told = run("own_similarity.py", folder=tmp_path)
-    assert code == 0
-    repeated, held_out = told.splitlines()[-2:]
+def test_a_plugin_may_be_registered_from_a_script(run: Run) -> None:
+    repeated, held_out = run("own_similarity.py").splitlines()[-2:]
     assert "(256 copies): replicated, InvMM 0.0" in repeated
     assert "(0 copies): exhausted, InvMM inf" in held_out
 
@@ -90,7 +101,5 @@ def test_each_example_has_a_test(example: Path) -> None:
     assert any(re.search(rf'["/]{example.name}"', text) for text in tests)
 
 
-def test_a_noise_family_may_be_registered_from_a_script(tmp_path: Path) -> None:
-    code, printed = run("low_rank_noise.py", folder=tmp_path)
-    assert code == 0
-    assert re.search(r"\(256 copies\): replicated, InvMM 0\.\d+$", printed.strip())
+def test_a_noise_family_may_be_registered_from_a_script(run: Run) -> None:
+    assert re.search(r"\(256 copies\): replicated, InvMM 0\.\d+$", run("low_rank_noise.py").strip())

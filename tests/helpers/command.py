@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,25 @@ def python(code: str, *arguments: object, path: list[str] | None = None, **envir
 
 
 MAIN = "from invmm_eval.cli import main; main()"
+_SEVERAL = """
+import json, sys
+from invmm_eval.cli import main
+for sys.argv[1:] in json.loads(sys.argv[1]):
+    try:
+        main()
+    except SystemExit as stop:
+        if stop.code:
+            raise
+        print(end="\\0", flush=True)
+"""
+
+
+def several(*commands: Iterable[object], path: list[str] | None = None, **environment: str) -> list[str]:
+    """Runs commands that succeed, one after the other in one process of its own: what each printed."""
+    words = json.dumps([list(map(str, command)) for command in commands])
+    code, out, err = python(_SEVERAL, words, path=path, **environment)
+    assert code == 0, err
+    return out.split("\0")[:-1]
 
 
 def install(folder: Path, distribution: str, source: str, entry_point: str | None = None) -> str:

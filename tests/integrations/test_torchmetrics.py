@@ -43,7 +43,7 @@ images = torch.cat([pictures(2), pictures(3, seed=99)])
 for shares in cases:
     model = Mixture(images[:2])
     torchmetrics.load = plan.load = lambda *_: model
-    metric = torchmetrics.InvMM("the model", recipe="paper", similarity="pixel-cosine", seed=5)
+    metric = torchmetrics.InvMM("the model", recipe="paper", similarity="pixel-cosine", settings=TINY, seed=5)
     if shares[rank]:
         metric.update(images[shares[rank]])
     found = {name: value.tolist() for name, value in metric.compute().items()}
@@ -161,7 +161,7 @@ def test_two_processes_share_the_work(exact: Mixture, tmp_path: Path) -> None:
     lines = [process.communicate()[0].splitlines()[-len(cases) :] for process in processes]
     for shares, images, *told in zip(cases, distinct, *lines, strict=True):
         exact.rows_seen.clear()
-        alone = InvMM("any", backbone="exact", recipe="paper", similarity="pixel-cosine", seed=5)
+        alone = InvMM("any", backbone="exact", recipe="paper", similarity="pixel-cosine", settings=TINY, seed=5)
         alone.update(torch.cat([pictures(2), pictures(3, seed=99)])[images])
         found = alone.compute()
         both = [json.loads(line) for line in told]

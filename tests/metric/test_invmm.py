@@ -51,7 +51,7 @@ class Eye:
         return images.flatten(1)
 
     def compare(self, a: Tensor, b: Tensor) -> Tensor:
-        return a @ b.T
+        return torch.zeros(len(a), len(b))
 
 
 @pytest.fixture

@@ -17,6 +17,12 @@ MEMORIZED = pictures(5)
 UNSEEN = pictures(1, seed=99)
 
 
+@pytest.fixture(scope="module")
+def whole() -> dict[str, Result]:
+    """What is found without limits."""
+    return run(Mixture(MEMORIZED), MEMORIZED, PixelCosine(device=torch.device("cpu")), batch_size=5)
+
+
 def assert_same(found: dict[str, Result], expected: dict[str, Result]) -> None:
     for name, result in found.items():
         assert (result.status, result.steps) == (expected[name].status, expected[name].steps)
@@ -40,13 +46,12 @@ class Cramped(Mixture):
 
 @pytest.mark.parametrize(("room", "refused"), [(8, 1), (5, 2)])
 def test_where_memory_runs_out_the_portion_is_halved_for_good_and_nothing_is_lost(
-    cosine: PixelCosine, room: int, refused: int
+    cosine: PixelCosine, whole: dict[str, Result], room: int, refused: int
 ) -> None:
-    expected = run(Mixture(MEMORIZED), MEMORIZED[:2], cosine, batch_size=2)
     model = Cramped(MEMORIZED, room)
     found = run(model, MEMORIZED[:2], cosine, batch_size=2)
     assert model.refused == refused, "16 rows, then 8, then 4, and what fits is kept"
-    assert_same(found, expected)
+    assert_same(found, whole)
 
 
 def test_memory_that_runs_out_at_checks_alone_is_as_harmless(cosine: PixelCosine) -> None:
@@ -96,8 +101,9 @@ def test_memory_that_runs_out_while_one_image_is_drawn_fails_it_alone(cosine: Pi
 
 
 @pytest.mark.parametrize("micro_batch", [1, 7, 16, 1000])
-def test_micro_batches_bound_the_rows_and_keep_the_result(cosine: PixelCosine, micro_batch: int) -> None:
-    whole = run(Mixture(MEMORIZED), MEMORIZED, cosine, batch_size=5)
+def test_micro_batches_bound_the_rows_and_keep_the_result(
+    cosine: PixelCosine, whole: dict[str, Result], micro_batch: int
+) -> None:
     model = Mixture(MEMORIZED)
     cut = run(model, MEMORIZED, cosine, batch_size=5, micro_batch=micro_batch)
     assert max(model.rows_seen) <= micro_batch
