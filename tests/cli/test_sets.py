@@ -1,9 +1,12 @@
 """The commands for whole sets: what they print, keep and refuse."""
 
+from functools import partial
 from pathlib import Path
 
 import pyarrow.csv
+import pytest
 
+from invmm_eval.audits import price
 from tests.helpers.command import SET, Invoke, lines
 
 
@@ -40,7 +43,10 @@ def test_a_set_is_audited(invoke: Invoke, tiny_folder: Path, images: Path, tmp_p
         assert f"{tmp_path / 'out' / file} is not what the run wrote" in invoke("verify", tmp_path / "out")[2]
 
 
-def test_a_dry_run_writes_nothing(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:
+def test_a_dry_run_writes_nothing(
+    invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(price, "row_seconds", partial(price.row_seconds, seconds=0.1))
     for name, more in (("screen", ()), ("audit", ()), ("run", SET)):
         command = [name, "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", "--dry-run", *more]
         code, out, err = invoke(*command)

@@ -1,6 +1,7 @@
 """What the documents show, made short: one picture that was repeated and few held-out ones, and recipes of few rows."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import pytest
@@ -29,7 +30,7 @@ def shorten(patch: pytest.MonkeyPatch, held_out: int = 1) -> None:
     recipes = cast("dict[str, Callable[[Recipe], Recipe]]", recipe.RECIPES)
     for name, make in recipes.items():
         patch.setitem(recipes, name, _short(make))
-    patch.setattr(price, "PROBE", 0.1)
+    patch.setattr(price, "row_seconds", partial(price.row_seconds, seconds=0.1))
     patch.setattr(plain_share, "DRAWS", 2)
     patch.setattr(plain_share, "LOCATING", 4)
     patch.setattr(plain_share, "ROUNDS", 1)
