@@ -1,9 +1,6 @@
 """The metric of torchmetrics: the model of the moment, and one share of the work for each process."""
 
 import json
-import os
-import subprocess
-import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -19,36 +16,43 @@ from invmm_eval.audits.run import audit
 from invmm_eval.errors import InvMMError
 from invmm_eval.integrations.torchmetrics import InvMM
 from invmm_eval.testing.tiny import SIDE, tiny_stable_diffusion
-from tests.helpers.command import TINY
+from tests.helpers.command import TINY, python
 from tests.helpers.exact import Mixture, pictures
 
 mpl.use("Agg")
 
 IMAGES = pictures(4, (3, 8, 8))
 
-PROCESS = """
-import json, sys
+SETTINGS = {**TINY, "plain": 0}
+"""Without samples that are drawn once for all images, and so in each process."""
+RANKS = """
+import json, os, sys
 from datetime import timedelta
 import torch
 from invmm_eval.audits import plan
 from invmm_eval.integrations import torchmetrics
-from tests.helpers.command import TINY
 from tests.helpers.exact import Mixture, pictures
+from tests.integrations.test_torchmetrics import SETTINGS
 
-rank, folder, cases = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+folder, cases = sys.argv[1], json.loads(sys.argv[2])
+rank = int(os.fork() == 0)
 torch.distributed.init_process_group(
     "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2, timeout=timedelta(days=1)
 )
 images = torch.cat([pictures(2), pictures(3, seed=99)])
+told = []
 for shares in cases:
     model = Mixture(images[:2])
     torchmetrics.load = plan.load = lambda *_: model
-    metric = torchmetrics.InvMM("the model", recipe="paper", similarity="pixel-cosine", settings=TINY, seed=5)
+    metric = torchmetrics.InvMM("the model", recipe="paper", similarity="pixel-cosine", settings=SETTINGS, seed=5)
     if shares[rank]:
         metric.update(images[shares[rank]])
     found = {name: value.tolist() for name, value in metric.compute().items()}
-    print(json.dumps({"found": found, "rows": sum(model.rows_seen), "images": len(metric.pixels)}))
+    told.append({"found": found, "rows": sum(model.rows_seen), "images": len(metric.pixels)})
+with open(f"{folder}/{rank}.json", "w") as file:
+    json.dump(told, file)
 torch.distributed.destroy_process_group()
+os.waitpid(-1, 0) if rank == 0 else os._exit(0)
 """
 
 
@@ -148,23 +152,14 @@ def test_two_processes_share_the_work(exact: Mixture, tmp_path: Path) -> None:
     shared_out, the_same_for_both, one_has_none = [[0, 2, 3], [1, 4, 0]], [[0, 1, 2], [0, 1, 2]], [[1, 3], []]
     distinct = [[0, 2, 3, 1, 4], [0, 1, 2], [1, 3]]
     cases = [shared_out, the_same_for_both, one_has_none]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", PROCESS, str(rank), str(tmp_path), json.dumps(cases)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    lines = [process.communicate()[0].splitlines()[-len(cases) :] for process in processes]
-    for shares, images, *told in zip(cases, distinct, *lines, strict=True):
+    code, _, err = python(RANKS, tmp_path, json.dumps(cases))
+    assert code == 0, err
+    told = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    for shares, images, *both in zip(cases, distinct, *told, strict=True):
         exact.rows_seen.clear()
-        alone = InvMM("any", backbone="exact", recipe="paper", similarity="pixel-cosine", settings=TINY, seed=5)
+        alone = InvMM("any", backbone="exact", recipe="paper", similarity="pixel-cosine", settings=SETTINGS, seed=5)
         alone.update(torch.cat([pictures(2), pictures(3, seed=99)])[images])
         found = alone.compute()
-        both = [json.loads(line) for line in told]
         for process, share in zip(both, shares, strict=True):
             assert process["found"].keys() == found.keys()
             for name, values in process["found"].items():
