@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
