@@ -78,7 +78,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def printed(code: str, *arguments: str, **environment: str) -> str:
     """What a fresh process prints."""
-    failed, out, err = python(code, *arguments, **environment)
+    failed, out, err = python(code, *arguments, path=None, **environment)
     assert not failed, err
     return out
 
