@@ -1,9 +1,14 @@
-"""JSON that others may have written: read strictly, so that what is odd is an error where it is read."""
+"""JSON that others may have written: read strictly, so that what is odd is an error where it is read.
+
+A checksum tells a record that was changed since it was written.
+"""
 
 import json
 import math
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 LARGEST = 1 << 30
 """Bytes of the largest file that is read: a list of some ten million names."""
@@ -55,6 +60,28 @@ def read_object(path: Path) -> dict[str, Any]:
     if not path.is_file() or status.st_size > LARGEST:
         raise ValueError("it is no file of JSON")
     return parsed_object(path.read_bytes())
+
+
+def sealed(record: Mapping[str, Any], apart: Collection[str] = ()) -> dict[str, Any]:
+    """A record with a checksum of all values but those ``apart``."""
+    return {**record, "crc32": _checksum(record, apart)}
+
+
+def unsealed(stored: Mapping[str, Any], apart: Collection[str] = ()) -> dict[str, Any]:
+    """The record that was sealed; one that was not is returned as it is.
+
+    Raises:
+        ValueError: Its values are not those that were sealed.
+    """
+    record = dict(stored)
+    if (expected := record.pop("crc32", None)) is not None and expected != _checksum(record, apart):
+        raise ValueError("its checksum differs")
+    return record
+
+
+def _checksum(record: Mapping[str, Any], apart: Collection[str]) -> int:
+    found = {key: value for key, value in record.items() if key not in apart}
+    return crc32(json.dumps(found, sort_keys=True).encode())
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from matplotlib import rc_context
 from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.reports.figures import distribution
 from invmm_eval.reports.findings import find
-from invmm_eval.reports.html.page import SHOWN, write_page
+from invmm_eval.reports.html.page import write_page
 from invmm_eval.reports.tables import write_table
 
 
@@ -39,12 +39,12 @@ def report(folder: str | Path, out: str | Path | None = None, format: str = "htm
 
 
 def _page(folder: Path, path: Path) -> None:
-    write_page(find(folder, traced=SHOWN), path)
+    write_page(find(folder), path)
 
 
 def _figure(folder: Path, path: Path, *, format: str) -> None:  # noqa: A002
     with rc_context({"savefig.facecolor": "white", "svg.fonttype": "none"}):
-        figure = distribution(find(folder, traced=0))
+        figure = distribution(find(folder))
         figure.patch.set_alpha(1)
         figure.savefig(path, format=format, dpi=160)
 

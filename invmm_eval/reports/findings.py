@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -14,7 +13,7 @@ from invmm_eval.audits.results import Results
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports import settings, wording
 from invmm_eval.reports.summary import Summary
-from invmm_eval.search.result import Result, rank
+from invmm_eval.search.result import rank
 
 
 class Findings(Summary):
@@ -50,11 +49,6 @@ class Findings(Summary):
         return Results(self.results).table()
 
 
-def untraced(row: Mapping[str, Any]) -> Result:
-    """The result of a row without its trace, which takes most of the memory and time."""
-    return Result.from_record({**row, "trace": ()})
-
-
 @contextmanager
 def readable(lines: Path) -> Iterator[None]:
     """Tell in one sentence that rows of a file are not those of this version."""
@@ -66,13 +60,8 @@ def readable(lines: Path) -> Iterator[None]:
         ) from error
 
 
-def find(folder: str | Path, *, traced: int | None = None) -> Findings:
+def find(folder: str | Path) -> Findings:
     """The findings of the audit in a folder, complete or not.
-
-    Args:
-        folder: Folder of the audit.
-        traced: Number of results, the most memorized ones, that have their traces, which take most of the memory; None
-            gives them to all.
 
     Raises:
         InvMMError: The folder holds no audit, or it is damaged.
@@ -80,12 +69,6 @@ def find(folder: str | Path, *, traced: int | None = None) -> Findings:
     record = read(folder)
     lines = record.folder / "results.jsonl"
     with readable(lines):
-        if traced is None:
-            results = sorted(map(Result.from_record, record.rows), key=rank)
-        else:
-            slim = list(map(untraced, record.rows))
-            order = sorted(range(len(slim)), key=lambda number: rank(slim[number]))
-            results = [Result.from_record(record.rows[number]) for number in order[:traced]]
-            results += [slim[number] for number in order[traced:]]
+        results = sorted(map(record.result, record.rows), key=rank)
     written = datetime.fromtimestamp(lines.stat().st_mtime, UTC) if results else None
     return Findings(record=record, results=tuple(results), written=written)

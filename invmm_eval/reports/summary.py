@@ -16,6 +16,7 @@ from invmm_eval.recipe import Recipe
 from invmm_eval.search.result import Result
 from invmm_eval.search.sheet import opened
 from invmm_eval.search.status import Verdict
+from invmm_eval.search.upgrade import upgraded_record
 
 NOT_PUBLISHED = "The reason is not published."
 """What stands for the errors of images whose names are private."""
@@ -101,7 +102,7 @@ class Summary:
 
     def picture(self, result: Result) -> Path:
         """The picture of an image and its samples, one row per guidance scale; failed images have none."""
-        return self.record.picture(result.record())
+        return self.record.picture({"digest": result.digest, "caption": result.caption})
 
     def sheet(self, result: Result) -> Image | None:
         """What is in :meth:`picture`; None if the folder has none.
@@ -130,5 +131,5 @@ class Summary:
                 )
                 for result in results
             )
-        rows = tuple(result.record() for result in results)
+        rows = tuple(upgraded_record(result.row()) for result in results)
         return replace(self, record=replace(self.record.public(), rows=rows), results=results)

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from invmm_eval.audits.folder import read
 from invmm_eval.audits.results import table
-from invmm_eval.reports.findings import readable, untraced
+from invmm_eval.reports.findings import readable
 from invmm_eval.search.fields import columns
 from invmm_eval.search.result import Result, rank
 
@@ -38,7 +38,7 @@ def write_table(folder: Path, path: Path, *, writer: Callable[..., AbstractConte
     ranks = array("d")
 
     def ranked() -> Iterator[Result]:
-        for result in map(untraced, rows):
+        for result in map(Result.from_record, rows):
             ranks.extend(rank(result))
             yield result
 
@@ -48,5 +48,5 @@ def write_table(folder: Path, path: Path, *, writer: Callable[..., AbstractConte
         schema = pa.schema([(field.name, field.type) for field in fields])
         with path.open("wb") as out, writer(out, schema) as file:
             for start in range(0, len(order), _ROWS):
-                part = [untraced(rows[number]) for number in order[start : start + _ROWS]]
+                part = [Result.from_record(rows[number]) for number in order[start : start + _ROWS]]
                 file.write_table(table(part, fields))

@@ -113,7 +113,9 @@ class DoseResponse:
 
     name = DOSE_RESPONSE
     fields: Mapping[str, str] = {
-        "outcomes": "distance of each sample's noise along the mean, and whether the sample is a replica"
+        "outcomes": "distance of each sample's noise along the mean, and whether the sample is a replica",
+        "ed50": "dose at which half of the samples are replicas, and the ends of its interval, in nats",
+        "ed90": "the same for 90 % of the samples",
     }
 
     def __call__(self, found: Found) -> Mapping[str, Any] | None:
@@ -129,7 +131,7 @@ class DoseResponse:
             ray.move(min(Response(outcomes).dose(share).nats, largest))
         replicated = found.status is Status.REPLICATED
         ray.move(Response(outcomes).dose(recipe.rate).nats if replicated else reached)
-        return {"outcomes": outcomes}
+        return Response(outcomes).values()
 
 
 class Confirmation:

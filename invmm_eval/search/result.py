@@ -2,17 +2,19 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from invmm_eval.errors import InvMMError
+from invmm_eval.search.late import Late, LateSequence, Part
 from invmm_eval.search.sentence import sentence
 from invmm_eval.search.sheet import figure, html, picture_of
 from invmm_eval.search.status import MEMORIZED, Verdict
@@ -26,8 +28,8 @@ from invmm_eval.search.upgrade import PLAIN_SHARE as PLAIN_SHARE
 from invmm_eval.search.upgrade import upgraded_record
 from invmm_eval.statistics.bound import least_share
 from invmm_eval.statistics.importance import PlainShare
-from invmm_eval.statistics.response import HALF, MOST, Count, Dose, Outcome, Response
-from invmm_eval.strict_json import parsed_object
+from invmm_eval.statistics.response import Count, Dose, Outcome, Response
+from invmm_eval.strict_json import parsed_object, sealed, unsealed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,7 +78,7 @@ class Result:
     condition: Mapping[str, Tensor] = field(default_factory=dict)
     prompt: str | None = None
     picture_bits: int | None = None
-    trace: tuple[Point, ...] = ()
+    trace: Sequence[Point] = ()
     seconds_steps: float = 0.0
     seconds_checks: float = 0.0
     rows: int | None = None
@@ -113,7 +115,8 @@ class Result:
     def response(self) -> Response | None:
         """The dose-response curve, where the search was by dose and a sample was a replica at any check."""
         values = self.estimates.get(DOSE_RESPONSE)
-        return Response(tuple(Outcome(*outcome) for outcome in values["outcomes"])) if values else None
+        outcomes = values and values.get("outcomes")
+        return Response(tuple(Outcome(*outcome) for outcome in outcomes)) if outcomes else None
 
     @property
     def confirmed(self) -> Count | None:
@@ -124,12 +127,16 @@ class Result:
     @property
     def ed50(self) -> Dose | None:
         """The dose, in nats over all dimensions, at which half of the samples replicate; None where none tells it."""
-        return self.response.told(HALF) if self.response else None
+        return self._dose("ed50")
 
     @property
     def ed90(self) -> Dose | None:
         """The dose at which nine in ten samples replicate."""
-        return self.response.told(MOST) if self.response else None
+        return self._dose("ed90")
+
+    def _dose(self, name: str) -> Dose | None:
+        values = self.estimates.get(DOSE_RESPONSE, {}).get(name)
+        return Dose(*values) if values else None
 
     @property
     def plain_share(self) -> PlainShare | None:
@@ -162,7 +169,7 @@ class Result:
         if self.least_share >= MEMORIZED:
             return Verdict.MEMORIZED
         shared = self.estimates.get(PLAIN_SHARE, {})
-        copied = self.response or shared.get("copies") or shared.get("plain_copies")
+        copied = DOSE_RESPONSE in self.estimates or shared.get("copies") or shared.get("plain_copies")
         return Verdict.REPLICABLE if copied or self.status is Status.REPLICATED else Verdict.NOT_REPLICATED
 
     @property
@@ -194,40 +201,37 @@ class Result:
         """What a notebook shows."""
         return html(self.words, self.picture)
 
+    def row(self) -> dict[str, Any]:
+        """The values of :meth:`record` that others follow from, without how the search went: its trace, the similarity
+        of each sample and the outcomes of a dose-response curve. Values of None are left out.
+        """
+        values: dict[str, Any] = {name: getattr(self, name) for name in _UNCHANGED}
+        values["status"] = str(self.status)
+        values |= {name: round(values[name], 3) for name in ("seconds_steps", "seconds_checks")}
+        values["estimates"] = {name: dict(found) for name, found in self.estimates.items() if name != DOSE_RESPONSE}
+        if curve := self.estimates.get(DOSE_RESPONSE):
+            values["estimates"][DOSE_RESPONSE] = {name: curve[name] for name in ("ed50", "ed90")}
+        if self.check:
+            values |= {"similarity": _finite(self.check.score), "guidance": self.check.best_scale}
+            values |= {"passed": self.check.passed, "judged_by": str(self.check.judged_by)}
+        return {name: value for name, value in values.items() if value is not None}
+
     def record(self) -> dict[str, Any]:
         """All values but the tensors, as JSON can hold them; infinity and NaN are null."""
         drawn = self.check.similarities if self.check else {}
-        similarities = {str(scale): [_finite(value) for value in values] for scale, values in drawn.items()}
         return {
-            "index": self.index,
-            "name": self.name,
-            "digest": self.digest,
-            "caption": self.caption,
-            "status": str(self.status),
+            **upgraded_record(self.row()),
             "invmm": _finite(self.invmm),
-            "kl": self.kl,
-            "dimensions": self.dimensions,
-            "steps": self.steps,
-            "similarity": _finite(self.similarity),
-            "passed": self.check.passed if self.check else None,
-            "similarities": similarities,
-            "judged_by": str(self.check.judged_by) if self.check else None,
-            "prompt": self.prompt,
+            "similarities": {str(scale): [_finite(value) for value in values] for scale, values in drawn.items()},
             "trace": [[_finite(value) for value in point] for point in self.trace],
-            "seconds_steps": round(self.seconds_steps, 3),
-            "seconds_checks": round(self.seconds_checks, 3),
-            "rows": self.rows,
             "ed50": _listed(self.ed50),
             "ed90": _listed(self.ed90),
             "plain_share": _listed(self.plain_share),
-            "picture_bits": self.picture_bits,
             "verdict": str(self.verdict),
             "confirmed": _listed(self.confirmed),
             "rate": self.confirmed.rate if self.confirmed else None,
             "rate_interval": _listed(self.confirmed and self.confirmed.interval),
             "estimates": {name: dict(values) for name, values in self.estimates.items()},
-            "error": self.error,
-            "traceback": self.traceback,
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -240,7 +244,7 @@ class Result:
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file: :meth:`tensors`, with :meth:`record` as JSON in its header."""
-        save_file(self.tensors(), path, {"invmm": json.dumps(self.record())})
+        save_file(self.tensors(), path, {"invmm": json.dumps(sealed(self.record()))})
 
     @classmethod
     def load(cls, path: str | Path) -> "Result":
@@ -251,35 +255,61 @@ class Result:
         """
         try:
             with safe_open(path, "pt") as file:
-                record = parsed_object(file.metadata()["invmm"].encode())
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return cls.from_record(saved_record(path), tensors)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise InvMMError(f"{path} is not a saved result that can be read: {error}") from error
-        return cls.from_record(record, tensors)
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> "Result":
-        """The result of a :meth:`record`, of this version of the package or an earlier one.
+    def from_record(
+        cls,
+        record: Mapping[str, Any],
+        tensors: Mapping[str, Tensor] | None = None,
+        whole: Mapping[str, Any] | None = None,
+    ) -> "Result":
+        """The result of a :meth:`record` or a :meth:`row`, of this version of the package or an earlier one.
 
         Args:
             record: Keys that earlier versions did not write take their defaults.
             tensors: Those of :meth:`tensors`, looked up when they are used; None leaves out q, condition and samples.
+            whole: The record of a row, read when what the row leaves out is looked at; None leaves that out.
         """
         record = upgraded_record(record)
-        tensors = {} if tensors is None else tensors
+        is_row = "trace" not in record
+        whole = record if not is_row else {} if whole is None else whole
+        estimates = dict(record["estimates"])
+        if is_row and DOSE_RESPONSE in estimates:
+            outcomes: Any = Late(_outcomes, whole)
+            estimates[DOSE_RESPONSE] = ChainMap(estimates[DOSE_RESPONSE], outcomes)
         check = None
         if record["passed"] is not None:
-            similarities = {float(scale): _floats(values) for scale, values in record["similarities"].items()}
-            samples = _Part("samples.", tensors, float)
-            check = Check(record["passed"], similarities, samples, Judged(record["judged_by"]))
+            check = Check(
+                record["passed"],
+                Late(_similarities, whole) if is_row else _similarities(whole),
+                Part("samples.", {} if tensors is None else tensors, float),
+                Judged(record["judged_by"]),
+                best=_best(record) if is_row else None,
+            )
+        values = {name: record[name] for name in _UNCHANGED}
         return cls(
-            **{key: record[key] for key in _UNCHANGED},
+            **{**values, "estimates": estimates},
             status=Status(record["status"]),
             check=check,
-            noise=_Part("noise.", tensors, str),
-            condition=_Part("condition.", tensors, str),
-            trace=tuple(Point(int(step), *_floats(values)) for step, *values in record["trace"]),
+            noise=Part("noise.", {} if tensors is None else tensors, str),
+            condition=Part("condition.", {} if tensors is None else tensors, str),
+            trace=LateSequence(_trace, whole) if is_row else _trace(whole),
         )
+
+
+def saved_record(path: str | Path) -> dict[str, Any]:
+    """The :meth:`Result.record` in a file of :meth:`Result.save`, whose tensors are not read.
+
+    Raises:
+        OSError: The file cannot be read.
+        SafetensorError, KeyError, TypeError, ValueError: It is damaged, or no saved result.
+    """
+    with safe_open(path, "pt") as file:
+        return unsealed(parsed_object(file.metadata()["invmm"].encode()))
 
 
 _UNCHANGED = (
@@ -303,26 +333,21 @@ def rank(result: Result) -> tuple[int, float, float, float, float]:
     )
 
 
-K = TypeVar("K")
+def _best(row: Mapping[str, Any]) -> tuple[float, float]:
+    return row["guidance"], -math.inf if row["similarity"] is None else row["similarity"]
 
 
-class _Part(Mapping[K, Tensor]):
-    """The tensors whose names begin with a prefix, by what follows it."""
+def _similarities(record: Mapping[str, Any]) -> dict[float, tuple[float, ...]]:
+    return {float(scale): _floats(values) for scale, values in record.get("similarities", {}).items()}
 
-    def __init__(self, prefix: str, tensors: Mapping[str, Tensor], key: Callable[[Any], K]) -> None:
-        self._prefix = prefix
-        self._tensors = tensors
-        self._key = key
 
-    def __getitem__(self, key: K) -> Tensor:
-        return self._tensors[f"{self._prefix}{self._key(key)}"]
+def _trace(record: Mapping[str, Any]) -> tuple[Point, ...]:
+    return tuple(Point(int(step), *_floats(values)) for step, *values in record.get("trace", ()))
 
-    def __iter__(self) -> Iterator[K]:
-        names = (name for name in self._tensors if name.startswith(self._prefix))
-        return (self._key(name.removeprefix(self._prefix)) for name in names)
 
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
+def _outcomes(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    curve = record.get("estimates", {}).get(DOSE_RESPONSE, {})
+    return {"outcomes": curve["outcomes"]} if curve else {}
 
 
 def _listed(values: tuple[float, ...] | None) -> list[float] | None:

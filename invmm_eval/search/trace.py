@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -35,21 +35,25 @@ class Check:
         similarities: By guidance scale: all K values, or fewer where the decision did not need them.
         samples: By guidance scale: the samples, uint8 ``(m, C, H, W)``, on the CPU.
         judged_by: Which of the similarities at a scale decides.
+        best: The best scale and its score, where they are known without the similarities.
     """
 
     passed: bool
-    similarities: dict[float, tuple[float, ...]]
+    similarities: Mapping[float, tuple[float, ...]]
     samples: Mapping[float, Tensor]
     judged_by: Judged = Judged.LEAST
+    best: tuple[float, float] | None = field(default=None, compare=False)
 
     @property
     def score(self) -> float:
         """The deciding similarity at the best scale, which is compared with beta; NaN counts as -inf."""
-        return self._deciding(self.best_scale)
+        return self.best[1] if self.best else self._deciding(self.best_scale)
 
     @property
     def best_scale(self) -> float:
         """The guidance scale of :attr:`score`; of a passed check of all samples one at which all K passed."""
+        if self.best:
+            return self.best[0]
 
         def key(scale: float) -> tuple[int, float]:
             drawn = len(self.similarities[scale]) if self.passed and self.judged_by is Judged.LEAST else 0
@@ -68,7 +72,9 @@ class Check:
 
     def at(self, scale: float) -> "Check":
         """The check restricted to one guidance scale."""
-        return replace(self, similarities={scale: self.similarities[scale]}, samples={scale: self.samples[scale]})
+        return replace(
+            self, similarities={scale: self.similarities[scale]}, samples={scale: self.samples[scale]}, best=None
+        )
 
     def _deciding(self, scale: float) -> float:
         values = [-math.inf if math.isnan(value) else value for value in self.similarities[scale]]

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -100,6 +100,14 @@ class Response:
         if self.falls or dose.nats >= furthest:
             return None
         return Dose(dose.nats, dose.low, min(dose.high, furthest))
+
+    def values(self) -> dict[str, Any]:
+        """The outcomes, and the doses at :data:`HALF` and :data:`MOST` as far as they are told, as JSON holds them."""
+        doses = {name: self.told(share) for name, share in (("ed50", HALF), ("ed90", MOST))}
+        return {
+            "outcomes": list(map(list, self.outcomes)),
+            **{name: dose and list(dose) for name, dose in doses.items()},
+        }
 
     @property
     def falls(self) -> bool:

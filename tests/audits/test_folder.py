@@ -26,18 +26,20 @@ from safetensors import safe_open
 from torch import Tensor
 
 from invmm_eval.audits.folder import read, writing
-from invmm_eval.audits.folder.files import in_use, lock_of, read_object, write_object
+from invmm_eval.audits.folder.files import in_use, lock_of, read_object, stem, tensors_of, write_object
 from invmm_eval.audits.folder.requested import Requested
+from invmm_eval.audits.folder.rows import line_of
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source
 from invmm_eval.audits.options import Output, Resources
 from invmm_eval.audits.plan import OnStep, Plan
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports import report
-from invmm_eval.search.result import Check, Point, Result, Status
+from invmm_eval.search.result import DOSE_RESPONSE, Check, Point, Result, Status, saved_record
 from invmm_eval.search.search import Search
 from invmm_eval.search.sheet import strip
 from invmm_eval.search.target import Target
+from invmm_eval.statistics.response import Dose, Outcome, Response
 from tests.helpers.audits import CONFIG, planned
 from tests.helpers.exact import Mixture, pictures
 
@@ -45,7 +47,7 @@ PICTURES = torch.cat([pictures(3), pictures(1, seed=99)])
 SOURCES = [Source(f"picture {index}", picture) for index, picture in enumerate(PICTURES)]
 CORRUPT = Source("corrupt", b"no image")
 ALL = [*SOURCES[:2], CORRUPT, *SOURCES[2:]]
-TIMES = ("seconds_steps", "seconds_checks", "finished", "sha256")
+TIMES = ("seconds_steps", "seconds_checks", "finished", "sha256", "crc32")
 """What differs from run to run; the seconds are in the files of tensors too."""
 SETTINGS: dict[str, Any] = {"max_steps": 80, "check_every": 5, "draws": 8}
 
@@ -66,10 +68,14 @@ def loaded(text: str | bytes) -> Any:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """The last line of each image but for what differs from run to run, by index."""
+    """The last line of each image, and the record in its file, but for what differs from run to run, by index."""
     lines = map(loaded, (folder / "results.jsonl").read_bytes().splitlines())
-    last = {row["index"]: {key: row[key] for key in row if key not in TIMES} for row in lines}
-    return [last[index] for index in sorted(last)]
+    last = {row["index"]: row for row in lines}
+    files = {row["index"]: tensors_of(folder, stem(row["digest"], row.get("caption"))) for row in last.values()}
+    whole = {
+        index: {**row, **(saved_record(files[index]) if files[index].exists() else {})} for index, row in last.items()
+    }
+    return [{key: value for key, value in whole[index].items() if key not in TIMES} for index in sorted(whole)]
 
 
 def run(
@@ -133,7 +139,7 @@ def test_the_config_is_written_once(tmp_path: Path) -> None:
     config_on_disk = loaded(written)
     assert isinstance(config_on_disk.pop("crc32"), int)
     assert config_on_disk == {
-        "format": 2,
+        "format": 3,
         "model": "m",
         "weights": "w",
         "recipe": {"guidance": [1.0, 2.5], "threshold": None},
@@ -511,6 +517,46 @@ def test_failed_images_are_not_known(tmp_path: Path) -> None:
         assert store.result(0).record() == hand_made().record()
 
 
+def test_a_row_is_short_whatever_the_search(tmp_path: Path) -> None:
+    """What a row leaves out is read from the file of tensors, once it is looked at."""
+    trace = tuple(Point(50 * step, 0.1234567 / step, step / 30, 1 / step, step / 70) for step in range(1, 41))
+    check = Check(False, {scale / 2: (1 / 3,) * 8 for scale in range(7)}, {0.5: torch.zeros(8, 1, 4, 4).byte()})
+    outcomes = tuple(Outcome(step / 7, step > 150) for step in range(200))
+    estimates = {DOSE_RESPONSE: Response(outcomes).values(), "of a plugin": {"share": 0.25}}
+    found = hand_made(check=check, estimates=estimates, name="a picture", kl=1 / 3, dimensions=3072)
+    full = replace(found, trace=trace)
+    with Store(tmp_path, CONFIG) as store:
+        store.add(full, Target(PICTURES[0]))
+    assert (tmp_path / "results.jsonl").stat().st_size < 1000
+    record = read(tmp_path)
+    [result] = map(record.result, record.rows)
+    assert (result.verdict, result.similarity, result.ed50) == (full.verdict, full.similarity, full.ed50)
+    [path] = tmp_path.glob("tensors/*/*")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"0.1234567", b"0.1234568"))
+    with pytest.raises(InvMMError, match=rf"{path.name} is not what the audit wrote; remove it"):
+        len(record.result(record.rows[0]).trace)
+    path.write_bytes(content)
+    assert result.record() == full.record()
+    path.unlink()
+    gone = record.result(record.rows[0])
+    assert (gone.trace, gone.response, gone.ed50) == ((), None, full.ed50)
+
+
+def test_a_row_of_format_2_has_how_the_search_went(tmp_path: Path) -> None:
+    full = hand_made(estimates={DOSE_RESPONSE: {"outcomes": [[1.0, True], [0.5, False]]}})
+    values = {"ed50": [2.0, 1.0, 4.0], "ed90": None, "caption": None, "sha256": None, "finished": "2026-01-01T00:00Z"}
+    with Store(tmp_path, CONFIG):
+        pass
+    written = {**replace(full, estimates={}).record(), "estimates": full.estimates, **values, "format": 2}
+    (tmp_path / "results.jsonl").write_bytes(line_of(written))
+    record = read(tmp_path)
+    [result] = map(record.result, record.rows)
+    assert (result.trace[0][:4], result.ed50, result.ed90) == (full.trace[0][:4], Dose(2.0, 1.0, 4.0), None)
+    assert result.response == Response((Outcome(1.0, True), Outcome(0.5, False)))
+    assert repr(result.check and result.check.similarities) == repr(full.check and full.check.similarities)
+
+
 def test_no_file_holds_infinity(tmp_path: Path, undisturbed: Path) -> None:
     with Store(tmp_path, CONFIG) as store:
         store.add(hand_made(name="un\u2028usual\n"), Target(PICTURES[0]))
@@ -520,7 +566,6 @@ def test_no_file_holds_infinity(tmp_path: Path, undisturbed: Path) -> None:
         for path in folder.glob("tensors/*/*"):
             with safe_open(path, "np") as file:
                 loaded(file.metadata()["invmm"])
-    assert {row["invmm"] for row in rows(undisturbed) if row["status"] == "exhausted"} == {None}
     assert [row["name"] for row in read(tmp_path).rows] == ["un\u2028usual\n"]
 
 
@@ -685,7 +730,7 @@ def test_a_folder_is_read_in_the_order_of_the_images_failed_ones_too(tmp_path: P
     with (tmp_path / "results.jsonl").open("a") as lines:
         lines.write('{"index": 1, "status"')
     record = read(tmp_path)
-    assert record.config == {"format": 2, "seed": 1}
+    assert record.config == {"format": 3, "seed": 1}
     assert [row["name"] for row in record.rows] == ["zero", "two"]
     assert (tmp_path / "results.jsonl").read_text().endswith('"status"')
 

@@ -95,7 +95,7 @@ def result(index: int, status: Status, invmm: float = math.nan, name: str = "") 
 
 def estimates(response: Response, confirmed: tuple[int, int] | None = None) -> dict[str, Any]:
     """The values of the built-in estimators: the samples of a curve, and replicas among new samples."""
-    found: dict[str, Any] = {DOSE_RESPONSE: {"outcomes": response.outcomes}}
+    found: dict[str, Any] = {DOSE_RESPONSE: response.values()}
     return found if confirmed is None else found | {CONFIRMATION: dict(zip(("hits", "drawn"), confirmed, strict=True))}
 
 

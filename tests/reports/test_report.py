@@ -21,7 +21,6 @@ from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from invmm_eval import reports
 from invmm_eval.audits.whole.found import Design
 from invmm_eval.cli.app import main
 from invmm_eval.errors import InvMMError
@@ -219,8 +218,7 @@ def test_a_page_of_many_images_has_the_most_memorized_and_says_where_the_others_
     guided: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = Parts(report(guided, tmp_path / "whole.html"))
-    for module in (reports, page_module):
-        monkeypatch.setattr(module, "SHOWN", 2)
+    monkeypatch.setattr(page_module, "SHOWN", 2)
     parts = Parts(report(guided, tmp_path / "capped.html"))
     data = [json.loads(script) for script in parts.code["script"] if script.startswith("{")]
     expected = [result.name for result in find(guided).results[:2]]

@@ -12,7 +12,7 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.search.result import CONFIRMATION, DOSE_RESPONSE, PLAIN_SHARE, Check, Point, Result, Status, rank
 from invmm_eval.search.status import Verdict
 from invmm_eval.statistics.importance import PlainShare
-from invmm_eval.statistics.response import Count
+from invmm_eval.statistics.response import Count, Outcome, Response
 
 CHECK = Check(
     passed=True,
@@ -35,10 +35,11 @@ RESULT = Result(
     seconds_steps=1.5,
     seconds_checks=0.25,
 )
+OUTCOMES = (Outcome(0.5, False), Outcome(1.5, False), *(Outcome(place / 2, True) for place in range(4, 13)))
 BY_DOSE = replace(
     RESULT,
     estimates={
-        DOSE_RESPONSE: {"outcomes": [[0.5, False], [1.5, False], *([place / 2, True] for place in range(4, 13))]},
+        DOSE_RESPONSE: Response(OUTCOMES).values(),
         CONFIRMATION: {"hits": 58, "drawn": 64},
         "of a plugin": {"share": 0.25, "interval": [0.1, 0.4]},
     },

@@ -3,12 +3,11 @@
 import errno
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout, has_fcntl
 
@@ -119,37 +118,15 @@ def read_object(path: Path) -> dict[str, Any]:
         OSError: The file cannot be read.
     """
     try:
-        return unsealed(strict_json.read_object(path))
+        return strict_json.unsealed(strict_json.read_object(path))
     except ValueError as error:
         raise damaged(path) from error
 
 
 def write_object(path: Path, record: Mapping[str, Any], indent: int | None = None) -> None:
     """Write a JSON object and its checksum, atomically."""
-    text = json.dumps(sealed(record), indent=indent, allow_nan=False) + "\n"
+    text = json.dumps(strict_json.sealed(record), indent=indent, allow_nan=False) + "\n"
     write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
-
-
-def sealed(record: Mapping[str, Any], apart: Collection[str] = ()) -> dict[str, Any]:
-    """A record with a checksum of all values but those ``apart``."""
-    return {**record, "crc32": _checksum(record, apart)}
-
-
-def unsealed(stored: Mapping[str, Any], apart: Collection[str] = ()) -> dict[str, Any]:
-    """The record that was sealed; one that was not is returned as it is.
-
-    Raises:
-        ValueError: Its values are not those that were sealed.
-    """
-    record = dict(stored)
-    if (expected := record.pop("crc32", None)) is not None and expected != _checksum(record, apart):
-        raise ValueError("its checksum differs")
-    return record
-
-
-def _checksum(record: Mapping[str, Any], apart: Collection[str]) -> int:
-    found = {key: value for key, value in record.items() if key not in apart}
-    return crc32(json.dumps(found, sort_keys=True).encode())
 
 
 def damaged(path: Path) -> InvMMError:

@@ -12,8 +12,8 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.upgrade import upgraded_record
 
-FORMAT = 2
-"""Written to config.json and to each row. Format 1 had no number."""
+FORMAT = 3
+"""Written to config.json and to each row. Format 1 had no number; rows up to 2 had what ``Result.row`` leaves out."""
 SAME_VALUES_SINCE = "0.1.0"
 """The first version of invmm-eval that gives the same values as this one, at equal config and seed."""
 _SHOWN = 3
@@ -56,7 +56,7 @@ def upgraded_row(row: Mapping[str, Any], path: Path) -> dict[str, Any]:
         InvMMError: The format is newer than this version of invmm-eval reads.
     """
     _check_format(row, path, None)
-    return upgraded_record(row)
+    return {"sha256": None, **upgraded_record(row)}
 
 
 def _check_format(record: Mapping[str, Any], path: Path, written_by: str | None) -> None:

@@ -28,7 +28,7 @@ class Record:
     Attributes:
         folder: The folder.
         config: What determined the values.
-        rows: One mapping per image that has a result, in the order of the images, as :meth:`Result.record` makes it,
+        rows: One mapping per image that has a result, in the order of the images, as :meth:`Result.row` makes it,
             with its ``caption``, the ``sha256`` of its file of tensors, and when it was ``finished``. Each is read when
             it is looked at, because memory does not hold a million of them.
         kept_request: The request as it was made last; None if the folder does not hold it.

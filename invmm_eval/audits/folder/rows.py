@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from pyarrow import json as arrow_json
 
 from invmm_eval import strict_json
-from invmm_eval.audits.folder.files import sealed, unsealed
 from invmm_eval.audits.folder.format import upgraded_row
 from invmm_eval.errors import InvMMError
 from invmm_eval.hints import check_types
@@ -103,8 +102,9 @@ class Rows(Sequence[Mapping[str, Any]]):
 
 
 def line_of(row: Mapping[str, Any]) -> bytes:
-    """A row as its file holds it, with its checksum."""
-    return json.dumps(sealed(row, _APART), allow_nan=False).encode() + b"\n"
+    """A row as its file holds it, with its checksum and without values of None."""
+    held = {name: value for name, value in row.items() if value is not None}
+    return json.dumps(strict_json.sealed(held, _APART), allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
 _APART: Mapping[str, type | tuple[type, ...]] = {
@@ -131,7 +131,7 @@ def row_at(path: Path, span: Span) -> dict[str, Any]:
         line = file.read(end - start)
     try:
         stored = strict_json.parsed_object(line)
-        row = upgraded_row(unsealed(stored, _APART), path)
+        row = upgraded_row(strict_json.unsealed(stored, _APART), path)
         if "crc32" not in stored:  # rows of earlier versions have none
             _check_row(row)
         elif not all(isinstance(row[name], kind) for name, kind in _APART.items()):
@@ -149,7 +149,7 @@ def _damaged(number: int, path: Path) -> InvMMError:
 
 @dataclass(frozen=True)
 class _Row:
-    """The types of a row's values, as :meth:`invmm_eval.search.result.Result.record` writes them."""
+    """The types of a row's values, as earlier versions wrote them."""
 
     index: int
     name: str

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from invmm_eval import strict_json
-from invmm_eval.audits.folder.files import folder_named, lock_of, opened_alone, sealed, stem, unsealed, write_atomically
+from invmm_eval.audits.folder.files import folder_named, lock_of, opened_alone, stem, write_atomically
 from invmm_eval.audits.folder.format import as_json, hold_same
 from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.search.target import Target
@@ -219,7 +219,7 @@ def _line(score: Score) -> bytes:
 
 
 def _sealed_line(record: Mapping[str, Any]) -> bytes:
-    return json.dumps(sealed(record), allow_nan=False).encode() + b"\n"
+    return json.dumps(strict_json.sealed(record), allow_nan=False).encode() + b"\n"
 
 
 def _entries(path: Path) -> Iterator[tuple[int, Score | dict[str, Any]]]:
@@ -229,7 +229,7 @@ def _entries(path: Path) -> Iterator[tuple[int, Score | dict[str, Any]]]:
             if not line.endswith(b"\n"):
                 return
             try:
-                record = unsealed(strict_json.parsed_object(line))
+                record = strict_json.unsealed(strict_json.parsed_object(line))
                 if number > 1:
                     yield len(line), Score.from_record(record)
                     continue

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
 from invmm_eval.audits.folder.files import picture_of, stem, tensors_of
 from invmm_eval.errors import InvMMError, on_disk
-from invmm_eval.search.result import Result
+from invmm_eval.search.late import Late
+from invmm_eval.search.result import Result, saved_record
 from invmm_eval.search.sheet import cut, opened, strip
 from invmm_eval.search.target import Target
 
@@ -23,12 +25,26 @@ from invmm_eval.search.target import Target
 def result_of(folder: Path, row: Mapping[str, Any]) -> Result:
     """The result of a row; its tensors are read, and compared with their SHA-256, when they are first looked at.
 
-    The row's ``sha256`` may be a future, which is done when they are written; None if they are not kept.
+    What the row leaves out is read from the header of their file, without the tensors. The row's ``sha256`` may be a
+    future, which is done when they are written; None if they are not kept.
     """
     if not row["sha256"]:
         return Result.from_record(row)
     path = tensors_of(folder, stem(row["digest"], row["caption"]))
-    return replace(Result.from_record(row, _Saved(path, row["sha256"])), target=picture_of(folder, row))
+    found = Result.from_record(row, _Saved(path, row["sha256"]), Late(_record_in, path, row["digest"]))
+    return replace(found, target=picture_of(folder, row))
+
+
+def _record_in(path: Path, digest: str) -> dict[str, Any]:
+    try:
+        record = saved_record(path)
+        if record["digest"] == digest:
+            return record
+    except FileNotFoundError:
+        return {}
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        pass
+    raise InvMMError(f"{path} is not what the audit wrote; remove it, and the same command measures its image again.")
 
 
 def hold_files(folder: Path, row: Mapping[str, Any]) -> None:

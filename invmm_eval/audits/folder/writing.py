@@ -209,12 +209,12 @@ class Store:
         """
         if target and self.knows(result.index, target):
             return self.result(result.index)
-        row = {**result.record(), "caption": target and target.caption, "sha256": None, "finished": _now()}
+        more = {"caption": target and target.caption, "sha256": None, "finished": _now()}
         if target:
             self._unwritten.add(stem(target.digest, target.caption))
         kept = target if result.check and self._keeps(result) else None
-        written = self._submit(lambda: self._write(row, result, kept))
-        return result_of(self.folder, {**row, "sha256": written if kept else None})
+        written = self._submit(lambda: self._write({**result.row(), **more}, result, kept))
+        return result_of(self.folder, {**result.record(), **more, "sha256": written if kept else None})
 
     def _keeps(self, result: Result) -> bool:
         copied = result.verdict in (Verdict.MEMORIZED, Verdict.REPLICABLE)

@@ -77,7 +77,7 @@ def _row(position: int, result: Result, columns: Sequence[Field]) -> dict[str, A
         "values": {field.name: finite(field.value(result)) for field in columns},
         "texts": {field.name: (field.text(result), field.ends(result)) for field in columns},
     }
-    if result.check:
+    if result.check and result.check.similarities:
         row["best"] = result.check.best_row
         row["drawn"] = [len(values) for values in result.check.similarities.values()]
     return row

@@ -1,0 +1,74 @@
+"""Values that are read when they are first looked at."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Late(Mapping[K, V]):
+    """A mapping that is read when it is first looked at."""
+
+    def __init__(self, read: Callable[..., Mapping[K, V]], *arguments: Any) -> None:
+        self._read = read
+        self._arguments = arguments
+
+    @cached_property
+    def _values(self) -> Mapping[K, V]:
+        return self._read(*self._arguments)
+
+    def __getitem__(self, key: K) -> V:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+class LateSequence(Sequence[V]):
+    """The same for a sequence; it equals a tuple of its values."""
+
+    def __init__(self, read: Callable[..., tuple[V, ...]], *arguments: Any) -> None:
+        self._read = read
+        self._arguments = arguments
+
+    @cached_property
+    def _values(self) -> tuple[V, ...]:
+        return self._read(*self._arguments)
+
+    def __getitem__(self, at: Any) -> Any:
+        return self._values[at]
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._values == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self._values)
+
+
+class Part(Mapping[K, Tensor]):
+    """The tensors whose names begin with a prefix, by what follows it."""
+
+    def __init__(self, prefix: str, tensors: Mapping[str, Tensor], key: Callable[[Any], K]) -> None:
+        self._prefix = prefix
+        self._tensors = tensors
+        self._key = key
+
+    def __getitem__(self, key: K) -> Tensor:
+        return self._tensors[f"{self._prefix}{self._key(key)}"]
+
+    def __iter__(self) -> Iterator[K]:
+        names = (name for name in self._tensors if name.startswith(self._prefix))
+        return (self._key(name.removeprefix(self._prefix)) for name in names)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
