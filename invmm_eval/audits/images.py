@@ -17,10 +17,11 @@ from torch import Tensor
 
 from invmm_eval.audits.pictures import ImageLike, contents, reason
 from invmm_eval.audits.places import SUFFIX, check_texts, image_columns, is_place, pictures_at, text_of
+from invmm_eval.audits.streams import pictures_of
 from invmm_eval.errors import InvMMError
 from invmm_eval.reference import named
 
-_DATASET = re.compile(r"dataset:(?P<name>[^:]+)(:(?P<split>([^:\[]|\[[^\]]*\])*)(:(?P<column>.+))?)?")
+_DATASET = re.compile(r"(?P<kind>dataset|stream):(?P<name>[^:]+)(:(?P<split>([^:\[]|\[[^\]]*\])*)(:(?P<column>.+))?)?")
 """A colon in brackets, as in ``train[:100]``, belongs to the split."""
 _PACKED = {".7z", ".bz2", ".gz", ".rar", ".tgz", ".xz", ".zip", ".zst"}
 """The endings of files whose pictures cannot be read one by one."""
@@ -41,7 +42,19 @@ class Source:
     caption: str | None = None
 
 
-_WHOLE = (type(None), str, Path, bytes, bytearray, memoryview, Image.Image, Mapping, datasets.Dataset, Source)
+_WHOLE = (
+    type(None),
+    str,
+    Path,
+    bytes,
+    bytearray,
+    memoryview,
+    Image.Image,
+    Mapping,
+    datasets.Dataset,
+    datasets.IterableDataset,
+    Source,
+)
 """What names images or is one; None is an image that is missing."""
 
 
@@ -61,7 +74,10 @@ def find_images(
               that it never saw.
             - The text ``dataset:NAME[:[CONFIG/]SPLIT[:COLUMN]]``: a dataset of the Hub, a local folder or a local file
               that :func:`datasets.load_dataset` reads; by default the split "train" and the first column of images.
-            - A :class:`datasets.Dataset`: its first column of images. A row or a batch of it: the first image of each.
+          ``stream:...`` is the same without a copy on the disk: the data set is read once to be listed, and again when
+          its images are measured.
+            - A :class:`datasets.Dataset`, streaming or not: its first column of images. A row or a batch of it: the
+              first image of each.
             - A :class:`Source`.
             - An array ``(n, H, W, C)`` or a tensor ``(n, C, H, W)``: n images.
             - Any other image, named by its position.
@@ -75,7 +91,7 @@ def find_images(
     sources: list[Source] = []
     place = captions if isinstance(captions, str) else None
     for item in _items(where):
-        if isinstance(item, str) and item.startswith("dataset:"):
+        if isinstance(item, str) and item.startswith(("dataset:", "stream:")):
             sources += _loaded(item, place)
         elif isinstance(item, str) and not item:
             raise InvMMError("The name of an image or folder is empty; for the present folder give a dot.")
@@ -85,7 +101,7 @@ def find_images(
             sources += [Source(*listed) for listed in pictures_at(str(item), place)]
         elif isinstance(item, str | Path):
             sources += [_captioned(source, place) for source in _files(Path(item))]
-        elif isinstance(item, datasets.Dataset):
+        elif isinstance(item, datasets.Dataset | datasets.IterableDataset):
             sources += _rows(item, "dataset", captions=place)
         elif isinstance(item, Source):
             sources.append(item)
@@ -135,12 +151,7 @@ def _items(where: Iterable[Any]) -> Iterator[Any]:
             yield from _items(item)
         else:
             instead = "; give a folder, files, a list of images, or a datasets.Dataset"
-            if isinstance(item, datasets.IterableDataset):
-                instead = (
-                    ", as its length is not known; give its files, as in hf://datasets/ORG/NAME/**/*.parquet, or some "
-                    "of its rows, as in list(images.take(100))"
-                )
-            elif _is_table(item):
+            if _is_table(item):
                 instead = "; give a datasets.Dataset of it, as from_pandas makes it"
             raise InvMMError(f"The type {type(item).__name__} cannot be listed as images{instead}.")
 
@@ -266,7 +277,7 @@ def _loaded(text: str, captions: str | None) -> list[Source]:
     if not match:
         raise InvMMError(
             f"{text!r} does not read dataset:NAME, dataset:NAME:SPLIT, dataset:NAME:CONFIG/SPLIT or "
-            "dataset:NAME:SPLIT:COLUMN."
+            "dataset:NAME:SPLIT:COLUMN, or the same with stream: in place of dataset:."
         )
     name, (config, slash, split) = match["name"], (match["split"] or "").rpartition("/")
     split = split or "train"
@@ -274,7 +285,7 @@ def _loaded(text: str, captions: str | None) -> list[Source]:
     try:
         if file.is_file():
             place = {"path": str(file.parent.absolute()), "data_files": glob.escape(str(file.absolute()))}
-        dataset = datasets.load_dataset(**place, name=config or None, split=split)
+        dataset = datasets.load_dataset(**place, name=config or None, split=split, streaming=match["kind"] == "stream")
     except Exception as error:
         configs = _configurations(**place)
         if len(configs) > 1 and config not in configs:
@@ -296,8 +307,13 @@ def _configurations(**place: str) -> list[str]:
 
 
 def _rows(
-    dataset: datasets.Dataset, title: str, column: str | None = None, captions: str | None = None
+    dataset: datasets.Dataset | datasets.IterableDataset,
+    title: str,
+    column: str | None = None,
+    captions: str | None = None,
 ) -> list[Source]:
+    if isinstance(dataset, datasets.IterableDataset):
+        return [Source(*listed) for listed in pictures_of(dataset, title, column, captions)]
     column = column or next(iter(image_columns(dataset.features)), "")
     try:
         rows = dataset.with_format(None).select_columns([column]).cast_column(column, datasets.Image(decode=False))

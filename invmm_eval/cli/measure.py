@@ -30,8 +30,8 @@ Images = Annotated[
     list[str],
     typer.Option(
         metavar="IMAGES",
-        help="Folder, file, .tar or .parquet, URL such as s3://BUCKET/FOLDER, dataset:NAME[:[config/]split[:column]], "
-        "reference or reference:held-out. Repeatable.",
+        help="Folder, file, .tar or .parquet, URL such as s3://BUCKET/FOLDER, dataset:NAME[:[config/]split[:column]] "
+        "(stream: in place of dataset: keeps no copy), reference or reference:held-out. Repeatable.",
     ),
 ]
 More = Annotated[list[str], typer.Argument(metavar="IMAGES", help="More images, as the shell expands --images *.png.")]

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from invmm_eval.errors import InvMMError
-from invmm_eval.search.late import Late, LateSequence, Part
+from invmm_eval.search.late import Late, LateSequence, Part, outcomes_in, similarities_in, trace_in
 from invmm_eval.search.sentence import sentence
 from invmm_eval.search.sheet import figure, html, picture_of
 from invmm_eval.search.status import MEMORIZED, Verdict
@@ -279,13 +279,13 @@ class Result:
         whole = record if not is_row else {} if whole is None else whole
         estimates = dict(record["estimates"])
         if is_row and DOSE_RESPONSE in estimates:
-            outcomes: Any = Late(_outcomes, whole)
+            outcomes: Any = Late(outcomes_in, whole)
             estimates[DOSE_RESPONSE] = ChainMap(estimates[DOSE_RESPONSE], outcomes)
         check = None
         if record["passed"] is not None:
             check = Check(
                 record["passed"],
-                Late(_similarities, whole) if is_row else _similarities(whole),
+                Late(similarities_in, whole) if is_row else similarities_in(whole),
                 Part("samples.", {} if tensors is None else tensors, float),
                 Judged(record["judged_by"]),
                 best=_best(record) if is_row else None,
@@ -297,7 +297,7 @@ class Result:
             check=check,
             noise=Part("noise.", {} if tensors is None else tensors, str),
             condition=Part("condition.", {} if tensors is None else tensors, str),
-            trace=LateSequence(_trace, whole) if is_row else _trace(whole),
+            trace=LateSequence(trace_in, whole) if is_row else trace_in(whole),
         )
 
 
@@ -337,26 +337,9 @@ def _best(row: Mapping[str, Any]) -> tuple[float, float]:
     return row["guidance"], -math.inf if row["similarity"] is None else row["similarity"]
 
 
-def _similarities(record: Mapping[str, Any]) -> dict[float, tuple[float, ...]]:
-    return {float(scale): _floats(values) for scale, values in record.get("similarities", {}).items()}
-
-
-def _trace(record: Mapping[str, Any]) -> tuple[Point, ...]:
-    return tuple(Point(int(step), *_floats(values)) for step, *values in record.get("trace", ()))
-
-
-def _outcomes(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    curve = record.get("estimates", {}).get(DOSE_RESPONSE, {})
-    return {"outcomes": curve["outcomes"]} if curve else {}
-
-
 def _listed(values: tuple[float, ...] | None) -> list[float] | None:
     return None if values is None else list(values)
 
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def _floats(values: Sequence[float | None]) -> tuple[float, ...]:
-    return tuple(math.nan if value is None else value for value in values)

@@ -72,9 +72,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     lines = map(loaded, (folder / "results.jsonl").read_bytes().splitlines())
     last = {row["index"]: row for row in lines}
     files = {row["index"]: tensors_of(folder, stem(row["digest"], row.get("caption"))) for row in last.values()}
-    whole = {
-        index: {**row, **(saved_record(files[index]) if files[index].exists() else {})} for index, row in last.items()
-    }
+    whole = {index: {**(saved_record(path) if path.exists() else {}), **last[index]} for index, path in files.items()}
     return [{key: value for key, value in whole[index].items() if key not in TIMES} for index in sorted(whole)]
 
 
@@ -769,9 +767,9 @@ class Gate:
         self.opened = threading.Event()
         append = Store._append
 
-        def held_up(store: Store, row: Any) -> None:
+        def held_up(store: Store, *row: Any) -> None:
             self.opened.wait()
-            append(store, row)
+            append(store, *row)
 
         monkeypatch.setattr(Store, "_append", held_up)
 

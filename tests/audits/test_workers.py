@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -202,7 +202,7 @@ def memory() -> Store:
 def started(pool: ThreadPoolExecutor, store: Store, make_plan: MakePlan) -> Iterator[on_torchrun.Message]:
     """The messages of a rank."""
     worker = pool.submit(on_torchrun._work, store, make_plan, Resources(device="cpu"))
-    return on_torchrun._messages(store, worker)
+    return on_torchrun._messages(store, worker, on_torchrun._Pulse(store, []))
 
 
 def test_ranks_find_the_same_and_exchange_it_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,6 +234,20 @@ def test_a_rank_that_cannot_start_ends_the_run_with_its_reason() -> None:
         with pytest.raises(InvMMError, match=r"A worker on \S+ cannot start: There is no folder"):
             next(messages)
         store.set("stopped", "")
+
+
+def test_a_rank_that_falls_silent_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_torchrun, "BEAT", 0.02)
+    monkeypatch.setattr(on_torchrun, "SILENCE", 0.5)
+    store = memory()
+    idle: Future[None] = Future()
+    messages = on_torchrun._messages(store, idle, on_torchrun._Pulse(store, [1, 2]))
+    with on_torchrun._beating(store, 1):
+        with on_torchrun._beating(store, 2):
+            threading.Timer(1.0, on_torchrun._put, (store, "message 1", {"late": True})).start()
+            assert next(messages)[0] == {"late": True}, "the others beat"
+        with pytest.raises(InvMMError, match=r"Rank 2 has given no sign of life for 0\.5 seconds.* again to resume"):
+            next(messages)
 
 
 def test_an_unexpected_error_of_the_thread_of_rank_0_ends_the_run() -> None:

@@ -6,11 +6,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from invmm_eval.audits.folder.files import damaged, in_use, picture_of, read_object
 from invmm_eval.audits.folder.format import upgraded_config
+from invmm_eval.audits.folder.index import last_lines
 from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.rows import Lines, Rows
 from invmm_eval.audits.request import command, published, rebuilt
@@ -138,13 +141,22 @@ def read(folder: str | Path) -> Record:
         request = read_request(folder)
     except OSError as error:
         raise InvMMError(f"{folder} holds no audit that can be read: {error.filename}: {error.strerror}.") from error
-    indices, names = (lines.columns[column].to_pylist() for column in ("index", "name"))
-    last = {index: number for number, index in enumerate(indices)}
-    order = [last[index] for index in sorted(last)]
-    if latest:
-        order = [number for number in order if latest.by_index.get(indices[number]) == names[number]]
+    order = _order(lines, latest)
     progress = _progress(lines, order, latest, in_use(folder))
     return Record(folder, config, Rows(lines, order), request, progress)
+
+
+def _order(lines: Lines, latest: Requested | None) -> NDArray[np.int64]:
+    """The last line of each place, in the order of the places; of requested images only, if these are known."""
+    indices, order = last_lines(lines.columns["index"].to_numpy(), np.arange(len(lines.columns)))
+    if not latest:
+        return order
+    places = np.arange(len(latest.names)) if latest.indices is None else np.array(latest.indices, np.int64)
+    places, requested = last_lines(places, np.arange(len(places)))
+    _, rows, at = np.intersect1d(indices, places, assume_unique=True, return_indices=True)
+    written = lines.columns["name"].take(pa.array(order[rows]))
+    same = pc.equal(written, pa.array(latest.names, pa.string()).take(pa.array(requested[at])))
+    return order[rows[same.to_numpy()]]
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -188,8 +200,8 @@ def read_request(folder: Path) -> dict[str, Any] | None:
     return request
 
 
-def _progress(lines: Lines, order: list[int], latest: Requested | None, running: bool) -> Progress:
-    results = lines.columns.take(pa.array(order, pa.int64()))
+def _progress(lines: Lines, order: NDArray[np.int64], latest: Requested | None, running: bool) -> Progress:
+    results = lines.columns.take(pa.array(order))
     counts = {count["values"]: count["counts"] for count in results["status"].value_counts().to_pylist()}
     rate = None
     if latest:

@@ -83,7 +83,9 @@ class Requested:
             latest = cls(datetime.fromisoformat(record["asked"]), record["names"], record.get("indices"), shard, whole)
             if latest.asked.tzinfo is None or not all(isinstance(name, str) for name in latest.names):
                 raise TypeError
-            if not isinstance(latest.names, list) or not all(isinstance(place, int) for place in latest.by_index):
+            if not isinstance(latest.names, list) or not all(isinstance(place, int) for place in latest.indices or ()):
+                raise TypeError
+            if latest.indices is not None and len(latest.indices) != len(latest.names):
                 raise TypeError
         except (KeyError, TypeError, ValueError, InvMMError) as error:
             raise damaged(path) from error

@@ -82,7 +82,7 @@ class Lines:
 class Rows(Sequence[Mapping[str, Any]]):
     """Rows in some order, each read when it is looked at."""
 
-    def __init__(self, lines: Lines, order: Sequence[int]) -> None:
+    def __init__(self, lines: Lines, order: NDArray[np.int64]) -> None:
         self._lines = lines
         self._order = order
 

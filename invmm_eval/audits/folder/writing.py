@@ -9,12 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any, TypeVar
 
-import pyarrow as pa
 from safetensors import SafetensorError
 
 from invmm_eval.audits.folder.files import (
@@ -29,20 +27,18 @@ from invmm_eval.audits.folder.files import (
     write_object,
 )
 from invmm_eval.audits.folder.format import FORMAT, as_json, hold_same, upgraded_config
+from invmm_eval.audits.folder.index import Index
 from invmm_eval.audits.folder.manifest import FILE as MANIFEST
 from invmm_eval.audits.folder.manifest import write_manifest
 from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.rows import Lines, Span, line_of, row_at
 from invmm_eval.audits.folder.tensors import result_of
 from invmm_eval.errors import InvMMError
-from invmm_eval.search.result import Result, Status
+from invmm_eval.search.result import Result
 from invmm_eval.search.sheet import strip
 from invmm_eval.search.status import Verdict
 from invmm_eval.search.target import Target
 
-_REMEMBERED = ("index", "name", "digest", "caption", "status")
-_AT_ONCE = 1 << 16
-"""Rows of an existing folder that are read together, since Python's texts take ten times the memory of Arrow's."""
 _UNWRITTEN = 8
 """Results that may wait to be written; then the search waits."""
 _log = logging.getLogger(__name__)
@@ -95,21 +91,8 @@ class Store:
                 images.save(self.folder)
             if request is not None:
                 write_object(self.folder / "request.json", request, indent=2)
-        self._known: dict[str, Span] = {}
-        self._places: dict[int, tuple[str, str, Span]] = {}
+        self._index = Index(lines)
         self._renewed: set[str] = set()
-        start = 0
-        for batch in lines.columns.select(_REMEMBERED).to_batches(_AT_ONCE):
-            ends = lines.ends[start : start + len(batch) + 1].tolist()
-            for span, *values in zip(pairwise(ends), *map(pa.Array.to_pylist, batch.columns), strict=True):
-                self._remember(span, *values)
-            start += len(batch)
-
-    def _remember(self, span: Span, index: int, name: str, digest: str, caption: str | None, status: str) -> None:
-        files = stem(digest, caption)
-        self._places[index] = name, files, span
-        if status != Status.FAILED:
-            self._known[files] = span
 
     def __enter__(self) -> "Store":
         return self
@@ -158,11 +141,15 @@ class Store:
 
     def recall(self, index: int, name: str, files: str) -> Result | None:
         """The result of a picture by its :func:`stem`, which gets a row at this place; None if it was not measured."""
-        if files not in self._known:
+        if not (span := self._index.picture(files)):
             return None
-        if self._places.get(index, ())[:2] == (name, files):
+        if self._has(index, name, files):
             return self.result(index)
-        return result_of(self.folder, self._repeated(index, name, files))
+        return result_of(self.folder, self._repeated(index, name, files, span))
+
+    def _has(self, index: int, name: str, files: str) -> bool:
+        """Whether the picture of this name has a line at this place."""
+        return (self._index.place(index) or ())[:2] == (name, files)
 
     def knows(self, index: int, target: Target) -> bool:
         """Whether this picture was measured before, under any name; if so, it gets a row at this place too.
@@ -174,24 +161,25 @@ class Store:
         files = stem(target.digest, target.caption)
         if files in self._unwritten:
             self._submit(lambda: None).result()  # waits for all that was added
-        if files not in self._known:
+        if not (span := self._index.picture(files)):
             return False
         picture = picture_of(self.folder, {"digest": target.digest, "caption": target.caption})
         missing = [path for path in (tensors_of(self.folder, files), picture) if not path.exists()]
-        if missing and row_at(self._results, self._known[files])["sha256"]:
+        if missing and row_at(self._results, span)["sha256"]:
             _log.warning("%s is missing, so its image is measured again.", missing[0])
-            del self._known[files]
+            self._index.forget(files)
             self._renewed.add(files)
             return False
-        if files in self._renewed or self._places.get(index, ())[:2] != (target.name, files):
-            self._repeated(index, target.name, files)
+        if files in self._renewed or not self._has(index, target.name, files):
+            self._repeated(index, target.name, files, span)
         return True
 
     def result(self, index: int) -> Result:
         """The result of an image that is known; its tensors are read when they are looked at."""
-        _, _, span = self._places[index]
+        place = self._index.place(index)
+        assert place
         with self._told():
-            return result_of(self.folder, row_at(self._results, span))
+            return result_of(self.folder, row_at(self._results, place[-1]))
 
     def add(self, result: Result, target: Target | None) -> Result:
         """Have a result written; its row comes last, so that a row means that all else is there.
@@ -228,24 +216,24 @@ class Store:
             sheet = strip(target.image, result.check.samples)
             digest = write_atomically(tensors_of(self.folder, files), result.save)
             write_atomically(picture_of(self.folder, row), lambda partial: sheet.save(partial, "PNG"))
-        self._append({**row, "sha256": digest})
+        self._append({**row, "sha256": digest}, files)
         self._unwritten.discard(files)
         return digest
 
-    def _repeated(self, index: int, name: str, files: str) -> dict[str, Any]:
+    def _repeated(self, index: int, name: str, files: str, span: Span) -> dict[str, Any]:
         """The row of a known picture, once it is written for another place too."""
         with self._told():
-            row = {**row_at(self._results, self._known[files]), "index": index, "name": name}
-        self._submit(lambda: self._append(row)).result()
+            row = {**row_at(self._results, span), "index": index, "name": name}
+        self._submit(lambda: self._append(row, files)).result()
         return row
 
-    def _append(self, row: Mapping[str, Any]) -> None:
+    def _append(self, row: Mapping[str, Any], files: str) -> None:
         with self._results.open("ab") as lines:
             start = lines.tell()
             lines.write(line_of({**row, "format": FORMAT}))
             lines.flush()
             os.fsync(lines.fileno())
-            self._remember((start, lines.tell()), *(row[name] for name in _REMEMBERED))
+            self._index.add((start, lines.tell()), row["index"], row["name"], files, row["status"])
 
     def _submit(self, work: Callable[[], T]) -> Future[T]:
         """Have the thread do some work, after all that it was given before."""

@@ -3,7 +3,8 @@
 They exchange JSON and safetensors through torchrun's key-value store; nothing is unpickled. Rank 0 writes the next
 images to it, numbered from 1, and a rank with a free place takes the next number: as images differ in steps, equal
 shares would not take equal time. Every rank (rank 0 in a thread) writes messages: one when it is ready, and one per
-result. A rank that dies is detected by the launcher, which ends the others.
+result. A rank that dies is detected by the launcher of its machine, which ends the others there; a machine that dies is
+detected by its ranks' silence.
 """
 
 import json
@@ -36,6 +37,12 @@ POLL = 0.05
 
 PART = 4 << 20
 """Bytes per write to the store, which refuses more than 8 MiB."""
+
+BEAT = 5.0
+"""Seconds between two signs of life of a rank."""
+
+SILENCE = 120.0
+"""Seconds without one after which a rank, or its machine, is taken for dead."""
 
 Message = tuple[Any, dict[str, Tensor]]
 
@@ -74,14 +81,15 @@ def ranks(make_plan: MakePlan, resources: Resources, images: int, kind: type[Any
     store, own = PrefixStore(audit, store), PrefixStore(audit, own)
     work = partial(_work, own, make_plan, replace(resources, device=_device_of_rank(resources.device, rank)))
     if rank > 0:
-        work()
+        with _beating(store, rank):
+            work()
         store.add("finished", 1)
         yield None
         return
     with ThreadPoolExecutor(1) as thread:
         places = share(images, size, resources.batch_size)
         store.set("places", str(places))
-        messages = _messages(store, thread.submit(work))
+        messages = _messages(store, thread.submit(work), _Pulse(store, range(1, size)))
         try:
             first = _ready(next(messages)[0])
             numbers = count(1)
@@ -106,6 +114,48 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _beating(store: Store, rank: int) -> Iterator[None]:
+    """Give signs of life."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(BEAT):
+            store.add(f"beats {rank}", 1)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+class _Pulse:
+    """The signs of life of ranks, as rank 0 sees them."""
+
+    def __init__(self, store: Store, ranks: Iterable[int]) -> None:
+        self._store = store
+        self._seen = dict.fromkeys(ranks, (0, time.monotonic()))
+        self._looked = time.monotonic()
+
+    def check(self) -> None:
+        """Raise InvMMError if a rank has been silent for too long."""
+        now = time.monotonic()
+        if now < self._looked + min(BEAT, SILENCE):
+            return
+        self._looked = now
+        for rank, (beats, since) in self._seen.items():
+            if (count := self._store.add(f"beats {rank}", 0)) != beats:
+                self._seen[rank] = count, now
+            elif now > since + SILENCE:
+                raise InvMMError(
+                    f"Rank {rank} has given no sign of life for {SILENCE:g} seconds, as if its machine had died. "
+                    "Results are kept; run the same command again to resume."
+                )
 
 
 def _device_of_rank(device: str | None, rank: int) -> str | None:
@@ -190,12 +240,13 @@ class _Taken(Iterator[Target]):
         return Target(tensors["image"], *name_and_caption)
 
 
-def _messages(store: Store, worker: "Future[None]") -> Iterator[Message]:
-    """The messages of all workers, of which rank 0's own is given."""
+def _messages(store: Store, worker: "Future[None]", pulse: _Pulse) -> Iterator[Message]:
+    """The messages of all workers, of which rank 0's own is given, while the others give signs of life."""
     for number in count(1):
         while not store.check([f"message {number}"]):
             if worker.done():
                 worker.result()  # raises what ended it, if it did not end by itself
+            pulse.check()
             time.sleep(POLL)
         said, tensors = _take(store, f"message {number}")
         if "error" in said:
