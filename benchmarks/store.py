@@ -59,7 +59,7 @@ def simulate(folder: Path, rows: int) -> float:
     with Store(folder, CONFIG, Requested.now([name(index) for index in range(rows)])):
         pass
     check = Check(passed=False, similarities={1.0: (0.1234567891,) * 8}, samples={}, judged_by=Judged.GREATEST)
-    share = {"share": 0.0, "low": 0.0, "high": 0.007178950026259453, "copies": 0, "samples": 544}
+    share: dict[str, Any] = {"share": 0.0, "low": 0.0, "high": 0.007178950026259453, "copies": 0, "samples": 544}
     share |= {"plain_copies": 0, "plain_samples": 512, "plain_guidance": 0.0, "aim": None}
     result = Result(0, "", "", Status.EXHAUSTED, 0.010172528214752674, 3072, 4, check, rows=192, picture_bits=16760)
     result = replace(result, estimates={PLAIN_SHARE: share}, seconds_checks=21.317)

@@ -128,8 +128,8 @@ def _contents(value: Any) -> bytes | None:
         file = BytesIO()
         value.save(file, "PNG")
         return file.getvalue()
-    if not isinstance(value, Mapping) or value["bytes"] is not None:
-        return value["bytes"] if isinstance(value, Mapping) else value
-    with fsspec.open(value["path"], "rb") as opened:
-        contents: bytes = opened.read()
+    contents: bytes | None = value["bytes"] if isinstance(value, Mapping) else value
+    if contents is None and isinstance(value, Mapping):
+        with fsspec.open(value["path"], "rb") as opened:
+            contents = opened.read()
     return contents

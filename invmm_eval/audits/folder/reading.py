@@ -156,7 +156,8 @@ def _order(lines: Lines, latest: Requested | None) -> NDArray[np.int64]:
     _, rows, at = np.intersect1d(indices, places, assume_unique=True, return_indices=True)
     written = lines.columns["name"].take(pa.array(order[rows]))
     same = pc.equal(written, pa.array(latest.names, pa.string()).take(pa.array(requested[at])))
-    return order[rows[same.to_numpy()]]
+    kept: NDArray[np.int64] = order[rows[same.to_numpy()]]
+    return kept
 
 
 def _config(path: Path) -> dict[str, Any]:
