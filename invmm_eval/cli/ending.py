@@ -34,7 +34,7 @@ def end(folder: Path, *, debug: bool, fail_on: FailOn | None = None) -> None:
         typer.Exit: All images failed, or one is what ``fail_on`` names.
     """
     from invmm_eval.audits.folder import read
-    from invmm_eval.audits.summary import NO_SHARE, share_is_known
+    from invmm_eval.audits.results import NO_SHARE, share_is_known
     from invmm_eval.reports.failures import by_reason, in_one_sentence, listed
     from invmm_eval.reports.terminal import ResultsTable
     from invmm_eval.reports.wording import counted

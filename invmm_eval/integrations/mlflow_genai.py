@@ -11,7 +11,7 @@ from mlflow.entities import Feedback
 from mlflow.genai.scorers import scorer
 from mlflow.tracing.attachments import Attachment
 
-from invmm_eval.audits.summary import share_is_known
+from invmm_eval.audits.results import share_is_known
 from invmm_eval.reports.card import sheet
 from invmm_eval.reports.findings import find
 from invmm_eval.search.status import Status, Verdict

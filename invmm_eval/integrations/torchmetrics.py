@@ -33,8 +33,8 @@ from invmm_eval.audits.options import OPTIONS, insert, with_options
 from invmm_eval.audits.pictures import prepare
 from invmm_eval.audits.plan import load
 from invmm_eval.audits.request import Request
+from invmm_eval.audits.results import summarize
 from invmm_eval.audits.run import run
-from invmm_eval.audits.summary import summarize
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.fields import columns
 from invmm_eval.search.result import Result

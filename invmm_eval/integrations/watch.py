@@ -32,9 +32,8 @@ from invmm_eval.audits.option import options_of
 from invmm_eval.audits.options import OPTIONS, Screen, insert, with_options
 from invmm_eval.audits.plan import load
 from invmm_eval.audits.request import Request
-from invmm_eval.audits.results import Results
+from invmm_eval.audits.results import Results, count
 from invmm_eval.audits.run import run
-from invmm_eval.audits.summary import count
 from invmm_eval.audits.whole.found import memorized
 from invmm_eval.audits.whole.screening import distinct, make_detector, ranked, scored
 from invmm_eval.errors import InvMMError

@@ -22,7 +22,7 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.repocard_data import eval_results_to_model_index
 from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 
-from invmm_eval.audits.summary import share_is_known
+from invmm_eval.audits.results import share_is_known
 from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.reports.figures import distribution
 from invmm_eval.reports.findings import Findings

@@ -10,7 +10,7 @@ from typing import Any, Self
 from PIL.Image import Image
 
 from invmm_eval.audits.folder import Record
-from invmm_eval.audits.summary import count
+from invmm_eval.audits.results import count
 from invmm_eval.audits.whole.found import Design, WholeSet
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.result import Result

@@ -8,7 +8,7 @@ out. If the prompt was searched too, what is said of plain samples holds for tha
 import math
 from collections.abc import Iterator, Mapping
 
-from invmm_eval.audits.summary import NO_SHARE, share_is_known
+from invmm_eval.audits.results import NO_SHARE, share_is_known
 from invmm_eval.recipe import Recipe
 from invmm_eval.reports.failures import by_reason, listed
 from invmm_eval.reports.numbers import are, capital, images

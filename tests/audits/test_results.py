@@ -1,8 +1,11 @@
 """What audit() returns: a list, with a summary, a table, and a picture of itself in notebooks."""
 
 import base64
+import math
 import pickle
 import re
+from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,12 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
-from invmm_eval.audits.results import Results
+from invmm_eval.audits.results import NO_SHARE, Results, count, summarize
 from invmm_eval.audits.run import audit
-from invmm_eval.audits.summary import summarize
 from invmm_eval.reports.findings import find
-from invmm_eval.search.result import Result, Status
+from invmm_eval.search.result import CONFIRMATION, PLAIN_SHARE, Result, Status
 from invmm_eval.search.sentence import sentence
+from invmm_eval.search.status import Verdict
 from tests.helpers.command import TINY
 
 FAILED = Result(1, "<b>.png", "", Status.FAILED, error="It is <damaged>.")
@@ -102,3 +105,65 @@ def test_a_grey_image_is_shown_in_grey() -> None:
     assert result.picture is not None
     assert result.picture.mode == "L"
     assert result.picture.getpixel((0, 0)) == 7
+
+
+def result(kl: float | None, *, replicated: bool = True) -> Result:
+    if kl is None:
+        return Result(0, "", "", Status.FAILED, error="It broke.")
+    return Result(0, "", "", Status.REPLICATED if replicated else Status.EXHAUSTED, kl=kl)
+
+
+exhausted = partial(result, replicated=False)
+
+
+def shared(low: float) -> Result:
+    return replace(exhausted(0.1), estimates={PLAIN_SHARE: {"share": 2 * low, "low": low, "copies": 9}})
+
+
+def test_verdicts_are_counted_over_all_images() -> None:
+    results = [shared(0.1), shared(1e-9), result(0.5), exhausted(0.1), result(None)]
+    found = summarize(results)
+    counts = [found[name] for name in ("memorized", "replicable", "not_replicated", "failed")]
+    assert (counts, found["images"], found["memorized_fraction"]) == ([1, 2, 1, 1], 5, 1 / 5)
+    assert list(count(results).values()) == counts
+    assert list(count(results)) == list(Verdict)
+
+
+@pytest.mark.parametrize(
+    ("results", "fraction"),
+    [
+        ([result(0.5), exhausted(0.1)], None),
+        ([result(None)], None),
+        ([shared(0.0), result(0.5)], 0.0),
+        ([replace(exhausted(0.1), estimates={CONFIRMATION: {"hits": 0, "drawn": 8}})], 0.0),
+    ],
+)
+def test_no_fraction_is_memorized_where_no_share_was_estimated(
+    results: list[Result], fraction: float | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert summarize(results)["memorized_fraction"] == fraction
+    measured = any(result.status is not Status.FAILED for result in results)
+    assert (NO_SHARE in caplog.text) is (measured and fraction is None)
+
+
+NUMBERS = ("replicated", "failed", "replicated_fraction", "median_invmm", "smallest_invmm")
+
+
+@pytest.mark.parametrize(
+    ("results", "numbers"),
+    [
+        ([result(0.5), result(0.1), result(0.4)], (3, 0, 1.0, 0.4, 0.1)),
+        ([result(0.5), result(0.1), result(0.25), result(0.75)], (4, 0, 1.0, 0.375, 0.1)),
+        ([exhausted(0.01), result(0.5), result(0.1), exhausted(0.2), result(0.3)], (3, 0, 0.6, 0.5, 0.1)),
+        ([exhausted(0.01), result(0.5), result(0.1), exhausted(0.2)], (2, 0, 0.5, math.inf, 0.1)),
+        ([exhausted(0.01), result(0.5), exhausted(0.2)], (1, 0, 1 / 3, math.inf, 0.5)),
+        ([exhausted(0.01), exhausted(0.2)], (0, 0, 0.0, math.inf, math.inf)),
+        ([result(None), result(0.5), result(None), exhausted(0.1), result(0.25)], (2, 2, 2 / 5, 0.5, 0.25)),
+        ([result(None), result(None)], (0, 2, None, None, None)),
+        ([], (0, 0, None, None, None)),
+    ],
+)
+def test_a_summary(results: list[Result], numbers: tuple[float | None, ...]) -> None:
+    found = summarize(results)
+    assert {name: found[name] for name in NUMBERS} == dict(zip(NUMBERS, numbers, strict=True))
+    assert found["images"] == len(results)

@@ -12,8 +12,8 @@ from invmm_eval.audits.folder import read
 from invmm_eval.audits.folder.files import read_object
 from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.writing import Store
+from invmm_eval.audits.results import NO_SHARE
 from invmm_eval.audits.run import audit
-from invmm_eval.audits.summary import NO_SHARE
 from invmm_eval.reports.findings import find
 from invmm_eval.search.result import rank
 from tests.helpers.command import SET, TINY, Invoke, lines, python
