@@ -203,7 +203,7 @@ def _index_file(model: object, revision: str | None) -> Path:
         if (folder / _MODULAR).is_file():
             raise InvMMError(_modular(model))
         if not (folder / "model_index.json").is_file():
-            raise InvMMError(f"{folder} has no model_index.json; name the folder that save_pretrained wrote.")
+            raise InvMMError(_no_index(folder))
         return folder / "model_index.json"
     if folder.suffix in _SINGLE_FILES:
         raise InvMMError(f"There is no file {model}.")
@@ -217,6 +217,19 @@ def _index_file(model: object, revision: str | None) -> Path:
         raise InvMMError(
             f"{model} is neither a folder here nor a diffusers pipeline that the Hub gave us ({first_line(error)})."
         ) from error
+
+
+def _no_index(folder: Path) -> str:
+    if (folder / "pytorch_lora_weights.safetensors").is_file():
+        return f"{folder} is a LoRA; name the model that it was trained on by --model, and the folder by --lora."
+    networks = sorted(file.parent.name for file in folder.glob("*/config.json"))
+    only = (
+        f" and holds single networks ({', '.join(networks)}), as trainings save them between steps" if networks else ""
+    )
+    use = "; load its base with the network in place of its own, and name the folder that save_pretrained wrote."
+    return (
+        f"{folder} has no model_index.json{only}{use if networks else '; name the folder that save_pretrained wrote.'}"
+    )
 
 
 def _modular(model: object) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import diffusers
 import torch
+from safetensors import SafetensorError, safe_open
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.identity import folder_identity, model_identity
@@ -74,6 +75,10 @@ def single_file(model: object, config: object) -> SingleFile | None:
             f"{model} is no .safetensors file, and pickled weights are never loaded: take the model's .safetensors "
             "file or its folder, or name the backbone of a plugin that loads it (invmm-eval new-plugin writes one)."
         )
+    if _is_lora(Path(model)):
+        raise InvMMError(
+            f"{model} is a LoRA; name the model that it was trained on by --model, and the file by --lora."
+        )
     if config is None:
         raise InvMMError(
             f"{model} holds weights without the configuration of a pipeline; name a folder of the same kind of model "
@@ -84,3 +89,12 @@ def single_file(model: object, config: object) -> SingleFile | None:
     if not folder.is_dir():
         raise InvMMError(f"There is no folder {config}, which config of the single file {model} names.")
     return SingleFile(Path(model), folder)
+
+
+def _is_lora(file: Path) -> bool:
+    """Whether the tensors of a file have names of a LoRA; what is wrong with a damaged file is told by loading it."""
+    try:
+        with safe_open(file, "pt") as opened:
+            return any("lora" in name for name in opened.keys())  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return False

@@ -1,15 +1,18 @@
-"""Stable Diffusion in the layout of its authors' checkpoints, by the tables of diffusers' conversion script."""
+"""Stable Diffusion in the layouts of its authors' checkpoints, by the tables of diffusers' conversion scripts."""
 
 import re
 from pathlib import Path
 
-from diffusers import StableDiffusionPipeline
+import torch
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import save_file
 from torch import Tensor
 
 _UNET = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
 }
@@ -24,9 +27,23 @@ _RESNET = {
 _ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
 
-def write_original(pipeline: StableDiffusionPipeline, file: Path) -> Path:
-    """Write a pipeline's weights as one file, whose keys are those of CompVis' stable-diffusion."""
-    unet, vae = pipeline.unet, pipeline.vae
+_OPEN_CLIP = {
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "embeddings.token_embedding": "token_embedding",
+    "final_layer_norm": "ln_final",
+    "encoder.layers.": "transformer.resblocks.",
+    "layer_norm": "ln_",
+    ".fc1.": ".c_fc.",
+    ".fc2.": ".c_proj.",
+    "self_attn": "attn",
+}
+
+
+def write_original(pipeline: StableDiffusionPipeline | StableDiffusionXLPipeline, file: Path) -> Path:
+    """Write a pipeline's weights as one file, with the keys of CompVis' or of Stability AI's repository."""
+    unet, vae, encoder = pipeline.unet, pipeline.vae, pipeline.text_encoder
+    xl = isinstance(pipeline, StableDiffusionXLPipeline)
+    first = "conditioner.embedders.0" if xl else "cond_stage_model"
     save_file(
         {
             **{
@@ -38,13 +55,31 @@ def write_original(pipeline: StableDiffusionPipeline, file: Path) -> Path:
                 for name, tensor in vae.state_dict().items()
             },
             **{
-                f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}": tensor
-                for name, tensor in pipeline.text_encoder.state_dict().items()
+                f"{first}.transformer.text_model.{name.removeprefix('text_model.')}": tensor
+                for name, tensor in encoder.state_dict().items()
             },
+            **(_open_clip(pipeline.text_encoder_2.state_dict()) if xl else {}),
         },
         file,
     )
     return file
+
+
+def _open_clip(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The second encoder of SDXL, whose queries, keys and values are one tensor there."""
+    found = {}
+    for name, tensor in tensors.items():
+        renamed = name.removeprefix("text_model.")
+        for part, other in _OPEN_CLIP.items():
+            renamed = renamed.replace(part, other)
+        if "q_proj." in name:
+            parts = [tensors[name.replace("q_proj", kind)] for kind in ("q_proj", "k_proj", "v_proj")]
+            found[renamed.replace("q_proj.", "in_proj_")] = torch.cat(parts)
+        elif renamed == "text_projection.weight":
+            found["text_projection"] = tensor.T.contiguous()
+        elif "k_proj." not in name and "v_proj." not in name:
+            found[renamed] = tensor
+    return {f"conditioner.embedders.1.model.{name}": tensor for name, tensor in found.items()}
 
 
 def _unet(name: str, layers: int) -> str:

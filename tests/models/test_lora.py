@@ -133,5 +133,8 @@ def test_what_is_no_lora_of_the_model_is_told(lora: Path, tiny_stable_diffusion_
     ):
         with pytest.raises(InvMMError, match=sentence):
             load_backbone(tiny_stable_diffusion_folder, lora=str(text))
+    for model in (lora, lora.parent):
+        with pytest.raises(InvMMError, match="is a LoRA; name the model that it was trained on by --model"):
+            load_backbone(model)
     with pytest.raises(InvMMError, match="takes its LoRAs and tokens before"):
         load_backbone(tiny.tiny_stable_diffusion(), lora=str(lora))

@@ -2,12 +2,16 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from diffusers import StableDiffusionXLPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import CLIPTextConfig
 
 from invmm_eval import load_backbone
 from invmm_eval.errors import InvMMError
@@ -24,19 +28,35 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_original(tiny.tiny_stable_diffusion(), tmp_path_factory.mktemp("single") / "checkpoint.safetensors")
 
 
+def without_weights(folder: Path, target: Path) -> Path:
+    shutil.copytree(folder, target, ignore=shutil.ignore_patterns("*.safetensors"))
+    return target
+
+
 @pytest.fixture(scope="module")
 def configs(tiny_stable_diffusion_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder without its weights."""
-    folder = tmp_path_factory.mktemp("configs") / "model"
-    shutil.copytree(tiny_stable_diffusion_folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    return folder
+    return without_weights(tiny_stable_diffusion_folder, tmp_path_factory.mktemp("configs") / "model")
 
 
-def test_a_single_file_has_the_estimates_of_its_folder(
-    file: Path, configs: Path, tiny_stable_diffusion_folder: Path
-) -> None:
+def sdxl() -> StableDiffusionXLPipeline:
+    """Its text encoders differ in width, by which diffusers tells them apart."""
+    pipeline = tiny.tiny_sdxl()
+    with tiny.seeded():
+        for name, width in (("text_encoder", 8), ("text_encoder_2", 24)):
+            encoder = getattr(pipeline, name)
+            config = {**encoder.config.to_dict(), "hidden_size": width}
+            pipeline.register_modules(**{name: type(encoder)(CLIPTextConfig(**config)).eval()})
+    return pipeline
+
+
+@pytest.mark.parametrize("make", [tiny.tiny_stable_diffusion, sdxl])
+def test_a_single_file_has_the_estimates_of_its_folder(make: Callable[[], Any], tmp_path: Path) -> None:
+    make().save_pretrained(tmp_path / "folder")
+    file = write_original(make(), tmp_path / "checkpoint.safetensors")
+    configs = without_weights(tmp_path / "folder", tmp_path / "configs")
     found = load_backbone(file, backbone_options={**OPTIONS, "config": configs})
-    expected = load_backbone(tiny_stable_diffusion_folder, backbone_options=OPTIONS)
+    expected = load_backbone(tmp_path / "folder", backbone_options=OPTIONS)
     assert type(found) is type(expected)
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(2, *expected.image_shape, generator=generator)

@@ -128,7 +128,8 @@ class Diffusers:
         try:
             self._boundary = Boundary(pipeline, sides, (offload, device) if offload else None)
             self._read(prompt_mode, soft_tokens or tokens, checkpointing, call)
-            proved = show(self, self._name, prove, self._caption, self._latents.reconstruct, self._sampled)
+            latents, modules = self._latents, self._boundary.modules
+            proved = show(self, self._name, prove, self._caption, latents.reconstruct, self._sampled, modules)
         except InvMMError:
             raise
         except Exception as error:

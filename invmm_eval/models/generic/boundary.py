@@ -42,6 +42,7 @@ class Boundary:
         pipe: The view: its modules are frozen, its autoencoder computes in float32, and none in less precision than the
             denoiser, as encoders do beside one in training.
         network: The denoiser.
+        modules: All its networks.
         device: Where it computes.
         takes: Names of the parameters of the pipeline's call.
         options: Further arguments of the call.
@@ -72,6 +73,7 @@ class Boundary:
                 f"{name} has {'no' if not networks else 'the'} denoising networks {', '.join(networks)}; the backbone "
                 "diffusers takes pipelines with one, transformer or unet."
             )
+        self.modules = tuple(modules.values())
         self._network_name = networks[0]
         self.network: Any = modules[self._network_name]
         for module in modules.values():

@@ -1,14 +1,16 @@
 """What a pipeline must show before it is audited; one that does not is refused with one sentence."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import Context, rows
+from invmm_eval.models.hooked import hooked
 from invmm_eval.models.schedule import broadcast
 
 LEVELS = ("quick", "full")
@@ -16,6 +18,8 @@ _REMEDY = "; take prompt_mode=caption or prompt_mode=empty"
 
 TOLERANCE = 0.01
 """Relative difference up to which two results count as equal, which allows for half precision."""
+_ROUNDING = 1e-5
+_QUANTISED = "take weights of 8 bits whose layers compute in full or half precision"
 
 
 def prove(
@@ -25,6 +29,7 @@ def prove(
     caption: str,
     reconstruct: Callable[[Tensor], Tensor],
     sampled: Callable[..., Any],
+    modules: Iterable[nn.Module],
 ) -> str:
     """Hold a pipeline to its promises.
 
@@ -35,6 +40,7 @@ def prove(
         caption: A caption that it can take.
         reconstruct: The autoencoder's own reconstruction of images.
         sampled: Two steps of the pipeline's own loop, and of ours.
+        modules: The networks that gradients go through.
 
     Returns:
         The promises that were kept, as a text.
@@ -56,7 +62,8 @@ def prove(
     t = grid[[2, len(grid) - 3]]
     noise = torch.randn(x_0.shape, generator=Generator().manual_seed(1)).to(backbone.device)
     _estimates(backbone, name, x_0, noise, t, context)
-    _gradients(backbone, name, noise[:1], t[:1], rows(context, slice(1)), list(condition.parameters().values()))
+    parameters = list(condition.parameters().values())
+    _gradients(backbone, name, noise[:1], t[:1], rows(context, slice(1)), parameters, modules)
     kept = ["autoencoder", "rows", "times", "gradient"]
     if level == "full":
         with torch.no_grad():
@@ -83,16 +90,50 @@ def _estimates(backbone: Backbone, name: str, x_0: Tensor, noise: Tensor, t: Ten
 
 
 def _gradients(
-    backbone: Backbone, name: str, x_t: Tensor, t: Tensor, context: Context, parameters: list[Tensor]
+    backbone: Backbone,
+    name: str,
+    x_t: Tensor,
+    t: Tensor,
+    context: Context,
+    parameters: list[Tensor],
+    modules: Iterable[nn.Module],
 ) -> None:
-    with torch.inference_mode(mode=False), torch.enable_grad():
+    with torch.inference_mode(mode=False), torch.enable_grad(), _stops(modules) as stops:
         leaf = x_t.clone().requires_grad_()
         estimate = backbone.predict_x0(leaf, t, context)
+        _hold(not stops, name, f"no gradient passes its quantised weights ({', '.join(sorted(stops))}); {_QUANTISED}")
         _hold(estimate.requires_grad, name, "no gradient reaches x_t")
         gradients = torch.autograd.grad(estimate.square().mean(), [leaf, *parameters], allow_unused=True)
     for gradient, what in zip(gradients, ["x_t", *["the searched prompt"] * len(parameters)], strict=True):
         usable = gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any())
         _hold(usable, name, f"no usable gradient reaches {what}{'' if what == 'x_t' else _REMEDY}")
+    _hold(not _parallel(gradients[0], estimate.detach()), name, "the gradient that reaches x_t is not the network's")
+
+
+@contextmanager
+def _stops(modules: Iterable[nn.Module]) -> Iterator[set[str]]:
+    """The classes of the quantised weights that a gradient does not pass."""
+    weights = {
+        layer: type(weight).__name__
+        for module in modules
+        for layer in module.modules()
+        for weight in layer.parameters(recurse=False)
+        if type(weight) is not nn.Parameter
+    }
+    found = set[str]()
+
+    def look(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        if args[0].requires_grad and not output.requires_grad:
+            found.add(weights[layer])
+
+    with hooked(weights, look):
+        yield found
+
+
+def _parallel(gradient: Tensor, estimate: Tensor) -> bool:
+    """Whether the gradient of the estimate's square is the estimate's multiple, as it is for a constant network."""
+    rest = gradient - (gradient * estimate).sum() / estimate.square().sum() * estimate
+    return bool(rest.norm() <= _ROUNDING * gradient.norm())
 
 
 def near(found: Tensor, expected: Tensor) -> bool:

@@ -1,13 +1,14 @@
 # ruff: noqa: ARG002
 """Each promise that a pipeline may break is named."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import Condition, Context, Unconditional
@@ -59,6 +60,39 @@ class Detached(Honest):
         return super().predict_x0(x_t, t, context).detach()
 
 
+class Around(Honest):
+    """Its network computes without gradients, and x_t is added to what it returns."""
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        return x_t + super().predict_x0(x_t, t, context).detach()
+
+
+class Whole(nn.Parameter):
+    """Weights of another kind, as quantised ones are."""
+
+
+class Layer(nn.Module):
+    def __init__(self, passes: bool) -> None:
+        super().__init__()
+        self.weight = Whole(torch.ones(()), requires_grad=False)
+        self.passes = passes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * (x if self.passes else x.detach())
+
+
+class Quantised(Honest):
+    """One of its two layers is told to pass gradients."""
+
+    def __init__(self, passes: bool) -> None:
+        self.layers = nn.ModuleList([Layer(True), Layer(passes)])
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        first, second = self.layers
+        found: Tensor = super().predict_x0(first(x_t) + second(x_t), t, context)
+        return found
+
+
 class Infinite(Honest):
     def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         return x_t / 0
@@ -66,12 +100,19 @@ class Infinite(Honest):
 
 def proved(backbone: Any, level: str = "quick", ours: float = 0.0) -> str:
     return prove(
-        backbone, "Pipeline", level, "a", lambda images: images, lambda *_: (torch.ones(1), torch.full((1,), 1 + ours))
+        backbone,
+        "Pipeline",
+        level,
+        "a",
+        lambda images: images,
+        lambda *_: (torch.ones(1), torch.full((1,), 1 + ours)),
+        getattr(backbone, "layers", []),
     )
 
 
 def test_an_honest_pipeline_is_proved() -> None:
     assert proved(Honest()) == "autoencoder, rows, times, gradient"
+    assert proved(Quantised(passes=True)) == "autoencoder, rows, times, gradient"
     assert proved(Honest(), "full") == "autoencoder, rows, times, gradient, samples"
 
 
@@ -82,10 +123,12 @@ def test_an_honest_pipeline_is_proved() -> None:
         (Mixed, "a row of a batch is not what the row gives alone"),
         (Timeless, "a row does not depend on its own time"),
         (Detached, "no gradient reaches x_t"),
+        (Around, "the gradient that reaches x_t is not the network's"),
+        (partial(Quantised, passes=False), r"no gradient passes its quantised weights \(Whole\)"),
         (Infinite, "estimates of x_0 are not finite"),
     ],
 )
-def test_a_broken_promise_is_named(kind: type, sentence: str) -> None:
+def test_a_broken_promise_is_named(kind: Callable[[], Honest], sentence: str) -> None:
     with pytest.raises(InvMMError, match=sentence):
         proved(kind())
 
