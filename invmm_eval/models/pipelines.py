@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from invmm_eval import strict_json
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.configs import check_parts, check_pixels, check_stored, is_named
+from invmm_eval.models.layouts import of_blocks, why_no_pipeline
 from invmm_eval.models.schedule import X0_FROM, Conversion, VariancePreserving
 
 _log = logging.getLogger(__name__)
@@ -30,7 +31,6 @@ PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
 _SINGLE_FILES = PICKLES | {".gguf", ".h5", ".msgpack", ".onnx", ".safetensors"}
 FAINT = 1e-3
 """An alpha below which a noise predictor tells next to nothing of x_0; the linear schedule of DDPM ends at 6.4e-3."""
-_MODULAR = "modular_model_index.json"
 _OPTIONAL = ("text_encoder", "tokenizer", "image_encoder", "feature_extractor", "safety_checker")
 
 
@@ -200,10 +200,8 @@ def _index_file(model: object, revision: str | None) -> Path:
         raise InvMMError(f"A model is a pipeline of diffusers, a folder or a Hub id, not a {type(model).__name__}.")
     folder = Path(model)
     if folder.is_dir():
-        if (folder / _MODULAR).is_file():
-            raise InvMMError(_modular(model))
         if not (folder / "model_index.json").is_file():
-            raise InvMMError(_no_index(folder))
+            raise InvMMError(why_no_pipeline(folder))
         return folder / "model_index.json"
     if folder.suffix in _SINGLE_FILES:
         raise InvMMError(f"There is no file {model}.")
@@ -212,31 +210,11 @@ def _index_file(model: object, revision: str | None) -> Path:
     try:
         return Path(hf_hub_download(str(model), "model_index.json", revision=revision))
     except RemoteEntryNotFoundError:
-        raise InvMMError(_modular(model)) from None
+        raise InvMMError(of_blocks(model)) from None
     except Exception as error:
         raise InvMMError(
             f"{model} is neither a folder here nor a diffusers pipeline that the Hub gave us ({first_line(error)})."
         ) from error
-
-
-def _no_index(folder: Path) -> str:
-    if (folder / "pytorch_lora_weights.safetensors").is_file():
-        return f"{folder} is a LoRA; name the model that it was trained on by --model, and the folder by --lora."
-    networks = sorted(file.parent.name for file in folder.glob("*/config.json"))
-    only = (
-        f" and holds single networks ({', '.join(networks)}), as trainings save them between steps" if networks else ""
-    )
-    use = "; load its base with the network in place of its own, and name the folder that save_pretrained wrote."
-    return (
-        f"{folder} has no model_index.json{only}{use if networks else '; name the folder that save_pretrained wrote.'}"
-    )
-
-
-def _modular(model: object) -> str:
-    return (
-        f"{model} has no model_index.json: if it is a modular repository ({_MODULAR}), it is made of blocks and has no "
-        "call from a prompt to an image, which audits read; take a repository of the same weights with a pipeline."
-    )
 
 
 def load_pipeline(

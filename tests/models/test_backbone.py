@@ -82,6 +82,14 @@ def test_a_folder_without_an_index_or_with_a_damaged_one_is_no_pipeline(tmp_path
             pipeline_class(tmp_path)
 
 
+def test_a_checkpoint_of_a_training_is_told(tmp_path: Path) -> None:
+    for name in ("unet", "unet_ema"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    with pytest.raises(InvMMError, match=r"holds networks alone \(unet, unet_ema\), as trainings save"):
+        pipeline_class(tmp_path)
+
+
 def test_a_modular_repository_is_told_from_a_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "modular_model_index.json").write_text('{"_blocks_class_name": "Flux3AutoBlocks"}')
     with Hub() as hub:

@@ -3,7 +3,6 @@
 torchao and bitsandbytes are in no extra, since their imports take seconds of each process.
 """
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,6 @@ from torch import Generator, Tensor, nn
 
 from invmm_eval import InvMMError, load_backbone
 from invmm_eval.testing import tiny
-
-needs_torchao = pytest.mark.skipif(find_spec("torchao") is None, reason="torchao is not installed")
-needs_bitsandbytes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 
 
 def found(model: object) -> list[Tensor]:
@@ -45,33 +41,27 @@ def is_near(tensors: list[Tensor], expected: list[Tensor]) -> bool:
     return 0 < max(errors) < 0.05
 
 
-@needs_torchao
 def test_a_folder_with_int8_weights_of_torchao_is_served(tmp_path: Path) -> None:
-    from torchao.quantization import Int8WeightOnlyConfig
-
-    quantized(Int8WeightOnlyConfig(), tmp_path / "whole").save_pretrained(tmp_path / "int8")
+    torchao = pytest.importorskip("torchao.quantization")
+    quantized(torchao.Int8WeightOnlyConfig(), tmp_path / "whole").save_pretrained(tmp_path / "int8")
     assert is_near(found(tmp_path / "int8"), found(tmp_path / "whole"))
 
 
-@needs_torchao
 def test_weights_and_activations_in_int8_leave_no_gradient_which_is_told(tmp_path: Path) -> None:
-    from torchao.quantization import Int8DynamicActivationInt8WeightConfig
-
-    pipeline = quantized(Int8DynamicActivationInt8WeightConfig(), tmp_path)
+    torchao = pytest.importorskip("torchao.quantization")
+    pipeline = quantized(torchao.Int8DynamicActivationInt8WeightConfig(), tmp_path)
     for mode in ("soft", "caption"):
         with pytest.raises(InvMMError, match=r"no gradient passes its quantised weights \(Int8Tensor\); take"):
             load_backbone(pipeline, backbone_options={"prompt_mode": mode})
 
 
-@needs_bitsandbytes
 def test_int8_weights_of_bitsandbytes_are_served() -> None:
-    from bitsandbytes.nn import Int8Params, Linear8bitLt
-
+    bitsandbytes = pytest.importorskip("bitsandbytes.nn")
     pipeline = tiny.tiny_sd3()
     for name, layer in list(pipeline.transformer.named_modules()):
         if isinstance(layer, nn.Linear):
-            replaced = Linear8bitLt(layer.in_features, layer.out_features, has_fp16_weights=False)
-            replaced.weight = Int8Params(layer.weight.data, requires_grad=False, has_fp16_weights=False)
+            replaced = bitsandbytes.Linear8bitLt(layer.in_features, layer.out_features, has_fp16_weights=False)
+            replaced.weight = bitsandbytes.Int8Params(layer.weight.data, requires_grad=False, has_fp16_weights=False)
             replaced.bias = layer.bias
             parent, _, child = name.rpartition(".")
             setattr(pipeline.transformer.get_submodule(parent), child, replaced)
