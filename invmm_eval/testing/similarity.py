@@ -80,7 +80,7 @@ def _hold_values(similarity: Similarity, images: Tensor, kind: str) -> None:
     )
     promise(
         bool((own >= similarity.threshold).all()),
-        f"An image of {kind} compared with itself reaches {own.min():.3f}, below the threshold {similarity.threshold}; "
+        f"An image compared with itself reaches {own.min():.3f} ({kind}), below the threshold {similarity.threshold}; "
         "choose a threshold that identical images reach.",
     )
 
