@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
-from invmm_eval.search.status import MEMORIZED, Verdict
+from invmm_eval.search.status import Verdict
 from invmm_eval.search.trace import Check
 from invmm_eval.search.upgrade import PLAIN_SHARE
 from invmm_eval.statistics.binomial import CONFIDENCE
@@ -94,7 +94,7 @@ def sentence(result: Judgeable) -> str:
 
     ``about`` needs an upper limit, which only plain samples support, and a direction that two half-estimates agree on
     (:data:`~invmm_eval.statistics.importance.AIMED`); otherwise the share is ``at least`` its lower limit. What gave no
-    copy says how many plain samples gave none, that the search saw none, or that their share was not estimated.
+    copy says how many plain samples gave none, or that none were counted.
     """
     share, values = result.plain_share, result.estimates.get(PLAIN_SHARE, {})
     plain = "plain samples"
@@ -114,9 +114,7 @@ def sentence(result: Judgeable) -> str:
         return f"at least {_copies(result.least_share, plain, 'less')} ({_ONE} confidence; {why})"
     if result.verdict is Verdict.REPLICABLE:
         return f"copies from chosen noise; how many {plain} are copies was not measured"
-    if not share:
-        return f"no copy found; how many {plain} are copies was not measured"
-    return f"no copy found: fewer than {one_in(MEMORIZED)} {plain}, as far as this search sees"
+    return f"no copy found; how many {plain} are copies was not measured"
 
 
 def _copies(share: float, plain: str, toward: Direction = "nearest") -> str:

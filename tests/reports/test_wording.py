@@ -81,7 +81,7 @@ def test_the_meaning_of_one_result(found: Findings) -> None:
         f"{first.picture_bits:,} as PNG."
     )
     assert meaning(replace(first, picture_bits=None)).endswith("supplies 7.39 bits of information.")
-    assert meaning(found.results[4]).endswith("was not measured.")
+    assert meaning(found.results[4]).endswith("are copies was not measured.")
     assert meaning(found.results[6]).startswith("Could not be measured: The image <b>cannot</b> be used")
 
 

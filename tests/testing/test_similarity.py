@@ -29,7 +29,7 @@ BREACHES: list[tuple[str, Breach]] = [
     (r"compare of .* returns something else for a row", after("compare", lambda values: values / len(values))),
     (r"compare of .* depends on which", after("compare", lambda values: values * torch.linspace(1, 0.9, 5))),
     (r"more like another one than like itself", after("compare", Tensor.neg)),
-    (r"reaches 1.000, below the threshold 1.5", sets(threshold=1.5)),
+    (r"reaches 1.000 .*, below the threshold 1.5", sets(threshold=1.5)),
     (r"All different pictures reach the threshold -2", sets(threshold=-2)),
     (r"Pictures with a little noise reach 0.000", after("compare", lambda values: (values > 0.99999).float())),
 ]
