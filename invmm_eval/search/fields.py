@@ -269,7 +269,7 @@ FIELDS: tuple[Field, ...] = (
         form=lambda value: f"{value:.2f}",
     ),
     Field("guidance", pa.float64(), "the best guidance scale", lambda r: r.check and r.check.best_scale, _DATA),
-    Field("steps", pa.int64(), "steps of the optimizer", lambda r: r.steps, _READ | _DATA | {"metric"}),
+    Field("steps", pa.int64(), "steps of the optimizer", lambda r: r.steps, _READ | _DATA | {"metric"}, "steps taken"),
     Field("prompt", pa.string(), "the prompt that was found or given", lambda r: r.prompt or None, _DATA, form=str),
     Field(
         "rows",

@@ -25,8 +25,8 @@ _SHORT = {
     Verdict.NOT_REPLICATED: "No copy was found. This does not rule out that it was memorized.",
     Verdict.FAILED: "It could not be measured.",
 }
-_ELSEWHERE = ("name", "verdict", "finding", "error")
-"""Fields that are said in sentences."""
+_ELSEWHERE = ("name", "verdict", "finding", "error", "similarity")
+"""Fields that are said in sentences and below samples."""
 
 
 class Sample(NamedTuple):

@@ -19,6 +19,6 @@ def test_ui_serves_the_audit_that_it_is_given(invoke: Invoke, monkeypatch: pytes
     host().register(invmm_ui)
     served: list[tuple[Path | None, str, str]] = []
     monkeypatch.setattr("invmm_ui.app.serve", lambda *given: served.append(given))
-    for arguments in (["ui"], ["ui", "an-audit", "--model", "org/model", "--recipe", "fast"]):
+    for arguments in (["ui"], ["ui", "an-audit", "--model", "org/model", "--recipe", "dose"]):
         assert invoke(*arguments)[0] == 0
-    assert served == [(None, "reference", "demo"), (Path("an-audit"), "org/model", "fast")]
+    assert served == [(None, "reference", "fast"), (Path("an-audit"), "org/model", "dose")]

@@ -17,6 +17,7 @@ from huggingface_hub import RepoCard
 from invmm_ui import app
 from invmm_ui.space import check_name, write_space
 
+from invmm_eval.audits.whole.found import Design
 from invmm_eval.plugin import InvMMError, find
 from invmm_eval.plugins.host import host
 from tests.helpers import audits
@@ -72,18 +73,31 @@ def test_evaluate_loads_it_in_a_fresh_process_as_the_documents_show(tmp_path: Pa
         text=True,
         check=False,
     )
-    assert done.stdout.splitlines()[-2:] == ["[None]", "invmm_eval.metric.invmm"], done.stderr
+    told, module = done.stdout.splitlines()[-2:]
+    assert (told.split("] [")[0], module) == ("['not replicated'", "invmm_eval.metric.invmm"), done.stderr
 
 
 def test_names_and_pictures_of_an_audit_are_published_on_request_only(tmp_path: Path) -> None:
-    found = find(audits.guided(tmp_path / "audit"))
+    folder = audits.guided(tmp_path / "audit")
+    Design(
+        images=9,
+        pictures=9,
+        unreadable=0,
+        suspects=(0, 1, 2),
+        control=(3, 4, 5, 6),
+        end="clean",
+        clean=2,
+        screen_rows=36,
+    ).save(folder)
+    found = find(folder)
     files = write_space(tmp_path / "invmm", found.public())
-    assert set(files) == FILES | {"audit/config.json", "audit/results.jsonl"}
+    assert set(files) == FILES | {"audit/config.json", "audit/results.jsonl", "audit/whole.json"}
     text = "".join(path.read_text() for path in files.values() if path.suffix != ".zip")
     assert not any(name in text for name in audits.NAMES)
     assert "balloon" not in text
     shown = find(tmp_path / "invmm" / "audit")
     assert [result.invmm for result in shown.results[:4]] == [result.invmm for result in found.results[:4]]
+    assert shown.headline == found.headline
     assert shown.headline in files["README.md"].read_text()
 
     files = write_space(tmp_path / "invmm", found.public(names=True), pictures=True)

@@ -72,4 +72,6 @@ def test_the_facts_identify_picture_model_and_settings(answered: Answered) -> No
     assert facts["Picture (SHA-256)"] == answer.result.digest
     assert facts["Model"] == "org/painter@v1.0"
     assert facts["Plain samples"] == "1 in 39 (1 in 27 to 1 in 58)"
+    assert (facts["Steps taken"], facts["Steps"][:9]) == ("100", "at most 4")
+    assert facts["Similarity"].startswith("sscd")
     assert facts["Measured"].endswith(" UTC")

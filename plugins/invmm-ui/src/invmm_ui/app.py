@@ -43,19 +43,20 @@ PER_PAGE = 24
 ALL = "all"
 TITLE = """\
 # InvMM
-Has this diffusion model memorized this image? It has, if many of the model's plain samples are copies of it. InvMM
-finds out by how far the model's input noise must move from the standard normal until samples are copies: the distance
-is in nats per dimension, and small where plain noise gives copies.
+Has this diffusion model memorized this image? It has, if it gives copies of it to every user: if plain samples, made
+from random noise, are copies often enough.
 """
-INVITATION = "{model} makes pictures of {width}x{height} pixels. A search takes at most {steps} steps."
+INVITATION = "The model {model} makes pictures of {width}x{height} pixels."
 OF_REFERENCE = "It is small and was trained on emoji, of which it memorized those that its training set repeats."
+_REVEAL = "() => document.getElementById('image').scrollIntoView({block: 'nearest'})"
+"""The image that was chosen is below the others."""
 OFFERED = {256: 2, 16: 1, 0: 3}
 """Number of pictures to try, by how often the training set has them."""
 
 
 @contextmanager
 def served(
-    audit: str | Path | None = None, model: str = reference.NAME, recipe: str = "demo", **settings: Any
+    audit: str | Path | None = None, model: str = reference.NAME, recipe: str = "fast", **settings: Any
 ) -> Iterator[str]:
     """Serve the page in this context, which yields its address.
 
@@ -120,6 +121,9 @@ def _theme() -> gr.themes.Base:
         button_primary_text_color_dark="#171614",
         link_text_color="#1f5a8a",
         link_text_color_dark="#8dbfe8",
+        input_border_width="1px",
+        input_border_color="#625e55",
+        input_border_color_dark="#a8a297",
         checkbox_label_background_fill="none",
         checkbox_label_background_fill_dark="none",
     )
@@ -187,8 +191,8 @@ def _try(plan: Plan) -> None:
     chosen = gr.State()
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
-            words = {"model": plan.config["model"], "width": width, "height": height, "steps": plan.recipe.max_steps}
-            gr.Markdown(f"{INVITATION.format(**words)} {OF_REFERENCE if is_reference else ''}")
+            words = INVITATION.format(model=plan.config["model"], width=width, height=height)
+            gr.Markdown(f"{words} {OF_REFERENCE if is_reference else ''}")
             upload = gr.File(
                 label=f"Your picture, up to {LARGEST_UPLOAD}",
                 file_types=["image"],
@@ -271,7 +275,7 @@ def _browse(findings: Findings) -> None:
     for changed in (verdict.change, name.submit, name.blur):
         changed(fill, [verdict, name], [gallery, number], **quiet)
     number.input(turn, [verdict, name, number], gallery, **quiet)
-    gallery.select(look, [verdict, name, number], panel, **quiet)
+    gallery.select(look, [verdict, name, number], panel, **quiet).then(None, js=_REVEAL)
 
 
 def matching(results: Sequence[Result], verdict: str, name: str) -> list[Result]:
@@ -293,7 +297,7 @@ def _pages(found: Sequence[Result]) -> dict[str, Any]:
     return {"choices": list(range(1, count + 1)), "value": 1, "visible": count > 1}
 
 
-def serve(audit: str | Path | None = None, model: str = reference.NAME, recipe: str = "demo") -> None:
+def serve(audit: str | Path | None = None, model: str = reference.NAME, recipe: str = "fast") -> None:
     """Serve the page until interrupted, as :func:`served` does."""
     with served(audit, model, recipe) as address:
         print(f"The page is at {address} (Ctrl-C stops it)", flush=True)

@@ -14,7 +14,7 @@ def ui(
         str,
         typer.Option(metavar="MODEL", help="Model to try: folder written by save_pretrained, Hub id, or reference."),
     ] = "reference",
-    recipe: Annotated[str, typer.Option(metavar="NAME", help="Recipe of the searches on the page.")] = "demo",
+    recipe: Annotated[str, typer.Option(metavar="NAME", help="Recipe of the searches on the page.")] = "fast",
 ) -> None:
     """Open a local web page: browse an audit, and try a model on your own pictures."""
     from invmm_ui.app import serve

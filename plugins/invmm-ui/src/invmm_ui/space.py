@@ -130,6 +130,8 @@ def _write_audit(folder: Path, findings: Findings, *, pictures: bool) -> None:
     finished = findings.written and findings.written.isoformat(timespec="milliseconds")
     without_tensors = {"caption": None, "sha256": "", "finished": finished}
     rows = [{**result.record(), **without_tensors} for result in findings.results]
+    if findings.whole:
+        findings.whole.design.save(folder)
     (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     for row, result in zip(rows, findings.results, strict=True) if pictures else ():
         if findings.picture(result).is_file():

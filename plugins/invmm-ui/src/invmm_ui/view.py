@@ -33,7 +33,7 @@ def caption(result: Result) -> str:
     value = str(result.verdict)
     if result.plain_share and result.plain_share.rate:
         value += f", {one_in(result.plain_share.rate)}"
-    return f"{value} · {result.name}" if result.name else value
+    return f"{result.name} · {value}" if result.name else value
 
 
 def ready(target: Tensor) -> str:
@@ -52,15 +52,13 @@ def refused(sentence: str) -> str:
 def running(search: Search, max_steps: int, threshold: float) -> str:
     """A running search, with the samples of its latest check."""
     check = search.last_check
-    facts = {"loss": f"{search.loss:.3f}", "KL, nats per dimension": f"{search.kl:.4f}"}
-    facts["best similarity"] = f"{max(map(max, check.similarities.values())):.2f}" if check else "not checked yet"
+    ended = search.step >= max_steps or bool(check and check.passed)
     return _panel(
         "searching",
-        f"Searching: step {search.step} of {max_steps}",
+        "Estimating how many plain samples are copies" if ended else f"Searching: step {search.step} of {max_steps}",
         picture(search.target.image),
-        words="Each check draws samples from the model with the noise found so far.",
-        progress=search.step / max_steps,
-        facts=facts,
+        words="These are samples from the noise that was found so far." if check else "No samples were drawn yet.",
+        progress=1 if ended else search.step / max_steps,
         rows=_drawn(check),
         threshold=threshold,
     )
