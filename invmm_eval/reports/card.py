@@ -180,19 +180,25 @@ def with_results(card: str, model: str, results: list[EvalResult]) -> str:
         card = "".join(plain.groups()) + card[plain.end() :]
     line, front = _line_end(card), REGEX_YAML_BLOCK.search(card)
     index = eval_results_to_model_index(model, results)
+    if front is None and line == "\r":
+        raise InvMMError("The card's lines end in carriage returns alone, which the Hub does not read; use line feeds.")
     if front is None:
         return f"---{line}{_block(_node(index), line)}{line}---{line}{line}{card}"
     before = _data(card)
     try:
         changed = _changed(card, front, index, line)
-        same = _same(_data(changed), before)
+        after = _data(changed)
+        held = [result for entry in after["model-index"] for result in entry["results"]]
+        same = _same(after, before) and all(result in held for result in index[0]["results"])
     except (AttributeError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise InvMMError(
             "The card's front matter has a form that cannot be added to; write its keys one below the other, and "
             "model-index as a list of models with results and metrics."
         ) from error
     if not same:
-        raise InvMMError("Other parts of the card's front matter refer to model-index by a YAML alias; write them out.")
+        raise InvMMError(
+            "The model-index of the card's front matter and other parts share YAML aliases; write them out."
+        )
     return changed
 
 
@@ -225,7 +231,7 @@ def _data(card: str) -> dict[str, Any]:
     """The front matter, validated by the Hub's own code."""
     try:
         ModelCard(card)
-        return dict(yaml.safe_load(REGEX_YAML_BLOCK.search(card)[2]) or {})  # type: ignore[index]
+        return dict(yaml.safe_load(f"{REGEX_YAML_BLOCK.search(card)[2]}\n") or {})  # type: ignore[index]
     except Exception as error:  # the Hub's code raises nearly anything about odd values
         reason = " ".join(str(error).split()).rstrip(".")
         raise InvMMError(f"The card's front matter is invalid: {reason}.") from error

@@ -175,11 +175,12 @@ def test_results_of_an_older_audit_are_replaced(added: Addition, found: Findings
         ("- a", "metadata block should be a dict"),
         ("a: [", "while parsing"),
         ("model-index:\n- name: x", "Invalid `model_index`"),
-        ("model-index:\n- name: &name x\n  results: []\nother: *name", "refer to model-index|is invalid"),
+        ("model-index:\n- name: &name x\n  results: []\nother: *name", "share YAML aliases|is invalid"),
+        ("none: &none []\nmodel-index:\n- name: x\n  results: *none", "share YAML aliases"),
     ],
 )
 def test_front_matter_that_cannot_be_updated_is_an_error(added: Addition, front: str, text: str) -> None:
-    with pytest.raises(InvMMError, match=rf"^The card's front matter .*({text}).*\.$"):
+    with pytest.raises(InvMMError, match=rf"^The .*card's front matter .*({text}).*\.$"):
         added.to(f"---\n{front}\n---\n".encode())
 
 
@@ -220,6 +221,18 @@ def test_odd_front_matter_takes_the_results_and_keeps_the_rest(added: Addition, 
 def test_an_index_that_is_none_is_one_sentence(added: Addition, front: str) -> None:
     with pytest.raises(InvMMError, match=r"^The card's front matter (is invalid|has a form)[^\n]*$"):
         added.to(f"---\n{front}\n---\n# M\n".encode())
+
+
+def test_front_matter_may_end_in_a_text_of_several_lines(added: Addition) -> None:
+    after = added.to(b"---\nprompt: |\n  Do you agree?\n  ---\n  Yes.\n---\n# M\n").decode()
+    assert yaml.safe_load(after.split("\n---\n")[0])["prompt"] == "Do you agree?\n---\nYes.\n"
+    assert added.to(after.encode()).decode() == after
+
+
+def test_a_card_without_line_feeds_is_an_error(added: Addition) -> None:
+    """The Hub sees no front matter in it, so that every audit would add another."""
+    with pytest.raises(InvMMError, match="end in carriage returns alone"):
+        added.to(b"---\rlicense: mit\r---\r# M\r")
 
 
 def test_a_card_that_is_not_text_is_an_error(added: Addition) -> None:
