@@ -22,6 +22,11 @@ def printable(text: str) -> str:
 class Terminal(Console):
     """A console to which only its own control sequences are sent."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if not self.width:  # some launchers set COLUMNS to 0
+            self.width = 80
+
     def render(self, *arguments: Any, **options: Any) -> Iterator[Segment]:
         """Segments without control characters in their text."""
         for segment in super().render(*arguments, **options):

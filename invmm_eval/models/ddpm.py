@@ -52,7 +52,8 @@ class DDPM:
         self.device: torch.device = self._unet.device
         self.settings: Mapping[str, str | int | float | None] = {"name": "ddpm", "dtype": str(self._unet.dtype)}
         classes = self._unet.config.num_class_embeds
-        self._labels = Labels(self._unet, self.device, classes, {}, check_prompt_mode(prompt_mode)) if classes else None
+        check_prompt_mode(prompt_mode)
+        self._labels = Labels(self._unet, self.device, classes, {}, prompt_mode) if classes else None
         if self._labels:
             self.settings = {**self.settings, "prompt_mode": prompt_mode}
         scheduler = discrete(pipeline.scheduler, self.device)

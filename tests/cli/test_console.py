@@ -21,6 +21,10 @@ def test_control_characters_are_shown_and_not_sent() -> None:
     assert printable("\x1b[2J\x07\r\u202e\x9b\udcff") == r"\x1b[2J\x07\r\u202e\x9b\udcff"
 
 
+def test_a_width_of_0_is_that_of_no_terminal() -> None:
+    assert Terminal(file=io.StringIO(), _environ={"COLUMNS": "0"}).width == 80
+
+
 def test_names_send_nothing_to_a_terminal_that_has_colours() -> None:
     screen = Terminal(file=io.StringIO(), force_terminal=True, width=80)
     say("cat\x1b[2J.png", screen, style="red")

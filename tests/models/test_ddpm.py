@@ -179,3 +179,8 @@ def test_models_that_are_not_understood(tiny_folder: Path, tmp_path: Path) -> No
     config.write_text(config.read_text().replace("epsilon", "phase"))
     with pytest.raises(InvMMError, match=r"prediction_type .* is 'phase'"):
         load_backbone(folder)
+
+
+def test_a_prompt_mode_that_there_is_not_is_refused_without_a_prompt_too() -> None:
+    with pytest.raises(InvMMError, match="no prompt_mode 'none'"):
+        load_backbone(DDPMPipeline(unet(), DDPMScheduler()), backbone_options={"prompt_mode": "none"})
