@@ -72,11 +72,11 @@ class ModelOptions:
     )
     revision: str | None = option(None, "Branch, tag or commit of a model on the Hub.")
     lora: str | None = option(
-        None, "LoRAs to add to the model: FILE.safetensors or FILE.safetensors:WEIGHT, several separated by commas."
+        None, "LoRAs to add: .safetensors file, folder or Hub id, or with a weight FILE:WEIGHT; separated by commas."
     )
     embedding: str | None = option(
         None,
-        "Tokens (textual inversion) to add: FILE.safetensors or FILE.safetensors:TOKEN, several separated by commas.",
+        "Tokens of textual inversion to add: .safetensors file, folder or Hub id, or FILE:TOKEN; separated by commas.",
     )
     dtype: str = option("float32", "Precision of the network: float32, float16 or bfloat16.")
     offload: Literal["model", "group"] | None = option(

@@ -17,6 +17,7 @@ from torch import Tensor
 from invmm_eval import InvMMError, audit, load_backbone
 from invmm_eval.models.lora import add_loras, read_loras
 from invmm_eval.testing import tiny
+from tests.helpers.hub import Hub, Repository
 
 RANK = 2
 PLACE = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -89,6 +90,23 @@ def test_a_lora_in_the_layout_of_kohya_also_changes_the_text_encoder(lora: Path,
         torch.testing.assert_close(weight, old + added, atol=1e-5, rtol=1e-5)
 
 
+def test_a_lora_of_the_hub_is_the_only_file_of_its_repository_or_the_named_one(
+    lora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Hub() as hub:
+        hub.redirect(monkeypatch, tmp_path / "home")
+        other = saved(tmp_path, 2 * RANK).read_bytes()
+        hub.repositories["models/org/one"] = Repository({"README.md": b"", "a.safetensors": lora.read_bytes()})
+        hub.repositories["models/org/two"] = Repository({"a.safetensors": lora.read_bytes(), "b.safetensors": other})
+        names = "org/one:0.5,org/two/b.safetensors"
+        found = [(part.file.read_bytes(), part.weight) for part in read_loras(names)]
+        assert found == [(lora.read_bytes(), 0.5), (other, 1.0)]
+        with pytest.raises(InvMMError, match=r"org/two has 2 .safetensors files; name the LoRA itself"):
+            read_loras("org/two")
+        with pytest.raises(InvMMError, match=r"The LoRA org/three is neither here nor did the Hub give it"):
+            read_loras("org/three")
+
+
 def test_an_audit_records_the_digest_and_the_weight(
     lora: Path, tiny_stable_diffusion_folder: Path, tmp_path: Path
 ) -> None:
@@ -128,6 +146,7 @@ def test_what_is_no_lora_of_the_model_is_told(lora: Path, tiny_stable_diffusion_
         (tmp_path / "lora.safetensors", "There is no LoRA"),
         (tmp_path / "other.safetensors", "LoRA .*other.safetensors"),
         (tmp_path, "has 2 .safetensors files; name the LoRA itself"),
+        ("loras/lora.safetensors", "There is no LoRA loras/lora.safetensors"),
         (f"{lora}:half", "weight of the LoRA .* is 'half'; give a number"),
         (f"{lora}:nan", "weight of the LoRA .* is 'nan'; give a number"),
     ):
