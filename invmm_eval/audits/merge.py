@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.rows import line_of
 from invmm_eval.audits.folder.scores import FILE as SCORES
 from invmm_eval.audits.folder.scores import Score, read_scores, write_scores
+from invmm_eval.audits.progress import Bar
 from invmm_eval.audits.shards import Shard
 from invmm_eval.audits.whole.screening import ranked, write_ranking
 from invmm_eval.errors import InvMMError, on_disk
 
 
-def merge(out: str | Path, parts: Sequence[str | Path]) -> Requested:
+def merge(out: str | Path, parts: Sequence[str | Path], *, progress: bool = True) -> Requested:
     """Put the folders of all shards of a set together.
 
     The rows are those of one run, in the order of the images; if the shards list the images in different orders, in
@@ -30,6 +31,7 @@ def merge(out: str | Path, parts: Sequence[str | Path]) -> Requested:
     Args:
         out: Output folder, which must be new or empty.
         parts: The folders, one for each shard, as ``run``, ``screen`` or ``audit`` with a shard wrote them.
+        progress: Whether to show a progress bar where there is a terminal or a notebook.
 
     Returns:
         The images.
@@ -53,7 +55,8 @@ def merge(out: str | Path, parts: Sequence[str | Path]) -> Requested:
         images = Requested.now([shards[part].requested.by_index[index] for part, index in places])
         images.save(partial)
         if shards[0].audit:
-            _write_results(partial, shards, places)
+            with Bar(len(places), shown=progress, doing="merging") as bar:
+                _write_results(partial, shards, bar.over(_rows(partial, shards, places)))
         if shards[0].screening:
             scores = [replace(shards[part].scores[at], index=place) for place, (part, at) in enumerate(places)]
             write_scores(partial, shards[0].screening, scores)
@@ -155,7 +158,7 @@ def _places(parts: Sequence[_Part]) -> list[Place]:
     return images
 
 
-def _write_results(out: Path, parts: Sequence[_Part], places: Sequence[Place]) -> None:
+def _write_results(out: Path, parts: Sequence[_Part], rows: Iterable[Mapping[str, Any]]) -> None:
     first = parts[0].audit
     assert first
     write_object(out / "config.json", first.config, indent=2)
@@ -164,7 +167,7 @@ def _write_results(out: Path, parts: Sequence[_Part], places: Sequence[Place]) -
 
     def write(path: Path) -> None:
         with path.open("wb") as file:
-            file.writelines(map(line_of, _rows(out, parts, places)))
+            file.writelines(map(line_of, rows))
 
     write_atomically(out / "results.jsonl", write)
 

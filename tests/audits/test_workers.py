@@ -23,12 +23,14 @@ from torch import distributed
 from torch.distributed.distributed_c10d import Store
 
 from invmm_eval.audits.folder import read
+from invmm_eval.audits.folder.scores import read_scores
 from invmm_eval.audits.images import Source
 from invmm_eval.audits.options import Choices, ModelOptions, Resources
 from invmm_eval.audits.pictures import prepare
 from invmm_eval.audits.plan import Plan, make_plan
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.run import audit, run, worker_plan
+from invmm_eval.audits.whole.audit import audit_set
 from invmm_eval.audits.workers import actors, on_ray, on_torchrun, ranks
 from invmm_eval.audits.workers.team import MakePlan, Ready, check_agreement
 from invmm_eval.errors import InvMMError
@@ -405,10 +407,10 @@ def test_a_worker_of_ray_that_cannot_start_ends_the_run(
         raise AssertionError
 
 
-def command(folder: Path, out: Path, *more: str) -> list[str]:
+def command(folder: Path, out: Path, *more: str, verb: str = "run") -> list[str]:
     settings = [f"--set={name}={value}" for name, value in RECIPE.items()]
     chosen = ["--backbone", "deadly", "--similarity", "pixel-cosine", "--recipe", "demo", "--device", "cpu"]
-    asked = ["run", "--model", str(MODEL), "--images", str(folder), "--out", str(out), "--batch-size", "1"]
+    asked = [verb, "--model", str(MODEL), "--images", str(folder), "--out", str(out), "--batch-size", "1"]
     return ["-m", "invmm_eval.cli", *asked, *chosen, *settings, *more]
 
 
@@ -517,14 +519,23 @@ def test_no_busy_process_outlives_the_driver_that_was_killed(
     assert all(row in found_in(undisturbed) for row in kept)
 
 
-@pytest.mark.usefixtures("deadly")
-def test_ranks_of_torchrun_find_the_same_and_one_speaks(images: Path, undisturbed: Path, tmp_path: Path) -> None:
-    asked = [sys.executable, *LAUNCH, *command(images, tmp_path)]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+def test_ranks_of_torchrun_find_the_same_in_a_whole_set_and_one_speaks(
+    images: Path, options: dict[str, Any], tmp_path: Path
+) -> None:
+    """They screen it and search it."""
+    extent = {"control": 2, "clean": 2, "settings": {**RECIPE, "confirm": 2}}
+    expected = audit_set(MODEL, images, out=tmp_path / "one", batch_size=1, **{**options, **extent})
+    asked = command(images, tmp_path / "ranks", "--control", "2", "--clean", "2", "--set", "confirm=2", verb="audit")
+    done = subprocess.run([sys.executable, *LAUNCH, *asked], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("not replicated, 1 failed.") == 1
-    assert found_in(tmp_path) == found_in(undisturbed)
-    assert (tmp_path / "results.jsonl").read_text().count("\n") == 6
+    assert done.stdout.count("Results are in") == done.stderr.count("Auditing") == 1
+    assert expected
+    assert found_in(tmp_path / "ranks") == found_in(tmp_path / "one")
+    by_ranks, by_one = (
+        [replace(score, seconds=0.0) for _, score in sorted(read_scores(tmp_path / name)[1].items())]
+        for name in ("ranks", "one")
+    )
+    assert by_ranks == by_one
 
 
 def test_a_launcher_and_workers_exclude_each_other(
