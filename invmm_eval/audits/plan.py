@@ -260,7 +260,7 @@ def load(model: ModelOptions, device: str | None) -> Backbone:
         options["offload"], place = model.offload, {**how, "device": torch.device("cpu")}
     if single := _single_file(model):
         source = single.load(**place)
-        del options["config"]
+        options.pop("config", None)
     if added := Additions(model.lora, model.embedding):
         if not isinstance(model.source, str | Path):
             raise InvMMError(

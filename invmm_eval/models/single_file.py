@@ -1,17 +1,26 @@
 """Pipelines whose weights are one file in the layout of their authors, as most fine-tunes are shared."""
 
 import hashlib
+import logging
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
+from diffusers.loaders.single_file_utils import fetch_diffusers_config
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.identity import folder_identity, model_identity
 from invmm_eval.models.pipelines import PICKLES, first_line, pipeline_class, with_all_weights
+
+_log = logging.getLogger(__name__)
+
+_CONFIGS = ["*.json", "*.txt", "*.model"]
+"""What a pipeline's folder holds besides weights."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,8 @@ def single_file(model: object, config: object) -> SingleFile | None:
 
     Args:
         model: What the user named.
-        config: The folder of its pipeline, if given.
+        config: The folder of its pipeline; None takes that of the model which diffusers finds it to be like, from the
+            Hub or its cache.
 
     Raises:
         InvMMError: The file is not of safetensors, or there is no such folder.
@@ -80,15 +90,33 @@ def single_file(model: object, config: object) -> SingleFile | None:
             f"{model} is a LoRA; name the model that it was trained on by --model, and the file by --lora."
         )
     if config is None:
-        raise InvMMError(
-            f"{model} holds weights without the configuration of a pipeline; name a folder of the same kind of model "
-            "(its .json files and tokenizers suffice) by --backbone-option config=FOLDER, or a plugin's backbone "
-            "that loads such files by --backbone NAME."
-        )
+        return SingleFile(Path(model), _found(Path(model)))
     folder = Path(str(config))
     if not folder.is_dir():
         raise InvMMError(f"There is no folder {config}, which config of the single file {model} names.")
     return SingleFile(Path(model), folder)
+
+
+@cache
+def _found(file: Path) -> Path:
+    """The configs of the published model that a file has the tensors of, without its weights."""
+    try:
+        with safe_open(file, "pt") as opened:
+            shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise InvMMError(f"{file} is damaged: {first_line(error)}.") from error
+    tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    name = fetch_diffusers_config(tensors)["pretrained_model_name_or_path"]
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=_CONFIGS))
+    except Exception as error:
+        raise InvMMError(
+            f"{file} holds weights without the configuration of a pipeline, and the Hub did not give that of {name} "
+            f"({first_line(error)}); name a folder of the same kind of model (its .json files and tokenizers suffice) "
+            "by --backbone-option config=FOLDER, or a plugin's backbone that loads such files by --backbone NAME."
+        ) from error
+    _log.warning("%s is read as a model like %s; if it is of another kind, name a folder by config=FOLDER.", file, name)
+    return folder
 
 
 def _is_lora(file: Path) -> bool:

@@ -143,6 +143,8 @@ class _Answers(BaseHTTPRequestHandler):
                 return self._preupload(f"{kind}/{owner}/{name}", json.loads(body))
             case ["api", kind, owner, name, "commit", _]:
                 return self._commit(f"{kind}/{owner}/{name}", body, "create_pr" in query)
+            case ["api", kind, owner, name, "tree", *_]:
+                return self._tree(f"{kind}/{owner}/{name}")
             case ["api", kind, owner, name, *_]:
                 return self._about(f"{kind}/{owner}/{name}")
             case [("datasets" | "spaces") as kind, owner, name, ("resolve" | "raw"), _, *file]:
@@ -229,6 +231,13 @@ class _Answers(BaseHTTPRequestHandler):
                 },
             )
 
+    def _tree(self, name: str) -> None:
+        if repository := self._repository(name):
+            files = repository.files.items()
+            self._send(
+                200, [{"type": "file", "path": path, "size": len(data), "oid": blob(data)} for path, data in files]
+            )
+
     def _file(self, name: str, path: str) -> None:
         repository = self._repository(name)
         if repository is None:
@@ -239,11 +248,13 @@ class _Answers(BaseHTTPRequestHandler):
         data = repository.files[path]
         return self._send(200, data, commit | {"ETag": f'"{blob(data)}"'})
 
-    def _send(self, status: int, content: Mapping[str, Any] | bytes, headers: Mapping[str, str] | None = None) -> None:
+    def _send(
+        self, status: int, content: Mapping[str, Any] | list[Any] | bytes, headers: Mapping[str, str] | None = None
+    ) -> None:
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         told = {"X-Error-Code": ERROR_CODES[status]} if status in ERROR_CODES else {}
         told |= {"Content-Type": "application/octet-stream" if isinstance(content, bytes) else "application/json"}
-        if not isinstance(content, bytes) and "error" in content:
+        if isinstance(content, Mapping) and "error" in content:
             told["X-Error-Message"] = str(content["error"])
         self.send_response(status)
         for name, value in {**told, **(headers or {}), "Content-Length": str(len(data))}.items():

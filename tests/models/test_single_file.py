@@ -15,9 +15,10 @@ from transformers import CLIPTextConfig
 
 from invmm_eval import load_backbone
 from invmm_eval.errors import InvMMError
-from invmm_eval.models.single_file import SingleFile
+from invmm_eval.models.single_file import SingleFile, single_file
 from invmm_eval.testing import tiny
 from tests.helpers.command import SET, Invoke
+from tests.helpers.hub import Hub, Repository
 from tests.helpers.original import write_original
 
 OPTIONS = {"prompt_mode": "caption"}
@@ -70,6 +71,21 @@ def test_a_single_file_has_the_estimates_of_its_folder(make: Callable[[], Any], 
     assert torch.equal(*estimates)
 
 
+def test_the_configs_of_a_published_model_that_a_file_is_like_are_found(
+    file: Path, configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = {part.relative_to(configs).as_posix(): part.read_bytes() for part in configs.rglob("*") if part.is_file()}
+    with Hub() as hub:
+        hub.redirect(monkeypatch, tmp_path)
+        name = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+        hub.repositories[f"models/{name}"] = Repository({**stored, "unet/weights.bin": b""})
+        found = single_file(file, None)
+        assert found is not None
+        assert {part.relative_to(found.config).as_posix() for part in found.config.rglob("*.*")} == stored.keys()
+        assert SingleFile(file, configs).identity == found.identity
+        assert load_backbone(file, backbone_options=OPTIONS).image_shape == (3, 16, 16)
+
+
 def test_an_audit_of_a_single_file_is_resumed_and_its_identity_is_of_file_and_configs(
     file: Path, configs: Path, tmp_path: Path, invoke: Invoke
 ) -> None:
@@ -98,7 +114,10 @@ def test_an_audit_of_a_single_file_is_resumed_and_its_identity_is_of_file_and_co
     assert len({*identities, SingleFile(model, folder).identity}) == 3
 
 
-def test_what_cannot_be_loaded_as_a_single_file_is_told(file: Path, configs: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_loaded_as_a_single_file_is_told(
+    file: Path, configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     pickled = tmp_path / "checkpoint.ckpt"
     pickled.touch()
     damaged = tmp_path / "damaged.safetensors"
@@ -109,7 +128,8 @@ def test_what_cannot_be_loaded_as_a_single_file_is_told(file: Path, configs: Pat
     save_file({k: v for k, v in load_file(file).items() if not k.endswith("out.2.bias")}, partial)
     for model, config, sentence in (
         (pickled, configs, "checkpoint.ckpt is no .safetensors file, and pickled weights are never loaded"),
-        (file, None, "name a folder .* by --backbone-option config=FOLDER"),
+        (partial, None, "name a folder .* by --backbone-option config=FOLDER"),
+        (damaged, None, "damaged.safetensors is damaged"),
         (file, "org/model", "There is no folder org/model"),
         (file, tmp_path, "has no model_index.json"),
         (damaged, configs, "damaged.safetensors cannot be loaded as the StableDiffusionPipeline of"),
