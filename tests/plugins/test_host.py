@@ -401,18 +401,6 @@ def test_a_broken_object_is_an_error_even_where_lenient() -> None:
         found.register(Mine())
 
 
-def test_the_host_imports_nothing_heavy(install: Install) -> None:
-    install("toy-models", GOOD)
-    code = """
-        import sys
-        from invmm_eval.plugins.host import host
-        assert "toy" in host().backbones
-        print(sorted({"torch", "diffusers", "datasets", "evaluate", "numpy"} & set(sys.modules)))
-    """
-    _, out, err = command.python(code, INVMM_EVAL_PLUGINS="toy-models", INVMM_EVAL_STRICT="1")
-    assert out == "[]\n", err
-
-
 def test_the_versions_of_the_plugins_that_provide_parts(install: Install) -> None:
     backbone = """
         from invmm_eval.plugin import BackboneEntry, hookimpl

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from invmm_eval.models.condition import Condition, Context, Unconditional, rows
@@ -154,6 +156,10 @@ def random_case(seed: int) -> Case:
     return plant(planted, micro_batch=chance.randint(1, 20))
 
 
+CASES = st.builds(random_case, st.integers(0, 2**32))
+SEVERAL = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+
+
 def needed(values: list[float]) -> int:
     """Samples that settle a scale: the first, and where it passes, all others at once."""
     return len(values) if values[0] >= BETA else 1
@@ -167,9 +173,10 @@ def same(a: Check, b: Check) -> bool:
 # The verdict
 
 
-@pytest.mark.parametrize("seed", range(150))
-def test_the_verdict_is_that_of_drawing_everything(seed: int) -> None:
-    case, sparing, lavish = random_case(seed), Labelled(), Labelled()
+@SEVERAL
+@given(CASES)
+def test_the_verdict_is_that_of_drawing_everything(case: Case) -> None:
+    sparing, lavish = Labelled(), Labelled()
     outcomes = case.check(sparing)
     assert len(outcomes) == len(case.trials)
     rows_drawn = 0
@@ -185,9 +192,10 @@ def test_the_verdict_is_that_of_drawing_everything(seed: int) -> None:
     assert sparing.rows == rows_drawn <= lavish.rows
 
 
-@pytest.mark.parametrize("seed", range(50))
-def test_a_complete_check_draws_everything_with_the_same_verdict(seed: int) -> None:
-    case, complete, lavish = random_case(seed), Labelled(), Labelled()
+@SEVERAL
+@given(CASES)
+def test_a_complete_check_draws_everything_with_the_same_verdict(case: Case) -> None:
+    complete, lavish = Labelled(), Labelled()
     outcomes = case.check(complete, complete=True)
     for trial, outcome, sparing in zip(case.trials, outcomes, case.check(Labelled()), strict=True):
         passed, values = case.plain(trial, lavish)
@@ -198,10 +206,9 @@ def test_a_complete_check_draws_everything_with_the_same_verdict(seed: int) -> N
     assert complete.rows == lavish.rows
 
 
-@pytest.mark.parametrize("complete", [False, True])
-@pytest.mark.parametrize("seed", range(25))
-def test_company_does_not_matter(seed: int, complete: bool) -> None:
-    case = random_case(seed)
+@SEVERAL
+@given(CASES, st.booleans())
+def test_company_does_not_matter(case: Case, complete: bool) -> None:
     together, apart = Labelled(), Labelled()
     outcomes = case.check(together, complete=complete)
     for trial, outcome in zip(case.trials, outcomes, strict=True):
@@ -272,10 +279,9 @@ def test_scale_one_takes_no_unconditional_pass(complete: bool) -> None:
 # What is kept
 
 
-@pytest.mark.parametrize("complete", [False, True])
-@pytest.mark.parametrize("seed", range(20))
-def test_samples_are_kept_as_pixels(seed: int, complete: bool) -> None:
-    case = random_case(seed)
+@SEVERAL
+@given(CASES, st.booleans())
+def test_samples_are_kept_as_pixels(case: Case, complete: bool) -> None:
     for trial, outcome in zip(case.trials, case.check(Labelled(), complete=complete), strict=True):
         for scale, samples in outcome.samples.items():
             numbers = trial.noise.flatten().tolist()[: len(outcome.similarities[scale])]
@@ -283,10 +289,10 @@ def test_samples_are_kept_as_pixels(seed: int, complete: bool) -> None:
             assert samples.tolist() == [[[[round((16 * number + scale) / CODES * 255)]]] for number in numbers]
 
 
-@pytest.mark.parametrize("complete", [False, True])
-@pytest.mark.parametrize("seed", range(50))
-def test_the_score_reaches_beta_just_where_the_check_is_passed(seed: int, complete: bool) -> None:
-    for outcome in random_case(seed).check(Labelled(), complete=complete):
+@SEVERAL
+@given(CASES, st.booleans())
+def test_the_score_reaches_beta_just_where_the_check_is_passed(case: Case, complete: bool) -> None:
+    for outcome in case.check(Labelled(), complete=complete):
         assert (outcome.score >= BETA) == outcome.passed
         best = outcome.similarities[outcome.best_scale]
         assert all(value >= BETA for value in best) == outcome.passed

@@ -2,7 +2,6 @@
 
 import math
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -252,30 +251,6 @@ def test_the_callback_can_read_a_search(cosine: PixelCosine) -> None:
     assert list(steps) == list(range(1, 21))
     assert found.trace[0].loss == pytest.approx(sum(losses[:10]) / 10)
     assert kls[-1] == found.kl
-
-
-class Watched(Choosing):
-    """Counts the frames of the package between its caller's loop and itself, in steps and in checks."""
-
-    def __init__(self, images: Tensor) -> None:
-        super().__init__(images)
-        self.frames: dict[bool, set[int]] = {True: set(), False: set()}
-
-    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-        frame, count = sys._getframe(1), 1
-        while frame and frame.f_code.co_filename != __file__:
-            count += frame.f_globals["__name__"].startswith("invmm_eval.")
-            frame = frame.f_back  # type: ignore[assignment]
-        self.frames[torch.is_grad_enabled()].add(count)
-        return super().predict_x0(x_t, t, context)
-
-
-def test_few_frames_lie_between_the_caller_and_the_model(cosine: PixelCosine) -> None:
-    model = Watched(MEMORIZED)
-    run(model, MEMORIZED[:2], cosine, recipe=replace(QUICK, guidance=(1.0, 3.0)), batch_size=2)
-    in_steps, in_checks = model.frames[True], model.frames[False]
-    assert max(in_steps) <= 6
-    assert max(in_checks) <= 7
 
 
 def test_unknown_parts_of_a_recipe_are_refused_before_any_image(cosine: PixelCosine) -> None:

@@ -115,22 +115,6 @@ def test_a_field_is_in_files(found: Findings, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("added")
-def test_a_field_is_in_the_table_of_mlflow(found: Findings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mlflow = pytest.importorskip("mlflow", reason="mlflow is an extra: pip install invmm-eval[mlflow]")
-    from invmm_eval.integrations import mlflow as integration
-
-    logged: dict[str, Any] = {}
-    monkeypatch.setattr(mlflow, "log_table", lambda table, name, _: logged.update({name: table}))
-    monkeypatch.setattr(mlflow, "log_artifacts", lambda *_: None)
-    monkeypatch.setattr(mlflow, "get_artifact_uri", lambda name: name)
-    monkeypatch.setattr(integration, "JsonEvaluationArtifact", lambda uri: uri)
-    monkeypatch.setattr(integration, "TextEvaluationArtifact", lambda uri: uri)
-    integration._log(found, tmp_path / "artifacts", "run", pictures=False)
-    [row] = logged["invmm_table.json"].to_dict("records")
-    assert (row["oddity"], row["dice_odds"], row["rate_high"]) == (12345.0, 54321.0, Count(60, 64).interval[1])
-
-
-@pytest.mark.usefixtures("added")
 def test_metrics_return_a_field(tiny_pipeline: DDIMPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     metric, watched = InvMM(), WatchedInvMM(tiny_pipeline, settings=TINY)
     watched.update(pictures(2, (3, 8, 8)))

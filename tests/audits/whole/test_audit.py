@@ -87,7 +87,7 @@ def test_every_output_sees_an_ordinary_audit_of_what_was_searched(tmp_path: Path
     assert "--clean 2" in told
 
 
-@pytest.mark.parametrize("at", [3, 20, 60, 110, 150])
+@pytest.mark.parametrize("at", [3, 60, 150])
 def test_an_interrupted_audit_is_resumed_with_the_same_result(model: Known, tmp_path: Path, at: int) -> None:
     expected = whole(tmp_path / "whole")
     spent = sum(model.rows_seen)
