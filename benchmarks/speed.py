@@ -46,7 +46,8 @@ from benchmarks.common.plain_samples import similarities
 from benchmarks.common.procedure import Setup
 from benchmarks.common.script import parser, show, write
 from invmm_eval.audits.pictures import prepare
-from invmm_eval.audits.plan import find_device, load_backbone
+from invmm_eval.audits.plan import load_backbone
+from invmm_eval.device import find_device
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import repeat
 from invmm_eval.recipe import RECIPES

@@ -15,7 +15,7 @@ from torch.nn.functional import mse_loss
 
 from benchmarks.common.training import fit
 from benchmarks.evidence.data import Data
-from invmm_eval.audits.plan import find_device
+from invmm_eval.device import find_device
 from invmm_eval.reference import MODEL, NAME
 
 

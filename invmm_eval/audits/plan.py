@@ -18,6 +18,7 @@ from invmm_eval.audits.options import Choices, ModelOptions, Output, Resources, 
 from invmm_eval.audits.record import measured
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.typed import LoadingOptions
+from invmm_eval.device import find_device
 from invmm_eval.errors import InvMMError
 from invmm_eval.hints import is_plain, typed
 from invmm_eval.models.additions import Additions
@@ -185,18 +186,24 @@ def make_plan(
 
 def model_config(model: ModelOptions, backbone: Backbone) -> dict[str, Any]:
     """What a config says about the model."""
-    single = _single_file(model)
-    identity = single.identity if single else model_identity(model.source, model.revision)
+    single, files = _single_file(model), weights_of(model)
     return {
         "model": model_name(model.source, model.revision),
-        **Additions(model.lora, model.embedding).records,
-        "weights": getattr(backbone, "identity", None) or identity,
+        **files,
+        "weights": getattr(backbone, "identity", None) or files["weights"],
         "backbone": {
             **backbone.settings,
             **({"config": str(single.config)} if single else {}),
             "image_shape": list(backbone.image_shape),
         },
     }
+
+
+def weights_of(model: ModelOptions) -> dict[str, Any]:
+    """The identity of a stored model, ``weights`` (None where it is not known), and the records of additions."""
+    single = _single_file(model)
+    identity = single.identity if single else model_identity(model.source, model.revision)
+    return {**Additions(model.lora, model.embedding).records, "weights": identity}
 
 
 def _single_file(model: ModelOptions) -> SingleFile | None:
@@ -274,22 +281,6 @@ def load(model: ModelOptions, device: str | None) -> Backbone:
     if (channels := backbone.image_shape[0]) not in (1, 3):
         raise InvMMError(f"The model's images have {channels} channels; only grey (1) and RGB (3) are supported.")
     return backbone
-
-
-def find_device(name: str | None) -> torch.device:
-    """The device of that name; None takes CUDA if available, else the CPU.
-
-    Raises:
-        InvMMError: This machine has no such device.
-    """
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        probe = torch.zeros(1, device=name)
-        probe.item()
-    except (RuntimeError, AssertionError) as error:
-        raise InvMMError(f"The device {name!r} cannot be used on this machine; leave it out, or choose cpu.") from error
-    return probe.device
 
 
 def model_name(model: object, revision: str | None = None) -> str:

@@ -3,7 +3,6 @@
 evaluate copies this file elsewhere and imports it from there, so it imports by full names only.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -20,11 +19,12 @@ from PIL import Image, ImageOps
 from invmm_eval.audits.images import Source, find_images, readable
 from invmm_eval.audits.options import insert, with_options
 from invmm_eval.audits.pictures import prepare
-from invmm_eval.audits.plan import load
+from invmm_eval.audits.plan import load, weights_of
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.results import summarize
 from invmm_eval.audits.run import run
 from invmm_eval.models.backbone import Backbone
+from invmm_eval.models.identity import model_identity
 from invmm_eval.search.fields import columns, finite
 
 _CITATION = """\
@@ -146,10 +146,10 @@ class InvMM(evaluate.Metric):  # type: ignore[misc]
         model, device = request.model, request.resources.device
         if not isinstance(model.source, str | Path):
             return load(model, device)
-        path = Path(model.source)
-        files = {str(file): file.lstat().st_mtime_ns for file in (path, *path.rglob("*")) if os.path.lexists(file)}
+        named = [Path(value) for value in model.backbone_options.values() if isinstance(value, str | Path)]
+        files = weights_of(model), [model_identity(path) for path in named if path.exists()]
         wanted = replace(model, source=str(model.source)), device, files
-        if self._kept is None or self._kept[0] != wanted:
+        if self._kept is None or self._kept[0] != wanted or files[0]["weights"] is None:
             self.release()
             self._kept = wanted, load(model, device)
         return self._kept[1]

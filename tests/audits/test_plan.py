@@ -17,7 +17,7 @@ from torch import Tensor
 
 from invmm_eval.audits.images import Source
 from invmm_eval.audits.options import Resources
-from invmm_eval.audits.plan import find_device, load_backbone, model_name
+from invmm_eval.audits.plan import load_backbone, model_name
 from invmm_eval.audits.run import audit
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.ddpm import DDPM
@@ -207,12 +207,6 @@ def test_how_a_backbone_is_asked_for(parts: Parts, tmp_path: Path) -> None:
         ("org/any", {"revision": "v1", "device": cpu, "dtype": torch.float32}),
     ]
     assert isinstance(load_backbone(tmp_path), Mixture)
-
-
-def test_the_device() -> None:
-    assert find_device("cpu") == torch.device("cpu")
-    best = "cuda" if torch.cuda.is_available() else "cpu"
-    assert find_device(None).type == best
 
 
 @pytest.mark.parametrize(
