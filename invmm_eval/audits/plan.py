@@ -261,21 +261,23 @@ def load_backbone(model: object, **options: Unpack[LoadingOptions]) -> Backbone:
 @torch.inference_mode(mode=False)
 def load(model: ModelOptions, device: str | None) -> Backbone:
     """Load a model, as :func:`load_backbone` does."""
-    name, how = model.backbone, {"device": find_device(device), "dtype": getattr(torch, model.dtype)}
-    source, options, place = model.source, dict(model.backbone_options), how
-    if model.offload:
-        options["offload"], place = model.offload, {**how, "device": torch.device("cpu")}
+    name = model.backbone
+    how: dict[str, Any] = {"device": find_device(device), "dtype": getattr(torch, model.dtype)}
+    source, options = model.source, dict(model.backbone_options)
+    place = {**how, "device": torch.device("cpu")} if model.offload else how
     if single := _single_file(model):
         source = single.load(**place)
         options.pop("config", None)
     if added := Additions(model.lora, model.embedding):
         if not isinstance(model.source, str | Path):
-            raise InvMMError(
-                "A loaded pipeline takes its LoRAs and tokens before it is audited; leave out lora and embedding."
-            )
+            raise InvMMError("A loaded pipeline takes its LoRAs and tokens before; leave out lora and embedding.")
         source = load_pipeline(source, revision=model.revision, **place)
         added.add(source)
     entry = host().backbone(name) if name else host().backbone_for(pipeline_class(source, model.revision))
+    if model.offload:
+        if "offload" not in inspect.signature(entry.make).parameters:
+            raise InvMMError("The model's backbone does not move weights; leave out offload.")
+        how["offload"] = model.offload
     make = partial(entry.make, source, revision=model.revision, **how)
     backbone: Backbone = made(make, name or "The backbone", options)
     if (channels := backbone.image_shape[0]) not in (1, 3):

@@ -1,6 +1,7 @@
 """Offloading on the CPU: values are the same, and no copy of a weight is kept for the gradient."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,11 @@ def classes(**options: Any) -> Diffusers:
     return Diffusers(build("DiT"), **LOADING, **options, image_size=16)
 
 
+def stored(folder: Path, **options: Any) -> Diffusers:
+    model: Any = load_backbone(folder, **options)
+    return model  # type: ignore[no-any-return]
+
+
 def found(make: Callable[..., Diffusers], **options: Any) -> list[Tensor]:
     """An estimate, its gradients, an encoded and a decoded image."""
     model = make(**options)
@@ -49,6 +55,12 @@ def test_values_and_gradients_are_those_without(
     how: str, make: Callable[..., Diffusers], options: dict[str, bool]
 ) -> None:
     for tensor, expected in zip(found(make, offload=how, **options), found(make), strict=True):
+        assert torch.equal(tensor, expected)
+
+
+def test_a_stored_model_is_offloaded_by_the_option(tiny_stable_diffusion_folder: Path) -> None:
+    make = partial(stored, tiny_stable_diffusion_folder)
+    for tensor, expected in zip(found(make, offload="group"), found(make), strict=True):
         assert torch.equal(tensor, expected)
 
 
@@ -96,5 +108,5 @@ def test_the_gradient_keeps_no_copy_of_a_weight() -> None:
 def test_what_cannot_be_offloaded_is_told(tiny_folder: Path) -> None:
     with pytest.raises(InvMMError, match="no offload 'disk'; choose one of model, group"):
         Diffusers(tiny.tiny_sdxl(), **LOADING, offload="disk")
-    with pytest.raises(InvMMError, match="has no option 'offload'"):
+    with pytest.raises(InvMMError, match="does not move weights; leave out offload"):
         load_backbone(tiny_folder, offload="model")
