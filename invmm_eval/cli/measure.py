@@ -205,7 +205,7 @@ def demo(
 
 @with_flags(OPTIONS.keys() - {"calibration"})
 def calibrate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
+    model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL)],
     held_out: Annotated[
         list[str],
         typer.Option(
@@ -242,7 +242,7 @@ def named(images: list[str]) -> str:
     return images[0] if len(images) == 1 else f"{images[0]} and {len(images) - 1:,} more"
 
 
-def status(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of an audit.")]) -> None:
+def status(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of an audit.")]) -> None:
     """Show the progress of an audit, its rate, and the network rows and the time that are left."""
     from invmm_eval.audits.folder import read
 

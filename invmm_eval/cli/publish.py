@@ -11,7 +11,7 @@ from invmm_eval.cli.console import err, out, printable, say
 if TYPE_CHECKING:
     from invmm_eval.reports.hub import Content, Kind, Repository
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of an audit.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of an audit.")]
 Names = Annotated[
     bool, typer.Option("--names", help="Publish names, prompts and errors of images instead of their digests.")
 ]

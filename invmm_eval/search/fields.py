@@ -1,4 +1,4 @@
-"""The fields of a result: one table that every face reads, from the terminal to the data set.
+"""The fields of a result: one table that every output reads, from the terminal to the data set.
 
 A new field is one entry of :data:`FIELDS` and one place where its value is computed, usually a property of
 :class:`~invmm_eval.search.result.Result`. What third-party estimators compute (``Result.estimates``) joins the table by

@@ -1,4 +1,4 @@
-"""The sentence about one image that every face says first: how many plain samples are copies of it."""
+"""The sentence about one image that every output says first: how many plain samples are copies of it."""
 
 import math
 from collections.abc import Mapping

@@ -203,7 +203,7 @@ def test_it_serves_audit(found: Calibration) -> None:
 
 
 def test_the_command(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:
-    command = ["calibrate", tiny_folder, "--held-out", images, "--out", tmp_path / "held-out", *SET]
+    command = ["calibrate", "--model", tiny_folder, "--held-out", images, "--out", tmp_path / "held-out", *SET]
     code, _, err = invoke(*command)
     assert (code, "With 2 held-out images no rate below 0.33" in err) == (1, True)
     code, out, err = invoke(*command, "--rate", "0.4")

@@ -78,7 +78,7 @@ def test_every_flag_of_calibrate_arrives(invoke: Invoke, images: Path, monkeypat
     values = dict.fromkeys(OFFERED["calibrate"], "3")
     values |= {name: "key=3" for name, option in OPTIONS.items() if option.repeatable} | {"settings": "draws=3"}
     flags = [part for name, value in values.items() for part in (OPTIONS[name].flag, value)]
-    code, _, err = invoke("calibrate", "model", "--held-out", images, "--out", "out", *flags)
+    code, _, err = invoke("calibrate", "--model", "model", "--held-out", images, "--out", "out", *flags)
     assert code == 1
     assert err.endswith("error That is enough.\n")
     numbers = {name: OPTIONS[name].parse(3) for name in OFFERED["calibrate"]}
