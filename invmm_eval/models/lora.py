@@ -75,7 +75,10 @@ def add_loras(pipeline: Any, loras: Sequence[LoRA]) -> None:
         except (RuntimeError, ValueError, LookupError, OSError, SafetensorError) as error:
             raise InvMMError(f"The LoRA {lora.file} does not fit this {name}: {first_line(error)}.") from error
         if adapter not in {known for part in pipeline.get_list_adapters().values() for known in part}:
-            raise InvMMError(f"The LoRA {lora.file} has no weights for this {name}.")
+            raise InvMMError(
+                f"The LoRA {lora.file} has no weights for this {name}; one of peft alone is made ready by "
+                "the pipeline's save_lora_weights."
+            )
     pipeline.set_adapters(adapters, [lora.weight for lora in loras])
     pipeline.fuse_lora(adapter_names=adapters)
     pipeline.unload_lora_weights()

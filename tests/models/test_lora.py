@@ -140,12 +140,14 @@ def test_an_audit_records_the_digest_and_the_weight(
 def test_what_is_no_lora_of_the_model_is_told(lora: Path, tiny_stable_diffusion_folder: Path, tmp_path: Path) -> None:
     for name in ("other", "another"):
         save_file({"unet.elsewhere.lora_A.weight": torch.zeros(1, 1)}, tmp_path / f"{name}.safetensors")
+    save_file({f"base_model.model.{PLACE}.lora_A.weight": torch.zeros(1, 1)}, tmp_path / "peft.safetensors")
     (tmp_path / "lora.bin").touch()
     for text, sentence in (
         (tmp_path / "lora.bin", "no .safetensors file; others are never loaded"),
         (tmp_path / "lora.safetensors", "There is no LoRA"),
         (tmp_path / "other.safetensors", "LoRA .*other.safetensors"),
-        (tmp_path, "has 2 .safetensors files; name the LoRA itself"),
+        (tmp_path / "peft.safetensors", "has no weights for this StableDiffusionPipeline; one of peft alone is made"),
+        (tmp_path, "has 3 .safetensors files; name the LoRA itself"),
         ("loras/lora.safetensors", "There is no LoRA loras/lora.safetensors"),
         (f"{lora}:half", "weight of the LoRA .* is 'half'; give a number"),
         (f"{lora}:nan", "weight of the LoRA .* is 'nan'; give a number"),
