@@ -128,7 +128,7 @@ def with_captions(sources: Sequence[Source], captions: Iterable[str | None]) -> 
     if len(texts) != len(sources):
         raise InvMMError(f"There are {len(texts)} captions for {len(sources)} images; give one for each.")
     for text in texts:
-        if not isinstance(text, str | None):
+        if not isinstance(text, str | None) or (text and readable(text) != text):
             raise InvMMError(f"A caption is {text!r}, which is no text; give None where there is none.")
     return [replace(source, caption=text) for source, text in zip(sources, texts, strict=True)]
 
@@ -204,7 +204,7 @@ def _is_stored(value: Any) -> bool:
 
 def _of_row(name: str, row: Mapping[str, Any], captions: str | None) -> Source:
     caption = row.get(captions) if captions else None
-    if captions and not isinstance(row.get(captions, 0), str | None):
+    if captions and (not isinstance(row.get(captions, 0), str | None) or (caption and readable(caption) != caption)):
         raise InvMMError(f"A row has no text in {captions!r}; its columns are {', '.join(map(str, row))}.")
     return Source(name, next(filter(_is_image, row.values())), caption)
 
@@ -250,7 +250,7 @@ def _is_file(entry: "os.DirEntry[str]") -> bool:
 
 
 def readable(path: str) -> str:
-    """A path as files and terminals can hold it: what is not Unicode in it is escaped."""
+    """A path or another text as files and terminals can hold it: what is not Unicode in it is escaped."""
     return path.encode("utf-8", "backslashreplace").decode()
 
 

@@ -95,8 +95,8 @@ def _check_places(name: str, tokenizer: Any, encoder: Any) -> None:
     if getattr(getattr(encoder, "config", None), "model_type", None) != "clip_text_model":
         return
     places, most = encoder.config.max_position_embeddings, tokenizer.model_max_length
-    if most > places:
+    if not isinstance(most, int | float) or most > places:
         raise InvMMError(
-            f"The model_max_length of the model's {name} is {most}, but its text encoder has {places} places; set it "
+            f"The model_max_length of the model's {name} is {most!r}, but its text encoder has {places} places; set it "
             f"to {places} in its tokenizer_config.json."
         )

@@ -336,6 +336,6 @@ def _why(model: object, files: Iterable[str], variants: Collection[str], reason:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, without its full stop."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")
+    """The first line of what an error says, without its full stop, and the next where it ends in a colon."""
+    first, *more = (str(error).strip() or type(error).__name__).splitlines()
+    return " ".join([first, *map(str.strip, more[: first.endswith(":")])]).rstrip(".")

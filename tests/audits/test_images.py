@@ -858,8 +858,11 @@ def test_captions_may_be_any_list_of_texts() -> None:
     two = [b"one", b"other"]
     for captions in (iter(["a", None]), table(text=["a", None])["text"], np.array(["a", None], object)):
         assert [source.caption for source in find_images(two, captions=captions)] == ["a", None]
-    with pytest.raises(InvMMError, match="A caption is nan, which is no text; give None"):
-        find_images(two, captions=["a", math.nan])  # type: ignore[list-item]
+    for wrong in (math.nan, "\udcff"):
+        with pytest.raises(InvMMError, match=r"A caption is .*, which is no text; give None"):
+            find_images(two, captions=["a", wrong])  # type: ignore[list-item]
+    with pytest.raises(InvMMError, match="A row has no text in 'text'"):
+        find_images({"image": b"one", "text": "\udcff"}, captions="text")
 
 
 @pytest.mark.parametrize("captions", [5, b"ab"])

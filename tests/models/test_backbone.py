@@ -17,7 +17,7 @@ from diffusers import DDIMPipeline, DDIMScheduler
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.identity import model_identity
-from invmm_eval.models.pipelines import discrete, frozen, image_sides, load_pipeline, pipeline_class
+from invmm_eval.models.pipelines import discrete, first_line, frozen, image_sides, load_pipeline, pipeline_class
 from invmm_eval.testing import tiny
 from tests.helpers.hub import Hub, Repository
 
@@ -281,3 +281,15 @@ def test_times_without_signal_are_told_when_noise_is_predicted(caplog: pytest.Lo
     assert not caplog.records
     times = torch.arange(kept)
     torch.testing.assert_close(after(times), before(times))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("One.\nTwo.", "One"),
+        ("Wrong field:\n    it is no number.\nThree", "Wrong field: it is no number"),
+        ("", "ValueError"),
+    ],
+)
+def test_the_first_line_of_an_error_says_what_it_announces(text: str, line: str) -> None:
+    assert first_line(ValueError(text)) == line
