@@ -21,6 +21,6 @@ class Readme(MetadataHookInterface):
             text = re.sub(r"^(!\[.*\]\()((?!https?:).*)\)$", rf"\1{files}/\2?raw=true)", text, flags=re.MULTILINE)
             text = re.sub(r"(\]\()((?!https?:|#)[^)]*)\)", rf"\1{files}/\2)", text)
         else:
-            text = re.sub(r"^!\[.*\]\((?!https?:).*\)\n\n\*.*\*\n\n", "", text, flags=re.MULTILINE)
+            text = re.sub(r"^!\[.*\]\((?!https?:).*\)\n\n(\*[^*]+\*\n\n)?", "", text, flags=re.MULTILINE)
             text = re.sub(r"\[([^\]]+)\]\((?!https?:)[^)]*\)", r"\1", text)
         metadata["readme"] = {"content-type": "text/markdown", "text": text}

@@ -23,7 +23,9 @@ def targets(text: str) -> list[str]:
 
 def test_without_an_address_nothing_refers_to_a_file() -> None:
     text = description({})
-    assert "![" not in text
+    assert not re.search("^!", text, re.MULTILINE), "neither a picture nor what is left of one"
+    assert "*Each row: " not in text, "its caption"
+    assert "*Each row: " in (ROOT / "README.md").read_text("utf-8")
     assert all(target.startswith("https://") for target in targets(text))
 
 

@@ -20,7 +20,7 @@ def compare(
     """Compare two audits of the same pictures: what became memorized, what no longer is, and whether by chance."""
     from invmm_eval.reports.comparison import compare as find
     from invmm_eval.reports.comparison.page import write_page
-    from invmm_eval.reports.comparison.terminal import changes_table
+    from invmm_eval.reports.comparison.terminal import ChangesTable
     from invmm_eval.reports.comparison.words import paragraphs
 
     found = find(a, b)
@@ -29,7 +29,7 @@ def compare(
     if as_json:
         typer.echo(json.dumps(found.record(), indent=2, allow_nan=False))
         return
-    out.print(changes_table(found, SHOWN))
+    out.print(ChangesTable(found, SHOWN))
     if len(found.pairs) > SHOWN:
         say(f"These are {SHOWN} of {len(found.pairs):,} pictures, those that changed first; --json prints all.")
     for name, (one, other) in found.differing.items():

@@ -1,6 +1,7 @@
 """The figure of an audit shows every image of which a copy was found."""
 
 import math
+import re
 from io import BytesIO
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from invmm_eval.reports.figures import distribution
+from invmm_eval.reports.figures import COLOURS, distribution
 from invmm_eval.reports.findings import find
 from invmm_eval.search.result import Status
-from invmm_eval.search.status import MEMORIZED
+from invmm_eval.search.status import MEMORIZED, Verdict
 from tests.helpers import audits
+from tests.helpers.documents import ROOT
 
 
 def heights(figure: Figure) -> list[float]:
@@ -55,6 +57,17 @@ def test_where_shares_are_known_they_are_shown_with_the_limit_of_the_verdict(tmp
     places = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars)
     assert [first <= 1 / share <= last for (first, last), share in zip(places, shares, strict=True)] == [True, True]
     assert len({bar.get_facecolor() for bar in bars}) == 2
+
+
+def test_the_colours_of_verdicts_are_the_same_on_every_page() -> None:
+    pages = (
+        Path("invmm_eval/reports/html/page.css"),
+        Path("plugins/invmm-ui/src/invmm_ui/page.css"),
+    )
+    for page in pages:
+        light = (ROOT / page).read_text("utf-8").partition("}")[0]
+        told = dict(re.findall(r"--(\w+): (#\w{6})", light))
+        assert {verdict: told[verdict.name.lower()] for verdict in Verdict} == COLOURS
 
 
 def test_a_bar_is_at_its_value(tmp_path: Path) -> None:

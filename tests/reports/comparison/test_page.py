@@ -5,11 +5,14 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports.comparison import Comparison, page
 from invmm_eval.reports.comparison.words import LIMITS, paragraphs
 from invmm_eval.reports.html.embed import allowed
+from tests.helpers.browser import browser  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +50,17 @@ def test_nothing_is_loaded_and_no_script_runs(written: str) -> None:
     places = re.findall(r'(?:src|srcset|href)="(.*?)"', written)
     assert places
     assert all(place.startswith("data:") for place in places)
+
+
+def test_a_phone_shows_all_of_a_row(browser: Chrome, written: str, tmp_path: Path) -> None:  # noqa: F811
+    (tmp_path / "page.html").write_text(written, encoding="utf-8")
+    size = {"width": 420, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get((tmp_path / "page.html").as_uri())
+    reached = browser.execute_script("return document.documentElement.scrollWidth")
+    shown = [cell.is_displayed() for cell in browser.find_elements(By.CSS_SELECTOR, "tbody tr:first-child > *")]
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert (reached <= 420, shown) == (True, [True] * 5)
 
 
 def test_a_long_table_says_what_it_leaves_out(

@@ -2,20 +2,33 @@
 
 from io import StringIO
 
+import pytest
 from rich.console import Console
 
 from invmm_eval.reports.comparison import Comparison
-from invmm_eval.reports.comparison.terminal import changes_table
+from invmm_eval.reports.comparison.terminal import ChangesTable
 from invmm_eval.reports.terminal import DASH
 
 
+def shown(compared: Comparison, width: int) -> list[str]:
+    file = StringIO()
+    Console(file=file, width=width).print(ChangesTable(compared, most=8))
+    return file.getvalue().splitlines()
+
+
 def test_a_row_has_both_values_and_the_change(compared: Comparison) -> None:
-    console = Console(file=StringIO(), width=100)
-    console.print(changes_table(compared, most=8))
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    lines = shown(compared, width=100)
     freed = next(number for number, line in enumerate(lines) if line.startswith("picture 1.png"))
     assert lines[freed].split() == ["picture", "1.png", "freed", "1", "in", "20", "none", "+∞"]
     assert f"1 in 15{DASH}1 in 30" in lines[freed + 1]
     assert "fewer than 1 in 130" in lines[freed + 1]
     assert "at least +1.53" in lines[freed + 1]
     assert sum(line.startswith("picture") for line in lines) == 8
+
+
+@pytest.mark.parametrize(("width", "left_out"), [(80, "intervals"), (60, "intervals, changes")])
+def test_a_narrow_table_keeps_name_verdict_and_values_whole(width: int, left_out: str, compared: Comparison) -> None:
+    lines = shown(compared, width)
+    assert lines[-1] == f"Not shown at this width: {left_out}"
+    [freed] = [line.split() for line in lines if line.startswith("pictu") and "1.png" in line]
+    assert freed[2:] == ["freed", "1", "in", "20", "none", *["+∞"][: width > 60]]
