@@ -252,11 +252,6 @@ def test_a_model_that_nobody_serves_is_told(tmp_path: Path) -> None:
         audit(tmp_path, MEMORIZED[0])
 
 
-def test_no_image_is_told() -> None:
-    with pytest.raises(InvMMError, match="no image to audit"):
-        audit("any", [], backbone="exact")
-
-
 def test_a_similarity_may_be_an_object(cosine: PixelCosine) -> None:
     strict = Strict(device=torch.device("cpu"), threshold=1.0)
     plan = planned(Mixture(MEMORIZED), similarity=strict, settings=SHORT)

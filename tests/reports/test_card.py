@@ -403,13 +403,6 @@ def test_a_refusal_leaves_the_card_on_disk(
     assert START in card.read_text()
 
 
-def test_a_missing_audit_is_one_sentence(invoke: Invoke, tmp_path: Path) -> None:
-    code, _, err = invoke("card", tmp_path, "--model-card", tmp_path / "README.md")
-    assert code == 1
-    assert "holds no audit" in err
-    assert files(tmp_path) == {}
-
-
 def test_a_card_that_cannot_be_written_is_one_sentence(added: Addition, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InvMMError, match=r"^The card .* cannot be written: Not a directory\.$"):

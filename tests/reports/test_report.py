@@ -5,7 +5,6 @@ import csv
 import hashlib
 import json
 import re
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,7 +21,6 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 from invmm_eval.audits.whole.found import Design
-from invmm_eval.cli.app import main
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports import FORMATS, report, tables
 from invmm_eval.reports.card import addition
@@ -248,18 +246,6 @@ def test_a_report_that_cannot_be_written_is_one_sentence(guided: Path, tmp_path:
     for kind in FORMATS:
         with pytest.raises(InvMMError, match=r"The report cannot be written to .*: No such file"):
             report(guided, tmp_path / "missing" / "report", kind)
-
-
-def test_the_command(
-    guided: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "a table.csv"
-    monkeypatch.setattr(sys, "argv", ["invmm-eval", "report", str(guided), "--format", "csv", "--out", str(out)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code == 0
-    assert capsys.readouterr().out == f"Wrote {out}.\n"
-    assert out.is_file()
 
 
 class Page:
