@@ -170,9 +170,9 @@ def start() -> None:
         module.Generator = lambda _="cpu": torch.Generator()  # type: ignore[attr-defined]
 
 
-def probe(name: str) -> int:
-    """The waits of one way to touch the device."""
-    device = Device()
+def probes() -> dict[str, int]:
+    """The waits of each way to touch the device."""
+    device, found = Device(), {}
     with device:
         x = torch.arange(6.0).pin_memory().to(NAME, non_blocking=True)
         scalar, rows = x[2].long(), torch.arange(3, device=NAME)
@@ -196,9 +196,11 @@ def probe(name: str) -> int:
             "arithmetic": lambda: (x * 2 + x[0]).sum(),
             "slice": lambda: x[1:3],
         }
-        device.waits = 0
-        ways[name]()
-        return device.waits
+        for name, touch in ways.items():
+            device.waits = 0
+            touch()
+            found[name] = device.waits
+    return found
 
 
 def _loaded(model: str, where: torch.device) -> Any:
