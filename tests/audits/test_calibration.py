@@ -1,7 +1,8 @@
 """The threshold from held-out images: the rate it keeps, what it rests upon, and where it may be used."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,15 +35,14 @@ def planned(**choices: Any) -> Plan:
     return audits.planned(Mixture(MEMORIZED, spread=1.5), **{"recipe": "paper", "settings": SHORT, **choices})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def exact() -> Iterator[None]:
+def exact() -> AbstractContextManager[None]:
     """The model of :func:`planned` as a backbone."""
-    with serving(lambda *_, **__: Mixture(MEMORIZED, spread=1.5)):
-        yield
+    return serving(lambda *_, **__: Mixture(MEMORIZED, spread=1.5))
 
 
 def calibrated(held_out: Sequence[Source], **options: Any) -> Calibration:
-    return calibrate("exact", held_out, backbone="exact", **{"recipe": "paper", "settings": SHORT, **options})
+    with exact():
+        return calibrate("exact", held_out, backbone="exact", **{"recipe": "paper", "settings": SHORT, **options})
 
 
 @pytest.fixture(scope="module")
@@ -196,9 +196,11 @@ def test_it_serves_other_seeds(found: Calibration) -> None:
 
 def test_it_serves_audit(found: Calibration) -> None:
     other = replace(found, config={**found.config, "weights": "a"})
-    with pytest.raises(InvMMError, match="differs from this audit in weights"):
-        audit("exact", MEMORIZED[0], backbone="exact", recipe="paper", settings=SHORT, calibration=other)
-    [result] = audit("exact", MEMORIZED[0], backbone="exact", recipe="paper", settings=SHORT, calibration=found)
+    how: dict[str, Any] = {"backbone": "exact", "recipe": "paper", "settings": SHORT}
+    with exact():
+        with pytest.raises(InvMMError, match="differs from this audit in weights"):
+            audit("exact", MEMORIZED[0], calibration=other, **how)
+        [result] = audit("exact", MEMORIZED[0], calibration=found, **how)
     assert result.status is Status.REPLICATED
 
 

@@ -153,5 +153,7 @@ def serving(make: Callable[..., Mixture]) -> Iterator[None]:
 
     host.cache_clear()
     host().register(Plugin())
-    yield
-    host.cache_clear()
+    try:
+        yield
+    finally:
+        host.cache_clear()

@@ -6,7 +6,12 @@ from torch import Tensor
 
 from invmm_eval.similarity.agreement import SIDE, Agreement, agreement
 
-generator = torch.Generator().manual_seed(0)
+generator = torch.Generator()
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    generator.manual_seed(0)
 
 
 def noise(n: int, side: int = 32, channels: int = 3) -> Tensor:
