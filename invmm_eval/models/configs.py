@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 import diffusers
 from diffusers import ConfigMixin, SchedulerMixin
 from PIL import Image
+from transformers import PreTrainedTokenizerBase
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.hints import is_plain, typed
@@ -28,8 +29,8 @@ def check_parts(parts: Mapping[str, Any]) -> None:
             raise InvMMError(f"The pipeline has no {name}; load it with all of its parts.")
         if isinstance(part, ConfigMixin):
             _check(name, type(part), part.config)
-        if name.startswith("tokenizer") and part is not None:
-            _check_places(name, part, parts.get(name.replace("tokenizer", "text_encoder")))
+        if isinstance(part, PreTrainedTokenizerBase):
+            _check_tokenizer(name, part, parts.get(name.replace("tokenizer", "text_encoder")))
 
 
 def is_named(entry: object) -> TypeGuard[list[str]]:
@@ -55,7 +56,8 @@ def check_stored(model: object, index: Mapping[str, Any], revision: str | None) 
                 config = kind.load_config(str(model), subfolder=name, revision=revision)
             except Exception:  # what is wrong is told by loading it
                 continue
-            _check(name, kind, config)
+            if isinstance(config, Mapping):
+                _check(name, kind, config)
 
 
 def check_pixels(height: int, width: int) -> None:
@@ -90,8 +92,10 @@ def _check(part: str, kind: type, config: Mapping[str, Any]) -> None:
                 check_pixels(*sides)
 
 
-def _check_places(name: str, tokenizer: Any, encoder: Any) -> None:
-    """Check a tokenizer against CLIP's encoder, since pipelines pad each prompt to all of its places."""
+def _check_tokenizer(name: str, tokenizer: Any, encoder: Any) -> None:
+    """Check that a tokenizer has words, and that CLIP's encoder has the places to which pipelines pad each prompt."""
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise InvMMError(f"The model's {name} has no words, so that all prompts would be equal; restore its files.")
     if getattr(getattr(encoder, "config", None), "model_type", None) != "clip_text_model":
         return
     places, most = encoder.config.max_position_embeddings, tokenizer.model_max_length

@@ -10,6 +10,7 @@ import diffusers
 import pytest
 import torch
 from diffusers import DDIMPipeline
+from transformers import CLIPTokenizer
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.configs import check_parts, check_pixels
@@ -77,6 +78,25 @@ def test_a_tokenizer_does_not_pad_beyond_the_places_of_clip() -> None:
         check_parts({"tokenizer": tokenizer, "text_encoder_2": encoder})
         with pytest.raises(InvMMError, match=rf"of the model's tokenizer_2 is {wrong!r}, .* has 77 places"):
             check_parts({"tokenizer_2": tokenizer, "text_encoder_2": encoder})
+
+
+def test_a_tokenizer_whose_words_were_lost_is_refused(tmp_path: Path) -> None:
+    """transformers loads it without them."""
+    tiny_clip_tokenizer().save_pretrained(tmp_path)
+    check_parts({"tokenizer": CLIPTokenizer.from_pretrained(tmp_path)})
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(InvMMError, match="The model's tokenizer has no words"):
+        check_parts({"tokenizer": CLIPTokenizer.from_pretrained(tmp_path)})
+
+
+@pytest.mark.parametrize("content", ["[1]", "null", '{"num_train_timesteps":', "{}"])
+def test_a_config_that_is_no_config_does_not_end_in_a_traceback(
+    content: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    (folder / UNET).write_text(content)
+    with pytest.raises(InvMMError, match="cannot be loaded"):
+        load_pipeline(folder, device=torch.device("cpu"))
 
 
 def test_images_of_a_model_have_at_most_the_pixels_that_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
