@@ -14,7 +14,10 @@ from invmm_eval.cli.publish import Folder
 def compare(
     a: Annotated[Path, typer.Argument(metavar="AUDIT_A", help="Folder of the audit of the base, or before a change.")],
     b: Annotated[Path, typer.Argument(metavar="AUDIT_B", help="Folder of the audit of the other model, or after it.")],
-    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with a figure.")] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write a page with a figure, and each picture beside its samples."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Compare two audits of the same pictures: what became memorized, what no longer is, and whether by chance."""
@@ -38,8 +41,9 @@ def compare(
     say(found.headline)
     for paragraph in paragraphs(found):
         say(paragraph)
-    if html:
-        say(f"Wrote {html}.")
+    say(
+        f"Wrote {html}." if html else "To see each picture beside its samples of both, with intervals, add --html FILE."
+    )
 
 
 def merge(
