@@ -14,12 +14,14 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout, has_fcntl
 from invmm_eval import strict_json
 from invmm_eval.errors import InvMMError
 
+STEM = 16
+"""Digits of a picture's digest in the names of its files."""
 _NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def stem(digest: str, caption: str | None) -> str:
     """What a picture's files are called; pictures with the same pixels and caption share them."""
-    return digest[:16] if caption is None else f"{digest[:16]}-{sha256(caption.encode()).hexdigest()[:8]}"
+    return digest[:STEM] if caption is None else f"{digest[:STEM]}-{sha256(caption.encode()).hexdigest()[:8]}"
 
 
 def tensors_of(folder: Path, name: str) -> Path:
