@@ -81,7 +81,7 @@ def kill_below(sign: bytes, run: subprocess.Popen[bytes]) -> None:
         if sign in (place / "cmdline").read_bytes() or sign in (place / "environ").read_bytes().split(b"\0"):
             os.kill(process, signal.SIGKILL)
             return
-    raise SystemExit(f"There is no process with {sign!r} below {run.args}.")
+    raise SystemExit(f"There is no process with {sign!r} below {run.pid}.")
 
 
 def _parent(stat: Path) -> int:
