@@ -63,8 +63,11 @@ class ResultsTable:
                 break
             hidden.append(shown.pop())
         yield self._table(shown)
+        for verdict in Verdict:
+            if any(result.verdict is verdict for result in self._results):
+                yield Text(f"{verdict}: {verdict.meaning}", style="dim")
         for field in shown:
-            if field.name != "name":
+            if field.name not in ("name", "verdict"):
                 yield Text(f"{field.title}: {field.summary}", style="dim")
         if any(field.ends(result) for field in shown for result in self._results):
             yield Text("Second lines: 95 % intervals", style="dim")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from io import StringIO
+from itertools import takewhile
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from rich.console import Console
 from invmm_eval.reports.terminal import DASH, ResultsTable
 from invmm_eval.search.fields import FIELDS
 from invmm_eval.search.result import Check, Result, Status
+from invmm_eval.search.status import Verdict
 from invmm_eval.statistics.response import Outcome, Response
 from tests.helpers import audits
 
@@ -46,7 +48,7 @@ def rows(text: str) -> list[list[str]]:
     """The words of each row, without the heading."""
     return [
         line.split()
-        for line in text.partition("verdict:")[0].splitlines()[2:]
+        for line in takewhile(lambda line: ": " not in line, text.splitlines()[2:])
         if "∞" in line or "replica" in line or "failed" in line
     ]
 
@@ -89,8 +91,10 @@ def test_columns_that_do_not_fit_are_named_below() -> None:
 
 def test_headings_are_explained() -> None:
     lines = " ".join(shown(BY_DOSE).split())
+    told = {verdict for verdict in Verdict if f"{verdict}: {verdict.meaning}" in lines}
+    assert told == {result.verdict for result in BY_DOSE}
     for field in FIELDS:
-        if field.name in ("verdict", "invmm", "plain_share", "ed50", "rate", "similarity"):
+        if field.name in ("invmm", "plain_share", "ed50", "rate", "similarity"):
             assert " ".join(f"{field.title}: {field.summary}".split()) in lines
 
 
