@@ -74,8 +74,8 @@ def find_images(
               that it never saw.
             - The text ``dataset:NAME[:[CONFIG/]SPLIT[:COLUMN]]``: a dataset of the Hub, a local folder or a local file
               that :func:`datasets.load_dataset` reads; by default the split "train" and the first column of images.
-          ``stream:...`` is the same without a copy on the disk: the data set is read once to be listed, and again when
-          its images are measured.
+              ``stream:...`` is the same without a copy on the disk: the data set is read once to be listed, and again
+              when its images are measured.
             - A :class:`datasets.Dataset`, streaming or not: its first column of images. A row or a batch of it: the
               first image of each.
             - A :class:`Source`.
