@@ -29,7 +29,8 @@ from tests.helpers.exact import Mixture, pictures, targets
 
 SHAPE = (1, 8, 8)
 WEIGHTS = (0.5, 0.2, 0.1, 0.03, 0.01, 0.003, 0.001)
-OTHERS = 13  # pictures that share the rest of the weight
+RARE = (1e-4, 1e-5)
+PICTURES = 20  # those without a weight share the rest of it
 COPY = 0.95  # pixel-cosine at which a sample is a copy
 RECIPE = replace(DDPM, draws=16, delta=1e-3, sampler_steps=50, threshold=COPY)
 """The published settings, except for the guidance of guided models."""
@@ -55,11 +56,11 @@ class Found:
         return least_kl(self.rate, self.weight)
 
 
-def model() -> tuple[Mixture, Tensor]:
+def model(weights: Sequence[float] = WEIGHTS) -> tuple[Mixture, Tensor]:
     """The mixture of its pictures, which has memorized them, and the pictures."""
-    images = pictures(len(WEIGHTS) + OTHERS, SHAPE)
-    rest = (1 - sum(WEIGHTS)) / OTHERS
-    return Mixture(images, torch.tensor([*WEIGHTS, *[rest] * OTHERS])), images
+    images, others = pictures(PICTURES, SHAPE), PICTURES - len(weights)
+    rest = (1 - sum(weights)) / others
+    return Mixture(images, torch.tensor([*weights, *[rest] * others])), images
 
 
 def plain_shares(samples: int) -> list[float]:
@@ -71,10 +72,10 @@ def plain_shares(samples: int) -> list[float]:
     return shares
 
 
-def search(seed: int, fresh: int, recipe: Recipe = RECIPE) -> list[Found]:
+def search(seed: int, fresh: int, recipe: Recipe = RECIPE, weights: Sequence[float] = WEIGHTS) -> list[Found]:
     """One search for each weighted picture, and the rate of ``fresh`` samples from the noise found."""
-    mixture, images = model()
-    wanted = targets(images[: len(WEIGHTS)])
+    mixture, images = model(weights)
+    wanted = targets(images[: len(weights)])
     setup = Setup(mixture, recipe, seed)
     results = setup.measure(wanted, batch_size=len(wanted), micro_batch=1000)
     return [
@@ -86,7 +87,7 @@ def search(seed: int, fresh: int, recipe: Recipe = RECIPE) -> list[Found]:
             share=result.plain_share.rate if result.plain_share else None,
             low=result.plain_share.low if result.plain_share else None,
         )
-        for weight, target, result in zip(WEIGHTS, wanted, results, strict=True)
+        for weight, target, result in zip(weights, wanted, results, strict=True)
     ]
 
 

@@ -67,9 +67,6 @@ class Recipe:
         first_dose: First KL of the optimizers ``dose`` and ``one-shot``, in nats over all dimensions, above 0. The
             weight should then be 0.
         growth: By which factor the dose grows after each failed check, above 1.
-        aim: Number of noises and times drawn, for each check that was made, for a last gradient at a quarter of the
-            dose of the passed check, which re-aims the ray; an even number. The cosine of the gradients of its halves
-            says how good the aim is.
         responses: Number of samples for the dose-response curve, drawn after the passed check, or, if none was passed,
             where most samples of a check were replicas. With 0 the value is the dose that passed.
         rate: The share of samples that replicate at the value, where there is a curve.
@@ -102,7 +99,6 @@ class Recipe:
     stop: bool = True
     first_dose: float = 0.0
     growth: float = 2.0
-    aim: int = 0
     responses: int = 0
     rate: float = 0.95
     confirm: int = 0
@@ -130,11 +126,9 @@ class Recipe:
             raise InvMMError(f"The recipe's reject is {self.reject}; it must be a cosine, between -1 and 1.")
         if not self.growth > 1:
             raise InvMMError(f"The recipe's growth is {self.growth}; it must be above 1.")
-        if self.aim % 2:
-            raise InvMMError(f"The recipe's aim is {self.aim}; it must be even, for two halves.")
         if self.clip not in CLIPS:
             raise InvMMError(f"There is no clip {self.clip!r}; choose one of {', '.join(CLIPS)}.")
-        for name in ("delta", "first_weight", "aim", "plain", "first_dose", "responses", "confirm"):
+        for name in ("delta", "first_weight", "plain", "first_dose", "responses", "confirm"):
             if getattr(self, name) < 0:
                 raise InvMMError(f"The recipe's {name} is {getattr(self, name)}; it must not be negative.")
         if self.optimizer in ("dose", "one-shot") and not self.first_dose:
@@ -308,7 +302,6 @@ def fast(published: Recipe) -> Recipe:
         plain=512,
         first_dose=2.0,
         growth=2.5,
-        aim=64,
         responses=32,
     )
 

@@ -12,6 +12,7 @@ searched, with the caption and with the empty prompt:
     python -m benchmarks.families                    # trains missing models, then audits
     python -m benchmarks.families --only sd-noise sd3 --json families.json
     python -m benchmarks.families --only dit --device cuda --steps 6000 --recipes   # no audits
+    python -m benchmarks.families --only sana z-image --recipes --screens           # detectors instead
 
 Models are kept in ``runs/families``.
 """
@@ -27,6 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.common.script import parser, show, write
+from benchmarks.families import screens
 from benchmarks.families.audits import COLUMNS, audit, cells, figure, row, strip, verdict
 from benchmarks.families.data import data, targets
 from benchmarks.families.plain import copies
@@ -57,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     known.add_argument("--audited", type=int, default=4, help="pictures of each kind")
     known.add_argument("--samples", type=int, default=256, help="plain samples for each picture; 0 counts none")
     known.add_argument("--recipes", nargs="*", choices=RECIPES, default=["demo", "fast"])
+    known.add_argument("--screens", action="store_true", help="also rank all captioned pictures by each detector")
     known.add_argument("--device", default="cpu")
     known.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     known.add_argument("--picture", type=Path)
@@ -102,6 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             counted = copies(name, model, chosen, options.samples, device)
             write(model / PLAIN, {"samples": options.samples, "shares": counted})
             print(name, json.dumps(counted, indent=1))
+        if options.screens and "caption" in family.modes:
+            ranked = screens.screen(name, family, model, images, options.device)
+            show(screens.COLUMNS, [screens.cells(one) for one in ranked])
         for mode in family.modes:
             prompt = {"prompt_mode": mode} if mode else {}
             pictures = targets(chosen, [family.caption(picture) for picture in chosen])

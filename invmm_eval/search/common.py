@@ -16,6 +16,8 @@ from invmm_eval.recipe import Recipe
 from invmm_eval.search.checks import hold_finite
 from invmm_eval.search.estimators import Shifted
 from invmm_eval.search.memory import MicroBatch
+from invmm_eval.search.proposals import Proposal, Proposals, Spread
+from invmm_eval.search.ray import Ray
 from invmm_eval.search.sampling import chunks, sample, verified
 from invmm_eval.search.target import generator
 from invmm_eval.search.times import faintest
@@ -46,6 +48,7 @@ class Common:
         self._micro_batch = micro_batch
         self._mean: Tensor | None = None
         self._features: Tensor | None = None
+        self._spread: Spread | None = None
 
     @torch.no_grad()
     def mean(self, x_0: Tensor, condition: Condition) -> Tensor:
@@ -114,6 +117,7 @@ class Common:
             while self._features is None:
                 with self._micro_batch as size:
                     embedded: list[Tensor] = []
+                    encoded: list[Tensor] = []
                     for cut in chunks(drawn, size):
                         noise = torch.cat([self._noise(x_0, f"plain {index}") for index in range(cut.start, cut.stop)])
                         images = sample(
@@ -128,13 +132,25 @@ class Common:
                             clip=self._recipe.clip == "model",
                         )
                         embedded.append(self._similarity.embed(images))
+                        encoded.append(self._backbone.encode(images))
                         drawn_more(len(images))
-                    self._features = torch.cat(embedded)
+                    self._features, self._spread = torch.cat(embedded), Spread.of(torch.cat(encoded))
         similar = self._similarity.compare(self._features, features)[:, 0]
         hold_finite(self._similarity, similar.tolist())
         hits = (similar >= threshold).nonzero()[:, 0].tolist()
         copies = [self._noise(x_0, f"plain {index}") for index in hits]
-        return Shifted(scale, torch.zeros_like(x_0[0]), drawn, torch.cat(copies) if copies else x_0[:0])
+        return Shifted(scale, Proposal(torch.zeros_like(x_0[0])), drawn, torch.cat(copies) if copies else x_0[:0])
+
+    def proposals(self, x_0: Tensor, ray: Ray, plain: Shifted | None) -> Proposals:
+        """Where noise that gives copies of an image is likely.
+
+        Args:
+            x_0: The encoded image, ``(1, ...)``.
+            ray: What its search found.
+            plain: The plain samples; without any, the proposals lie along the ray.
+        """
+        spread = self._spread if plain else None
+        return Proposals((x_0 - spread.mean)[0] if spread else ray.direction, spread)
 
     def _noise(self, x_0: Tensor, purpose: str) -> Tensor:
         """A standard normal noise, which is drawn again instead of kept, ``(1, ...)``."""

@@ -12,7 +12,6 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from itertools import compress, islice
 from operator import not_
@@ -32,11 +31,11 @@ from invmm_eval.search.criteria import CRITERIA
 from invmm_eval.search.estimators import Estimator, Found, Samples, built_in_estimators
 from invmm_eval.search.memory import MicroBatch
 from invmm_eval.search.optimizers import OPTIMIZERS
-from invmm_eval.search.ray import unit
+from invmm_eval.search.proposals import Proposal
 from invmm_eval.search.result import Result, Status
 from invmm_eval.search.rows import Counted
 from invmm_eval.search.search import Search, Setup
-from invmm_eval.search.steps import NoGradientError, backward
+from invmm_eval.search.steps import backward
 from invmm_eval.search.target import Target
 from invmm_eval.similarity import Similarity
 from invmm_eval.statistics.response import Outcome
@@ -195,15 +194,19 @@ class _Engine:
             search.sampled += n
             tell([search])
 
-        def sample(n: int) -> Samples:
-            trial = search.draw_trial(n)
+        plain = setup.common.plain(scale, search.x_0, search.condition, search.features, setup.threshold, drawn_more)
+        proposals = setup.common.proposals(search.x_0, ray, plain) if ray else None
+
+        def sample(n: int, proposal: Proposal | None = None) -> Samples:
+            made_of = partial(proposals.noise, proposal) if proposals and proposal else None
+            trial = search.draw_trial(n, made_of)
             [drawn] = self._check([trial], guidance=(scale,), complete=True)
             similarities = drawn.similarities[scale]
             hold_finite(setup.similarity, similarities)
             hits = tuple(value >= setup.threshold for value in similarities)
-            search.remember_samples(trial, drawn, search.kl)
+            search.remember_samples(trial, drawn, search.kl, proposal)
             drawn_more(n)
-            if ray:
+            if ray and not made_of:
                 outcomes.extend(map(Outcome, ray.distances(trial.noise), hits))
             return Samples(trial.noise, similarities, hits, drawn.samples[scale])
 
@@ -216,42 +219,16 @@ class _Engine:
             ray=ray,
             sample=sample,
             shifted=lambda: [shifted for shifted in search.shifted if shifted.scale == scale],
+            proposals=proposals,
             outcomes=outcomes,
             guidance=scale if has_own_prompt(search.condition) else 0.0,
-            plain=setup.common.plain(scale, search.x_0, search.condition, search.features, setup.threshold, drawn_more),
+            plain=plain,
         )
         with self._counted.shared([search]):
-            if origin:
-                found = replace(found, aim=self._aim(search, scale))
             for estimator in setup.estimators:
                 values = estimator(found)
                 if values is not None:
                     search.estimates[estimator.name] = _as_json(estimator.name, values)
-
-    def _aim(self, search: Search, scale: float) -> float | None:
-        """Re-aim the ray by a last gradient at a guidance scale; returns the cosine of the gradients of its halves.
-
-        A model that gives no gradients keeps the direction it was found with.
-        """
-        ray, n = search.optimizer.ray, self._setup.recipe.aim * len(search.trace)
-        if ray is None or not n:
-            return None
-        reached, halves = ray.nats, []
-        ray.move(reached / 4)
-        with torch.inference_mode(mode=False), torch.enable_grad():
-            for _ in range(2):
-                try:
-                    self._backward([search.draw(n // 2, scale)])
-                except NoGradientError:
-                    ray.move(reached)
-                    return None
-                gradient = search.noise.parameters()["mu"].grad
-                assert gradient is not None
-                halves.append(unit(gradient))
-        search.optimizer.zero_grad()
-        ray.aim(ray.direction - unit(halves[0] + halves[1]))
-        ray.move(reached)
-        return float((halves[0] * halves[1]).sum())
 
     def _isolated(
         self, work: Callable[[Sequence[J]], Sequence[R]], jobs: Sequence[tuple[Search, J]]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from invmm_eval.noise import Noise
 from invmm_eval.recipe import Recipe
+from invmm_eval.search.proposals import Proposal, Proposals
 from invmm_eval.search.ray import Ray
 from invmm_eval.search.result import CONFIRMATION, DOSE_RESPONSE, Check, Status
 from invmm_eval.statistics.response import DRAWN_AT, Outcome, Response
@@ -36,19 +37,27 @@ class Samples:
 
 @dataclass(frozen=True)
 class Shifted:
-    """Samples whose noise was drawn from ``N(mean, I)``.
+    """Samples whose noise was drawn from a known distribution.
 
     Attributes:
         scale: The guidance scale.
-        mean: In the shape of one noise; zeros for plain samples.
+        proposal: The distribution; its mean is 0 for plain samples.
         drawn: Number of samples.
         noise: The noises of those that are copies, ``(h, ...)``.
     """
 
     scale: float
-    mean: Tensor
+    proposal: Proposal
     drawn: int
     noise: Tensor
+
+
+class Draw(Protocol):
+    """Draws new samples."""
+
+    def __call__(self, n: int, proposal: Proposal | None = None) -> Samples:
+        """``n`` samples, of noise from q as it is now or from a proposal."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -63,14 +72,15 @@ class Found:
             most replicas. None where there is no such check; q is then the last one.
         noise: q. Where an estimator changes its parameters, the result is that of the changed q.
         ray: The ray that the mean of q lies on; None where the optimizer follows none.
-        sample: Draws ``n`` new samples from q as it is now, at the best guidance scale of the last check.
+        sample: Draws ``n`` new samples from q as it is now, at the best guidance scale of the last check; or, with a
+            second argument, from one of ``proposals``.
         guidance: That scale; 0 where there is no prompt.
-        shifted: Returns all samples so far at that scale whose noise was plain noise shifted along a ray: those of the
-            checks, and those that ``sample`` has drawn.
-        outcomes: Of all samples that ``sample`` has drawn: the distance of the noise along the ray, and whether it
-            gave a copy.
+        shifted: Returns all samples so far at that scale whose noise was plain noise shifted along a ray, or drawn from
+            a proposal: those of the checks, and those that ``sample`` has drawn.
+        proposals: Where noise that gives copies is likely; None where the optimizer follows no ray.
+        outcomes: Of all samples that ``sample`` has drawn from q: the distance of the noise along the ray, and whether
+            it gave a copy.
         plain: Plain samples of the model; None where there are none.
-        aim: The cosine of two independent estimates of the direction of the ray; None where there are none.
     """
 
     status: Status
@@ -79,12 +89,12 @@ class Found:
     check: Check | None
     noise: Noise
     ray: Ray | None
-    sample: Callable[[int], Samples]
+    sample: Draw
     guidance: float = 0.0
     shifted: Callable[[], Sequence[Shifted]] = tuple
+    proposals: Proposals | None = None
     outcomes: list[Outcome] = field(default_factory=list)
     plain: Shifted | None = None
-    aim: float | None = None
 
 
 class Estimator(Protocol):

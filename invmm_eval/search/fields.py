@@ -182,7 +182,7 @@ FIELDS: tuple[Field, ...] = (
     *(
         Field(name, type_, description, partial(_estimate, PLAIN_SHARE, name), _DATA)
         for name, type_, description in (
-            ("aim", pa.float64(), "cosine of two half-estimates of the direction that plain_share was sampled along"),
+            ("relative_error", pa.float64(), "standard error of plain_share over plain_share"),
             ("plain_copies", pa.int64(), "copies among the plain samples that plain_share counts"),
             ("plain_samples", pa.int64(), "plain samples that plain_share counts"),
             ("plain_guidance", pa.float64(), "guidance scale that plain_share is for; 0 without a prompt"),

@@ -1,5 +1,6 @@
-"""The estimator of the share of copies among plain samples, by importance sampling along the ray of a search."""
+"""The estimator of the share of copies among plain samples, by importance sampling."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,24 +10,23 @@ from numpy.typing import NDArray
 
 from invmm_eval.search.estimators import Found, Shifted
 from invmm_eval.search.status import MEMORIZED
-from invmm_eval.statistics.importance import SHIFTS, plain_share, relative_error
-from invmm_eval.statistics.response import HALF, Response
+from invmm_eval.statistics.importance import plain_share, relative_error
 
-DRAWS = 14
-"""Samples of a round at each of :data:`~invmm_eval.statistics.importance.SHIFTS` times the distance of half."""
-ROUNDS = 6
+PARTS = (0.2, 0.3, 0.4, 0.5)
+"""The nats of the proposals that are drawn from, as parts of ``-ln p`` by the estimate so far."""
+DRAWS = 7
+"""Samples of a round from each of them."""
+ROUNDS = 12
 """The most rounds. They end where the estimate is :data:`PRECISE`, or two standard errors below what is memorized."""
 PRECISE = 0.2
 """The relative standard error of the estimate that is precise enough."""
-LOCATING = 32
-"""Samples along the ray from which the distance of half is known well enough."""
 
 
 class PlainShare:
-    """Samples at several distances along the ray (see :mod:`invmm_eval.statistics.importance`).
+    """Samples of a few of the image's :class:`~invmm_eval.search.proposals.Proposals`.
 
     All samples count that the search drew from shifted plain noise, and plain samples of the model where there are
-    some. q is left as it was.
+    some (see :mod:`invmm_eval.statistics.importance`). q is left as it was.
     """
 
     name = "plain-share"
@@ -39,33 +39,26 @@ class PlainShare:
         "plain_copies": "number of copies among the plain samples",
         "plain_samples": "number of plain samples",
         "plain_guidance": "guidance scale that the share is for; 0 without a prompt",
-        "aim": "cosine of two independent estimates of the direction; null where there are none",
+        "relative_error": "standard error of the share over the share, by the samples; null without any copy",
     }
 
     def __call__(self, found: Found) -> Mapping[str, Any] | None:
         """None without any sample of plain or shifted plain noise."""
-        if found.check and found.ray and found.shifted():
-            reached = found.ray.nats
-            while len(found.outcomes) < LOCATING:
-                if found.outcomes:
-                    found.ray.move(_half(found))
-                found.sample(found.recipe.check_images)
-            half = _half(found)
+        if found.check and found.proposals and found.shifted():
             for number in range(ROUNDS):
                 drawn = _drawn(found)
-                error = relative_error(*drawn)
-                rare = number and plain_share(*drawn).rate * (1 + 2 * error) < MEMORIZED
-                if error <= PRECISE or rare:
+                rate, error = plain_share(*drawn).rate, relative_error(*drawn)
+                rare = number and rate * (1 + 2 * error) < MEMORIZED
+                if not rate or error <= PRECISE or rare:
                     break
-                for shift in SHIFTS:
-                    found.ray.move(shift**2 * half)
-                    found.sample(DRAWS)
-            found.ray.move(reached)
+                for part in PARTS:
+                    found.sample(DRAWS, found.proposals.at(part * max(1, -math.log(rate))))
         samples = _samples(found)
         if not samples:
             return None
         known = (len(found.plain.noise), found.plain.drawn) if found.plain else (0, 0)
-        share = plain_share(*_drawn(found), known)
+        drawn = _drawn(found)
+        share, error = plain_share(*drawn, known), relative_error(*drawn)
         return {
             "share": share.rate,
             "low": share.low,
@@ -75,7 +68,7 @@ class PlainShare:
             "plain_copies": known[0],
             "plain_samples": known[1],
             "plain_guidance": found.guidance,
-            "aim": found.aim,
+            "relative_error": error if math.isfinite(error) else None,
         }
 
 
@@ -84,16 +77,12 @@ def _samples(found: Found) -> list[Shifted]:
     return [*([found.plain] if found.plain else []), *found.shifted()]
 
 
-def _half(found: Found) -> float:
-    """The dose of half, in nats; at most the largest that was drawn at, beyond which the curve is a guess."""
-    largest = max(one.mean.square().sum().item() / 2 for one in found.shifted())
-    return min(Response(tuple(found.outcomes)).dose(HALF).nats, largest)
-
-
 def _drawn(found: Found) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """``ln r_j(n)``, one row for each copy and one column for each mean, and the number of samples of each mean."""
+    """``ln r_j(n)``, one row for each copy and one column for each proposal, and the number of samples of each."""
     samples = _samples(found)
-    means = torch.stack([one.mean.flatten() for one in samples]).double()
-    noise = torch.cat([one.noise.flatten(1) for one in samples]).double()
-    ratios: NDArray[np.float64] = (noise @ means.T - means.square().sum(dim=1) / 2).cpu().numpy()
+    noise = torch.cat([one.noise for one in samples])
+    if found.proposals:
+        ratios: NDArray[np.float64] = found.proposals.log_ratios(noise, [one.proposal for one in samples]).numpy()
+    else:
+        ratios = np.zeros((len(noise), len(samples)))
     return ratios, np.array([one.drawn for one in samples])

@@ -2,7 +2,7 @@
 
 import math
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -23,6 +23,7 @@ from invmm_eval.search.estimators import Confirmation, Estimator, Shifted
 from invmm_eval.search.optimizers import OptimizerMaker
 from invmm_eval.search.orientation import encoded
 from invmm_eval.search.parameters import copied, restore
+from invmm_eval.search.proposals import Proposal
 from invmm_eval.search.result import Check, Point, Result, Status
 from invmm_eval.search.target import Target, generator
 from invmm_eval.search.times import drawn, first_decided, informative
@@ -166,9 +167,9 @@ class Search:
         spent = recipe.max_nats is not None and self.kl * self.x_0[0].numel() >= recipe.max_nats
         return spent or self.step >= recipe.max_steps
 
-    def draw(self, n: int | None = None, scale: float = 1.0) -> "Draw":
-        """The random numbers of one step, or of ``n`` rows; at guidance scale 0 they are without the prompt."""
-        backbone, n = self._setup.backbone, n or self._setup.recipe.draws
+    def draw(self) -> "Draw":
+        """The random numbers of one step."""
+        backbone, n = self._setup.backbone, self._setup.recipe.draws
         noise = self.noise.rsample(n, self._steps)
         if self._times is None:
             t = to_device(backbone.schedule.draw(n, self._steps), backbone.device)
@@ -178,18 +179,23 @@ class Search:
             search=self,
             noise=noise,
             t=t,
-            context=self.condition.rsample(n, self._step_contexts) if scale else self.condition.null(n),
+            context=self.condition.rsample(n, self._step_contexts),
         )
 
-    def draw_trial(self, n: int | None = None) -> Trial:
-        """The random numbers of a check with n samples per guidance scale; None takes the criterion's number."""
+    def draw_trial(self, n: int | None = None, made_of: Callable[[Tensor], Tensor] | None = None) -> Trial:
+        """The random numbers of a check.
+
+        Args:
+            n: Number of samples per guidance scale; None takes the criterion's.
+            made_of: Makes their noises of plain noise; None draws them from q.
+        """
         shared = self._setup.recipe.shared_context
         scales = different_scales(self.condition, self._setup.recipe.guidance)
         n = n or self._setup.criterion.samples(len(scales))
         with torch.no_grad():
             context = self.condition.rsample(1 if shared else n, self._check_contexts)
             return Trial(
-                noise=self.noise.rsample(n, self._checks),
+                noise=made_of(self._plain_noise(n)) if made_of else self.noise.rsample(n, self._checks),
                 context=repeat(context, n) if shared else context,
                 null=self.condition.null(n),
                 features=self.features,
@@ -197,6 +203,9 @@ class Search:
                 x_0=self.x_0,
                 reject_at=self._reject_at,
             )
+
+    def _plain_noise(self, n: int) -> Tensor:
+        return to_device(torch.randn((n, *self.x_0.shape[1:]), generator=self._checks), self.x_0.device)
 
     def take_step(self, loss: Tensor | None = None) -> None:
         """Move along the gradients. The loss stays unread on its device, so that no step waits for it.
@@ -249,18 +258,22 @@ class Search:
         if self.status is None:
             self.optimizer.after_check(average_loss)
 
-    def remember_samples(self, trial: Trial, check: Check, kl: float) -> None:
-        """Keep which noises gave copies, for the estimators, where q, of this KL, has the variance of plain noise."""
+    def remember_samples(self, trial: Trial, check: Check, kl: float, proposal: Proposal | None = None) -> None:
+        """Keep which noises gave copies, for the estimators, where it is known what they were drawn from.
+
+        That is a proposal, or else q, of this KL, where it has the variance of plain noise.
+        """
         ray = self.optimizer.ray
-        if ray is None or not math.isclose(kl * ray.direction.numel(), ray.nats, rel_tol=1e-3):
-            return
-        mean = math.sqrt(2 * ray.nats) * ray.direction
+        if proposal is None:
+            if ray is None or not math.isclose(kl * ray.direction.numel(), ray.nats, rel_tol=1e-3):
+                return
+            proposal = Proposal(math.sqrt(2 * ray.nats) * ray.direction)
         for scale, values in check.similarities.items():
             if scale and self.condition.parameters() and self.status is None:
                 continue  # The prompt moves on, and these samples are none of the one that is found.
             hits = [index for index, value in enumerate(values) if value >= self._setup.threshold]
             copies = trial.noise[to_device(torch.tensor(hits, dtype=torch.long), trial.noise.device)]
-            self.shifted.append(Shifted(scale, mean, len(values), copies))
+            self.shifted.append(Shifted(scale, proposal, len(values), copies))
 
     def _remember_place(self, check: Check) -> None:
         """Keep the parameters if more samples are replicas than at any earlier check, for the estimators."""

@@ -8,7 +8,7 @@ from invmm_eval.search.status import Verdict
 from invmm_eval.search.trace import Check
 from invmm_eval.search.upgrade import PLAIN_SHARE
 from invmm_eval.statistics.binomial import CONFIDENCE
-from invmm_eval.statistics.importance import AIMED, PlainShare
+from invmm_eval.statistics.importance import SURE, PlainShare
 
 Direction = Literal["nearest", "less", "more"]
 
@@ -92,9 +92,9 @@ def share_ends(low: float, high: float) -> str:
 def sentence(result: Judgeable) -> str:
     """What a result says about plain sampling, without a full stop.
 
-    ``about`` needs an upper limit, which only plain samples support, and a direction that two half-estimates agree on
-    (:data:`~invmm_eval.statistics.importance.AIMED`); otherwise the share is ``at least`` its lower limit. What gave no
-    copy says how many plain samples gave none, or that none were counted.
+    ``about`` needs an upper limit, which only plain samples support, and a standard error of no more than half of the
+    share (:data:`~invmm_eval.statistics.importance.SURE`); otherwise the share is ``at least`` its lower limit. What
+    gave no copy says how many plain samples gave none, or that none were counted.
     """
     share, values = result.plain_share, result.estimates.get(PLAIN_SHARE, {})
     plain = "plain samples"
@@ -104,10 +104,9 @@ def sentence(result: Judgeable) -> str:
     if result.verdict is Verdict.FAILED:
         return f"could not be measured: {(result.error or 'the reason is not known').rstrip('.')}"
     if share and share.high < 1:
-        aim = values.get("aim")
         if not share.rate:
             return f"no copy in {values['plain_samples']:,} {plain} ({_BOTH}: {share_ends(0, share.high)})"
-        if aim is None or aim >= AIMED:
+        if (values.get("relative_error") or 0) <= SURE:
             return f"about {_copies(share.rate, plain)} ({_BOTH}: {share_ends(share.low, share.high)})"
     if result.least_share:
         why = f"estimate {one_in(share.rate)}" if share else "by the KL of the noise and its rate of copies"

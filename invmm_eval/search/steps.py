@@ -17,10 +17,6 @@ from invmm_eval.search.sampling import chunks, verified
 from invmm_eval.search.search import Draw
 
 
-class NoGradientError(InvMMError):
-    """The backbone's estimates have no gradient."""
-
-
 def backward(backbone: Backbone, micro_batch: MicroBatch, draws: Sequence[Draw]) -> list[Tensor]:
     """Compute the gradients of the loss in the parameters of each search.
 
@@ -35,8 +31,7 @@ def backward(backbone: Backbone, micro_batch: MicroBatch, draws: Sequence[Draw])
         The reconstruction loss of each search, a scalar tensor on its device.
 
     Raises:
-        NoGradientError: The backbone's estimates have no gradient.
-        InvMMError: They have the wrong shape, or memory runs out for a single row.
+        InvMMError: The backbone's estimates have no gradient or the wrong shape, or memory runs out for a single row.
     """
     n = torch.cat([draw.noise for draw in draws])
     t = torch.cat([draw.t for draw in draws])
@@ -57,9 +52,7 @@ def backward(backbone: Backbone, micro_batch: MicroBatch, draws: Sequence[Draw])
                 x_t = alpha_t * x_0[cut] + sigma_t * leaves[0]
                 x0_hat = verified(backbone.predict_x0(x_t, t[cut], contexts), x_t)
                 if not x0_hat.requires_grad:
-                    raise NoGradientError(
-                        "The backbone's predict_x0 lets no gradient through to x_t; remove its no_grad."
-                    )
+                    raise InvMMError("The backbone's predict_x0 lets no gradient through to x_t; remove its no_grad.")
                 losses = (x0_hat - x_0[cut]).square().flatten(1).mean(dim=1)
                 received = torch.autograd.grad(scale * losses.sum(), leaves, materialize_grads=True)
                 parts.append((losses.detach(), *received))

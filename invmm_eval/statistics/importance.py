@@ -22,16 +22,8 @@ from scipy.special import gammaincinv, logsumexp
 
 from invmm_eval.statistics.binomial import CONFIDENCE, most
 
-SHIFTS = (0.3, 0.5, 0.75, 1.0)
-"""Shifts to draw at, in units of the distance at which half of the samples are copies."""
-
-
-AIMED = 0.5
-"""The least cosine of two independent half-estimates of ``u`` at which the estimate is more than a lower limit.
-
-By the formula of Spearman and Brown the whole estimate then has a cosine of at least 0.8 with the direction that
-infinitely many draws would give: ``sqrt(2 c / (1 + c))``.
-"""
+SURE = 0.5
+"""The largest relative standard error at which the estimate is more than a lower limit."""
 
 
 class PlainShare(NamedTuple):

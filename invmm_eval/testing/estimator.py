@@ -10,6 +10,7 @@ import torch
 from invmm_eval.noise.gaussian import diagonal
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.estimators import Estimator, Found, Samples, Shifted
+from invmm_eval.search.proposals import Proposal, Proposals
 from invmm_eval.search.ray import Ray
 from invmm_eval.search.result import Check, Status
 from invmm_eval.statistics.response import Outcome
@@ -83,18 +84,20 @@ def simulated(status: Status, *, with_ray: bool = True) -> Found:
     ray = Ray(mu)
     ray.aim(towards)
     ray.move(DOSES[status])
-    numbers = seeded(seed=1)
+    proposals, numbers = Proposals(towards), seeded(seed=1)
     shifted: list[Shifted] = []
     outcomes: list[Outcome] = []
 
-    def sample(n: int) -> Samples:
+    def sample(n: int, proposal: Proposal | None = None) -> Samples:
         with torch.no_grad():
-            noise = q.rsample(n, numbers)
+            plain = torch.randn((n, *SHAPE), generator=numbers)
+            noise = proposals.noise(proposal or Proposal(mu.detach().clone()), plain)
         similarities = torch.sigmoid(torch.tensor(ray.distances(noise)) - 3)
         hits = tuple((similarities >= THRESHOLD).tolist())
         found_hits = [index for index, hit in enumerate(hits) if hit]
-        shifted.append(Shifted(1.0, mu.detach().clone(), n, noise[found_hits]))
-        outcomes.extend(map(Outcome, ray.distances(noise), hits))
+        shifted.append(Shifted(1.0, proposal or Proposal(mu.detach().clone()), n, noise[found_hits]))
+        if not proposal:
+            outcomes.extend(map(Outcome, ray.distances(noise), hits))
         return Samples(noise, tuple(similarities.tolist()), hits, torch.zeros((n, *SHAPE), dtype=torch.uint8))
 
     recipe = Recipe(optimizer="dose", check_images=8, first_dose=1.0, responses=64, confirm=64)
@@ -111,5 +114,6 @@ def simulated(status: Status, *, with_ray: bool = True) -> Found:
         ray=ray if with_ray else None,
         sample=sample,
         shifted=lambda: shifted if with_ray else [],
+        proposals=proposals if with_ray else None,
         outcomes=outcomes,
     )

@@ -135,7 +135,7 @@ def test_a_missing_shard_an_incomplete_one_and_a_folder_in_use_are_one_sentence(
 
 
 def test_scores_of_shards_are_merged_and_the_set_audited_from_there(tmp_path: Path, tiny_folder: Path) -> None:
-    quick = {"draws": 2, "check_images": 2, "sampler_steps": 2, "responses": 4, "aim": 2, "plain": 8}
+    quick = {"draws": 2, "check_images": 2, "sampler_steps": 2, "responses": 4, "plain": 8}
     options: dict[str, Any] = {"clean": 1, "control": 1, "similarity": "pixel-cosine", "settings": quick}
     images = [*pictures(5, (3, 8, 8))]
     whole = invmm_eval.audit_set(str(tiny_folder), images, out=tmp_path / "whole", **options)

@@ -231,7 +231,7 @@ def test_how_a_backbone_is_asked_for(parts: Parts, tmp_path: Path) -> None:
         ({"noise": "plane"}, r"no noise family 'plane' \(did you mean 'plain'\?\)"),
         ({"noise_options": {"rank": 2}}, r"diagonal-gaussian has no option 'rank'; its options are: none\."),
         ({"recipe": "papers"}, "no recipe 'papers'; choose one of fast, paper, dose, demo"),
-        ({"settings": {"steps": 3}}, "no setting 'steps'; it has aim, check_every, "),
+        ({"settings": {"steps": 3}}, "no setting 'steps'; it has check_every, "),
         ({"settings": {"name": "x"}}, "no setting 'name'"),
         ({"settings": {"draws": 0}}, "draws is 0; it must be at least 1"),
         ({"sed": 3}, "no option 'sed'"),

@@ -20,7 +20,6 @@ LIMITS = {
     "check_images": 2,
     "responses": 4,
     "plain": 8,
-    "aim": 8,
     "confirm": 4,
 }
 
@@ -31,8 +30,7 @@ def shorten(patch: pytest.MonkeyPatch, held_out: int = 1) -> None:
     for name, make in recipes.items():
         patch.setitem(recipes, name, _short(make))
     patch.setattr(price, "row_seconds", partial(price.row_seconds, seconds=0.1))
-    patch.setattr(plain_share, "DRAWS", 2)
-    patch.setattr(plain_share, "LOCATING", 4)
+    patch.setattr(plain_share, "DRAWS", 1)
     patch.setattr(plain_share, "ROUNDS", 1)
     patch.setattr(reference, "choose", lambda known: _ends(known, held_out))
 

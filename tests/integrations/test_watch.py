@@ -37,7 +37,6 @@ SHORT: dict[str, Any] = {
     "max_steps": 1,
     "sampler_steps": 2,
     "check_images": 2,
-    "aim": 2,
     "responses": 2,
     "plain": 0,
     "estimators": (),

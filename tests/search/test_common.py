@@ -46,7 +46,7 @@ def test_the_copies_among_plain_samples_are_those_of_their_noises(cosine: PixelC
     for index in range(4):
         found = plain(shared, model, cosine, index)
         counts.append(len(found.noise))
-        assert (found.drawn, found.mean.any().item()) == (PLAIN, False)
+        assert (found.drawn, found.proposal.mean.any().item()) == (PLAIN, False)
         ones = torch.ones(len(found.noise))
         again = sample(model, found.noise, {}, {}, ones, steps=10, micro_batch=99, sampler="dpm-solver++")
         assert (cosine.compare(cosine.embed(again), cosine.embed(PICTURES[index : index + 1] / 255)) > 0.9).all()

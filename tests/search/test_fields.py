@@ -104,7 +104,7 @@ def test_a_field_is_in_files(found: Findings, tmp_path: Path) -> None:
         assert (values["oddity"], values["dice_odds"]) == (12345.0, 54321.0)
         assert values["ed50_low"] == RESPONSE.dose(0.5).low
     assert (read[0]["verdict"], read[0]["finding"]) == ("memorized", sentence(found.results[0]))
-    assert (read[0]["plain_samples"], read[0]["aim"]) == (400, None)
+    assert (read[0]["plain_samples"], read[0]["relative_error"]) == (400, None)
     described = files["README.md"].read_text(encoding="utf-8")
     for name in (
         "oddity",

@@ -66,13 +66,13 @@ def test_limits_that_say_nothing_are_left_out() -> None:
     ("result", "verdict", "said"),
     [
         (
-            shared(FOUND, **KNOWN, aim=0.97),
+            shared(FOUND, **KNOWN, relative_error=0.2),
             Verdict.MEMORIZED,
             "about 1 in 39 plain samples is a copy (95 %: 1 in 27 to 1 in 58)",
         ),
         (shared(FOUND, **KNOWN), Verdict.MEMORIZED, "about 1 in 39 plain samples is a copy (95 %: 1 in 27 to 1 in 58)"),
         (
-            shared(FOUND, **KNOWN, aim=0.2),
+            shared(FOUND, **KNOWN, relative_error=0.7),
             Verdict.MEMORIZED,
             "at least 1 in 58 plain samples is a copy (97.5 % confidence; estimate 1 in 39)",
         ),

@@ -8,7 +8,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import chi2, norm
 
-from invmm_eval.statistics.importance import SHIFTS, plain_share, relative_error
+from invmm_eval.statistics.importance import plain_share, relative_error
+
+SHIFTS = (0.3, 0.5, 0.75, 1.0)
+"""Shifts, in units of the distance at which half of the samples are copies."""
 
 Copies = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.bool_]]
 """Which noises give copies, by their coordinates along the direction and across it."""

@@ -25,7 +25,7 @@ PROJECT = Path(__file__).parents[1]
 OPTIONS: dict[str, Any] = {
     "similarity": "pixel-cosine",
     "recipe": "fast",
-    "settings": {"threshold": -1.0, "plain": 8, "aim": 4, "draws": 2, "check_images": 2, "sampler_steps": 2},
+    "settings": {"threshold": -1.0, "plain": 8, "draws": 2, "check_images": 2, "sampler_steps": 2},
 }
 """Every sample passes the threshold, so that all values exist."""
 

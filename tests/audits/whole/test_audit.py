@@ -26,7 +26,7 @@ MEMORIZED = {2, 7, 11}
 IMAGES = [*PICTURES[:5], PICTURES[3], *PICTURES[5:]]
 """Picture 3 is there twice, so that the pictures from 5 on stand one place later."""
 PLACES = {2, 8, 12}
-QUICK = {"draws": 2, "check_images": 2, "sampler_steps": 3, "responses": 4, "aim": 2, "plain": 8, "threshold": 0.9}
+QUICK = {"draws": 2, "check_images": 2, "sampler_steps": 3, "responses": 4, "plain": 8, "threshold": 0.9}
 
 
 class Known(Mixture):
