@@ -1,6 +1,7 @@
 """How close the search comes to the smallest KL that replicates, where that is known.
 
     python benchmarks/exact.py            # about 2 minutes on one CPU core; writes docs/exact.png
+    python benchmarks/exact.py --rare 10  # only the share of pictures too rare to be memorized, by the recipe fast
 
 The model is a mixture of pictures with known weights p_k and its best denoiser in closed form, so plain sampling gives
 picture k with probability p_k. Whatever q is, KL(q || N(0, I)) >= d(r || p_k), where r is the rate at which noise from
@@ -14,14 +15,17 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from benchmarks.common.measures import factor
 from benchmarks.common.procedure import Setup
 from benchmarks.common.script import parser, show, write
-from invmm_eval.recipe import DDPM, Recipe
+from invmm_eval.recipe import DDPM, Recipe, fast
+from invmm_eval.search import plain_share
 from invmm_eval.search.result import Status
 from invmm_eval.search.sampling import sample
 from invmm_eval.statistics.bound import least_kl
@@ -91,6 +95,21 @@ def search(seed: int, fresh: int, recipe: Recipe = RECIPE, weights: Sequence[flo
     ]
 
 
+def rare(seeds: int) -> list[list[str]]:
+    """The share of rare pictures by the recipe ``fast``, whose samples go on although such shares are not memorized."""
+    recipe = fast(DDPM).changed(threshold=COPY, sampler_steps=RECIPE.sampler_steps)
+    with patch.object(plain_share, "MEMORIZED", 0):
+        found = [one for seed in range(seeds) for one in search(seed, 1, recipe, RARE)]
+    rows = []
+    for weight in RARE:
+        group = [one for one in found if one.weight == weight]
+        ratios = [one.share / weight for one in group if one.share]
+        held = sum((one.low or 0) <= weight for one in group)
+        means = f"{factor(ratios):.2f}", f"{statistics.geometric_mean(ratios):.2f}"
+        rows.append([f"{weight:g}", f"{len(ratios)} of {len(group)}", *means, str(held)])
+    return rows
+
+
 def draw(found: Sequence[Found]) -> Figure:
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
@@ -125,7 +144,11 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, default=5)
     arguments.add_argument("--samples", type=int, default=50_000, help="plain samples in which copies are counted")
     arguments.add_argument("--fresh", type=int, default=400, help="fresh samples from each q that was found")
+    arguments.add_argument("--rare", type=int, default=0, help="seeds of the searches for rare pictures alone")
     options = arguments.parse_args()
+    if options.rare:
+        show(("p_k", "share stated", "off by", "mean factor", "lower limits that hold"), rare(options.rare))
+        return
     shares = plain_shares(options.samples)
     found = [one for seed in range(options.seeds) for one in search(seed, options.fresh)]
     by_weight = [[one for one in found if one.weight == weight] for weight in WEIGHTS]

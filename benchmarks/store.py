@@ -60,7 +60,7 @@ def simulate(folder: Path, rows: int) -> float:
         pass
     check = Check(passed=False, similarities={1.0: (0.1234567891,) * 8}, samples={}, judged_by=Judged.GREATEST)
     share: dict[str, Any] = {"share": 0.0, "low": 0.0, "high": 0.007178950026259453, "copies": 0, "samples": 544}
-    share |= {"plain_copies": 0, "plain_samples": 512, "plain_guidance": 0.0, "aim": None}
+    share |= {"plain_copies": 0, "plain_samples": 512, "plain_guidance": 0.0, "relative_error": None}
     result = Result(0, "", "", Status.EXHAUSTED, 0.010172528214752674, 3072, 4, check, rows=192, picture_bits=16760)
     result = replace(result, estimates={PLAIN_SHARE: share}, seconds_checks=21.317)
     row = {**result.row(), "sha256": "0" * 64, "finished": "2026-01-01T00:00:00.000+00:00", "format": FORMAT}

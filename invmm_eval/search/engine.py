@@ -198,15 +198,15 @@ class _Engine:
         proposals = setup.common.proposals(search.x_0, ray, plain) if ray else None
 
         def sample(n: int, proposal: Proposal | None = None) -> Samples:
-            made_of = partial(proposals.noise, proposal) if proposals and proposal else None
-            trial = search.draw_trial(n, made_of)
+            rsample = partial(proposals.rsample, proposal) if proposals and proposal else None
+            trial = search.draw_trial(n, rsample)
             [drawn] = self._check([trial], guidance=(scale,), complete=True)
             similarities = drawn.similarities[scale]
             hold_finite(setup.similarity, similarities)
             hits = tuple(value >= setup.threshold for value in similarities)
             search.remember_samples(trial, drawn, search.kl, proposal)
             drawn_more(n)
-            if ray and not made_of:
+            if ray and not rsample:
                 outcomes.extend(map(Outcome, ray.distances(trial.noise), hits))
             return Samples(trial.noise, similarities, hits, drawn.samples[scale])
 

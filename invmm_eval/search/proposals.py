@@ -17,7 +17,9 @@ from typing import NamedTuple
 
 import torch
 from scipy.optimize import brentq
-from torch import Tensor
+from torch import Generator, Tensor
+
+from invmm_eval.device import to_device
 
 COMPONENTS = 32
 """The most principal components. More than a few hardly matter; what is left is the same for all images."""
@@ -88,6 +90,11 @@ class Proposals:
         along = (self._along * variances.sqrt()).to(self._across)
         mean = math.sqrt(r) * (along @ self._components + self._across)
         return Proposal(mean.reshape(self._shape), variances)
+
+    def rsample(self, proposal: Proposal, n: int, generator: Generator) -> Tensor:
+        """``n`` noises from a proposal, ``(n, ...)``."""
+        plain = torch.randn((n, *self._shape), generator=generator, device=generator.device)
+        return self.noise(proposal, to_device(plain, self._across.device))
 
     def noise(self, proposal: Proposal, plain: Tensor) -> Tensor:
         """Noise from a proposal, made of plain noise ``(n, ...)``."""

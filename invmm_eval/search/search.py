@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from invmm_eval.device import to_device
 from invmm_eval.errors import InvMMError
@@ -175,19 +175,12 @@ class Search:
             t = to_device(backbone.schedule.draw(n, self._steps), backbone.device)
         else:
             t = drawn(self._times, n, self._steps)
-        return Draw(
-            search=self,
-            noise=noise,
-            t=t,
-            context=self.condition.rsample(n, self._step_contexts),
-        )
+        return Draw(self, noise, t, self.condition.rsample(n, self._step_contexts))
 
-    def draw_trial(self, n: int | None = None, made_of: Callable[[Tensor], Tensor] | None = None) -> Trial:
-        """The random numbers of a check.
+    def draw_trial(self, n: int | None = None, rsample: Callable[[int, Generator], Tensor] | None = None) -> Trial:
+        """The random numbers of a check with n samples per guidance scale; None takes the criterion's number.
 
-        Args:
-            n: Number of samples per guidance scale; None takes the criterion's.
-            made_of: Makes their noises of plain noise; None draws them from q.
+        ``rsample`` draws the noises instead of q.
         """
         shared = self._setup.recipe.shared_context
         scales = different_scales(self.condition, self._setup.recipe.guidance)
@@ -195,7 +188,7 @@ class Search:
         with torch.no_grad():
             context = self.condition.rsample(1 if shared else n, self._check_contexts)
             return Trial(
-                noise=made_of(self._plain_noise(n)) if made_of else self.noise.rsample(n, self._checks),
+                noise=(rsample or self.noise.rsample)(n, self._checks),
                 context=repeat(context, n) if shared else context,
                 null=self.condition.null(n),
                 features=self.features,
@@ -203,9 +196,6 @@ class Search:
                 x_0=self.x_0,
                 reject_at=self._reject_at,
             )
-
-    def _plain_noise(self, n: int) -> Tensor:
-        return to_device(torch.randn((n, *self.x_0.shape[1:]), generator=self._checks), self.x_0.device)
 
     def take_step(self, loss: Tensor | None = None) -> None:
         """Move along the gradients. The loss stays unread on its device, so that no step waits for it.
@@ -259,10 +249,7 @@ class Search:
             self.optimizer.after_check(average_loss)
 
     def remember_samples(self, trial: Trial, check: Check, kl: float, proposal: Proposal | None = None) -> None:
-        """Keep which noises gave copies, for the estimators, where it is known what they were drawn from.
-
-        That is a proposal, or else q, of this KL, where it has the variance of plain noise.
-        """
+        """Keep which noises, of a proposal or of a q of this KL with plain noise's variance, gave copies."""
         ray = self.optimizer.ray
         if proposal is None:
             if ray is None or not math.isclose(kl * ray.direction.numel(), ray.nats, rel_tol=1e-3):

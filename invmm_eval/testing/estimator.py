@@ -90,8 +90,7 @@ def simulated(status: Status, *, with_ray: bool = True) -> Found:
 
     def sample(n: int, proposal: Proposal | None = None) -> Samples:
         with torch.no_grad():
-            plain = torch.randn((n, *SHAPE), generator=numbers)
-            noise = proposals.noise(proposal or Proposal(mu.detach().clone()), plain)
+            noise = proposals.rsample(proposal, n, numbers) if proposal else q.rsample(n, numbers)
         similarities = torch.sigmoid(torch.tensor(ray.distances(noise)) - 3)
         hits = tuple((similarities >= THRESHOLD).tolist())
         found_hits = [index for index, hit in enumerate(hits) if hit]

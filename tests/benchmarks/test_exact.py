@@ -2,7 +2,7 @@
 
 import math
 
-from benchmarks.exact import WEIGHTS, plain_shares, search
+from benchmarks.exact import RARE, WEIGHTS, plain_shares, rare, search
 from invmm_eval.search.result import Status
 from invmm_eval.statistics.bound import least_kl
 
@@ -22,3 +22,9 @@ def test_no_search_undercuts_the_least_kl() -> None:
         low = max(one.weight, one.rate - 5 * math.sqrt(max(one.rate * (1 - one.rate), 1 / fresh) / fresh))
         assert one.nats >= least_kl(low, one.weight)
         assert one.nats < 6 * one.bound + 2
+
+
+def test_shares_are_stated_of_pictures_too_rare_to_be_memorized() -> None:
+    for weight, (shown, stated, off, _, held) in zip(RARE, rare(1), strict=True):
+        assert (shown, stated, held) == (f"{weight:g}", "1 of 1", "1")
+        assert 1 <= float(off) < 5
