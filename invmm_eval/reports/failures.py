@@ -24,8 +24,13 @@ def reason(name: str, error: str) -> str:
 
 
 def listed(groups: list[list[Row]]) -> list[str]:
-    """One line per reason, with the number of images and the error of the first of them."""
-    lines = [f"{len(group):,} failed: {group[0]['error']}" for group in groups[:SHOWN]]
+    """One line per reason, with the number of images; of more than one, the first is named as an example."""
+    lines = [
+        f"1 failed: {first['error']}"
+        if not others
+        else f"{1 + len(others):,} failed, such as {first['name']}: {reason(first['name'], first['error'])}"
+        for first, *others in groups[:SHOWN]
+    ]
     rest = sum(map(len, groups[SHOWN:]))
     return [*lines, f"{rest:,} failed for other reasons."] if rest else lines
 

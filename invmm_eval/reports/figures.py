@@ -59,7 +59,7 @@ def distribution(summary: Summary, *, ink: str = INK) -> Figure:
         axes.set_xticks([10.0**power for power in powers], map(samples_per_copy, powers))
         axes.set_xlabel("plain samples per copy")
         if edges[0] < 1 / MEMORIZED < edges[-1]:
-            axes.axvline(1 / MEMORIZED, color=ink, linestyle=":", linewidth=1)
+            axes.axvline(1 / MEMORIZED, color=ink, linestyle=":", linewidth=1, label="limit of memorized")
     else:
         axes.set_xlabel("InvMM in nats per dimension (small means memorized)")
     axes.set_ylim(top=1.2 * axes.get_ylim()[1])

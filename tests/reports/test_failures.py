@@ -16,7 +16,7 @@ def test_errors_that_differ_in_the_name_alone_have_one_reason() -> None:
     assert in_one_sentence(groups) == (
         "All 2 images failed for the same reason: The image 'pictures/a.png' is damaged."
     )
-    assert listed(groups) == ["2 failed: The image 'pictures/a.png' is damaged."]
+    assert listed(groups) == ["2 failed, such as a.png: The image is damaged."]
 
 
 def test_a_name_that_is_part_of_the_error_by_chance_does_not_split_a_reason() -> None:
@@ -26,7 +26,7 @@ def test_a_name_that_is_part_of_the_error_by_chance_does_not_split_a_reason() ->
 def test_the_most_frequent_reason_comes_first() -> None:
     groups = by_reason([row("a", "Rare."), row("b", "Common."), row("c", "Common.")])
     assert in_one_sentence(groups) == "All 3 images failed for 2 different reasons, most often: Common."
-    assert listed(groups) == ["2 failed: Common.", "1 failed: Rare."]
+    assert listed(groups) == ["2 failed, such as b: Common.", "1 failed: Rare."]
 
 
 def test_one_image_is_one_image() -> None:

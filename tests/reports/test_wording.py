@@ -67,7 +67,7 @@ def test_images_that_failed_for_one_reason_are_one_paragraph(tmp_path: Path) -> 
     failures = [(replace(result, traceback="Traceback ..."), target) for result, target in failures]
     findings = find(audits.write(tmp_path, failures))
     reason, hint, conclusion = findings.paragraphs
-    assert reason == "3 failed: The image <b>cannot</b> be used: it is damaged."
+    assert reason == "3 failed, such as picture 0.png: The image <b>cannot</b> be used: it is damaged."
     assert hint.startswith("The tracebacks of unexpected errors are in results.jsonl; with --debug")
     assert conclusion == "Nothing can be concluded about memorization."
     assert findings.public().paragraphs == (conclusion,)
