@@ -53,7 +53,7 @@ def test_its_values_are_in_the_table_and_the_report(folder: Path) -> None:
         [row] = csv.DictReader(table)
     assert row.keys() >= VALUES
     assert float(row["mean-similarity_drawn"]) == 4
-    assert "mean-similarity mean" in (folder / "report.html").read_text("utf-8")
+    assert "Mean-similarity mean" in (folder / "report.html").read_text("utf-8")
 
 
 def test_a_command_is_listed_has_its_help_and_runs(folder: Path) -> None:
