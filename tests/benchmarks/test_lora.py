@@ -63,7 +63,7 @@ def test_pictures_that_a_lora_copies_are_found_in_it_and_not_in_its_base(tmp_pat
     command = [
         *("run", "--model", MODEL, "--images", tmp_path / "pictures", "--captions", ".txt"),
         *("--backbone-option", "prompt_mode=caption", "--similarity", "pixel-cosine"),
-        *("--set", f"threshold={THRESHOLD}", "--set", "guidance=1", "--set", "aim=16", "--set", "responses=0"),
+        *("--set", f"threshold={THRESHOLD}", "--set", "guidance=1", "--set", "responses=0"),
     ]
     for name, more in (("base", []), ("tuned", ["--lora", lora])):
         code, _, error = invoke(*command, *more, "--out", tmp_path / name)
