@@ -10,14 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from invmm_eval.noise.gaussian import diagonal
-from invmm_eval.plugins.host import Host
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.engine import invert
 from invmm_eval.search.result import Status
 from invmm_eval.search.target import Target
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 from invmm_eval.testing import check_backbone
-from invmm_eval.testing.tiny import tiny_ddpm
 
 TEXT = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
@@ -30,17 +28,6 @@ def module(name: str) -> SimpleNamespace:
     names: dict[str, Any] = {"__name__": "shown"}
     exec(code, names)
     return SimpleNamespace(**names)
-
-
-def test_the_complete_backbone_is_short_and_keeps_its_promises(tmp_path: Path) -> None:
-    [code] = [block for block in BLOCKS if "class PixelFlow" in block]
-    assert len(code.splitlines()) <= 50
-    tiny_ddpm().unet.save_pretrained(tmp_path)
-    host = Host(entry_points=False)
-    host.register(module("class PixelFlow"), "pixel-flow")
-    make = host.backbone("pixel-flow").make
-    check_backbone(make(tmp_path, revision=None, device=CPU, dtype=torch.float32))
-    check_backbone(make(tmp_path, revision=None, device=CPU, dtype=torch.bfloat16))
 
 
 class Somebodys(nn.Module):
