@@ -12,7 +12,6 @@ from diffusers import (
     DiTPipeline,
     DiTTransformer2DModel,
     EDMEulerScheduler,
-    FlowMatchEulerDiscreteScheduler,
     HunyuanDiT2DModel,
     HunyuanDiTPipeline,
     IFPipeline,
@@ -23,8 +22,6 @@ from diffusers import (
     PixArtSigmaPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
-    WanPipeline,
-    WanTransformer3DModel,
 )
 
 from invmm_eval.testing import tiny
@@ -186,32 +183,6 @@ def dit(classes: int = 1000) -> DiTPipeline:
         vae=parts.kl(4),
         scheduler=DDIMScheduler(beta_start=0.0001, beta_end=0.02, clip_sample=False),
         id2label=names,
-    )
-
-
-def two_networks() -> WanPipeline:
-    """Wan 2.2, whose steps are shared by two networks."""
-    first, second = (
-        WanTransformer3DModel(
-            num_attention_heads=1,
-            attention_head_dim=12,
-            in_channels=4,
-            out_channels=4,
-            text_dim=WIDTH,
-            freq_dim=16,
-            ffn_dim=16,
-            num_layers=1,
-            rope_max_seq_len=32,
-        )
-        for _ in range(2)
-    )
-    return WanPipeline(
-        tokenizer=None,
-        text_encoder=None,
-        vae=None,
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        transformer=first,
-        transformer_2=second,
     )
 
 

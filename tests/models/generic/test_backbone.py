@@ -1,5 +1,6 @@
 """Pipelines at their scheduler's boundary, compared with what the pipelines sample."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -12,7 +13,6 @@ from invmm_eval.plugins.host import host
 from invmm_eval.search.sampling import sample
 from invmm_eval.testing import check_backbone, tiny
 from tests.helpers.families import build
-from tests.helpers.families.classic import two_networks
 
 CPU = torch.device("cpu")
 CAPTION = "a red cat"
@@ -122,8 +122,11 @@ def test_what_cannot_be_served_is_told_in_one_sentence(name: str, options: dict[
 
 
 def test_two_networks_are_too_many() -> None:
+    """As in Wan 2.2, whose steps are shared by two."""
+    pipeline = build("wan")
+    pipeline.register_modules(transformer_2=deepcopy(pipeline.transformer))
     with pytest.raises(InvMMError, match="WanPipeline has the denoising networks transformer, transformer_2"):
-        backbone(two_networks())
+        backbone(pipeline)
 
 
 def test_it_serves_the_classes_that_no_other_backbone_names() -> None:
