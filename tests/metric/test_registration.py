@@ -17,6 +17,9 @@ from invmm_eval.metric.registration import register, unregister
 from tests.helpers.command import python
 from tests.helpers.hub import Hub, Repository
 
+PATH = [place for place in sys.path if place != str(evaluate.config.HF_MODULES_CACHE)]
+"""Where modules are, without those of a cache of evaluate, which it adds to ``sys.path`` when it first loads one."""
+
 COMPUTE = """
 import json, socket, sys
 asked = []
@@ -70,15 +73,21 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", modules)
     monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", tmp_path / "metrics")
     monkeypatch.setattr(evaluate.config, "HF_EVALUATE_OFFLINE", True)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "path", list(PATH))
+    forget()
     yield modules / "evaluate_modules" / "metrics" / "evaluate-metric--invmm"
+    forget()
+
+
+def forget() -> None:
+    """Forget what was loaded from another cache of evaluate."""
     for name in [name for name in sys.modules if name.startswith("evaluate_modules")]:
         del sys.modules[name]
 
 
 def printed(code: str, *arguments: str, **environment: str) -> str:
     """What a fresh process prints."""
-    failed, out, err = python(code, *arguments, path=None, **environment)
+    failed, out, err = python(code, *arguments, path=PATH, **environment)
     assert not failed, err
     return out
 
