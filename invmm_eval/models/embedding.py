@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from invmm_eval.errors import InvMMError
-from invmm_eval.models.added import read_files, sha256
 from invmm_eval.models.pipelines import first_line
+from invmm_eval.models.weight_files import read_files, sha256
 
 _ENCODERS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
 """The encoder of a tensor by its name, in files with tensors for two."""
@@ -39,7 +39,7 @@ class Embedding:
 
 
 def read_embeddings(text: str | None) -> list[Embedding]:
-    """Read ``FILE[:TOKEN]``, several separated by commas; see :func:`invmm_eval.models.added.read_files`.
+    """Read ``FILE[:TOKEN]``, several separated by commas; see :func:`invmm_eval.models.weight_files.read_files`.
 
     Raises:
         InvMMError: There is no such file, or it is no safetensors file.

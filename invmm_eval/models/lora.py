@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from invmm_eval.errors import InvMMError
-from invmm_eval.models.added import read_files, sha256
 from invmm_eval.models.pipelines import first_line
+from invmm_eval.models.weight_files import read_files, sha256
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class LoRA:
 
 
 def read_loras(text: str | None) -> list[LoRA]:
-    """Read ``FILE[:WEIGHT]``, several separated by commas; see :func:`invmm_eval.models.added.read_files`.
+    """Read ``FILE[:WEIGHT]``, several separated by commas; see :func:`invmm_eval.models.weight_files.read_files`.
 
     Raises:
         InvMMError: There is no such file, it is no safetensors file, or a weight is no number.
