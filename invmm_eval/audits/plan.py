@@ -186,11 +186,10 @@ def make_plan(
 
 def model_config(model: ModelOptions, backbone: Backbone) -> dict[str, Any]:
     """What a config says about the model."""
-    single, files = _single_file(model), weights_of(model)
+    single = _single_file(model)
     return {
         "model": model_name(model.source, model.revision),
-        **files,
-        "weights": getattr(backbone, "identity", None) or files["weights"],
+        **weights_of(model, getattr(backbone, "identity", None)),
         "backbone": {
             **backbone.settings,
             **({"config": str(single.config)} if single else {}),
@@ -199,10 +198,15 @@ def model_config(model: ModelOptions, backbone: Backbone) -> dict[str, Any]:
     }
 
 
-def weights_of(model: ModelOptions) -> dict[str, Any]:
-    """The identity of a stored model, ``weights`` (None where it is not known), and the records of additions."""
-    single = _single_file(model)
-    identity = single.identity if single else model_identity(model.source, model.revision)
+def weights_of(model: ModelOptions, stated: str | None = None) -> dict[str, Any]:
+    """The identity of a model, ``weights`` (None where it is not known), and the records of additions.
+
+    Args:
+        model: The model; its files are read unless its identity is stated.
+        stated: The identity that its backbone states.
+    """
+    single = None if stated else _single_file(model)
+    identity = single.identity if single else stated or model_identity(model.source, model.revision)
     return {**Additions(model.lora, model.embedding).records, "weights": identity}
 
 
