@@ -275,6 +275,7 @@ class Result:
             whole: The record of a row, read when what the row leaves out is looked at; None leaves that out.
         """
         record = upgraded_record(record)
+        tensors = {} if tensors is None else tensors
         is_row = "trace" not in record
         whole = record if not is_row else {} if whole is None else whole
         estimates = dict(record["estimates"])
@@ -286,7 +287,7 @@ class Result:
             check = Check(
                 record["passed"],
                 Late(similarities_in, whole) if is_row else similarities_in(whole),
-                Part("samples.", {} if tensors is None else tensors, float),
+                Part("samples.", tensors, float),
                 Judged(record["judged_by"]),
                 best=_best(record) if is_row else None,
             )
@@ -295,8 +296,8 @@ class Result:
             **{**values, "estimates": estimates},
             status=Status(record["status"]),
             check=check,
-            noise=Part("noise.", {} if tensors is None else tensors, str),
-            condition=Part("condition.", {} if tensors is None else tensors, str),
+            noise=Part("noise.", tensors, str),
+            condition=Part("condition.", tensors, str),
             trace=LateSequence(trace_in, whole) if is_row else trace_in(whole),
         )
 
