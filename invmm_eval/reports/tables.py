@@ -34,7 +34,8 @@ def write_table(folder: Path, path: Path, *, writer: Callable[..., AbstractConte
         InvMMError: The folder holds no audit, or it is damaged.
         OSError: The file cannot be written.
     """
-    rows = read(folder).rows
+    record = read(folder)
+    rows = record.rows
     ranks = array("d")
 
     def ranked() -> Iterator[Result]:
@@ -48,5 +49,5 @@ def write_table(folder: Path, path: Path, *, writer: Callable[..., AbstractConte
         schema = pa.schema([(field.name, field.type) for field in fields])
         with path.open("wb") as out, writer(out, schema) as file:
             for start in range(0, len(order), _ROWS):
-                part = [Result.from_record(rows[number]) for number in order[start : start + _ROWS]]
+                part = [record.result(rows[number]) for number in order[start : start + _ROWS]]
                 file.write_table(table(part, fields))

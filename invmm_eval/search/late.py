@@ -59,6 +59,24 @@ class LateSequence(Sequence[V]):
         return hash(self._values)
 
 
+class LateText:
+    """The same for a text: a field of a dataclass, which may be set to a function that reads it."""
+
+    def __set_name__(self, _: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, owner: object, _: type | None = None) -> str | None:
+        if owner is None:  # the default of the field
+            return None
+        text: str | Callable[[], str] | None = owner.__dict__[self._name]
+        if callable(text):
+            text = owner.__dict__[self._name] = text()
+        return text
+
+    def __set__(self, owner: object, text: str | Callable[[], str] | None) -> None:
+        owner.__dict__[self._name] = text
+
+
 class Part(Mapping[K, Tensor]):
     """The tensors whose names begin with a prefix, by what follows it."""
 
@@ -86,6 +104,11 @@ def similarities_in(record: Mapping[str, Any]) -> dict[float, tuple[float, ...]]
 def trace_in(record: Mapping[str, Any]) -> tuple[Point, ...]:
     """The trace of a record."""
     return tuple(Point(int(step), *_floats(values)) for step, *values in record.get("trace", ()))
+
+
+def prompt_in(record: Mapping[str, Any]) -> str:
+    """The prompt of a record; empty without one."""
+    return record.get("prompt") or ""
 
 
 def outcomes_in(record: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ import math
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from invmm_eval.errors import InvMMError
-from invmm_eval.search.late import Late, LateSequence, Part, outcomes_in, similarities_in, trace_in
+from invmm_eval.search.late import (
+    Late,
+    LateSequence,
+    LateText,
+    Part,
+    outcomes_in,
+    prompt_in,
+    similarities_in,
+    trace_in,
+)
 from invmm_eval.search.sentence import sentence
 from invmm_eval.search.sheet import figure, html, picture_of
 from invmm_eval.search.status import MEMORIZED, Verdict
@@ -52,7 +61,8 @@ class Result:
             search by dose that has a response, the check that most samples passed, at that scale.
         noise: Parameters of q by name, on the CPU.
         condition: Parameters of the condition by name, on the CPU.
-        prompt: The searched or given prompt, as readable text; None where the model takes none.
+        prompt: The searched or given prompt, as readable text; None where the model takes none, empty where the text
+            of a searched one was not kept.
         picture_bits: Size of the image as PNG (:attr:`~invmm_eval.search.target.Target.bits`).
         trace: One point per check.
         seconds_steps: This image's share of the time spent on steps.
@@ -76,7 +86,7 @@ class Result:
     check: Check | None = None
     noise: Mapping[str, Tensor] = field(default_factory=dict)
     condition: Mapping[str, Tensor] = field(default_factory=dict)
-    prompt: str | None = None
+    prompt: LateText = LateText()  # noqa: RUF009
     picture_bits: int | None = None
     trace: Sequence[Point] = ()
     seconds_steps: float = 0.0
@@ -203,11 +213,14 @@ class Result:
 
     def row(self) -> dict[str, Any]:
         """The values of :meth:`record` that others follow from, without how the search went: its trace, the similarity
-        of each sample and the outcomes of a dose-response curve. Values of None are left out.
+        of each sample and the outcomes of a dose-response curve. Values of None are left out. Of a prompt it says that
+        there is one: it is True if that is the caption, and else empty.
         """
         values: dict[str, Any] = {name: getattr(self, name) for name in _UNCHANGED}
         values["status"] = str(self.status)
         values |= {name: round(values[name], 3) for name in ("seconds_steps", "seconds_checks")}
+        if values["prompt"] is not None:
+            values["prompt"] = values["prompt"] == self.caption or ""
         values["estimates"] = {name: dict(found) for name, found in self.estimates.items() if name != DOSE_RESPONSE}
         if curve := self.estimates.get(DOSE_RESPONSE):
             values["estimates"][DOSE_RESPONSE] = {name: curve[name] for name in ("ed50", "ed90")}
@@ -221,6 +234,7 @@ class Result:
         drawn = self.check.similarities if self.check else {}
         return {
             **upgraded_record(self.row()),
+            "prompt": self.prompt,
             "invmm": _finite(self.invmm),
             "similarities": {str(scale): [_finite(value) for value in values] for scale, values in drawn.items()},
             "trace": [[_finite(value) for value in point] for point in self.trace],
@@ -266,6 +280,7 @@ class Result:
         record: Mapping[str, Any],
         tensors: Mapping[str, Tensor] | None = None,
         whole: Mapping[str, Any] | None = None,
+        target: Path | None = None,
     ) -> "Result":
         """The result of a :meth:`record` or a :meth:`row`, of this version of the package or an earlier one.
 
@@ -273,6 +288,7 @@ class Result:
             record: Keys that earlier versions did not write take their defaults.
             tensors: Those of :meth:`tensors`, looked up when they are used; None leaves out q, condition and samples.
             whole: The record of a row, read when what the row leaves out is looked at; None leaves that out.
+            target: The file whose picture begins with the image.
         """
         record = upgraded_record(record)
         tensors = {} if tensors is None else tensors
@@ -292,8 +308,11 @@ class Result:
                 best=_best(record) if is_row else None,
             )
         values = {name: record[name] for name in _UNCHANGED}
+        if is_row and record["prompt"] == "":
+            values["prompt"] = partial(prompt_in, whole)
         return cls(
             **{**values, "estimates": estimates},
+            target=target,
             status=Status(record["status"]),
             check=check,
             noise=Part("noise.", tensors, str),

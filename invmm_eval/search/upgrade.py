@@ -18,6 +18,8 @@ _DEFAULTS: Mapping[str, Any] = {
 def upgraded_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """A ``Result.record()`` of this version of the package or an earlier one, with the keys of this version."""
     upgraded = {**_DEFAULTS, **record}
+    if upgraded["prompt"] is True:
+        upgraded["prompt"] = upgraded["caption"]
     if "estimates" not in record:
         upgraded["estimates"] = {}
         if outcomes := record.get("outcomes"):

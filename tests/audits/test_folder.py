@@ -35,7 +35,7 @@ from invmm_eval.audits.options import Output, Resources
 from invmm_eval.audits.plan import OnStep, Plan
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports import report
-from invmm_eval.search.result import DOSE_RESPONSE, Check, Point, Result, Status, saved_record
+from invmm_eval.search.result import DOSE_RESPONSE, PLAIN_SHARE, Check, Point, Result, Status, saved_record
 from invmm_eval.search.search import Search
 from invmm_eval.search.sheet import strip
 from invmm_eval.search.target import Target
@@ -137,7 +137,7 @@ def test_the_config_is_written_once(tmp_path: Path) -> None:
     config_on_disk = loaded(written)
     assert isinstance(config_on_disk.pop("crc32"), int)
     assert config_on_disk == {
-        "format": 3,
+        "format": 4,
         "model": "m",
         "weights": "w",
         "recipe": {"guidance": [1.0, 2.5], "threshold": None},
@@ -515,11 +515,13 @@ def test_a_row_is_short_whatever_the_search(tmp_path: Path) -> None:
     trace = tuple(Point(50 * step, 0.1234567 / step, step / 30, 1 / step, step / 70) for step in range(1, 41))
     check = Check(False, {scale / 2: (1 / 3,) * 8 for scale in range(7)}, {0.5: torch.zeros(8, 1, 4, 4).byte()})
     outcomes = tuple(Outcome(step / 7, step > 150) for step in range(200))
-    estimates = {DOSE_RESPONSE: Response(outcomes).values(), "of a plugin": {"share": 0.25}}
-    found = hand_made(check=check, estimates=estimates, name="a picture", kl=1 / 3, dimensions=3072)
-    full = replace(found, trace=trace)
+    share: dict[str, Any] = dict.fromkeys(("share", "low", "high", "relative_error", "plain_guidance"), 1 / 30)
+    share |= dict.fromkeys(("copies", "samples", "plain_copies", "plain_samples"), 1234)
+    estimates = {DOSE_RESPONSE: Response(outcomes).values(), PLAIN_SHARE: share}
+    found = hand_made(check=check, estimates=estimates, name="0123/a picture.png", kl=1 / 3, dimensions=16384)
+    full = replace(found, trace=trace, prompt=" ".join(["token"] * 75), rows=19200, picture_bits=1_676_000)
     with Store(tmp_path, CONFIG) as store:
-        store.add(full, Target(PICTURES[0]))
+        store.add(replace(full, seconds_steps=1 / 3, seconds_checks=1 / 3), Target(PICTURES[0]))
     assert (tmp_path / "results.jsonl").stat().st_size < 1000
     record = read(tmp_path)
     [result] = map(record.result, record.rows)
@@ -530,10 +532,35 @@ def test_a_row_is_short_whatever_the_search(tmp_path: Path) -> None:
     with pytest.raises(InvMMError, match=rf"{path.name} is not what the audit wrote; remove it"):
         len(record.result(record.rows[0]).trace)
     path.write_bytes(content)
-    assert result.record() == full.record()
+    assert {**result.record(), "seconds_steps": 0.0, "seconds_checks": 0.0} == full.record()
     path.unlink()
     gone = record.result(record.rows[0])
     assert (gone.trace, gone.response, gone.ed50) == ((), None, full.ed50)
+    assert (gone.prompt, gone.words) == ("", full.words)
+
+
+@pytest.mark.parametrize("keep", ["all", "nothing"])
+@pytest.mark.parametrize(("prompt", "caption"), [(None, "a cat"), ("a cat", "a cat"), ("", None), ("", ""), ("a", "b")])
+def test_the_prompt_of_a_row_is_its_caption_or_in_its_file(
+    keep: str, prompt: str | None, caption: str | None, tmp_path: Path
+) -> None:
+    given = hand_made(prompt=prompt, caption=caption)
+    with Store(tmp_path, CONFIG, keep=keep) as store:
+        assert store.add(given, Target(PICTURES[0], "n", caption)).prompt == prompt
+    record = read(tmp_path)
+    [result] = map(record.result, record.rows)
+    assert replace(result, index=0).prompt == ("" if (prompt, keep) == ("a", "nothing") else prompt)
+    [row] = (tmp_path / "results.jsonl").read_bytes().splitlines()
+    assert row.count(b"cat") == (1 if caption == "a cat" else 0)
+
+
+def test_a_row_of_format_3_has_the_prompt(tmp_path: Path) -> None:
+    with Store(tmp_path, CONFIG):
+        pass
+    more = {"prompt": "a b", "sha256": None, "finished": "2026-01-01T00:00Z", "format": 3}
+    (tmp_path / "results.jsonl").write_bytes(line_of({**hand_made(prompt="a b").row(), **more}))
+    record = read(tmp_path)
+    assert [record.result(row).prompt for row in record.rows] == ["a b"]
 
 
 def test_a_row_of_format_2_has_how_the_search_went(tmp_path: Path) -> None:
@@ -716,7 +743,7 @@ def test_a_folder_is_read_in_the_order_of_the_images_failed_ones_too(tmp_path: P
     with (tmp_path / "results.jsonl").open("a") as lines:
         lines.write('{"index": 1, "status"')
     record = read(tmp_path)
-    assert record.config == {"format": 3, "seed": 1}
+    assert record.config == {"format": 4, "seed": 1}
     assert [row["name"] for row in record.rows] == ["zero", "two"]
     assert (tmp_path / "results.jsonl").read_text().endswith('"status"')
 

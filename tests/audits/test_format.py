@@ -139,7 +139,7 @@ def test_a_resume_that_would_mix_values_is_refused(
 def test_a_newer_format_is_one_sentence(old: Path) -> None:
     newer = "".join(json.dumps({**row, "format": 9}) + "\n" for row in lines(old))
     (old / "results.jsonl").write_text(newer)
-    with pytest.raises(InvMMError, match=r"results\.jsonl has format 9; .* formats up to 3\. Upgrade invmm-eval"):
+    with pytest.raises(InvMMError, match=r"results\.jsonl has format 9; .* formats up to 4\. Upgrade invmm-eval"):
         find(old)
     change(old, format=9)
     with pytest.raises(InvMMError, match=r"config\.json has format 9, written by invmm-eval 0\.1\.0; "):

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -31,8 +30,8 @@ def result_of(folder: Path, row: Mapping[str, Any]) -> Result:
     if not row["sha256"]:
         return Result.from_record(row)
     path = tensors_of(folder, stem(row["digest"], row["caption"]))
-    found = Result.from_record(row, _Saved(path, row["sha256"]), Late(_record_in, path, row["digest"]))
-    return replace(found, target=picture_of(folder, row))
+    whole = Late(_record_in, path, row["digest"])
+    return Result.from_record(row, _Saved(path, row["sha256"]), whole, picture_of(folder, row))
 
 
 def _record_in(path: Path, digest: str) -> dict[str, Any]:
