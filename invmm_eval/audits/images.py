@@ -5,7 +5,8 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from invmm_eval.audits.pictures import ImageLike, contents, reason
-from invmm_eval.audits.places import SUFFIX, check_texts, image_columns, is_place, pictures_at, text_of
+from invmm_eval.audits.pictures import ImageLike, Stored, contents, reason
+from invmm_eval.audits.pictures import Source as Source
+from invmm_eval.audits.places import SUFFIX, beside, check_texts, image_columns, is_place, pictures_at, text_of
 from invmm_eval.audits.streams import pictures_of
 from invmm_eval.errors import InvMMError
 from invmm_eval.reference import named
@@ -25,21 +27,6 @@ _DATASET = re.compile(r"(?P<kind>dataset|stream):(?P<name>[^:]+)(:(?P<split>([^:
 """A colon in brackets, as in ``train[:100]``, belongs to the split."""
 _PACKED = {".7z", ".bz2", ".gz", ".rar", ".tgz", ".xz", ".zip", ".zst"}
 """The endings of files whose pictures cannot be read one by one."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Source:
-    """An image that is listed but not read.
-
-    Attributes:
-        name: Its name in results.
-        value: What :func:`invmm_eval.audits.pictures.prepare` reads.
-        caption: Its text, for models that take one.
-    """
-
-    name: str
-    value: ImageLike
-    caption: str | None = None
 
 
 _WHOLE = (
@@ -98,7 +85,7 @@ def find_images(
         elif isinstance(item, str) and (pictures := named(item)):
             sources += [Source(picture.name, picture.image) for picture in pictures]
         elif isinstance(item, str | Path) and is_place(str(item)):
-            sources += [Source(*listed) for listed in pictures_at(str(item), place)]
+            sources += pictures_at(str(item), place)
         elif isinstance(item, str | Path):
             sources += [_captioned(source, place) for source in _files(Path(item))]
         elif isinstance(item, datasets.Dataset | datasets.IterableDataset):
@@ -113,22 +100,17 @@ def find_images(
             sources.append(Source(str(len(sources)), item))
     if not sources or (len(where) == 1 and where[0] is None):
         raise InvMMError("There is no image to audit; give a folder, files or a dataset with images.")
-    return sources if captions is None or isinstance(captions, str) else with_captions(sources, captions)
+    return sources if captions is None or isinstance(captions, str) else _with_captions(sources, captions)
 
 
-def with_captions(sources: Sequence[Source], captions: Iterable[str | None]) -> list[Source]:
-    """The same images, each with its text.
-
-    Raises:
-        InvMMError: The number of texts is not that of images, or one is no text.
-    """
+def _with_captions(sources: Sequence[Source], captions: Iterable[str | None]) -> list[Source]:
     if not isinstance(captions, Iterable) or isinstance(captions, bytes):
         raise InvMMError(f"The captions are {captions!r}; give a list of texts, one for each image, or where they are.")
     texts = list(captions)
     if len(texts) != len(sources):
         raise InvMMError(f"There are {len(texts)} captions for {len(sources)} images; give one for each.")
     for text in texts:
-        if not isinstance(text, str | None) or (text and readable(text) != text):
+        if not _is_text(text):
             raise InvMMError(f"A caption is {text!r}, which is no text; give None where there is none.")
     return [replace(source, caption=text) for source, text in zip(sources, texts, strict=True)]
 
@@ -203,10 +185,14 @@ def _is_stored(value: Any) -> bool:
 
 
 def _of_row(name: str, row: Mapping[str, Any], captions: str | None) -> Source:
-    caption = row.get(captions) if captions else None
-    if captions and (not isinstance(row.get(captions, 0), str | None) or (caption and readable(caption) != caption)):
+    caption = row.get(captions, ...) if captions else None
+    if not _is_text(caption):
         raise InvMMError(f"A row has no text in {captions!r}; its columns are {', '.join(map(str, row))}.")
     return Source(name, next(filter(_is_image, row.values())), caption)
+
+
+def _is_text(caption: object) -> bool:
+    return caption is None or (isinstance(caption, str) and readable(caption) == caption)
 
 
 def _files(path: Path) -> list[Source]:
@@ -257,14 +243,9 @@ def readable(path: str) -> str:
 def _captioned(source: Source, ending: str | None) -> Source:
     if ending is None:
         return source
-    if not ending.startswith("."):
-        raise InvMMError(
-            f"Image files have no column {ending!r}; name the ending of the text files beside them, such as .txt, or "
-            "give a dataset."
-        )
-    assert isinstance(source.value, str | Path)
+    text = Path(beside(str(source.value), ending))
     try:
-        return replace(source, caption=text_of(contents(Path(source.value).with_suffix(ending))))
+        return replace(source, caption=text_of(contents(text)))
     except (OSError, ValueError) as error:
         raise InvMMError(
             f"The caption of {source.name!r} cannot be read ({reason(error)}); each image needs a text file of its "
@@ -313,7 +294,7 @@ def _rows(
     captions: str | None = None,
 ) -> list[Source]:
     if isinstance(dataset, datasets.IterableDataset):
-        return [Source(*listed) for listed in pictures_of(dataset, title, column, captions)]
+        return list(pictures_of(dataset, title, column, captions))
     column = column or next(iter(image_columns(dataset.features)), "")
     try:
         rows = dataset.with_format(None).select_columns([column]).cast_column(column, datasets.Image(decode=False))
@@ -324,22 +305,10 @@ def _rows(
     if captions is not None:
         check_texts(title, dataset.features, captions)
         texts = dataset.with_format(None)[captions]
-    return [Source(f"{title}#{i}", _Row(rows, column, i), caption) for i, caption in enumerate(texts)]
+    row = partial(_image_of_row, rows, column)
+    return [Source(f"{title}#{i}", Stored(partial(row, i)), caption) for i, caption in enumerate(texts)]
 
 
-@dataclass(frozen=True, eq=False)
-class _Row(Mapping[str, Any]):
-    """A row's image as its dataset stores it, read when it is looked at."""
-
-    rows: datasets.Dataset
-    column: str
-    index: int
-
-    def __getitem__(self, key: str) -> Any:
-        return (self.rows[self.index][self.column] or {})[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(("bytes", "path"))
-
-    def __len__(self) -> int:
-        return 2
+def _image_of_row(rows: datasets.Dataset, column: str, index: int) -> Mapping[str, Any] | None:
+    stored: Mapping[str, Any] | None = rows[index][column]
+    return stored

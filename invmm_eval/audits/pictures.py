@@ -2,7 +2,8 @@
 
 import stat
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,39 @@ ImageLike = str | Path | bytes | bytearray | memoryview | Image.Image | NDArray[
 """One image: a file, a file's contents, a PIL image, an array ``(H, W)`` or ``(H, W, C)``, a tensor ``(H, W)`` or
 ``(C, H, W)``, or a mapping with ``bytes`` or ``path`` as :class:`datasets.Image` stores it. Arrays and tensors are
 uint8, uint16, bool or floats in [0, 1]; of 2 or 4 channels the last is alpha."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Source:
+    """An image that is listed but not read.
+
+    Attributes:
+        name: Its name in results.
+        value: What :func:`prepare` reads.
+        caption: Its text, for models that take one.
+    """
+
+    name: str
+    value: ImageLike
+    caption: str | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Stored(Mapping[str, Any]):
+    """A picture as :class:`datasets.Image` stores it, read when it is looked at: its contents, or a mapping of both."""
+
+    read: Callable[[], Mapping[str, Any] | bytes | None]
+
+    def __getitem__(self, key: str) -> Any:
+        stored = self.read()
+        return (stored if isinstance(stored, Mapping) else {"bytes": stored, "path": None})[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("bytes", "path"))
+
+    def __len__(self) -> int:
+        return 2
+
 
 _WHITE = {"b1": 1, "u1": 255, "u2": 65535, "f4": 1, "f8": 1}
 """The value of white in arrays, by NumPy's kind and size."""

@@ -5,9 +5,9 @@ What is listed is small: where a picture begins and how long it is. Its bytes ar
 
 import re
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping
+from functools import lru_cache, partial
+from itertools import repeat
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -15,7 +15,7 @@ import datasets
 import fsspec
 import pyarrow.parquet as pq
 
-from invmm_eval.audits.pictures import reason
+from invmm_eval.audits.pictures import Source, Stored, reason
 from invmm_eval.errors import InvMMError
 
 SUFFIX = re.compile(
@@ -27,32 +27,13 @@ _TEXTS = ("string", "large_string", "string_view")
 _BYTES = ("binary", "large_binary")
 _URL = re.compile(r"[a-z][a-z\d+.-]+(::|://).*", re.I)
 
-Listed = Iterator[tuple[str, "Stored", str | None]]
-"""The name of each picture, where it is, and its caption."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Stored(Mapping[str, Any]):
-    """A picture as :class:`datasets.Image` stores it, whose bytes are read when they are looked at."""
-
-    read: Callable[[], bytes | None]
-
-    def __getitem__(self, key: str) -> bytes | None:
-        return self.read() if key == "bytes" else None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(("bytes", "path"))
-
-    def __len__(self) -> int:
-        return 2
-
 
 def is_place(text: str) -> bool:
     """Whether a text is a URL of fsspec, or the name of a tar or Parquet file."""
     return bool(_URL.fullmatch(text)) or PurePosixPath(text).suffix in _ARCHIVES
 
 
-def pictures_at(where: str, captions: str | None) -> Listed:
+def pictures_at(where: str, captions: str | None) -> list[Source]:
     """List pictures.
 
     Args:
@@ -78,29 +59,29 @@ def pictures_at(where: str, captions: str | None) -> Listed:
             f"There is no image at {where!r}; give an image file, a .tar or .parquet file, a folder of images, or a "
             "pattern such as *.tar."
         )
-    return iter(found)
+    return found
 
 
-def _in_folder(system: Any, root: str, captions: str | None) -> Listed:
+def _in_folder(system: Any, root: str, captions: str | None) -> Iterator[Source]:
     base = root.rstrip("/")
     for path in sorted(system.find(root)):
         name = path.removeprefix(base).removeprefix("/")
         if SUFFIX.fullmatch(name) and "/." not in f"/{name}":
-            yield name, Stored(partial(system.cat_file, path)), _caption(system, path, captions)
+            yield Source(name, Stored(partial(system.cat_file, path)), _caption(system, path, captions))
 
 
-def _in_files(system: Any, files: list[str], captions: str | None) -> Listed:
+def _in_files(system: Any, files: list[str], captions: str | None) -> Iterator[Source]:
     for path in files:
         name = PurePosixPath(path).name
         if in_archive := _ARCHIVES.get(PurePosixPath(path).suffix):
             yield from in_archive(system, path, name, captions)
         elif system.isfile(path) and (SUFFIX.fullmatch(name) or len(files) == 1):
-            yield name, Stored(partial(system.cat_file, path)), _caption(system, path, captions)
+            yield Source(name, Stored(partial(system.cat_file, path)), _caption(system, path, captions))
         elif len(files) == 1:
             raise FileNotFoundError(f"there is no file or folder {path}")
 
 
-def _in_tar(system: Any, path: str, title: str, captions: str | None) -> Listed:
+def _in_tar(system: Any, path: str, title: str, captions: str | None) -> Iterator[Source]:
     """The images of a tar file, each with the text of the same name, as WebDataset stores them."""
     spans, texts = {}, {}
     with system.open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
@@ -111,54 +92,37 @@ def _in_tar(system: Any, path: str, title: str, captions: str | None) -> Listed:
                 texts[member.name] = file.read(size)
     for name, (start, size) in spans.items():
         if SUFFIX.fullmatch(name):
-            text = captions and _beside(name, captions)
+            text = captions and beside(name, captions)
             if text and text not in texts:
                 raise InvMMError(f"The image {name!r} of {title} has no text {text!r} beside it.")
             caption = text_of(texts[text]) if text else None
-            yield f"{title}/{name}", Stored(partial(system.cat_file, path, start, start + size)), caption
+            yield Source(f"{title}/{name}", Stored(partial(system.cat_file, path, start, start + size)), caption)
 
 
-def _in_parquet(system: Any, path: str, title: str, captions: str | None) -> Listed:
-    table = _Parquet(system, path)
-    texts = table.texts(captions, title) if captions else None
-    for index in range(table.rows):
-        yield f"{title}#{index}", Stored(partial(table.image, index)), texts[index] if texts else None
-
-
-class _Parquet:
+def _in_parquet(system: Any, path: str, title: str, captions: str | None) -> Iterator[Source]:
     """The first column of images of a Parquet file, of which one group of rows is in memory."""
+    file = pq.ParquetFile(system.open(path, "rb"))
+    features = datasets.Features.from_arrow_schema(file.schema_arrow)
+    if not (columns := image_columns(features)):
+        raise InvMMError(f"{path} has no column of images; its columns are {', '.join(features)}.")
+    texts = repeat(None)
+    if captions:
+        check_texts(title, features, captions)
+        texts = file.read(columns=[captions])[captions].to_pylist()
 
-    def __init__(self, system: Any, path: str) -> None:
-        self._file = pq.ParquetFile(system.open(path, "rb"))
-        metadata = self._file.metadata
-        self._groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-        self._features = datasets.Features.from_arrow_schema(self._file.schema_arrow)
-        images = image_columns(self._features)
-        if not images:
-            raise InvMMError(f"{path} has no column of images; its columns are {', '.join(self._features)}.")
-        self._column = images[0]
-        self._read: tuple[int, list[Any]] = (-1, [])
+    @lru_cache(1)
+    def values(group: int) -> list[Any]:
+        return list(file.read_row_group(group, columns=columns[:1])[columns[0]].to_pylist())
 
-    @property
-    def rows(self) -> int:
-        return sum(self._groups)
-
-    def texts(self, column: str, title: str) -> list[str | None]:
-        """All values of a column of texts."""
-        check_texts(title, self._features, column)
-        return list(self._file.read(columns=[column])[column].to_pylist())
-
-    def image(self, index: int) -> bytes | None:
-        """The bytes of the image of a row."""
-        group = 0
-        while index >= self._groups[group]:
-            index -= self._groups[group]
-            group += 1
-        if self._read[0] != group:
-            self._read = group, self._file.read_row_group(group, columns=[self._column])[self._column].to_pylist()
-        value = self._read[1][index]
+    def image(group: int, row: int) -> bytes | None:
+        value = values(group)[row]
         contents: bytes | None = value["bytes"] if isinstance(value, Mapping) else value
         return contents
+
+    groups = range(file.num_row_groups)
+    rows = ((group, row) for group in groups for row in range(file.metadata.row_group(group).num_rows))
+    for index, (place, text) in enumerate(zip(rows, texts, strict=False)):
+        yield Source(f"{title}#{index}", Stored(partial(image, *place)), text)
 
 
 def image_columns(features: Mapping[str, Any]) -> list[str]:
@@ -186,14 +150,22 @@ def _dtype(kind: object) -> str | None:
     return kind.dtype if isinstance(kind, datasets.Value) else None
 
 
-def _beside(path: str, ending: str) -> str:
+def beside(path: str, ending: str) -> str:
+    """The path of the text file of an image file.
+
+    Raises:
+        InvMMError: The ending is none.
+    """
     if not ending.startswith("."):
-        raise InvMMError(f"Image files have no column {ending!r}; name the ending of texts beside them, such as .txt.")
+        raise InvMMError(
+            f"Image files have no column {ending!r}; name the ending of the text files beside them, such as .txt, or "
+            "give a dataset."
+        )
     return str(PurePosixPath(path).with_suffix(ending))
 
 
 def _caption(system: Any, path: str, ending: str | None) -> str | None:
-    return None if ending is None else text_of(system.cat_file(_beside(path, ending)))
+    return None if ending is None else text_of(system.cat_file(beside(path, ending)))
 
 
 def text_of(contents: bytes) -> str:

@@ -3,7 +3,7 @@
 import inspect
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
@@ -31,11 +31,10 @@ from invmm_eval.plugins import builtin
 from invmm_eval.plugins.host import host
 from invmm_eval.recipe import RECIPES, Recipe
 from invmm_eval.reference import name_of
+from invmm_eval.search.engine import OnStep as OnStep
 from invmm_eval.search.engine import invert
 from invmm_eval.search.estimators import Estimator
 from invmm_eval.search.result import Result
-from invmm_eval.search.search import Search
-from invmm_eval.search.target import Target
 from invmm_eval.similarity import Similarity
 from invmm_eval.similarity.near import NearCopies, split_options
 from invmm_eval.similarity.sscd import WEIGHTS_VARIABLE
@@ -44,8 +43,6 @@ _log = logging.getLogger(__name__)
 
 _RESERVED = {"device", "dtype", "offload", "revision"}
 """Arguments of a maker that are not options of the part."""
-
-OnStep = Callable[[Sequence[Search]], None]
 
 
 @dataclass(frozen=True)
@@ -106,26 +103,17 @@ class Plan:
         )
         return measured(measure, sources, self.backbone.image_shape, self.config, out, request, output)
 
-    def measure(
-        self,
-        targets: Iterable[Target],
-        *,
-        batch_size: int = 8,
-        micro_batch: int | None = None,
-        on_step: OnStep | None = None,
-    ) -> Iterator[Result]:
-        """Measure images that are prepared, as :func:`invmm_eval.invert` does."""
-        return invert(
+    @property
+    def measure(self) -> Callable[..., Iterator[Result]]:
+        """Measures images that are prepared: :func:`invmm_eval.invert` with all that determines the values."""
+        return partial(
+            invert,
             self.backbone,
-            targets,
-            self.similarity,
-            self.noise,
+            similarity=self.similarity,
+            noise=self.noise,
             recipe=self.recipe,
             estimators=self.estimators,
             seed=self.seed,
-            batch_size=batch_size,
-            micro_batch=micro_batch,
-            on_step=on_step,
         )
 
 

@@ -20,7 +20,6 @@ from invmm_eval.audits.whole.screening import make_detector
 from invmm_eval.audits.workers import launched
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import Condition, Context, SoftPrompt, Unconditional, different_scales
-from invmm_eval.models.schedule import Schedule
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.engine import invert
 from invmm_eval.search.rows import Counted
@@ -90,21 +89,18 @@ def price(request: Request, *, screens: bool = False, searches: bool = True) -> 
     """
     first, number, resources = request.sources[0], request.expected, request.resources
     backbone = load(request.model, resources.device)
-    caption = first.caption
     rows, seconds = 0, 0.0
     if screens:
         rows = make_detector(request.screen).rows
-        seconds = row_seconds(backbone, caption, resources.micro_batch or rows)
+        seconds = row_seconds(backbone, first.caption, resources.micro_batch or rows)
     found = None
     if searches:
         plan = make_plan(request.model, request.choices, device=resources.device, backbone=backbone)
-        found = _searches(plan, first, resources.micro_batch, _searched(number, request.extent), request.output)
+        extent = request.extent
+        searched = number if extent is None else min(number, extent.clean + extent.control)
+        found = _searches(plan, first, resources.micro_batch, searched, request.output)
     workers = launched()[0] if resources.workers == "ranks" else resources.workers or 1
     return Price(number, rows, seconds, found, request.extent, workers, str(backbone.device))
-
-
-def _searched(images: int, extent: Extent | None) -> int:
-    return images if extent is None else min(images, extent.clean + extent.control)
 
 
 def _searches(plan: Plan, first: Source, micro_batch: int | None, images: int, output: Output) -> Searches:
@@ -149,11 +145,10 @@ def rows_of_search(plan: Plan, *, memorized: bool, searches_prompt: bool = False
 def _counted(plan: Plan, recipe: Recipe, memorized: bool, searches_prompt: bool) -> tuple[int, int]:
     picture = (torch.arange(16).view(_SHAPE) * 15).to(torch.uint8)
     counted = Counted(_StandIn(plan.backbone, picture if memorized else 255 - picture, searches_prompt))
-    similarity = PixelCosine(device=torch.device("cpu"))
     [result] = invert(
         counted,
         [Target(picture)],
-        similarity,
+        PixelCosine(device=counted.device),
         plan.noise,
         recipe=replace(recipe, threshold=None),
         estimators=plan.estimators,
@@ -163,17 +158,15 @@ def _counted(plan: Plan, recipe: Recipe, memorized: bool, searches_prompt: bool)
 
 
 class _StandIn:
-    """A model of one picture with the times of another, on the CPU."""
+    """A model of one picture with the times of another."""
 
-    device = torch.device("cpu")
     image_shape = _SHAPE
     settings: Mapping[str, str | int | float | None] = {}
     clip: float | None = None
 
     def __init__(self, model: Backbone, picture: Tensor, searches_prompt: bool) -> None:
-        self.schedule: Schedule = _OnCPU(model.schedule, model.device)
-        self.recipe = model.recipe
-        self._x_0 = picture.float() / 127.5 - 1
+        self.device, self.schedule, self.recipe = model.device, model.schedule, model.recipe
+        self._x_0 = self.encode(picture.to(self.device) / 255)
         self._searches_prompt = searches_prompt
 
     def encode(self, images: Tensor) -> Tensor:
@@ -185,31 +178,11 @@ class _StandIn:
     def condition(self, caption: str | None = None) -> Condition:  # noqa: ARG002
         if not self._searches_prompt:
             return Unconditional()
-        device = torch.device("cpu")
-        return SoftPrompt(
-            (1, 2), lambda weights: {"w": weights}, {"w": torch.zeros(1, 1, 2)}, lambda _: "", device=device
-        )
+        null = {"w": torch.zeros(1, 1, 2, device=self.device)}
+        return SoftPrompt((1, 2), lambda weights: {"w": weights}, null, lambda _: "", device=self.device)
 
     def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:  # noqa: ARG002
         return self._x_0 + 1e-3 * x_t
-
-
-class _OnCPU:
-    """A schedule on another device, with its tensors on the CPU."""
-
-    def __init__(self, schedule: Schedule, device: torch.device) -> None:
-        self._schedule = schedule
-        self._device = device
-
-    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        alpha_t, sigma_t = self._schedule(t.to(self._device))
-        return alpha_t.cpu(), sigma_t.cpu()
-
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        return self._schedule.draw(n, generator)
-
-    def grid(self, steps: int) -> Tensor:
-        return self._schedule.grid(steps).cpu()
 
 
 @torch.no_grad()

@@ -4,11 +4,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
-
-from torch import Tensor
+from typing import Any, Generic, Protocol, TypeVar
 
 from invmm_eval.audits.folder.requested import Requested
+from invmm_eval.audits.folder.scores import Score
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source
 from invmm_eval.audits.options import Output
@@ -18,55 +17,27 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.search.result import Result
 from invmm_eval.search.target import Target
 
-
-class Outcome(Protocol):
-    """What is found for an image: a result of a search, or a score."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def digest(self) -> str:
-        """That of the target."""
-        ...
-
-    @property
-    def caption(self) -> str | None:
-        """That of the target."""
-        ...
-
-    def placed(self, index: int, name: str, image: Tensor) -> Self:
-        """The same for an equal image at another place."""
-        ...
-
-    @classmethod
-    def failure(cls, index: int, name: str, digest: str, caption: str | None, error: str) -> Self:
-        """What is found for an image that cannot be measured; one that cannot be read has an empty digest."""
-        ...
-
-
-T = TypeVar("T", bound=Outcome)
+T = TypeVar("T", Result, Score)
+"""What is found for an image: a result of a search, or a score."""
 Measure = Callable[[Iterator[Target]], Iterator[T]]
 """Measures images as it takes them, in any order. That there are none may hold for the moment only."""
 
 
 class Keeper(Protocol[T]):
-    """Where outcomes are kept: a folder that is open."""
+    """A folder that is open to keep what is found."""
 
-    @property
-    def folder(self) -> Path:
-        """The folder."""
-        ...
+    folder: Path
 
     def knows(self, index: int, target: Target) -> bool:
-        """Whether this picture was measured before; if so, its outcome is kept for this place too."""
+        """Whether this picture was measured before; if so, what was found is kept for this place too."""
         ...
 
     def result(self, index: int) -> T:
-        """The outcome of an image that is known."""
+        """What was found for an image that is known."""
         ...
 
     def add(self, result: T, target: Target | None) -> T:
-        """Keep an outcome; without a target its image could not be read."""
+        """Keep what was found; without a target its image could not be read."""
         ...
 
 
@@ -133,8 +104,8 @@ class _Images(Iterator[Target], Generic[T]):
     ) -> None:
         self._sources = iter(sources)
         self._image_shape = image_shape
-        self._store = store
-        self._kind = kind
+        self._store: Keeper[T] | None = store
+        self._kind: type[T] = kind
         self._shard = shard
         self.of_shard: dict[int, str] = {}
         self._failed: deque[T] = deque()

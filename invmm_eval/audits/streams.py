@@ -16,8 +16,8 @@ import datasets
 import fsspec
 from PIL import Image
 
-from invmm_eval.audits.pictures import reason
-from invmm_eval.audits.places import Listed, Stored, check_texts, image_columns
+from invmm_eval.audits.pictures import Source, Stored, reason
+from invmm_eval.audits.places import check_texts, image_columns
 from invmm_eval.errors import InvMMError
 
 _INTERVAL = 256
@@ -26,7 +26,7 @@ _INTERVAL = 256
 
 def pictures_of(
     dataset: datasets.IterableDataset, title: str, column: str | None = None, captions: str | None = None
-) -> Listed:
+) -> Iterator[Source]:
     """List the images of a streaming data set.
 
     Args:
@@ -41,7 +41,7 @@ def pictures_of(
     try:
         stream = _Stream(dataset, title, column)
         for number, caption in enumerate(stream.captions(captions)):
-            yield f"{title}#{number}", Stored(partial(stream.image, number)), caption
+            yield Source(f"{title}#{number}", Stored(partial(stream.image, number)), caption)
     except InvMMError:
         raise
     except Exception as error:  # a stream may run code of its user
