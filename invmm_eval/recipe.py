@@ -294,7 +294,7 @@ def fast(published: Recipe) -> Recipe:
         times="informative",
         first_weight=0.0,
         delta=0.0,
-        check_images=8,
+        check_images=6,
         sampler="dpm-solver++",
         sampler_steps=10,
         clip="model",
@@ -302,7 +302,7 @@ def fast(published: Recipe) -> Recipe:
         plain=512,
         first_dose=2.0,
         growth=2.5,
-        responses=32,
+        responses=18,
     )
 
 

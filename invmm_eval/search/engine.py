@@ -38,7 +38,6 @@ from invmm_eval.search.search import Search, Setup
 from invmm_eval.search.steps import backward
 from invmm_eval.search.target import Target
 from invmm_eval.similarity import Similarity
-from invmm_eval.statistics.response import Outcome
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -188,7 +187,6 @@ class _Engine:
         if origin is None and 0 in search.last_check.similarities:
             scale = 0.0  # Where no copy was found, only the plain samples without a prompt tell how many there are.
         ray = search.optimizer.ray
-        outcomes: list[Outcome] = []
 
         def drawn_more(n: int) -> None:
             search.sampled += n
@@ -206,8 +204,6 @@ class _Engine:
             hits = tuple(value >= setup.threshold for value in similarities)
             search.remember_samples(trial, drawn, search.kl, proposal)
             drawn_more(n)
-            if ray and not rsample:
-                outcomes.extend(map(Outcome, ray.distances(trial.noise), hits))
             return Samples(trial.noise, similarities, hits, drawn.samples[scale])
 
         found = Found(
@@ -220,7 +216,7 @@ class _Engine:
             sample=sample,
             shifted=lambda: [shifted for shifted in search.shifted if shifted.scale == scale],
             proposals=proposals,
-            outcomes=outcomes,
+            outcomes=ray.outcomes.setdefault(scale, []) if ray else [],
             guidance=scale if has_own_prompt(search.condition) else 0.0,
             plain=plain,
         )

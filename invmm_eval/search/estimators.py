@@ -78,8 +78,8 @@ class Found:
         shifted: Returns all samples so far at that scale whose noise was plain noise shifted along a ray, or drawn from
             a proposal: those of the checks, and those that ``sample`` has drawn.
         proposals: Where noise that gives copies is likely; None where the optimizer follows no ray.
-        outcomes: Of all samples that ``sample`` has drawn from q: the distance of the noise along the ray, and whether
-            it gave a copy.
+        outcomes: Of the samples on the ray at that scale, those of the checks among them: the distance of the noise
+            along the ray, and whether it gave a copy.
         plain: Plain samples of the model; None where there are none.
     """
 
@@ -136,12 +136,12 @@ class DoseResponse:
         reached = ray.nats
         largest = recipe.first_dose * recipe.growth ** (recipe.max_steps // recipe.check_every - 1)
         for _, share in zip(range(recipe.responses // recipe.check_images), cycle(DRAWN_AT), strict=False):
+            if found.outcomes:
+                ray.move(min(Response(tuple(found.outcomes)).dose(share).nats, largest))
             found.sample(recipe.check_images)
-            outcomes = tuple(found.outcomes)
-            ray.move(min(Response(outcomes).dose(share).nats, largest))
-        replicated = found.status is Status.REPLICATED
-        ray.move(Response(outcomes).dose(recipe.rate).nats if replicated else reached)
-        return Response(outcomes).values()
+        response = Response(tuple(found.outcomes))
+        ray.move(response.dose(recipe.rate).nats if found.status is Status.REPLICATED else reached)
+        return response.values()
 
 
 class Confirmation:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import Recipe
-from invmm_eval.search.ray import Ray, unit
+from invmm_eval.search.ray import Ray
 
 Parameters = Mapping[str, Tensor]
 Start = Callable[[], Tensor]
@@ -190,7 +190,7 @@ class OneShot(Dose):
 
     def __init__(self, noise: Parameters, condition: Parameters, recipe: Recipe, start: Start) -> None:
         super().__init__(noise, condition, recipe, start)
-        self._average = unit(start())
+        self.ray.aim(start())
         self._searches_prompt = bool(condition)
 
     @property
@@ -205,7 +205,7 @@ class OneShot(Dose):
         self._searches_prompt = False
 
     def _aim(self) -> None:
-        self.ray.aim(self._average)
+        """The direction is fixed."""
 
 
 OptimizerMaker = Callable[[Parameters, Parameters, Recipe, Start], Optimizer]

@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor
 
+from invmm_eval.statistics.response import Outcome
+
 
 def unit(vector: Tensor) -> Tensor:
     """The vector at length 1; zeros where it is zero."""
@@ -24,16 +26,20 @@ class Ray:
     Attributes:
         direction: u, in the shape of ``mu``; zeros at first.
         nats: The KL that the mean was last moved to.
+        outcomes: By guidance scale, the samples from the ray since it has this direction: the distance of each noise,
+            and whether it gave a copy.
     """
 
     def __init__(self, mu: Tensor) -> None:
         self._mu = mu
         self.direction = torch.zeros_like(mu, requires_grad=False)
         self.nats = 0.0
+        self.outcomes: dict[float, list[Outcome]] = {}
 
     def aim(self, vector: Tensor) -> None:
         """Take the direction of a vector of any length; zeros where the vector is zero. The mean is not moved."""
         self.direction = unit(vector)
+        self.outcomes.clear()
 
     def aim_at_mean(self) -> None:
         """Take the direction and the KL of the mean as it is."""

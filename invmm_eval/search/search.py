@@ -28,6 +28,7 @@ from invmm_eval.search.result import Check, Point, Result, Status
 from invmm_eval.search.target import Target, generator
 from invmm_eval.search.times import drawn, first_decided, informative
 from invmm_eval.similarity import Similarity
+from invmm_eval.statistics.response import Outcome
 
 
 @dataclass(frozen=True)
@@ -249,18 +250,25 @@ class Search:
             self.optimizer.after_check(average_loss)
 
     def remember_samples(self, trial: Trial, check: Check, kl: float, proposal: Proposal | None = None) -> None:
-        """Keep which noises, of a proposal or of a q of this KL with plain noise's variance, gave copies."""
+        """Keep which noises of the ray, or of a proposal, gave copies.
+
+        For the share only those of the ray count whose q, of this KL, has plain noise's variance.
+        """
         ray = self.optimizer.ray
-        if proposal is None:
-            if ray is None or not math.isclose(kl * ray.direction.numel(), ray.nats, rel_tol=1e-3):
-                return
+        if ray is None:
+            return
+        distances = [] if proposal else ray.distances(trial.noise)
+        if proposal is None and math.isclose(kl * ray.direction.numel(), ray.nats, rel_tol=1e-3):
             proposal = Proposal(math.sqrt(2 * ray.nats) * ray.direction)
         for scale, values in check.similarities.items():
             if scale and self.condition.parameters() and self.status is None:
                 continue  # The prompt moves on, and these samples are none of the one that is found.
-            hits = [index for index, value in enumerate(values) if value >= self._setup.threshold]
-            copies = trial.noise[to_device(torch.tensor(hits, dtype=torch.long), trial.noise.device)]
-            self.shifted.append(Shifted(scale, proposal, len(values), copies))
+            hits = [value >= self._setup.threshold for value in values]
+            ray.outcomes.setdefault(scale, []).extend(map(Outcome, distances, hits))
+            if proposal:
+                chosen = torch.tensor([index for index, hit in enumerate(hits) if hit], dtype=torch.long)
+                copies = trial.noise[to_device(chosen, trial.noise.device)]
+                self.shifted.append(Shifted(scale, proposal, len(values), copies))
 
     def _remember_place(self, check: Check) -> None:
         """Keep the parameters if more samples are replicas than at any earlier check, for the estimators."""

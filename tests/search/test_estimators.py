@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from invmm_eval.noise.gaussian import diagonal
-from invmm_eval.recipe import by_dose
+from invmm_eval.recipe import Recipe, by_dose, fast
 from invmm_eval.search.engine import invert
 from invmm_eval.search.estimators import Confirmation, Found
 from invmm_eval.search.result import Result, Status, rank
@@ -111,6 +111,16 @@ def test_the_prompt_is_searched_along_and_responses_are_drawn_at_the_best_scale(
         assert len(result.response.outcomes) == recipe.responses
         assert result.confirmed
         assert result.confirmed.rate > 0.8
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, replace(fast(RECIPE), estimators=(), plain=0)])
+def test_the_curve_takes_the_samples_of_checks_too_while_the_ray_is_the_same(recipe: Recipe) -> None:
+    """The one-shot search keeps its ray; the search by dose turns it before each check."""
+    [found] = run(Mixture(TWO, torch.tensor([1e-7, 1.0])), TWO[:1], recipe=recipe)
+    assert len(found.trace) > 1
+    checks = len(found.trace) if recipe.optimizer == "one-shot" else 1
+    assert found.response
+    assert len(found.response.outcomes) == recipe.responses + checks * recipe.check_images
 
 
 def test_without_responses_the_value_is_the_dose_that_passed() -> None:

@@ -25,9 +25,11 @@ SEARCHES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     "pixel, giving samples up": ("search", ["pixel"], ONE_SHOT),
     "guided": ("search", ["guided"], GUIDED),
 }
-ALONE, TOGETHER, GIVING_UP = 5, 3, 7
+ALONE, TOGETHER, ALONG_A_RAY, GIVING_UP = 5, 3, 7, 9
 """Waits of a check of two images: one for the losses of both, and two, for similarities and pixels, for each round of
-samples, which two images have in common if they are checked together; one more for each to give samples up."""
+samples, which two images have in common if they are checked together; one more for each to know where on a ray its
+samples lie, and one to give samples up."""
+BY_SEARCH = {"pixel, by dose": ALONG_A_RAY, "pixel, images together": TOGETHER, "pixel, giving samples up": GIVING_UP}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def test_no_step_waits(search: str, counted: dict[str, Any]) -> None:
 @pytest.mark.parametrize("search", SEARCHES)
 def test_a_check_waits_as_often_however_many_steps_its_sampler_takes(search: str, counted: dict[str, Any]) -> None:
     _, _, _, check, *_ = counted[search]["waits"]
-    assert check == {"pixel, images together": TOGETHER, "pixel, giving samples up": GIVING_UP}.get(search, ALONE)
+    assert check == BY_SEARCH.get(search, ALONE)
 
 
 @pytest.mark.parametrize("steps", [2, 5])
