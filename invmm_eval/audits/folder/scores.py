@@ -1,7 +1,8 @@
 """``screening.jsonl``: the scores of a detector, each written once.
 
 The first line has the number of the format and the config that determines the scores; each other line is one image. A
-line is written when its image is scored, and flushed to the disk when as many as :data:`BATCH` are new.
+line is written when its image is scored, so that it survives the process, and flushed to the disk, so that it survives
+the machine, when as many as :data:`BATCH` are new.
 """
 
 import json
@@ -102,7 +103,7 @@ class Scores:
         self._known: dict[str, tuple[float, float]] = {}
         self._at: dict[int, tuple[str, str]] = {}
         self._found: dict[int, Score] = {}
-        self._unflushed = 0
+        self._unsynced = 0
         self._lock = lock_of(self.folder)
         with opened_alone(self.folder, self._lock):
             self._open(as_json(config))
@@ -113,7 +114,7 @@ class Scores:
     def __exit__(self, *_: object) -> None:
         try:
             with self._written():
-                self._flush()
+                self._sync()
         finally:
             self._file.close()
             self._lock.release()
@@ -145,15 +146,16 @@ class Scores:
     def _append(self, score: Score) -> None:
         with self._written():
             self._file.write(_line(score))
-            self._unflushed += 1
-            if self._unflushed == BATCH:
-                self._flush()
+            self._file.flush()
+            self._unsynced += 1
+            if self._unsynced == BATCH:
+                self._sync()
         self._remember(score)
 
-    def _flush(self) -> None:
+    def _sync(self) -> None:
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._unflushed = 0
+        self._unsynced = 0
 
     def _remember(self, score: Score) -> None:
         self._at[score.index] = score.name, score.picture
@@ -173,7 +175,7 @@ class Scores:
         self._file = self._path.open("ab")
         if not complete:
             self._file.write(_header(config))
-            self._flush()
+            self._sync()
 
     def _written(self) -> AbstractContextManager[None]:
         return on_disk(

@@ -1,6 +1,8 @@
 """Audits of whole sets, of an exact model that has memorized some of the pictures."""
 
 import json
+import os
+import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.plugins.hooks import hookimpl
 from invmm_eval.plugins.host import host
 from invmm_eval.statistics.finite import most_in
+from tests.audits.test_folder import in_a_process
 from tests.helpers.exact import Mixture, pictures, serving
 
 PICTURES = pictures(14)
@@ -35,9 +38,12 @@ class Known(Mixture):
     def __init__(self) -> None:
         super().__init__(PICTURES[sorted(MEMORIZED)])
         self.fails_at: int | None = None
+        self.killed = False
 
     def predict_x0(self, x_t: Any, t: Any, context: Any) -> Any:
         if self.fails_at is not None and len(self.rows_seen) >= self.fails_at:
+            if self.killed:
+                os.kill(os.getpid(), signal.SIGKILL)
             raise KeyboardInterrupt
         return super().predict_x0(x_t, t, context)
 
@@ -181,21 +187,26 @@ def test_images_that_cannot_be_read_are_counted_and_left_out(tmp_path: Path, mon
     assert json.loads((tmp_path / "out" / "whole.json").read_text())["unreadable"] == 1
 
 
-def test_scores_do_not_depend_on_their_company_or_on_interruptions(model: Known, tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", [False, True])
+def test_scores_do_not_depend_on_their_company_or_on_interruptions(killed: bool, model: Known, tmp_path: Path) -> None:
     options: dict[str, Any] = {"backbone": "exact"}
     first = invmm_eval.screen("any", IMAGES, **options)
     assert {score.index for score in first[:3]} == PLACES
     model.rows_seen.clear()
-    model.fails_at = 7
-    with pytest.raises(KeyboardInterrupt):
-        invmm_eval.screen("any", IMAGES, out=tmp_path, **options)
+    model.fails_at, model.killed = 7, killed
+    if killed:
+        assert in_a_process(lambda: invmm_eval.screen("any", IMAGES, out=tmp_path, **options)) == -signal.SIGKILL
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            invmm_eval.screen("any", IMAGES, out=tmp_path, **options)
+        model.rows_seen.clear()
     with (tmp_path / "screening.jsonl").open("ab") as file:
         file.write(b'{"index": 9, "na')
     model.fails_at = None
     again = invmm_eval.screen("any", IMAGES, out=tmp_path, **options)
     plain = [(score.index, score.name, score.score) for score in first]
     assert [(score.index, score.name, score.score) for score in again] == plain
-    assert len(model.rows_seen) == 14, "each different picture is scored once"
+    assert len(model.rows_seen) == 14 - 7, "each different picture is scored once"
     batched = invmm_eval.screen("any", IMAGES, micro_batch=9, **options)
     assert {score.index: score.score for score in batched} == pytest.approx({i: s for i, _, s in plain}, rel=1e-4)
 
