@@ -1,6 +1,7 @@
 """Shards that are merged: the folder of one run, and no other."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ import invmm_eval
 from invmm_eval.audits.folder import read
 from invmm_eval.audits.folder.files import read_object, write_object
 from invmm_eval.audits.folder.manifest import verify
-from invmm_eval.audits.images import Source
+from invmm_eval.audits.images import Source, find_images
 from invmm_eval.audits.merge import merge
 from invmm_eval.audits.options import Output, Resources
 from invmm_eval.audits.plan import Plan
 from invmm_eval.errors import InvMMError
-from tests.helpers.audits import planned
+from tests.helpers.audits import planned, streamed
 from tests.helpers.exact import Mixture, pictures
 
 PICTURES = torch.cat([pictures(4), pictures(4, seed=99)])
@@ -59,7 +60,10 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_merged_shards_are_one_run_row_for_row_and_file_for_file(whole: Path, tmp_path: Path) -> None:
-    parts = shards(tmp_path, 3)
+    """Though the shards read their images from a stream."""
+    read_twice = find_images(streamed(source.value for source in SOURCES))
+    named = [replace(found, name=source.name) for found, source in zip(read_twice, SOURCES, strict=True)]
+    parts = shards(tmp_path, 3, named)
     merged = tmp_path / "merged"
     assert merge(merged, parts).names == [source.name for source in SOURCES]
     assert rows(merged) == rows(whole)
@@ -137,7 +141,7 @@ def test_a_missing_shard_an_incomplete_one_and_a_folder_in_use_are_one_sentence(
 def test_scores_of_shards_are_merged_and_the_set_audited_from_there(tmp_path: Path, tiny_folder: Path) -> None:
     quick = {"draws": 2, "check_images": 2, "sampler_steps": 2, "responses": 4, "plain": 8}
     options: dict[str, Any] = {"clean": 1, "control": 1, "similarity": "pixel-cosine", "settings": quick}
-    images = [*pictures(5, (3, 8, 8))]
+    images = streamed(pictures(5, (3, 8, 8)))
     whole = invmm_eval.audit_set(str(tiny_folder), images, out=tmp_path / "whole", **options)
     parts = [tmp_path / f"shard-{k}" for k in (1, 2)]
     for k, part in enumerate(parts, 1):
@@ -146,7 +150,7 @@ def test_scores_of_shards_are_merged_and_the_set_audited_from_there(tmp_path: Pa
     merge(tmp_path / "merged", parts)
     ranking = (tmp_path / "merged" / "screening.csv").read_text().splitlines()
     assert ranking[0] == '"name","index","score","digest","error"'
-    assert sorted(line.split(",")[0] for line in ranking[1:]) == [f'"{index}"' for index in range(5)]
+    assert sorted(line.split(",")[0] for line in ranking[1:]) == [f'"dataset#{index}"' for index in range(5)]
     scores = (tmp_path / "merged" / "screening.jsonl").read_bytes()
     found = invmm_eval.audit_set(str(tiny_folder), images, out=tmp_path / "merged", **options)
     assert (tmp_path / "merged" / "screening.jsonl").read_bytes() == scores, "no picture is scored again"

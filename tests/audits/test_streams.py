@@ -6,7 +6,6 @@ from typing import Any
 
 import datasets
 import pytest
-import torch
 from datasets.packaged_modules.parquet import parquet
 from PIL import Image
 
@@ -14,7 +13,7 @@ from invmm_eval.audits import streams
 from invmm_eval.audits.images import Source, find_images
 from invmm_eval.audits.pictures import prepare
 from invmm_eval.errors import InvMMError
-from tests.helpers.audits import planned
+from tests.helpers import audits
 from tests.helpers.exact import Mixture, pictures
 
 SHADES = list(range(40))
@@ -112,12 +111,9 @@ def test_what_a_stream_lacks_is_told(folder: Path) -> None:
 
 def test_an_audit_of_a_stream_is_resumed(tmp_path: Path) -> None:
     known = pictures(2)
-    rows = [Image.fromarray(image[0].numpy()) for image in torch.cat([known, pictures(1, seed=99)])]
-    stream = datasets.Dataset.from_dict(
-        {"image": rows}, datasets.Features({"image": datasets.Image()})
-    ).to_iterable_dataset()
+    stream = audits.streamed([*known, *pictures(1, seed=99)])
     settings = {"max_steps": 10, "check_every": 5, "draws": 4, "check_images": 2, "sampler_steps": 4}
-    plan = planned(Mixture(known), similarity="pixel-cosine", settings=settings)
+    plan = audits.planned(Mixture(known), similarity="pixel-cosine", settings=settings)
     first = list(plan.run(find_images(stream.take(2)), out=tmp_path))
     searched: set[str] = set()
     again = list(

@@ -41,7 +41,7 @@ from invmm_eval.search.result import Result
 from invmm_eval.search.search import Search
 from invmm_eval.search.target import Target
 from tests.audits.test_folder import rows
-from tests.helpers.audits import planned
+from tests.helpers.audits import planned, streamed
 from tests.helpers.command import Invoke, install
 from tests.helpers.exact import Mixture
 from tests.helpers.exact import pictures as noise
@@ -362,19 +362,26 @@ def undisturbed(options: dict[str, Any], tmp_path_factory: pytest.TempPathFactor
 def test_workers_of_ray_find_the_same_though_one_is_killed_and_one_image_kills(
     options: dict[str, Any], undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also of images that are read from a stream."""
     ray = pytest.importorskip("ray")
     asked = sources()
+    stream = streamed(source.value for source in asked)
     monkeypatch.setenv("DEADLY_ALWAYS", digest(asked[1]))
     monkeypatch.setenv("DEADLY_ONCE", digest(asked[4]))
     monkeypatch.setenv("DEADLY_MARK", str(tmp_path / "killed"))
     handler = signal.getsignal(signal.SIGTERM)
-    found = list(run(Request.of(MODEL, asked, workers=2, batch_size=2, **options), out=tmp_path / "out"))
+    found = list(run(Request.of(MODEL, stream, workers=2, batch_size=2, **options), out=tmp_path / "out"))
     assert sorted(result.index for result in found) == [*range(6)]
     assert (tmp_path / "killed").exists()
-    here, there = rows(tmp_path / "out"), rows(undisturbed)
-    assert here[1]["status"] == "failed"
-    assert here[1]["error"].startswith("The process that measured it died 3 times")
-    assert [*here[:1], *here[2:]] == [*there[:1], *there[2:]]
+    [died] = [row for row in rows(tmp_path / "out") if row["digest"] == digest(asked[1])]
+    assert died["status"] == "failed"
+    assert died["error"].startswith("The process that measured it died 3 times")
+    here, there = (
+        [row for row in found_in(folder) if row["digest"] != died["digest"]]
+        for folder in (tmp_path / "out", undisturbed)
+    )
+    assert here == there
+    assert len(here) == 5
     tensors = sorted((tmp_path / "out").rglob("*.safetensors"))
     assert len(tensors) == 4
     for path in tensors:
@@ -407,7 +414,7 @@ def test_a_worker_of_ray_that_cannot_start_ends_the_run(
         raise AssertionError
 
 
-def command(folder: Path, out: Path, *more: str, verb: str = "run") -> list[str]:
+def command(folder: Path | str, out: Path, *more: str, verb: str = "run") -> list[str]:
     settings = [f"--set={name}={value}" for name, value in RECIPE.items()]
     chosen = ["--backbone", "deadly", "--similarity", "pixel-cosine", "--recipe", "demo", "--device", "cpu"]
     asked = [verb, "--model", str(MODEL), "--images", str(folder), "--out", str(out), "--batch-size", "1"]
@@ -522,17 +529,22 @@ def test_no_busy_process_outlives_the_driver_that_was_killed(
 def test_ranks_of_torchrun_find_the_same_in_a_whole_set_and_one_speaks(
     images: Path, options: dict[str, Any], tmp_path: Path
 ) -> None:
-    """They screen it and search it."""
+    """They screen it and search it, from a stream as from the folder."""
     extent = {"control": 2, "clean": 2, "settings": {**RECIPE, "confirm": 2}}
     expected = audit_set(MODEL, images, out=tmp_path / "one", batch_size=1, **{**options, **extent})
-    asked = command(images, tmp_path / "ranks", "--control", "2", "--clean", "2", "--set", "confirm=2", verb="audit")
+    asked = command(
+        f"stream:{images}", tmp_path / "ranks", "--control", "2", "--clean", "2", "--set", "confirm=2", verb="audit"
+    )
     done = subprocess.run([sys.executable, *LAUNCH, *asked], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Results are in") == done.stderr.count("Auditing") == 1
     assert expected
     assert found_in(tmp_path / "ranks") == found_in(tmp_path / "one")
     by_ranks, by_one = (
-        [replace(score, seconds=0.0) for _, score in sorted(read_scores(tmp_path / name)[1].items())]
+        [
+            replace(score, seconds=0.0, name="", error=None)
+            for _, score in sorted(read_scores(tmp_path / name)[1].items())
+        ]
         for name in ("ranks", "one")
     )
     assert by_ranks == by_one

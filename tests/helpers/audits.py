@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from torch import Tensor
 
@@ -91,6 +92,13 @@ def result(index: int, status: Status, invmm: float = math.nan, name: str = "") 
         seconds_checks=2.5,
     )
     return found, target
+
+
+def streamed(images: Iterable[Any]) -> datasets.IterableDataset:
+    """A streaming data set of images: tensors ``(C, H, W)``, of PIL, or the contents of files."""
+    held = [image.permute(1, 2, 0).squeeze(-1).numpy() if isinstance(image, Tensor) else image for image in images]
+    kinds = datasets.Features({"image": datasets.Image()})
+    return datasets.Dataset.from_dict({"image": held}, kinds).to_iterable_dataset()
 
 
 def estimates(response: Response, confirmed: tuple[int, int] | None = None) -> dict[str, Any]:
