@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from invmm_eval.audits.folder import Record, read
@@ -26,7 +27,7 @@ def merge(out: str | Path, parts: Sequence[str | Path], *, progress: bool = True
 
     The rows are those of one run, in the order of the images; if the shards list the images in different orders, in
     that of their names. Tensors and pictures are linked where the file system can, and else copied. The folders of the
-    shards stay as they are.
+    shards stay as they are. The output folder appears when all of it is written.
 
     Args:
         out: Output folder, which must be new or empty.
@@ -46,24 +47,26 @@ def merge(out: str | Path, parts: Sequence[str | Path], *, progress: bool = True
         _check_alike(shards[0], part)
     _check_all(shards)
     places = _places(shards)
+    images = Requested.now([shards[part].requested.by_index[index] for part, index in places])
     with on_disk(f"The shards cannot be merged into {out}"):
         if out.exists() and any(out.iterdir()):
             raise InvMMError(f"{out} is not empty; choose another folder for the merged one.")
-        partial = out.with_name(f"{out.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        images = Requested.now([shards[part].requested.by_index[index] for part, index in places])
-        images.save(partial)
-        if shards[0].audit:
-            with Bar(len(places), shown=progress, doing="merging") as bar:
-                _write_results(partial, shards, bar.over(_rows(partial, shards, places)))
-        if shards[0].screening:
-            scores = [replace(shards[part].scores[at], index=place) for place, (part, at) in enumerate(places)]
-            write_scores(partial, shards[0].screening, scores)
-            write_ranking(ranked(scores), partial)
-        if shards[0].audit:
-            write_manifest(partial)
-        partial.rename(out)
+        whole = out.resolve()
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f"{whole.name}.partial-", dir=whole.parent) as temporary:
+            partial = Path(temporary, whole.name)
+            partial.mkdir()
+            images.save(partial)
+            if shards[0].audit:
+                with Bar(len(places), shown=progress, doing="merging") as bar:
+                    _write_results(partial, shards, bar.over(_rows(partial, shards, places)))
+            if shards[0].screening:
+                scores = [replace(shards[part].scores[at], index=place) for place, (part, at) in enumerate(places)]
+                write_scores(partial, shards[0].screening, scores)
+                write_ranking(ranked(scores), partial)
+            if shards[0].audit:
+                write_manifest(partial)
+            partial.rename(whole)
     return images
 
 

@@ -1,5 +1,7 @@
 """Shards that are merged: the folder of one run, and no other."""
 
+import os
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from invmm_eval.audits.merge import merge
 from invmm_eval.audits.options import Output, Resources
 from invmm_eval.audits.plan import Plan
 from invmm_eval.errors import InvMMError
+from tests.audits.test_folder import in_a_process
 from tests.helpers.audits import planned, streamed
 from tests.helpers.exact import Mixture, pictures
 
@@ -91,6 +94,29 @@ def test_shards_that_list_the_images_in_other_orders_give_the_rows_in_the_order_
     parts = [written(tmp_path / "1", SOURCES, "1/2"), written(tmp_path / "2", SOURCES[::-1], "2/2")]
     merge(tmp_path / "merged", parts)
     assert rows(tmp_path / "merged") == rows(whole)
+
+
+@pytest.mark.parametrize(("owner", "step", "calls"), [(os, "link", 3), (Path, "replace", 1), (Path, "replace", 4)])
+def test_a_merge_that_is_killed_leaves_nothing_that_could_be_taken_for_its_end(
+    owner: Any, step: str, calls: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, merged = shards(tmp_path, 2), tmp_path / "merged"
+    done, left = getattr(owner, step), iter(range(calls - 1))
+
+    def deadly(*arguments: Any) -> Any:
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, step, deadly)
+        assert in_a_process(lambda: merge(merged, parts)) == -signal.SIGKILL
+    assert not merged.exists()
+    [remains] = tmp_path.glob("merged.partial-*")
+    with pytest.raises(InvMMError, match="holds no audit"):
+        read(remains)
+    merge(merged, parts)
+    assert rows(merged) == rows(whole)
 
 
 def test_more_shards_than_pictures_are_merged(tmp_path: Path) -> None:
