@@ -17,6 +17,9 @@ class Backbone(Protocol):
     It may also have ``identity``, a text that differs where its weights do, such as their SHA-256. Without one, the
     identity is that of the file, folder, Hub model or pipeline that was loaded
     (:func:`invmm_eval.models.identity.model_identity`); what has none is never resumed.
+
+    And it may have ``no_gradient``, a text that says why no gradient reaches its inputs. Then only searches that need
+    none are possible.
     """
 
     @property

@@ -42,14 +42,8 @@ def frozen(module: M) -> M:
 
     Raises:
         InvMMError: The module computes by a method that was replaced, as offloading and layerwise casting do, so that
-            the view would compute with the module itself; or its weights have 4 bits.
+            the view would compute with the module itself.
     """
-    for name, parameter in module.named_parameters():
-        if hasattr(parameter, "quant_state"):  # of bitsandbytes
-            raise InvMMError(
-                f"The {type(module).__name__} has weights in 4 bits ({name}), whose scales are lost in a copy; load it "
-                "with 8 bits, or in half precision."
-            )
     for name, part in module.named_modules():
         if "forward" in vars(part) or any(tensor.is_meta for tensor in part.parameters(recurse=False)):
             where = f"{type(module).__name__}{name and f' ({name})'}"

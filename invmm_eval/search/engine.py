@@ -30,7 +30,7 @@ from invmm_eval.search.common import Common
 from invmm_eval.search.criteria import CRITERIA
 from invmm_eval.search.estimators import Estimator, Found, Samples, built_in_estimators
 from invmm_eval.search.memory import MicroBatch
-from invmm_eval.search.optimizers import OPTIMIZERS
+from invmm_eval.search.optimizers import OPTIMIZERS, OptimizerMaker
 from invmm_eval.search.proposals import Proposal
 from invmm_eval.search.result import Result, Status
 from invmm_eval.search.rows import Counted
@@ -76,12 +76,15 @@ def invert(
             ended one, with that one; it must not change them.
 
     Raises:
-        InvMMError: The recipe names an unknown optimizer or criterion, or an estimator that is not passed.
+        InvMMError: The recipe names an unknown optimizer or criterion, or an estimator that is not passed; or it needs
+            gradients, and the backbone has none.
     """
     recipe = recipe or backbone.recipe
     threshold = similarity.threshold if recipe.threshold is None else recipe.threshold
     optimizer = _find("optimizer", recipe.optimizer, OPTIMIZERS)
     criterion = _find("criterion", recipe.criterion, CRITERIA)(recipe, threshold)
+    if lacking := getattr(backbone, "no_gradient", None):
+        _hold_gradient_free(optimizer, noise, recipe, backbone, lacking)
     if missing := sorted(set(recipe.estimators) - {estimator.name for estimator in estimators}):
         raise InvMMError(f"The recipe's estimator {missing[0]!r} is not among the estimators passed to the search.")
     by_name = {estimator.name: estimator for estimator in (*built_in_estimators(recipe), *estimators)}
@@ -251,6 +254,15 @@ def _find(kind: str, name: str, parts: Mapping[str, J]) -> J:
     if name not in parts:
         raise InvMMError(f"There is no {kind} {name!r}; choose one of {', '.join(parts)}.")
     return parts[name]
+
+
+def _hold_gradient_free(
+    optimizer: OptimizerMaker, noise: NoiseFamily, recipe: Recipe, backbone: Backbone, lacking: str
+) -> None:
+    """Check that an optimizer needs no gradient where no prompt is searched."""
+    start = torch.ones(backbone.image_shape)
+    if optimizer(noise(start).parameters(), {}, recipe, lambda: start).uses_gradients:
+        raise InvMMError(f"The recipe {recipe.name} cannot search this model: {lacking}; take the recipe fast.")
 
 
 @contextmanager

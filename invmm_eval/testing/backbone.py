@@ -292,7 +292,8 @@ def _hold_estimates(backbone: Backbone, x_0: Tensor, caption: str | None) -> Non
     )
     with torch.no_grad():
         before = predict(x_t, t, *tensors)
-    _hold_gradients(backbone, x_t, t, condition, context)
+    if not getattr(backbone, "no_gradient", None):
+        _hold_gradients(backbone, x_t, t, condition, context)
     with torch.no_grad():
         promise(
             near(predict(x_t, t, *tensors), before),

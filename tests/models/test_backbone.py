@@ -211,16 +211,15 @@ def test_a_module_that_accelerate_prepared_for_mixed_precision_is_read_without_i
     assert model_identity(pipeline) == model_identity(plain)
 
 
-def test_weights_in_4_bits_are_refused(tiny_pipeline: DDIMPipeline) -> None:
+def test_quantised_weights_keep_their_class_and_attributes(tiny_pipeline: DDIMPipeline) -> None:
     """As bitsandbytes holds them: a parameter of its own class, with the scales in an attribute."""
 
     class Params4bit(torch.nn.Parameter):
-        quant_state = None
+        quant_state = 2.0
 
     unet = copy.deepcopy(tiny_pipeline.unet)
     unet.conv_in.weight = Params4bit(unet.conv_in.weight.detach(), requires_grad=False)
-    with pytest.raises(InvMMError, match=r"UNet2DModel has weights in 4 bits \(conv_in\.weight\)"):
-        frozen(unet)
+    assert frozen(unet).conv_in.weight is unet.conv_in.weight
 
 
 def test_modules_with_a_replaced_forward_are_refused(tiny_pipeline: DDIMPipeline) -> None:

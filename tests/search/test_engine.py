@@ -14,7 +14,7 @@ from invmm_eval.audits.plan import load_backbone
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import Context
 from invmm_eval.noise.gaussian import diagonal
-from invmm_eval.recipe import Recipe
+from invmm_eval.recipe import Recipe, fast
 from invmm_eval.reference import MODEL
 from invmm_eval.reference import pictures as known
 from invmm_eval.search.criteria import CRITERIA, AllSamples
@@ -258,6 +258,24 @@ def test_unknown_parts_of_a_recipe_are_refused_before_any_image(cosine: PixelCos
         recipe = QUICK.changed(**changes)
         with pytest.raises(InvMMError, match=r"choose one of|estimator 'share' is not among"):
             invert(Mixture(MEMORIZED), targets(MEMORIZED), cosine, diagonal(), recipe=recipe)
+
+
+class Blocked(Mixture):
+    """No gradient passes its network."""
+
+    no_gradient = "no gradient reaches x_t"
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        return super().predict_x0(x_t.detach(), t, context)
+
+
+def test_a_model_without_gradients_is_searched_where_none_are_needed(cosine: PixelCosine) -> None:
+    recipe = fast(QUICK).changed(estimators=(), plain=64)
+    found, expected = (run(kind(MEMORIZED), MEMORIZED[:1], cosine, recipe=recipe)["0"] for kind in (Blocked, Mixture))
+    assert found.status is Status.REPLICATED
+    assert (found.invmm, found.rows) == (expected.invmm, expected.rows)
+    with pytest.raises(InvMMError, match="cannot search this model: no gradient reaches x_t; take the recipe fast"):
+        run(Blocked(MEMORIZED), MEMORIZED, cosine)
 
 
 class Patient(AllSamples):

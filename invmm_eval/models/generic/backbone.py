@@ -129,7 +129,7 @@ class Diffusers:
             self._boundary = Boundary(pipeline, sides, (offload, device) if offload else None)
             self._read(prompt_mode, soft_tokens or tokens, checkpointing, call)
             latents, modules = self._latents, self._boundary.modules
-            proved = show(self, self._name, prove, self._caption, latents.reconstruct, self._sampled, modules)
+            proved, lacking = show(self, self._name, prove, self._caption, latents.reconstruct, self._sampled, modules)
         except InvMMError:
             raise
         except Exception as error:
@@ -149,6 +149,7 @@ class Diffusers:
             **({"tiny_autoencoder_weights": model_identity(tiny_autoencoder)} if tiny_autoencoder else {}),
             "proved": proved,
         }
+        self.no_gradient: str | None = lacking
         if small is not None:
             self._latents.small = frozen(small).float().to(self.device)
 

@@ -11,15 +11,16 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import Context, rows
 from invmm_eval.models.hooked import hooked
+from invmm_eval.models.pipelines import first_line
 from invmm_eval.models.schedule import broadcast
 
 LEVELS = ("quick", "full")
-_REMEDY = "; take prompt_mode=caption or prompt_mode=empty"
+_GIVEN = "; take prompt_mode=caption or prompt_mode=empty"
+_WITHOUT = f"{_GIVEN} with the recipe fast, which then needs no gradient"
 
 TOLERANCE = 0.01
 """Relative difference up to which two results count as equal, which allows for half precision."""
 _ROUNDING = 1e-5
-_QUANTISED = "take weights of 8 bits whose layers compute in full or half precision"
 
 
 def prove(
@@ -30,8 +31,10 @@ def prove(
     reconstruct: Callable[[Tensor], Tensor],
     sampled: Callable[..., Any],
     modules: Iterable[nn.Module],
-) -> str:
+) -> tuple[str, str | None]:
     """Hold a pipeline to its promises.
+
+    Gradients are asked for only where the prompt is searched; without them some searches of noise are possible.
 
     Args:
         backbone: The pipeline as a backbone.
@@ -43,7 +46,7 @@ def prove(
         modules: The networks that gradients go through.
 
     Returns:
-        The promises that were kept, as a text.
+        The promises that were kept, as a text, and why no gradient reaches x_t, None where it does.
 
     Raises:
         InvMMError: The first promise that is broken.
@@ -63,14 +66,15 @@ def prove(
     noise = torch.randn(x_0.shape, generator=Generator().manual_seed(1)).to(backbone.device)
     _estimates(backbone, name, x_0, noise, t, context)
     parameters = list(condition.parameters().values())
-    _gradients(backbone, name, noise[:1], t[:1], rows(context, slice(1)), parameters, modules)
-    kept = ["autoencoder", "rows", "times", "gradient"]
+    broken, remedy = _gradients(backbone, noise[:1], t[:1], rows(context, slice(1)), parameters, modules)
+    _hold(not (broken and parameters), name, f"{broken}{remedy}")
+    kept = ["autoencoder", "rows", "times", *([] if broken else ["gradient"])]
     if level == "full":
         with torch.no_grad():
             theirs, ours = sampled(noise[:1], rows(context, slice(1)))
         _hold(near(ours, theirs), name, "two steps of our sampler are not those of the pipeline's own loop")
         kept.append("samples")
-    return ", ".join(kept)
+    return ", ".join(kept), broken
 
 
 def _estimates(backbone: Backbone, name: str, x_0: Tensor, noise: Tensor, t: Tensor, context: Context) -> None:
@@ -90,24 +94,29 @@ def _estimates(backbone: Backbone, name: str, x_0: Tensor, noise: Tensor, t: Ten
 
 
 def _gradients(
-    backbone: Backbone,
-    name: str,
-    x_t: Tensor,
-    t: Tensor,
-    context: Context,
-    parameters: list[Tensor],
-    modules: Iterable[nn.Module],
-) -> None:
-    with torch.inference_mode(mode=False), torch.enable_grad(), _stops(modules) as stops:
-        leaf = x_t.clone().requires_grad_()
-        estimate = backbone.predict_x0(leaf, t, context)
-        _hold(not stops, name, f"no gradient passes its quantised weights ({', '.join(sorted(stops))}); {_QUANTISED}")
-        _hold(estimate.requires_grad, name, "no gradient reaches x_t")
-        gradients = torch.autograd.grad(estimate.square().mean(), [leaf, *parameters], allow_unused=True)
-    for gradient, what in zip(gradients, ["x_t", *["the searched prompt"] * len(parameters)], strict=True):
-        usable = gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any())
-        _hold(usable, name, f"no usable gradient reaches {what}{'' if what == 'x_t' else _REMEDY}")
-    _hold(not _parallel(gradients[0], estimate.detach()), name, "the gradient that reaches x_t is not the network's")
+    backbone: Backbone, x_t: Tensor, t: Tensor, context: Context, parameters: list[Tensor], modules: Iterable[nn.Module]
+) -> tuple[str | None, str]:
+    """What is wrong with the gradients, and what to do where the prompt is searched."""
+    try:
+        with torch.inference_mode(mode=False), torch.enable_grad(), _stops(modules) as stops:
+            leaf = x_t.clone().requires_grad_()
+            estimate = backbone.predict_x0(leaf, t, context)
+            if stops:
+                return f"no gradient passes its quantised weights ({', '.join(sorted(stops))})", _WITHOUT
+            if not estimate.requires_grad:
+                return "no gradient reaches x_t", _WITHOUT
+            first, *others = torch.autograd.grad(estimate.square().mean(), [leaf, *parameters], allow_unused=True)
+    except RuntimeError as error:
+        return f"its gradient ends in {type(error).__name__} ({first_line(error)})", _WITHOUT
+    if not _usable(first):
+        return "no usable gradient reaches x_t", _WITHOUT
+    if _parallel(first, estimate.detach()):
+        return "the gradient that reaches x_t is not the network's", _WITHOUT
+    return None if all(map(_usable, others)) else "no usable gradient reaches the searched prompt", _GIVEN
+
+
+def _usable(gradient: Tensor | None) -> bool:
+    return gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any())
 
 
 @contextmanager

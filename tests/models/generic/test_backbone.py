@@ -1,12 +1,15 @@
 """Pipelines at their scheduler's boundary, compared with what the pipelines sample."""
 
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Generator, Tensor
+from diffusers import DiffusionPipeline
+from torch import Generator, Tensor, nn
 
+from invmm_eval import audit
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.generic.backbone import Diffusers
 from invmm_eval.plugins.host import host
@@ -101,6 +104,32 @@ def test_a_full_proof_compares_samples() -> None:
     assert model.settings["proved"] == "autoencoder, rows, times, gradient, samples"
 
 
+class Blocking(nn.Module):
+    """A layer of somebody else's that no gradient passes."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.detach()).detach()
+
+
+def test_a_network_without_gradients_is_audited_by_fast_as_if_it_had_them(tiny_stable_diffusion_folder: Path) -> None:
+    pipeline = DiffusionPipeline.from_pretrained(tiny_stable_diffusion_folder)
+    images, given = [torch.full((3, tiny.SIDE, tiny.SIDE), 0.3)], {"prompt_mode": "empty"}
+    whole = audit(pipeline, images, recipe="fast", settings={"plain": 32}, backbone_options=given)
+    pipeline.unet.conv_out = Blocking(pipeline.unet.conv_out)
+    found = audit(pipeline, images, recipe="fast", settings={"plain": 32}, backbone_options=given)
+    assert [result.trace for result in found] == [result.trace for result in whole]
+    with pytest.raises(InvMMError, match=r"recipe paper-.* cannot search this model: the gradient .* is not the"):
+        audit(pipeline, images, recipe="paper", backbone_options=given)
+    with pytest.raises(
+        InvMMError, match=r"is not the network's; take prompt_mode=caption or .*=empty with the recipe fast"
+    ):
+        audit(pipeline, images, recipe="fast")
+
+
 def test_a_prompt_has_as_many_places_as_are_asked_for() -> None:
     model = backbone(build("flux2-klein"), prompt_mode="caption", max_sequence_length=24)
     assert {part.shape[1] for part in model.condition(CAPTION).rsample(1, Generator()).values()} == {24}
@@ -110,7 +139,7 @@ def test_a_prompt_has_as_many_places_as_are_asked_for() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("if", {}, r"no usable gradient reaches the searched prompt; take prompt_mode=caption"),
+        ("if", {}, r"no usable gradient reaches the searched prompt; take prompt_mode=caption or prompt_mode=empty\.$"),
         ("z-image", {"prove": "half"}, "no proof 'half'"),
         ("z-image", {"prompt_mode": "loud"}, "no prompt_mode 'loud'"),
         ("DiT", {"checkpointing": True}, "leave out checkpointing"),

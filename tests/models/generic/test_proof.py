@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from invmm_eval.errors import InvMMError
-from invmm_eval.models.condition import Condition, Context, Unconditional
+from invmm_eval.models.condition import Condition, Context, SoftPrompt, Unconditional
 from invmm_eval.models.generic.proof import prove
 from invmm_eval.models.schedule import RectifiedFlow
 from invmm_eval.recipe import DDPM
@@ -81,6 +81,33 @@ class Layer(nn.Module):
         return self.weight * (x if self.passes else x.detach())
 
 
+class Underivable(Honest):
+    """As compiled layers without a backward pass are."""
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        if x_t.requires_grad:
+            raise NotImplementedError("no backward pass")
+        return super().predict_x0(x_t, t, context)
+
+
+class Searched(Honest):
+    """Its prompt is searched, and reaches the network if no gradient stops."""
+
+    def __init__(self, *, stops: bool = False) -> None:
+        self.stops = stops
+
+    def condition(self, caption: str | None = None) -> Condition:
+        return SoftPrompt((1, 2), lambda weights: {"w": weights[:, 0, :1]}, {}, str, device=self.device)
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        shift = context["w"].detach() if self.stops else context["w"]
+        return super().predict_x0(x_t + shift[:, :, None, None], t, context)
+
+
+class DetachedSearched(Detached, Searched):
+    pass
+
+
 class Quantised(Honest):
     """One of its two layers is told to pass gradients."""
 
@@ -98,7 +125,7 @@ class Infinite(Honest):
         return x_t / 0
 
 
-def proved(backbone: Any, level: str = "quick", ours: float = 0.0) -> str:
+def proved(backbone: Any, level: str = "quick", ours: float = 0.0) -> tuple[str, str | None]:
     return prove(
         backbone,
         "Pipeline",
@@ -111,9 +138,9 @@ def proved(backbone: Any, level: str = "quick", ours: float = 0.0) -> str:
 
 
 def test_an_honest_pipeline_is_proved() -> None:
-    assert proved(Honest()) == "autoencoder, rows, times, gradient"
-    assert proved(Quantised(passes=True)) == "autoencoder, rows, times, gradient"
-    assert proved(Honest(), "full") == "autoencoder, rows, times, gradient, samples"
+    for kind in (Honest, Searched, partial(Quantised, passes=True)):
+        assert proved(kind()) == ("autoencoder, rows, times, gradient", None)
+    assert proved(Honest(), "full") == ("autoencoder, rows, times, gradient, samples", None)
 
 
 @pytest.mark.parametrize(
@@ -122,15 +149,32 @@ def test_an_honest_pipeline_is_proved() -> None:
         (Darker, r"this Pipeline: decode\(encode\(x\)\) is not"),
         (Mixed, "a row of a batch is not what the row gives alone"),
         (Timeless, "a row does not depend on its own time"),
-        (Detached, "no gradient reaches x_t"),
-        (Around, "the gradient that reaches x_t is not the network's"),
-        (partial(Quantised, passes=False), r"no gradient passes its quantised weights \(Whole\)"),
         (Infinite, "estimates of x_0 are not finite"),
+        (partial(Searched, stops=True), "no usable gradient reaches the searched prompt; take prompt_mode=caption or"),
+        (
+            DetachedSearched,
+            "no gradient reaches x_t; take prompt_mode=caption or prompt_mode=empty with the recipe fast",
+        ),
     ],
 )
 def test_a_broken_promise_is_named(kind: Callable[[], Honest], sentence: str) -> None:
     with pytest.raises(InvMMError, match=sentence):
         proved(kind())
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        (Detached, "no gradient reaches x_t"),
+        (Around, "the gradient that reaches x_t is not the network's"),
+        (Underivable, "its gradient ends in NotImplementedError (no backward pass)"),
+        (partial(Quantised, passes=False), "no gradient passes its quantised weights (Whole)"),
+    ],
+)
+def test_without_a_prompt_to_search_a_missing_gradient_is_told_and_not_refused(
+    kind: Callable[[], Honest], why: str
+) -> None:
+    assert proved(kind(), "full") == ("autoencoder, rows, times, samples", why)
 
 
 def test_other_samples_are_told_by_a_full_proof() -> None:
