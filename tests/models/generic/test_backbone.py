@@ -112,7 +112,8 @@ class Blocking(nn.Module):
         self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x.detach()).detach()
+        output: Tensor = self.layer(x.detach())
+        return output.detach()
 
 
 def test_a_network_without_gradients_is_audited_by_fast_as_if_it_had_them(tiny_stable_diffusion_folder: Path) -> None:

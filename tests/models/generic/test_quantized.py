@@ -81,7 +81,8 @@ def test_nf4_weights_of_bitsandbytes_have_the_gradients_of_the_weights_that_they
     rounded = tiny.tiny_sd3()
     for name, layer in nf4.transformer.named_modules():
         if isinstance(layer, nn.Linear):
-            weights = bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+            packed: Any = layer.weight
+            weights = bitsandbytes.functional.dequantize_4bit(packed.data, packed.quant_state)
             rounded.transformer.get_submodule(name).weight.data = weights
     for tensor, expected in zip(found(nf4), found(rounded), strict=True):
         assert (tensor - expected).norm() < 1e-4 * expected.norm()
