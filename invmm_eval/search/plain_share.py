@@ -14,9 +14,9 @@ from invmm_eval.statistics.importance import plain_share, relative_error
 
 PARTS = (0.2, 0.3, 0.4, 0.5)
 """The nats of the proposals that are drawn from, as parts of ``-ln p`` by the estimate so far."""
-DRAWS = 7
+DRAWS = 5
 """Samples of a round from each of them."""
-ROUNDS = 12
+ROUNDS = 17
 """The most rounds. They end where the estimate is :data:`PRECISE`, or two standard errors below what is memorized."""
 PRECISE = 0.2
 """The relative standard error of the estimate that is precise enough."""
