@@ -12,7 +12,6 @@ from typing import Any
 
 import datasets
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -27,22 +26,6 @@ _DATASET = re.compile(r"(?P<kind>dataset|stream):(?P<name>[^:]+)(:(?P<split>([^:
 """A colon in brackets, as in ``train[:100]``, belongs to the split."""
 _PACKED = {".7z", ".bz2", ".gz", ".rar", ".tgz", ".xz", ".zip", ".zst"}
 """The endings of files whose pictures cannot be read one by one."""
-
-
-_WHOLE = (
-    type(None),
-    str,
-    Path,
-    bytes,
-    bytearray,
-    memoryview,
-    Image.Image,
-    Mapping,
-    datasets.Dataset,
-    datasets.IterableDataset,
-    Source,
-)
-"""What names images or is one; None is an image that is missing."""
 
 
 def find_images(
@@ -76,28 +59,8 @@ def find_images(
         InvMMError: There is no such file, folder, dataset, column or caption, or there is no image in it.
     """
     sources: list[Source] = []
-    place = captions if isinstance(captions, str) else None
-    for item in _items(where):
-        if isinstance(item, str) and item.startswith(("dataset:", "stream:")):
-            sources += _loaded(item, place)
-        elif isinstance(item, str) and not item:
-            raise InvMMError("The name of an image or folder is empty; for the present folder give a dot.")
-        elif isinstance(item, str) and (pictures := named(item)):
-            sources += [Source(picture.name, picture.image) for picture in pictures]
-        elif isinstance(item, str | Path) and is_place(str(item)):
-            sources += pictures_at(str(item), place)
-        elif isinstance(item, str | Path):
-            sources += [_captioned(source, place) for source in _files(Path(item))]
-        elif isinstance(item, datasets.Dataset | datasets.IterableDataset):
-            sources += _rows(item, "dataset", captions=place)
-        elif isinstance(item, Source):
-            sources.append(item)
-        elif isinstance(item, Mapping) and not _is_stored(item):
-            sources.append(_of_row(str(len(sources)), item, place))
-        elif place:
-            raise InvMMError(f"An image in memory has no {place!r} beside it; give captions as a list of texts.")
-        else:
-            sources.append(Source(str(len(sources)), item))
+    for item in where:
+        _add(sources, item, captions if isinstance(captions, str) else None)
     if not sources or (len(where) == 1 and where[0] is None):
         raise InvMMError("There is no image to audit; give a folder, files or a dataset with images.")
     return sources if captions is None or isinstance(captions, str) else _with_captions(sources, captions)
@@ -115,27 +78,48 @@ def _with_captions(sources: Sequence[Source], captions: Iterable[str | None]) ->
     return [replace(source, caption=text) for source, text in zip(sources, texts, strict=True)]
 
 
-def _items(where: Iterable[Any]) -> Iterator[Any]:
-    """The items of lists, sets, streams and batches, however deep; what is an image or names images stays whole."""
-    for item in where:
-        if isinstance(item, datasets.DatasetDict | datasets.IterableDatasetDict):
-            yield from _items([_only_split(item)])
-        elif isinstance(item, Mapping) and not _is_stored(item):
-            yield from _rows_of(item)
-        elif isinstance(item, _WHOLE) or (isinstance(item, np.ndarray | Tensor) and not _is_batch(item)):
-            yield item
-        elif isinstance(item, set | frozenset):
-            yield from _items(sorted(item, key=str))
-        elif _is_open_file(item) and item.seekable():  # images are listed more than once
-            item.seek(0)
-            yield item.read()
-        elif isinstance(item, Iterable) and not _is_table(item) and not _is_open_file(item):
-            yield from _items(item)
-        else:
-            instead = "; give a folder, files, a list of images, or a datasets.Dataset"
-            if _is_table(item):
-                instead = "; give a datasets.Dataset of it, as from_pandas makes it"
-            raise InvMMError(f"The type {type(item).__name__} cannot be listed as images{instead}.")
+def _add(sources: list[Source], item: Any, captions: str | None) -> None:
+    """List an image, or the images of what names them, or of a list, set, stream or batch, however deep."""
+    if isinstance(item, Source):
+        sources.append(item)
+    elif isinstance(item, str | Path):
+        sources += _by_name(item, captions)
+    elif isinstance(item, datasets.Dataset | datasets.IterableDataset):
+        sources += _rows(item, "dataset", captions=captions)
+    elif isinstance(item, datasets.DatasetDict | datasets.IterableDatasetDict):
+        _add(sources, _only_split(item), captions)
+    elif isinstance(item, Mapping) and not _is_stored(item):
+        for row in _rows_of(item):
+            sources.append(_of_row(str(len(sources)), row, captions))
+    elif _is_one(item):
+        if captions:
+            raise InvMMError(f"An image in memory has no {captions!r} beside it; give captions as a list of texts.")
+        sources.append(Source(str(len(sources)), item))
+    elif _is_open_file(item) and item.seekable():  # images are listed more than once
+        item.seek(0)
+        _add(sources, item.read(), captions)
+    elif isinstance(item, Iterable) and not _is_table(item) and not _is_open_file(item):
+        for part in sorted(item, key=str) if isinstance(item, set | frozenset) else item:
+            _add(sources, part, captions)
+    else:
+        instead = "; give a folder, files, a list of images, or a datasets.Dataset"
+        if _is_table(item):
+            instead = "; give a datasets.Dataset of it, as from_pandas makes it"
+        raise InvMMError(f"The type {type(item).__name__} cannot be listed as images{instead}.")
+
+
+def _by_name(name: str | Path, captions: str | None) -> list[Source]:
+    """The images that a text or a path names."""
+    if isinstance(name, str):
+        if name.startswith(("dataset:", "stream:")):
+            return _loaded(name, captions)
+        if not name:
+            raise InvMMError("The name of an image or folder is empty; for the present folder give a dot.")
+        if pictures := named(name):
+            return [Source(picture.name, picture.image) for picture in pictures]
+    if is_place(str(name)):
+        return pictures_at(str(name), captions)
+    return [_captioned(source, captions) for source in _files(Path(name))]
 
 
 def _only_split(splits: Mapping[str, Any]) -> Any:
@@ -147,9 +131,13 @@ def _only_split(splits: Mapping[str, Any]) -> Any:
     return next(iter(splits.values()), [])
 
 
-def _is_batch(pixels: NDArray[Any] | Tensor) -> bool:
-    """Whether an array holds several images, or texts such as paths."""
-    return pixels.ndim == 4 or (isinstance(pixels, np.ndarray) and pixels.dtype.kind in "OU" and pixels.ndim == 1)
+def _is_one(item: Any) -> bool:
+    """Whether this is one image in memory, and neither a batch nor a list of texts; None is a missing image."""
+    if isinstance(item, np.ndarray) and item.dtype.kind in "OU":
+        return item.ndim not in (1, 4)
+    if isinstance(item, np.ndarray | Tensor):
+        return item.ndim != 4
+    return isinstance(item, bytes | bytearray | memoryview | Image.Image | Mapping | None)
 
 
 def _is_open_file(item: object) -> bool:

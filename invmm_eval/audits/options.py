@@ -17,6 +17,7 @@ This module imports neither torch nor any other part of the package that does.
 """
 
 import inspect
+import math
 import re
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -196,14 +197,14 @@ class Extent:
         check_values(self)
         self.limit()
 
-    def limit(self) -> "tuple[float, Literal['rows', 'seconds']] | None":
-        """The budget as a number of rows or of seconds.
+    def limit(self) -> "tuple[float, Literal['rows', 'seconds']]":
+        """The budget as a number of rows or of seconds; without one infinitely many rows.
 
         Raises:
             InvMMError: It is neither.
         """
         if self.budget is None:
-            return None
+            return math.inf, "rows"
         read = re.fullmatch(r"(\d+(?:\.\d+)?)(h?)", str(self.budget))
         if not read or not float(read[1]):
             raise InvMMError(f"The budget is {self.budget!r}; give network rows such as 200000, or hours such as 2h.")

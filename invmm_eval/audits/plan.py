@@ -4,7 +4,7 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +43,8 @@ _log = logging.getLogger(__name__)
 
 _RESERVED = {"device", "dtype", "offload", "revision"}
 """Arguments of a maker that are not options of the part."""
+_PUBLISHED_WITH = {"similarity": "sscd", "noise": "diagonal-gaussian"}
+"""The parts that the paper's recipes were published with."""
 
 
 @dataclass(frozen=True)
@@ -151,12 +153,7 @@ def make_plan(
         if near:
             similarity = made(partial(NearCopies, similarity), "Near copies", near)
     family = made(host().noise_family(choices.noise), choices.noise, choices.noise_options)
-    recipe = find_recipe(choices.recipe, backbone).changed(**choices.settings)
-    if isinstance(similarity, NearCopies) and "reject" not in choices.settings:
-        recipe = recipe.changed(reject=-1.0)  # a sample that leans to a mirror image may become a copy
-    recipe = _named(recipe, similarity=similarity.name, noise=choices.noise)
-    if recipe.threshold is not None and not -1 <= recipe.threshold <= 1:
-        raise InvMMError(f"The recipe's threshold is {recipe.threshold}; a similarity is between -1 and 1.")
+    recipe = _recipe(choices, backbone, similarity)
     estimators = [made(host().estimator(name), name, {}) for name in recipe.estimators]
     config = {
         **model_config(model, backbone),
@@ -168,8 +165,31 @@ def make_plan(
     }
     if estimators:
         config["estimators"] = {estimator.name: dict(estimator.fields) for estimator in estimators}
-    plan = Plan(backbone, similarity, family, recipe, choices.seed, config, estimators)
-    return _calibrated(plan, calibration) if calibration else plan
+    if calibration:
+        if recipe.threshold is not None:
+            raise InvMMError("The calibration sets the threshold; leave it out of the settings.")
+        calibration.check_fit(config)
+        recipe = recipe.changed(threshold=calibration.threshold)
+        config |= {"recipe": asdict(recipe), "calibration": calibration.summary}
+    return Plan(backbone, similarity, family, recipe, choices.seed, config, estimators)
+
+
+def _recipe(choices: Choices, backbone: Backbone, similarity: Similarity) -> Recipe:
+    """The recipe with its changed settings; a published one says in its name which parts are not the paper's."""
+    recipe = choices.recipe
+    if isinstance(recipe, str):
+        if recipe not in RECIPES:
+            raise InvMMError(f"There is no recipe {recipe!r}; choose one of {', '.join(RECIPES)}.")
+        recipe = RECIPES[recipe](backbone.recipe)
+    recipe = recipe.changed(**choices.settings)
+    if isinstance(similarity, NearCopies) and "reject" not in choices.settings:
+        recipe = recipe.changed(reject=-1.0)  # a sample that leans to a mirror image may become a copy
+    if recipe.name.startswith("paper-"):
+        parts = {"similarity": similarity.name, "noise": choices.noise}
+        recipe = recipe.beside(**{part: name for part, name in parts.items() if name != _PUBLISHED_WITH[part]})
+    if recipe.threshold is not None and not -1 <= recipe.threshold <= 1:
+        raise InvMMError(f"The recipe's threshold is {recipe.threshold}; a similarity is between -1 and 1.")
+    return recipe
 
 
 def model_config(model: ModelOptions, backbone: Backbone) -> dict[str, Any]:
@@ -208,27 +228,6 @@ def _single_file(model: ModelOptions) -> SingleFile | None:
 def versions(*parts: Any, **more: Any) -> dict[str, str]:
     """The versions of this package, of what it computes with, and of the plugins that provide the parts."""
     return {name: version(name) for name in ("invmm-eval", "torch", "diffusers")} | host().versions(*parts, **more)
-
-
-_PUBLISHED_WITH = {"similarity": "sscd", "noise": "diagonal-gaussian"}
-"""The parts that the paper's recipes were published with."""
-
-
-def _named(recipe: Recipe, **parts: str) -> Recipe:
-    """A published recipe says in its name which parts are not the paper's."""
-    if not recipe.name.startswith("paper-"):
-        return recipe
-    return recipe.beside(**{part: name for part, name in parts.items() if name != _PUBLISHED_WITH[part]})
-
-
-def _calibrated(plan: Plan, calibration: Calibration) -> Plan:
-    """The plan with the threshold of a calibration, and with the calibration's summary in its config."""
-    if plan.recipe.threshold is not None:
-        raise InvMMError("The calibration sets the threshold; leave it out of the settings.")
-    calibration.check_fit(plan.config)
-    recipe = plan.recipe.changed(threshold=calibration.threshold)
-    config = {**plan.config, "recipe": asdict(recipe), "calibration": calibration.summary}
-    return replace(plan, recipe=recipe, config=config)
 
 
 _LOADING = tuple(LoadingOptions.__annotations__)
@@ -297,19 +296,6 @@ def _warn_without_sscd() -> None:
         "%s names no weights of SSCD, so images are compared by pixel-cosine, which is adequate up to 64x64 pixels.",
         WEIGHTS_VARIABLE,
     )
-
-
-def find_recipe(recipe: str | Recipe, backbone: Backbone) -> Recipe:
-    """A recipe, or the one of that name in :data:`invmm_eval.recipe.RECIPES` for the backbone.
-
-    Raises:
-        InvMMError: There is no such recipe.
-    """
-    if isinstance(recipe, Recipe):
-        return recipe
-    if recipe not in RECIPES:
-        raise InvMMError(f"There is no recipe {recipe!r}; choose one of {', '.join(RECIPES)}.")
-    return RECIPES[recipe](backbone.recipe)
 
 
 def made(maker: Callable[..., Any], name: str, options: Mapping[str, Any]) -> Any:

@@ -16,8 +16,8 @@ from invmm_eval.audits.images import Source
 from invmm_eval.audits.options import Extent, Output
 from invmm_eval.audits.plan import Plan, load, make_plan
 from invmm_eval.audits.request import Request
+from invmm_eval.audits.run import processes
 from invmm_eval.audits.whole.screening import make_detector
-from invmm_eval.audits.workers import launched
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import Condition, Context, SoftPrompt, Unconditional, different_scales
 from invmm_eval.recipe import Recipe
@@ -99,8 +99,7 @@ def price(request: Request, *, screens: bool = False, searches: bool = True) -> 
         extent = request.extent
         searched = number if extent is None else min(number, extent.clean + extent.control)
         found = _searches(plan, first, resources.micro_batch, searched, request.output)
-    workers = launched()[0] if resources.workers == "ranks" else resources.workers or 1
-    return Price(number, rows, seconds, found, request.extent, workers, str(backbone.device))
+    return Price(number, rows, seconds, found, request.extent, processes(resources), str(backbone.device))
 
 
 def _searches(plan: Plan, first: Source, micro_batch: int | None, images: int, output: Output) -> Searches:

@@ -71,14 +71,7 @@ def table(results: Sequence[Result], fields: Sequence[Field]) -> pa.Table:
 
 
 class Results(list[Result]):
-    """A list of results with what they come to. A notebook shows the most memorized first, with their samples.
-
-    Args:
-        results: One result per image.
-    """
-
-    def __init__(self, results: Iterable[Result] = ()) -> None:
-        super().__init__(results)
+    """A list of one result per image, with what they come to. A notebook shows the most memorized first."""
 
     @property
     def summary(self) -> dict[str, float | int | None]:

@@ -13,7 +13,7 @@ from typing import Any, Unpack
 
 import torch
 
-from invmm_eval.audits.options import RUN_OPTIONS, Choices, with_options
+from invmm_eval.audits.options import RUN_OPTIONS, Choices, Resources, with_options
 from invmm_eval.audits.plan import OnStep, default_similarity, make_plan, no_captions
 from invmm_eval.audits.progress import Bar
 from invmm_eval.audits.record import measured
@@ -121,6 +121,11 @@ def team(
     plan = work(resources.device)
     measure = partial(plan.measure, batch_size=resources.batch_size, micro_batch=resources.micro_batch, on_step=on_step)
     yield Team(Ready(plan.backbone.image_shape, plan.config, platform.node()), measure)
+
+
+def processes(resources: Resources) -> int:
+    """The number of processes that measure images at the same time."""
+    return launched()[0] if resources.workers == "ranks" else resources.workers or 1
 
 
 def worker_plan(make: Callable[..., Work], captions: bool, device: str | None) -> Work:

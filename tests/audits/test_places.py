@@ -11,27 +11,16 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
-from invmm_eval.audits.images import Source, find_images
-from invmm_eval.audits.pictures import prepare
+from invmm_eval.audits.images import find_images
 from invmm_eval.errors import InvMMError
+from tests.helpers.images import png, shade
 
 GREYS = (10, 20, 30, 40, 50)
 
 
-def png(grey: int) -> bytes:
-    file = io.BytesIO()
-    Image.new("L", (4, 4), grey).save(file, "PNG")
-    return file.getvalue()
-
-
-def grey(source: Source) -> int:
-    return int(prepare(source.value, (1, 4, 4))[0, 0, 0])
-
-
 def found(*where: str, captions: str | None = None) -> list[tuple[str, int, str | None]]:
-    return [(source.name, grey(source), source.caption) for source in find_images(*where, captions=captions)]
+    return [(source.name, shade(source), source.caption) for source in find_images(*where, captions=captions)]
 
 
 def tar(path: str, greys: tuple[int, ...], texts: bool = True) -> None:
@@ -76,7 +65,7 @@ def test_a_folder_of_another_file_system_is_listed_without_reading_it(memory: Wa
     sources = find_images("memory://bucket")
     assert [source.name for source in sources] == ["a.png", "b.png", "sub/c.PNG"]
     assert memory.read == []
-    assert [grey(source) for source in sources] == [20, 10, 30]
+    assert [shade(source) for source in sources] == [20, 10, 30]
     assert memory.read == [len(png(value)) for value in (20, 10, 30)]
     assert found("memory://bucket/a.png", captions=".txt") == [("a.png", 20, "text of a.png")]
 
@@ -93,7 +82,7 @@ def test_the_images_of_tar_files_are_read_at_their_place_in_it(place: str, memor
     sources = find_images(f"{folder}/train-0.tar", captions=".txt")
     assert [source.caption for source in sources] == ["grey 10", "grey 20"]
     assert memory.read == [], "texts are read as the file is listed"
-    assert [grey(source) for source in sources] == [10, 20]
+    assert [shade(source) for source in sources] == [10, 20]
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -122,7 +111,7 @@ def test_the_rows_of_parquet_files_are_read_group_by_group(
         sources = find_images(where, captions="text")
         assert groups == []
         assert [source.name for source in sources] == [f"part.parquet#{index}" for index in range(5)]
-        assert ([grey(source) for source in sources], [source.caption for source in sources]) == (list(GREYS), texts)
+        assert ([shade(source) for source in sources], [source.caption for source in sources]) == (list(GREYS), texts)
         assert groups == [0, 1, 2], "each group once, in a run through all"
         groups.clear()
     assert memory.read == []
@@ -133,7 +122,7 @@ def test_captions_in_parquet_are_texts_of_any_kind(kind: pa.DataType, tmp_path: 
     table = pa.table({"image": pa.array([png(9)], pa.large_binary()), "text": pa.array(["a cat"], kind)})
     pq.write_table(table, tmp_path / "t.parquet")
     [source] = find_images(tmp_path / "t.parquet", captions="text")
-    assert (grey(source), source.caption) == (9, "a cat")
+    assert (shade(source), source.caption) == (9, "a cat")
 
 
 def test_an_error_of_a_file_system_is_one_sentence(memory: Watched, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ of the first images of the random order, which is either a suspect or in the sam
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain, islice
@@ -45,8 +45,8 @@ class Agenda(Iterator[int]):
         shuffled: The same in random order.
         control: Number of images of the control sample.
         clean: Number of images in a row that end the search of suspects.
-        budget: What all of the audit may cost; None sets no limit. What the control sample is expected to cost, by the
-            suspects that are not memorized, is kept back.
+        budget: What all of the audit may cost. What the control sample is expected to cost, by the suspects that are
+            not memorized, is kept back.
         spent: What it has cost before.
 
     Attributes:
@@ -61,7 +61,7 @@ class Agenda(Iterator[int]):
         *,
         control: int,
         clean: int,
-        budget: float | None = None,
+        budget: float = math.inf,
         spent: float = 0.0,
     ) -> None:
         self.outcomes: dict[int, Outcome] = {}
@@ -108,9 +108,9 @@ class Agenda(Iterator[int]):
                 return image
         raise StopIteration
 
-    def record(self, outcomes: Mapping[int, Outcome]) -> None:
-        """Take note of searches that have ended."""
-        self.outcomes |= outcomes
+    def record(self, image: int, outcome: Outcome) -> None:
+        """Take note of a search that has ended."""
+        self.outcomes[image] = outcome
         self._advance()
 
     def _advance(self) -> None:
@@ -138,15 +138,13 @@ class Agenda(Iterator[int]):
         if self.end:
             return self._done
         ahead = self._clean - self._streak
-        if self._budget is not None:
+        if self._budget < math.inf:
             dearest = max(self._costs, default=math.inf)
             ahead = min(ahead, max(1, math.ceil(self._left() / dearest) if dearest else ahead))
         return min(len(self._order), self._done + ahead)
 
     def _left(self) -> float:
         """What may still be spent on suspects."""
-        if self._budget is None:
-            return math.inf
         control = min(self._control, len(self._order) - self._done)
         kept_back = control * fmean(self._costs_of_clean) if self._costs_of_clean else 0.0
         return self._budget - self._spent - sum(self._costs) - kept_back

@@ -10,12 +10,12 @@ from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.scores import Score
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source
-from invmm_eval.audits.options import SET_OPTIONS, Extent, Resources, with_options
+from invmm_eval.audits.options import SET_OPTIONS, Extent, with_options
 from invmm_eval.audits.plan import OnStep, load, make_plan
 from invmm_eval.audits.progress import Bar
 from invmm_eval.audits.record import kept
 from invmm_eval.audits.request import Request
-from invmm_eval.audits.run import sendable, team
+from invmm_eval.audits.run import processes, sendable, team
 from invmm_eval.audits.typed import SetOptions
 from invmm_eval.audits.whole.agenda import Agenda, Outcome
 from invmm_eval.audits.whole.found import FILE, Design, WholeSet, memorized
@@ -104,17 +104,18 @@ class _Search:
         self._bar = bar
         self._scores = scores
         self._pictures = {score.index: score for score in distinct(scores)}  # the most suspicious first
-        extent = request.extent or Extent()
-        self._extent = extent
-        limit = extent.limit()
-        self._in_seconds = limit is not None and limit[1] == "seconds"
+        self._screen_rows = len(self._pictures) * make_detector(request.screen).rows
+        self._extent = request.extent or Extent()
+        budget, unit = self._extent.limit()
+        self._in_seconds = unit == "seconds"
+        seconds = sum(score.seconds for score in self._pictures.values())
         self._agenda = Agenda(
             list(self._pictures),
             sorted(self._pictures, key=lambda index: _digest(request.choices.seed, self._pictures[index])),
-            control=extent.control,
-            clean=extent.clean,
-            budget=limit and limit[0] * (_processes(request.resources) if self._in_seconds else 1),
-            spent=self._cost_of_screening(),
+            control=self._extent.control,
+            clean=self._extent.clean,
+            budget=budget * processes(request.resources) if self._in_seconds else budget,
+            spent=seconds if self._in_seconds else self._screen_rows,
         )
         self._results: dict[int, Result] = {}
 
@@ -130,7 +131,8 @@ class _Search:
             certain = self._noted(store)
             yield from (self._results[index] for index in certain if index in self._results)
             while not self._agenda.finished:
-                images = map(partial(_numbered, sources), self._agenda)
+                # Not a generator, which would end where the agenda is exhausted for the moment.
+                images = map(lambda index: (index, sources[index]), self._agenda)  # noqa: C417
                 for result in kept(self._workers.measure, images, first.image_shape, store, Result):
                     self._record(result)
                     if len(self._agenda.certain) > len(certain):
@@ -155,15 +157,7 @@ class _Search:
         self._results[result.index] = result
         seconds = result.seconds_steps + result.seconds_checks
         cost = seconds if self._in_seconds else float(result.rows or 0)
-        self._agenda.record({result.index: Outcome(memorized(result), cost)})
-
-    def _cost_of_screening(self) -> float:
-        if self._in_seconds:
-            return sum(score.seconds for score in self._pictures.values())
-        return float(self._rows_of_screening())
-
-    def _rows_of_screening(self) -> int:
-        return len(self._pictures) * make_detector(self._request.screen).rows
+        self._agenda.record(result.index, Outcome(memorized(result), cost))
 
     def _design(self) -> Design:
         assert self._agenda.end
@@ -175,21 +169,10 @@ class _Search:
             control=tuple(self._agenda.control),
             end=str(self._agenda.end),
             clean=self._extent.clean,
-            screen_rows=self._rows_of_screening(),
+            screen_rows=self._screen_rows,
         )
-
-
-def _numbered(sources: Sequence[Source], index: int) -> tuple[int, Source]:
-    return index, sources[index]
 
 
 def _digest(seed: int, score: Score) -> str:
     """A random number of a picture, which depends on the seed and on the picture alone."""
     return sha256(f"{seed} control {score.picture}".encode()).hexdigest()
-
-
-def _processes(resources: Resources) -> int:
-    """The number of processes that search at the same time."""
-    if resources.workers == "ranks":
-        return launched()[0]
-    return resources.workers or 1

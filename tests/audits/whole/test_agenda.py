@@ -1,5 +1,6 @@
 """Which images are searched: by rules that any order of arrival obeys, and so that the control sample is random."""
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from itertools import permutations
@@ -24,12 +25,12 @@ def searched(
             under_way.append(image)
         assert under_way, "an agenda that is not finished always has an image"
         image = under_way.pop(int(generator.integers(len(under_way))))
-        agenda.record({image: Outcome(memorized[image], cost)})
+        agenda.record(image, Outcome(memorized[image], cost))
     assert next(agenda, None) is None
     return given
 
 
-def agenda(images: int, *, control: int = 3, clean: int = 4, seed: int = 0, budget: float | None = None) -> Agenda:
+def agenda(images: int, *, control: int = 3, clean: int = 4, seed: int = 0, budget: float = math.inf) -> Agenda:
     shuffled = np.random.default_rng(seed).permutation(images).tolist()
     return Agenda(range(images), shuffled, control=control, clean=clean, budget=budget)
 
@@ -80,7 +81,8 @@ def test_what_is_known_is_not_searched_again() -> None:
     given = searched(whole, memorized, 3)
     for cut in range(len(given)):
         resumed = agenda(30)
-        resumed.record({image: Outcome(memorized[image], 1.0) for image in given[:cut]})
+        for image in given[:cut]:
+            resumed.record(image, Outcome(memorized[image], 1.0))
         rest = searched(resumed, memorized, 2, seed=cut)
         assert sorted([*given[:cut], *rest]) == sorted(given)
         assert (resumed.suspects, resumed.control) == (whole.suspects, whole.control)
