@@ -184,7 +184,7 @@ COLOURS: dict[str, tuple[ImageLike, Any]] = {
 @pytest.mark.parametrize(("source", "expected"), COLOURS.values(), ids=COLOURS)
 def test_colours_are_those_on_white(source: ImageLike, expected: Any) -> None:
     pixels = np.array(expected)
-    found = shown(source, *pixels.shape[:2], channels=3 if pixels.ndim == 3 else 1)
+    found = shown(source, len(pixels), len(pixels[0]), 3 if pixels.ndim == 3 else 1)
     np.testing.assert_allclose(found.astype(int), pixels, atol=1 if pixels.size == 3 else 0)
 
 
@@ -265,8 +265,9 @@ def with_value(value: float) -> Any:
     return values
 
 
+NOTHING: list[Any] = [None, 3, {}, {"bytes": None, "path": None}, {"train": []}, [b""]]
 REFUSED: list[tuple[Any, str]] = [
-    *((source, "it is not a file, bytes") for source in (None, 3, {}, {"bytes": None, "path": None}, {"a": []}, [b""])),
+    *((source, "it is not a file, bytes") for source in NOTHING),
     *((np.ones((4, 4), kind), f"its values are {np.dtype(kind)}") for kind in (np.int64, np.int8, np.uint32, object)),
     *((Image.fromarray(np.array([[value]], np.int32)), "its values are int32") for value in (-1, 65536)),
     *((with_value(value), "not all in [0, 1]; scale them") for value in (-0.01, 1.01, 255.0, math.nan, math.inf)),
