@@ -240,18 +240,17 @@ def load_pipeline(
         return pipeline
     index = _index(model, revision)
     check_stored(model, index, revision)
-    how = {"revision": revision, "dtype": dtype, "use_safetensors": True, **_absent(model, index), **parts}
+    files = _files(model, revision)
+    variants = _variants(files, {name for name, kind in index.items() if is_named(kind)} - parts.keys())
+    if len(variants) > 1:
+        raise InvMMError(
+            f"{model} has its weights only as the variants {', '.join(sorted(variants))}; keep one's files."
+        )
+    how = {"revision": revision, "dtype": dtype, "use_safetensors": True, "variant": next(iter(variants), None)}
     try:
-        pipeline = DiffusionPipeline.from_pretrained(str(model), **how)
+        pipeline = DiffusionPipeline.from_pretrained(str(model), **how, **_absent(model, index), **parts)
     except Exception as error:
-        files = _files(model, revision)
-        variants = _variants(files)
-        if len(variants) != 1:
-            raise InvMMError(_why(model, files, variants, first_line(error))) from error
-        try:
-            pipeline = DiffusionPipeline.from_pretrained(str(model), variant=variants.pop(), **how)
-        except Exception as again:
-            raise InvMMError(_why(model, files, variants, first_line(again))) from again
+        raise InvMMError(_why(model, files, first_line(error))) from error
     check_parts(pipeline.components)
     return with_all_weights(pipeline, model).to(device)
 
@@ -299,21 +298,19 @@ def _files(model: object, revision: str | None) -> list[str]:
         return []
 
 
-def _variants(files: Iterable[str]) -> set[str]:
-    """The variants, such as fp16, that every component without plain safetensors weights has."""
+def _variants(files: Iterable[str], parts: Collection[str]) -> set[str]:
+    """The variants, such as fp16, that each of the parts without plain safetensors weights has."""
     found = defaultdict[str, set[str]](set)
     for file in files:
         part, _, name = re.sub(r"-\d{5}-of-\d{5}", "", file).partition("/")
-        if name.endswith(".safetensors"):
+        if name.endswith(".safetensors") and part in parts:
             found[part].add(name.removesuffix(".safetensors").partition(".")[2])
     lacking = [variants for variants in found.values() if "" not in variants]
     return set.intersection(*lacking) if lacking else set()
 
 
-def _why(model: object, files: Iterable[str], variants: Collection[str], reason: str) -> str:
+def _why(model: object, files: Iterable[str], reason: str) -> str:
     """Why a pipeline could not be loaded, and what to do."""
-    if len(variants) > 1:
-        return f"{model} has its weights only as the variants {', '.join(sorted(variants))}; keep the files of one."
     for file in files:
         at = Path(str(model)) / file
         if at.parent.is_dir() and not at.is_file() and at.suffix in (".json", ".safetensors"):

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -149,18 +150,30 @@ def test_weights_of_the_wrong_shape_or_length(tiny_folder: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("sharded", [False, True])
-def test_weights_that_are_stored_as_a_variant_alone_are_found(
-    sharded: bool, tiny_pipeline: DDIMPipeline, tmp_path: Path
+def test_weights_that_are_stored_as_a_variant_alone_are_found_without_a_word(
+    sharded: bool,
+    tiny_pipeline: DDIMPipeline,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(logging.getLogger("diffusers"), "propagate", True)
     size = "20KB" if sharded else "1GB"
     tiny_pipeline.save_pretrained(tmp_path, variant="fp16", max_shard_size=size)
     loaded = load_pipeline(tmp_path, device=CPU).unet.state_dict()
     assert all(torch.equal(tensor, loaded[name]) for name, tensor in tiny_pipeline.unet.state_dict().items())
+    assert not caplog.messages
     tiny_pipeline.save_pretrained(tmp_path, variant="bf16", max_shard_size=size)
-    with pytest.raises(InvMMError, match="only as the variants bf16, fp16; keep the files of one"):
+    with pytest.raises(InvMMError, match="only as the variants bf16, fp16; keep one's files"):
         load_pipeline(tmp_path, device=CPU)
     tiny_pipeline.save_pretrained(tmp_path)
     assert load_pipeline(tmp_path, device=CPU).unet.dtype == torch.float32
+    (tmp_path / "other").mkdir()
+    shutil.copy(
+        tmp_path / "unet" / "diffusion_pytorch_model.safetensors", tmp_path / "other" / "model.fp16.safetensors"
+    )
+    (tmp_path / "unet" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"another folder decides nothing")
+    load_pipeline(tmp_path, device=CPU)
 
 
 def test_missing_weights_are_not_called_pickles(tiny_folder: Path, tmp_path: Path) -> None:

@@ -125,6 +125,9 @@ class Boundary:
 
         Returns:
             What ended the call: the value of :class:`Done`, or what the pipeline returned.
+
+        Raises:
+            InvMMError: The pipeline asks its scheduler for what it does not have.
         """
         texts = {"prompt": [""] * rows, "class_labels": [0] * rows}
         arguments = {**texts, **self.options, **given}
@@ -141,6 +144,13 @@ class Boundary:
             return self._call(pipe, **{name: value for name, value in arguments.items() if name in self.takes})
         except Done as done:
             return done.value
+        except AttributeError as error:
+            if not any(error.obj is asked for asked in (probe, self.pipe.scheduler, probe.config)):
+                raise
+            raise InvMMError(
+                f"A {type(self.pipe).__name__} does not work with a {type(self.pipe.scheduler).__name__}, which has no "
+                f"{error.name}; give the pipeline the scheduler that the model was trained with."
+            ) from error
 
     def _start(self, x_t: Tensor, own: bool, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """What the pipeline's own method prepares, with ``x_t`` in place of the noise.

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler
+from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Generator, Tensor
 
+from invmm_eval.errors import InvMMError
+from invmm_eval.models.generic.backbone import Diffusers
 from invmm_eval.models.generic.boundary import Boundary
 from tests.helpers.families import build
 
@@ -29,6 +31,16 @@ def test_it_sees_whether_the_pipeline_lets_its_scheduler_scale_the_input(family:
     pipeline = build(family)
     pipeline.scheduler = EulerDiscreteScheduler()
     assert Boundary(pipeline, (16, 16)).scheduler(2).scaled is scales
+
+
+@pytest.mark.parametrize(("family", "asked"), [("stable-diffusion", "init_noise_sigma"), ("if", "variance_type")])
+def test_a_scheduler_that_the_pipeline_cannot_use_is_told(family: str, asked: str) -> None:
+    pipeline = build(family)
+    pipeline.scheduler = FlowMatchEulerDiscreteScheduler()
+    with pytest.raises(
+        InvMMError, match=f"Pipeline does not work with a FlowMatch.*, which has no {asked}; give the pip"
+    ):
+        Diffusers(pipeline, revision=None, device=torch.device("cpu"), dtype=torch.float32, prompt_mode="empty")
 
 
 def test_a_network_that_is_told_one_time_for_all_rows_is_told_those_of_the_rows() -> None:
