@@ -30,7 +30,6 @@ from invmm_eval.recipe import DEMO, Recipe, fast
 from invmm_eval.search.estimators import Found
 from invmm_eval.search.result import Status
 from invmm_eval.similarity.pixel_cosine import PixelCosine
-from invmm_eval.similarity.ssim import SSIM
 from tests.helpers.audits import planned
 from tests.helpers.command import TINY
 from tests.helpers.exact import QUICK, Mixture, pictures
@@ -112,34 +111,21 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Parts]:
 
 
 def test_results_are_in_the_order_of_the_images(tmp_path: Path) -> None:
-    """The unseen picture takes longest and the corrupt file is told at once, but they stand where they were given."""
+    """The unseen picture takes longest and corrupt images are told at once, but they stand where they were given."""
     torn = tmp_path / "torn.png"
     Image.fromarray(MEMORIZED[0, 0].numpy()).save(torn)
     torn.write_bytes(torn.read_bytes()[:45])
-    images = [UNSEEN[0], torn, *MEMORIZED]
+    images = [UNSEEN[0], torn, *MEMORIZED, b"no image"]
     for batch_size in (1, 2, 8):
         found = audit("any", images, backbone="exact", settings=SHORT, batch_size=batch_size)
-        assert [result.index for result in found] == [0, 1, 2, 3, 4]
-        assert [result.name for result in found] == ["0", torn.as_posix(), "2", "3", "4"]
-        assert [str(result.status) for result in found] == ["exhausted", "failed", *["replicated"] * 3]
+        assert [result.index for result in found] == [0, 1, 2, 3, 4, 5]
+        assert [result.name for result in found] == ["0", torn.as_posix(), "2", "3", "4", "5"]
+        assert [str(result.status) for result in found] == ["exhausted", "failed", *["replicated"] * 3, "failed"]
         assert str(torn) in str(found[1].error)
         assert found[1].steps == 0
         assert found[1].digest == ""
-
-
-def test_a_run_tells_a_corrupt_image_while_others_go_on() -> None:
-    plan = planned(Mixture(MEMORIZED), settings=SHORT)
-    sources = [Source("a", b"no image"), Source("b", MEMORIZED[0]), Source("c", b""), Source("d", b"no image")]
-    found = list(plan.run(sources))
-    assert {(result.index, result.name, str(result.status)) for result in found} == {
-        (0, "a", "failed"),
-        (1, "b", "replicated"),
-        (2, "c", "failed"),
-        (3, "d", "failed"),
-    }
-    assert all(result.error for result in found if result.name != "b")
-    only_corrupt = list(plan.run(sources[2:]))
-    assert [(result.index, result.name) for result in only_corrupt] == [(0, "c"), (1, "d")]
+    only_corrupt = audit("any", [b"", b"no image"], backbone="exact")
+    assert [(result.name, str(result.status)) for result in only_corrupt] == [("0", "failed"), ("1", "failed")]
 
 
 def test_images_are_read_when_there_is_a_place() -> None:
@@ -169,7 +155,7 @@ def test_images_are_read_when_there_is_a_place() -> None:
     assert set(opened) == {1, 2}
 
 
-def test_an_audit_of_a_folder_of_a_model(tiny_folder: Path, tmp_path: Path) -> None:
+def test_an_audit_of_a_model(tiny_folder: Path, tiny_pipeline: DDIMPipeline, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     for name, image in zip(("b.png", "a.png"), pixels, strict=True):
         Image.fromarray(image).save(tmp_path / name)
@@ -177,6 +163,7 @@ def test_an_audit_of_a_folder_of_a_model(tiny_folder: Path, tmp_path: Path) -> N
     assert [(result.name, result.steps) for result in found] == [("a.png", 2), ("b.png", 2)]
     others = {
         "a path": audit(tiny_folder, str(tmp_path), settings=TINY),
+        "loaded": audit(tiny_pipeline, tmp_path, settings=TINY),
         "arrays": audit(tiny_folder, [pixels[1], pixels[0]], settings=TINY),
         "one by one": audit(tiny_folder, [pixels[1], pixels[0]], settings=TINY, batch_size=1),
         "named": audit(tiny_folder, tmp_path, settings=TINY, backbone="ddpm", device="cpu", dtype="float32"),
@@ -189,12 +176,6 @@ def test_an_audit_of_a_folder_of_a_model(tiny_folder: Path, tmp_path: Path) -> N
     for way, other in others.items():
         assert [result.kl for result in other] == [result.kl for result in found], way
     assert [result.kl for result in audit(tiny_folder, tmp_path, settings=TINY, seed=1)] != [r.kl for r in found]
-
-
-def test_a_loaded_pipeline_needs_no_name(tiny_pipeline: DDIMPipeline) -> None:
-    [found] = audit(tiny_pipeline, np.arange(192, dtype=np.uint8).reshape(8, 8, 3), settings=TINY)
-    assert found.status is Status.EXHAUSTED
-    assert found.steps == 2
 
 
 def test_how_a_backbone_is_asked_for(parts: Parts, tmp_path: Path) -> None:
@@ -234,6 +215,8 @@ def test_how_a_backbone_is_asked_for(parts: Parts, tmp_path: Path) -> None:
         ({"settings": {"steps": 3}}, "no setting 'steps'; it has check_every, "),
         ({"settings": {"name": "x"}}, "no setting 'name'"),
         ({"settings": {"draws": 0}}, "draws is 0; it must be at least 1"),
+        ({"settings": {"threshold": 2.0}}, "threshold is 2.0; a similarity is between -1 and 1"),
+        ({"settings": {"threshold": -5.0}}, "threshold is -5.0; a similarity is between -1 and 1"),
         ({"sed": 3}, "no option 'sed'"),
         ({"device": "gpu"}, "device 'gpu' cannot be used on this machine"),
         ({"device": "cuda:99"}, "device 'cuda:99' cannot be used on this machine"),
@@ -256,19 +239,10 @@ def test_a_similarity_may_be_an_object(cosine: PixelCosine) -> None:
     strict = Strict(device=torch.device("cpu"), threshold=1.0)
     plan = planned(Mixture(MEMORIZED), similarity=strict, settings=SHORT)
     assert plan.similarity is strict
-    assert plan.config["similarity"] == {"name": "strict", "threshold": 1.0, "of": "tests", "side": None}
     [found] = audit("any", list(UNSEEN), backbone="exact", similarity=strict, settings=SHORT)
     assert (found.status, found.steps) == (Status.REPLICATED, 5)
     named, given = (audit("any", list(MEMORIZED), backbone="exact", similarity=s) for s in ("pixel-cosine", cosine))
     assert [result.kl for result in named] == [result.kl for result in given]
-
-
-def test_a_similarity_by_name_is_made_with_its_options_on_the_device_of_the_model() -> None:
-    plan = planned(Mixture(MEMORIZED), similarity="strict", similarity_options={"threshold": 0.25})
-    assert isinstance(plan.similarity, Strict)
-    assert plan.similarity.device == torch.device("cpu")
-    assert plan.threshold == 0.25
-    assert isinstance(planned(Mixture(MEMORIZED), similarity="ssim").similarity, SSIM)
 
 
 def test_the_similarity_that_is_taken_when_none_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,12 +261,6 @@ def test_the_threshold_is_the_recipes_or_else_the_similaritys() -> None:
     assert (found.status, found.steps) == (Status.REPLICATED, 5)
 
 
-def test_the_noise_family_is_made_with_its_options(parts: Parts) -> None:
-    plan = planned(Mixture(MEMORIZED), noise="plain", noise_options={"rank": 2})
-    assert parts.noise_options == {"rank": 2}
-    assert plan.noise(torch.zeros(1, 4, 4)).parameters().keys() == {"mu", "logvar"}
-
-
 def test_the_estimators_that_a_recipe_names_are_found_and_recorded(tmp_path: Path) -> None:
     settings = {**SHORT, "estimators": ("copies",)}
     [found] = audit("any", MEMORIZED[0], backbone="exact", settings=settings, out=tmp_path / "out")
@@ -303,57 +271,58 @@ def test_the_estimators_that_a_recipe_names_are_found_and_recorded(tmp_path: Pat
         audit("any", MEMORIZED[0], backbone="exact", settings={"estimators": ("copy",)})
 
 
-def test_recipes() -> None:
-    def recipe(**choices: Any) -> Recipe:
-        return planned(Mixture(MEMORIZED), **choices).recipe
-
-    assert recipe() == recipe(recipe="fast") == fast(QUICK)
-    assert recipe(recipe="paper") == QUICK
-    assert recipe(recipe="demo") == DEMO
-    own = Recipe(name="own", draws=3)
-    assert recipe(recipe=own) == own
-    changed = recipe(recipe=own, settings={"draws": 4, "xi": 0.5})
-    assert (changed.draws, changed.xi, changed.max_steps) == (4, 0.5, own.max_steps)
-    assert changed.name != own.name
+OWN = Recipe(name="own", draws=3)
 
 
-def test_the_paper_recipe_is_the_backbones(tiny_pipeline: DDIMPipeline) -> None:
+@pytest.mark.parametrize(
+    ("choices", "recipe"),
+    [
+        ({}, fast(QUICK)),
+        ({"recipe": "fast"}, fast(QUICK)),
+        ({"recipe": "paper"}, QUICK),
+        ({"recipe": "demo"}, DEMO),
+        ({"recipe": OWN}, OWN),
+        ({"recipe": OWN, "settings": {"xi": 0.5}}, replace(OWN, name="own with xi=0.5", xi=0.5)),
+    ],
+)
+def test_recipes(choices: dict[str, Any], recipe: Recipe) -> None:
+    assert planned(Mixture(MEMORIZED), **choices).recipe == recipe
+
+
+@pytest.mark.parametrize("similarity", [PixelCosine, Strict])
+def test_the_paper_recipe_is_the_backbones_and_says_what_is_not_the_papers(
+    similarity: type[PixelCosine] | type[Strict], tiny_pipeline: DDIMPipeline
+) -> None:
     backbone = load_backbone(tiny_pipeline)
     assert isinstance(backbone, DDPM)
-    assert planned(backbone, "tiny", recipe="paper").recipe == replace(
-        PAPER_DDPM, name="paper-ddpm with similarity=pixel-cosine"
-    )
-    assert (
-        planned(backbone, "tiny", recipe="paper", similarity=Strict(device=torch.device("cpu"))).recipe.name
-        == "paper-ddpm with similarity=strict"
-    )
-    assert planned(backbone, "tiny", recipe="demo").recipe.name == "demo"
+    plan = planned(backbone, "tiny", recipe="paper", similarity=similarity(device=torch.device("cpu")))
+    assert plan.recipe == replace(PAPER_DDPM, name=f"paper-ddpm with similarity={plan.similarity.name}")
 
 
-@pytest.mark.parametrize("threshold", [2.0, -5.0])
-def test_a_threshold_that_no_similarity_reaches_is_refused(threshold: float, tiny_pipeline: DDIMPipeline) -> None:
-    with pytest.raises(InvMMError, match="a similarity is between -1 and 1"):
-        planned(load_backbone(tiny_pipeline), settings={"threshold": threshold})
-
-
-def test_the_config_tells_all_that_decides() -> None:
+def test_parts_are_made_with_their_options_and_the_config_tells_all_that_decides(parts: Parts) -> None:
     plan = planned(
         Mixture(MEMORIZED),
         "org/name@v1",
         similarity="strict",
+        similarity_options={"threshold": 0.25},
         noise="plain",
         noise_options={"rank": 2},
         recipe="paper",
         settings={"max_steps": 10, "guidance": (1.0, 3.0)},
         seed=7,
     )
+    assert isinstance(plan.similarity, Strict)
+    assert plan.similarity.device == torch.device("cpu")
+    assert plan.threshold == 0.25
+    assert parts.noise_options == {"rank": 2}
+    assert plan.noise(torch.zeros(1, 4, 4)).parameters().keys() == {"mu", "logvar"}
     told = json.loads(json.dumps(plan.config, allow_nan=False))
     recipe = told.pop("recipe")
     assert told == {
         "model": "org/name@v1",
         "weights": Mixture(MEMORIZED).identity,
         "backbone": {"name": "mixture", "image_shape": [1, 4, 4]},
-        "similarity": {"name": "strict", "threshold": 2.0, "of": "tests", "side": None},
+        "similarity": {"name": "strict", "threshold": 0.25, "of": "tests", "side": None},
         "noise": {"name": "plain", "rank": 2},
         "seed": 7,
         "versions": {name: version(name) for name in ("invmm-eval", "torch", "diffusers")},
@@ -362,22 +331,9 @@ def test_the_config_tells_all_that_decides() -> None:
     assert plan.recipe.max_steps == 10
 
 
-@pytest.mark.parametrize(
-    ("model", "revision", "told"),
-    [
-        ("org/name", None, "org/name"),
-        ("org/name", "v1", "org/name@v1"),
-        (Path("a/folder"), None, str(Path("a/folder"))),
-    ],
-)
-def test_what_records_call_a_model(model: object, revision: str | None, told: str) -> None:
-    assert model_name(model, revision) == told
-
-
-def test_what_records_call_a_loaded_pipeline(tiny_pipeline: DDIMPipeline, tmp_path: Path) -> None:
-    assert model_name(tiny_pipeline) == "DDIMPipeline"
-    audit(tiny_pipeline, np.arange(192, dtype=np.uint8).reshape(8, 8, 3), settings=TINY, out=tmp_path)
-    assert json.loads((tmp_path / "config.json").read_text())["model"] == "DDIMPipeline"
+def test_what_records_call_a_model(tiny_pipeline: DDIMPipeline) -> None:
+    models = (("org/name", None), ("org/name", "v1"), (Path("a/folder"), None), (tiny_pipeline, None))
+    assert [model_name(*model) for model in models] == ["org/name", "org/name@v1", "a/folder", "DDIMPipeline"]
 
 
 def test_each_step_is_told() -> None:

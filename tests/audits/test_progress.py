@@ -24,26 +24,21 @@ RESULTS = [Result(index, str(index), "", Status.EXHAUSTED, kl=1.0) for index in 
 
 
 @dataclass
-class Named:
-    name: str
-
-
-@dataclass
 class Standing:
     """What the bar reads of a search."""
 
     name: str
-    step: int
-    loss: float
-    kl: float
+    step: int = 7
+    loss: float = 0.12345
+    kl: float = 1.23456
     last_check: Check | None = None
     max_steps: int = 40
     status: Status | None = None
     sampled: int = 0
 
     @property
-    def target(self) -> Named:
-        return Named(self.name)
+    def target(self) -> Any:
+        return SimpleNamespace(name=self.name)
 
 
 class Terminal(StringIO):
@@ -92,35 +87,32 @@ def test_loading_is_shown_before_the_first_step(terminal: Terminal) -> None:
         assert re.fullmatch(r"0/3 images \| +\| \? left, loading", terminal.lines[-1])
 
 
-def test_a_search_is_shown(terminal: Terminal) -> None:
-    line = shown(terminal, 3, Standing("cat.png", 7, 0.12345, 1.23456), Standing("dog.png", 7, 9, 9))
-    assert line.endswith("left, step 7/40 loss 0.123 KL 1.235 cat.png")
+CHECK = checked(s1=(0.2, 0.3), s2=(0.777, 0.1), s3=(0.5,))
 
 
-def test_the_best_similarity_of_the_last_check_is_shown(terminal: Terminal) -> None:
-    check = checked(s1=(0.2, 0.3), s2=(0.777, 0.1), s3=(0.5,))
-    assert shown(terminal, 3, Standing("cat.png", 20, 0.1, 0.2, check)).endswith("KL 0.200 best 0.78 cat.png")
+@pytest.mark.parametrize(
+    ("standing", "line"),
+    [
+        ([Standing("cat.png"), Standing("dog.png", 8)], "step 7/40 loss 0.123 KL 1.235 cat.png"),
+        ([Standing("cat.png", last_check=CHECK)], "KL 1.235 best 0.78 cat.png"),
+        *(
+            ([Standing(name)], f"KL 1.235 {name}")
+            for name in ("[red]x", "a[/]b", "train[:100]#3", ":smile:.png", "{task}", "x\\", "%s")
+        ),
+    ],
+)
+def test_a_search_is_shown(standing: list[Standing], line: str, terminal: Terminal) -> None:
+    assert shown(terminal, 3, *standing).endswith(line)
 
 
 def test_samples_after_a_search_are_shown_and_do_not_move_the_bar_back(terminal: Terminal) -> None:
     with Bar(2) as bar:
-        bar.on_step(searches(Standing("a", 20, 0, 0), Standing("b", 20, 0, 0)))
+        bar.on_step(searches(Standing("a", 20), Standing("b", 20)))
         before = terminal.lines[-1].count("█")
-        bar.on_step(searches(Standing("a", 20, 0, 0, status=Status.REPLICATED, sampled=36)))
+        bar.on_step(searches(Standing("a", 20, status=Status.REPLICATED, sampled=36)))
         line = terminal.lines[-1]
     assert line.endswith("36 samples drawn a")
     assert line.count("█") == before == 8
-
-
-@pytest.mark.parametrize("name", ["[red]x", "a[/]b", "train[:100]#3", ":smile:.png", "{task}", "x\\", "%s"])
-def test_a_name_is_shown_as_it_is(name: str, terminal: Terminal) -> None:
-    assert shown(terminal, 1, Standing(name, 1, 0.5, 0.5)).endswith(f" {name}")
-
-
-def test_images_are_counted(terminal: Terminal) -> None:
-    with Bar(3) as bar:
-        assert list(bar.over(RESULTS[:2])) == RESULTS[:2]
-        assert terminal.lines[-1].startswith("2/3 images |")
 
 
 def test_count_and_time_are_readable_at_80_columns(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,13 +132,13 @@ def test_neither_loading_nor_known_images_count_for_the_time_left(
     with Bar(20) as bar:
         now = 1000.0
         list(bar.over(10 * RESULTS[:1]))
-        bar.on_step(searches(Standing("a", 0, 0, 0)))
+        bar.on_step(searches(Standing("a", 0)))
         now += 10
-        bar.on_step(searches(*(Standing("a", 20, 0, 0) for _ in range(5))))
+        bar.on_step(searches(*(Standing("a", 20) for _ in range(5))))
         assert " 00:30 left" in terminal.lines[-1]
 
 
-def test_results_pass_as_they_come(terminal: Terminal) -> None:  # noqa: ARG001
+def test_results_are_counted_as_they_come(terminal: Terminal) -> None:
     def found() -> Iterator[Result]:
         yield RESULTS[0]
         raise ZeroDivisionError
@@ -154,6 +146,7 @@ def test_results_pass_as_they_come(terminal: Terminal) -> None:  # noqa: ARG001
     with Bar(3) as bar:
         results = bar.over(found())
         assert next(results) is RESULTS[0]
+        assert terminal.lines[-1].startswith("1/3 images |")
         with pytest.raises(ZeroDivisionError):
             next(results)
 
