@@ -18,7 +18,7 @@ from invmm_eval.search.estimators import Shifted
 from invmm_eval.search.memory import MicroBatch
 from invmm_eval.search.proposals import Proposal, Proposals, Spread
 from invmm_eval.search.ray import Ray
-from invmm_eval.search.sampling import chunks, sample, verified
+from invmm_eval.search.sampling import chunks, estimated, follow, path
 from invmm_eval.search.target import generator
 from invmm_eval.search.times import faintest
 from invmm_eval.similarity import Similarity
@@ -50,7 +50,6 @@ class Common:
         self._features: Tensor | None = None
         self._spread: Spread | None = None
 
-    @torch.no_grad()
     def mean(self, x_0: Tensor, condition: Condition) -> Tensor:
         """The mean of the model's estimates of x_0 from noise alone, without a prompt.
 
@@ -68,15 +67,9 @@ class Common:
             n = torch.cat([self._noise(x_0, f"mean {index}") for index in range(MEAN_OF)])
             t = faintest(self._backbone.schedule, x_0.numel() ** 0.5)
             _, sigma_t = self._backbone.schedule(t)
-            x_t, context = sigma_t * n, condition.null(MEAN_OF)
-            while True:
-                with self._micro_batch as size:
-                    estimates: list[Tensor] = []
-                    for cut in chunks(MEAN_OF, size):
-                        x0_hat = self._backbone.predict_x0(x_t[cut], t.expand(len(x_t[cut])), rows(context, cut))
-                        estimates.append(verified(x0_hat, x_t[cut]))
-                    break
-            mean = torch.cat(estimates).mean(dim=0, keepdim=True)
+            null = condition.null(MEAN_OF)
+            estimates = self._micro_batch.run(lambda size: estimated(self._backbone, sigma_t * n, t, null, size))
+            mean = estimates.mean(dim=0, keepdim=True)
             if not mean.isfinite().all():
                 raise InvMMError(
                     "The model's estimates of x_0 are not finite; try float32, or check the model's weights."
@@ -114,27 +107,22 @@ class Common:
             null = condition.null(drawn)
             own = generator(self._seed, "", "plain contexts", self._backbone.device)
             context = condition.rsample(drawn, own) if scale else null
-            while self._features is None:
-                with self._micro_batch as size:
-                    embedded: list[Tensor] = []
-                    encoded: list[Tensor] = []
-                    for cut in chunks(drawn, size):
-                        noise = torch.cat([self._noise(x_0, f"plain {index}") for index in range(cut.start, cut.stop)])
-                        images = sample(
-                            self._backbone,
-                            noise,
-                            rows(context, cut),
-                            rows(null, cut),
-                            torch.ones(len(noise)),
-                            steps=self._recipe.sampler_steps,
-                            micro_batch=len(noise),
-                            sampler=self._recipe.sampler,
-                            clip=self._recipe.clip == "model",
-                        )
-                        embedded.append(self._similarity.embed(images))
-                        encoded.append(self._backbone.encode(images))
-                        drawn_more(len(images))
-                    self._features, self._spread = torch.cat(embedded), Spread.of(torch.cat(encoded))
+            steps = path(self._backbone.schedule, self._recipe.sampler_steps, self._recipe.sampler)
+
+            def sampled(cut: slice) -> tuple[Tensor, Tensor]:
+                """The features of some of the samples, and the samples as the model encodes them."""
+                noise = torch.cat([self._noise(x_0, f"plain {index}") for index in range(cut.start, cut.stop)])
+                contexts = rows(context, cut), rows(null, cut)
+                ones, clip = torch.ones(len(noise)), self._recipe.clip == "model"
+                ends = follow(self._backbone, steps, noise, *contexts, ones, clip=clip)
+                images = self._backbone.decode(ends)
+                drawn_more(len(images))
+                in_pixels = ends.shape == images.shape  # Then encoding costs nothing, and what is out of range is cut.
+                return self._similarity.embed(images), self._backbone.encode(images) if in_pixels else ends
+
+            parts = self._micro_batch.run(lambda size: [sampled(cut) for cut in chunks(drawn, size)])
+            self._features, encoded = (torch.cat(part) for part in zip(*parts, strict=True))
+            self._spread = Spread.of(encoded)
         similar = self._similarity.compare(self._features, features)[:, 0]
         hold_finite(self._similarity, similar.tolist())
         hits = (similar >= threshold).nonzero()[:, 0].tolist()

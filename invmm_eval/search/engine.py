@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import compress, islice
 from operator import not_
@@ -100,7 +101,7 @@ def invert(
         criterion=criterion,
         estimators=tuple(by_name.values()),
         seed=seed,
-        common=Common(cast("Backbone", counted), similarity, recipe, seed, at_once),
+        common=Common(backbone, similarity, recipe, seed, at_once),
     )
     return _Engine(setup, counted, at_once, images_alone=micro_batch is None).run(targets, batch_size, on_step)
 
@@ -195,13 +196,10 @@ class _Engine:
             search.sampled += n
             tell([search])
 
-        plain = setup.common.plain(scale, search.x_0, search.condition, search.features, setup.threshold, drawn_more)
-        proposals = setup.common.proposals(search.x_0, ray, plain) if ray else None
-
         def sample(n: int, proposal: Proposal | None = None) -> Samples:
-            rsample = partial(proposals.rsample, proposal) if proposals and proposal else None
-            trial = search.draw_trial(n, rsample)
-            [drawn] = self._check([trial], guidance=(scale,), complete=True)
+            rsample = partial(found.proposals.rsample, proposal) if proposal and found.proposals else None
+            trial = replace(search.draw_trial(n, rsample), guidance=(scale,))
+            [drawn] = self._check([trial], complete=True)
             similarities = drawn.similarities[scale]
             hold_finite(setup.similarity, similarities)
             hits = tuple(value >= setup.threshold for value in similarities)
@@ -218,10 +216,12 @@ class _Engine:
             ray=ray,
             sample=sample,
             shifted=lambda: [shifted for shifted in search.shifted if shifted.scale == scale],
-            proposals=proposals,
             outcomes=ray.outcomes.setdefault(scale, []) if ray else [],
             guidance=scale if has_own_prompt(search.condition) else 0.0,
-            plain=plain,
+            draw_plain=lambda: setup.common.plain(
+                scale, search.x_0, search.condition, search.features, setup.threshold, drawn_more
+            ),
+            propose=partial(setup.common.proposals, search.x_0, ray) if ray else None,
         )
         with self._counted.shared([search]):
             for estimator in setup.estimators:

@@ -5,6 +5,7 @@ An estimator runs once per image, after the search of the image has ended withou
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import cycle
 from typing import Any, Protocol
 
@@ -77,10 +78,10 @@ class Found:
         guidance: That scale; 0 where there is no prompt.
         shifted: Returns all samples so far at that scale whose noise was plain noise shifted along a ray, or drawn from
             a proposal: those of the checks, and those that ``sample`` has drawn.
-        proposals: Where noise that gives copies is likely; None where the optimizer follows no ray.
         outcomes: Of the samples on the ray at that scale, those of the checks among them: the distance of the noise
             along the ray, and whether it gave a copy.
-        plain: Plain samples of the model; None where there are none.
+        draw_plain: Draws :attr:`plain`, unless an earlier image of the run has.
+        propose: Makes :attr:`proposals` from :attr:`plain`; None where the optimizer follows no ray.
     """
 
     status: Status
@@ -92,9 +93,19 @@ class Found:
     sample: Draw
     guidance: float = 0.0
     shifted: Callable[[], Sequence[Shifted]] = tuple
-    proposals: Proposals | None = None
     outcomes: list[Outcome] = field(default_factory=list)
-    plain: Shifted | None = None
+    draw_plain: Callable[[], Shifted | None] = lambda: None
+    propose: Callable[[Shifted | None], Proposals] | None = None
+
+    @cached_property
+    def plain(self) -> Shifted | None:
+        """Plain samples of the model, drawn when they are first asked for; None where there are none."""
+        return self.draw_plain()
+
+    @cached_property
+    def proposals(self) -> Proposals | None:
+        """Where noise that gives copies is likely; None where the optimizer follows no ray."""
+        return self.propose(self.plain) if self.propose else None
 
 
 class Estimator(Protocol):

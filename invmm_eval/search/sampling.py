@@ -13,6 +13,7 @@ Guidance (Ho and Salimans 2022, "Classifier-Free Diffusion Guidance") is linear 
 ``x_0 = null + g * (conditional - null)``.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -45,6 +46,30 @@ def verified(x_0: Tensor, x_t: Tensor) -> Tensor:
     return x_0
 
 
+@torch.no_grad()
+def estimated(backbone: Backbone, x_t: Tensor, t: Tensor, context: Context, micro_batch: int) -> Tensor:
+    """The backbone's estimates of x_0.
+
+    Args:
+        backbone: The model.
+        x_t: Noised data, ``(n, ...)``.
+        t: One time, a scalar tensor.
+        context: n contexts.
+        micro_batch: Maximum number of rows of a network call.
+
+    Returns:
+        In the shape of ``x_t``.
+
+    Raises:
+        InvMMError: They are not float32 in the shape of ``x_t``.
+    """
+    estimates = [
+        verified(backbone.predict_x0(x_t[cut], t.expand(len(x_t[cut])), rows(context, cut)), x_t[cut])
+        for cut in chunks(len(x_t), micro_batch)
+    ]
+    return torch.cat(estimates)
+
+
 class Rejection(NamedTuple):
     """When a row is given up: its image is then the estimate of x_0 at that step.
 
@@ -59,7 +84,39 @@ class Rejection(NamedTuple):
     step: int
 
 
-@torch.no_grad()
+class Step(NamedTuple):
+    """A step from time t to time s; all are scalar tensors on the model's device.
+
+    Attributes:
+        t: The time from which it goes.
+        alpha_t: The levels there.
+        sigma_t: See ``alpha_t``.
+        alpha_s: The levels to which it goes.
+        sigma_s: See ``alpha_s``.
+        share: How far x_0 is extrapolated along the line through the last two estimates; None of DDIM.
+    """
+
+    t: Tensor
+    alpha_t: Tensor
+    sigma_t: Tensor
+    alpha_s: Tensor
+    sigma_s: Tensor
+    share: Tensor | None
+
+
+def path(schedule: Schedule, steps: int, sampler: str) -> list[Step]:
+    """All steps, computed at once on the device, so that no step of the sampler looks a level up."""
+    times = schedule.grid(steps)
+    alpha, sigma = schedule(times)
+    shares: list[Tensor | None] = [None] * (len(times) - 1)
+    if sampler == "dpm-solver++":
+        lengths = (alpha.double() / sigma.double()).log().diff()
+        ratios = lengths[1:] / (2 * lengths[:-1])
+        # The first step has no previous estimate, and a step to pure data (sigma 0) has no length.
+        shares = list(torch.cat([ratios.new_zeros(1), torch.where(ratios.isfinite(), ratios, 0)]).float())
+    return list(map(Step, times, alpha, sigma, alpha[1:], sigma[1:], shares))
+
+
 def sample(
     backbone: Backbone,
     noise: Tensor,
@@ -94,36 +151,68 @@ def sample(
     Raises:
         InvMMError: The backbone's estimates are not float32 in the shape of the noise.
     """
-    path = _path(backbone.schedule, steps, sampler)
+    steps_to_take = path(backbone.schedule, steps, sampler)
     images = []
     for cut in chunks(len(noise), micro_batch):
-        x_t, scales, contexts, nulls = noise[cut], guidance[cut], rows(context, cut), rows(null, cut)
-        previous = finished = x_t
-        kept = None
-        guided, scale, both = _guided(scales, contexts, nulls, x_t)
-        for index, step in enumerate(path):
-            inputs = torch.cat([x_t, x_t[guided]]) if len(guided) else x_t
-            estimate = verified(backbone.predict_x0(inputs, step.t.expand(len(inputs)), both), inputs)
-            x_0 = estimate[: len(x_t)]
-            if len(guided):
-                unconditional = estimate[len(x_t) :]
-                x_0 = x_0.index_copy(0, guided, unconditional + scale * (x_0[guided] - unconditional))
-            if clip and backbone.clip is not None:
-                x_0 = x_0.clamp(-backbone.clip, backbone.clip)
-            if rejection is not None and index == rejection.step:
-                # The one place where the host waits for the device.
-                alive = (_centred_cosine(x_0, rejection.target[cut]) >= rejection.cosine).cpu()
-                if not alive.all():
-                    finished, kept = x_0, to_device(alive.nonzero()[:, 0], x_0.device)
-                    x_0, x_t, previous, scales = x_0[kept], x_t[kept], previous[kept], scales[alive]
-                    if not len(kept):
-                        break
-                    guided, scale, both = _guided(scales, rows(contexts, kept), rows(nulls, kept), x_t)
-            if step.share is not None:
-                x_0, previous = x_0 + step.share * (x_0 - previous), x_0
-            x_t = step.alpha_s * x_0 + step.sigma_s * (x_t - step.alpha_t * x_0) / step.sigma_t
-        images.append(backbone.decode(x_t if kept is None else finished.index_copy(0, kept, x_t)))
+        given_up = rejection and rejection._replace(target=rejection.target[cut])
+        contexts = rows(context, cut), rows(null, cut)
+        x_0 = follow(backbone, steps_to_take, noise[cut], *contexts, guidance[cut], clip=clip, rejection=given_up)
+        images.append(backbone.decode(x_0))
     return torch.cat(images)
+
+
+@torch.no_grad()
+def follow(
+    backbone: Backbone,
+    path: Sequence[Step],
+    noise: Tensor,
+    context: Context,
+    null: Context,
+    guidance: Tensor,
+    *,
+    clip: bool = True,
+    rejection: Rejection | None = None,
+) -> Tensor:
+    """Carry noise along a :func:`path`: the samples of :func:`sample` before they are decoded, of all rows together.
+
+    Args:
+        backbone: See :func:`sample`.
+        path: The steps.
+        noise: See :func:`sample`, as all that follows.
+        context: n contexts.
+        null: n contexts of the unconditional pass.
+        guidance: Scales ``(n,)`` on the CPU.
+        clip: Whether estimates of x_0 are clipped.
+        rejection: Which rows are given up.
+
+    Returns:
+        In the shape of ``noise``.
+    """
+    x_t = previous = finished = noise
+    kept = None
+    guided, scale, both = _guided(guidance, context, null, x_t)
+    for index, step in enumerate(path):
+        inputs = torch.cat([x_t, x_t[guided]]) if len(guided) else x_t
+        estimate = verified(backbone.predict_x0(inputs, step.t.expand(len(inputs)), both), inputs)
+        x_0 = estimate[: len(x_t)]
+        if len(guided):
+            unconditional = estimate[len(x_t) :]
+            x_0 = x_0.index_copy(0, guided, unconditional + scale * (x_0[guided] - unconditional))
+        if clip and backbone.clip is not None:
+            x_0 = x_0.clamp(-backbone.clip, backbone.clip)
+        if rejection is not None and index == rejection.step:
+            # The one place where the host waits for the device.
+            alive = (_centred_cosine(x_0, rejection.target) >= rejection.cosine).cpu()
+            if not alive.all():
+                finished, kept = x_0, to_device(alive.nonzero()[:, 0], x_0.device)
+                x_0, x_t, previous = x_0[kept], x_t[kept], previous[kept]
+                if not len(kept):
+                    break
+                guided, scale, both = _guided(guidance[alive], rows(context, kept), rows(null, kept), x_t)
+        if step.share is not None:
+            x_0, previous = x_0 + step.share * (x_0 - previous), x_0
+        x_t = step.alpha_s * x_0 + step.sigma_s * (x_t - step.alpha_t * x_0) / step.sigma_t
+    return x_t if kept is None else finished.index_copy(0, kept, x_t)
 
 
 def _guided(scales: Tensor, context: Context, null: Context, like: Tensor) -> tuple[Tensor, Tensor, Context]:
@@ -143,36 +232,3 @@ def _guided(scales: Tensor, context: Context, null: Context, like: Tensor) -> tu
 def _centred_cosine(x_0: Tensor, target: Tensor) -> Tensor:
     one, other = (x.flatten(1) - x.flatten(1).mean(dim=1, keepdim=True) for x in (x_0, target))
     return cosine_similarity(one, other)
-
-
-class _Step(NamedTuple):
-    """A step from time t to time s; all are scalar tensors on the model's device.
-
-    Attributes:
-        t: The time from which it goes.
-        alpha_t: The levels there.
-        sigma_t: See ``alpha_t``.
-        alpha_s: The levels to which it goes.
-        sigma_s: See ``alpha_s``.
-        share: How far x_0 is extrapolated along the line through the last two estimates; None of DDIM.
-    """
-
-    t: Tensor
-    alpha_t: Tensor
-    sigma_t: Tensor
-    alpha_s: Tensor
-    sigma_s: Tensor
-    share: Tensor | None
-
-
-def _path(schedule: Schedule, steps: int, sampler: str) -> list[_Step]:
-    """All steps, computed at once on the device, so that no step of the sampler looks a level up."""
-    times = schedule.grid(steps)
-    alpha, sigma = schedule(times)
-    shares: list[Tensor | None] = [None] * (len(times) - 1)
-    if sampler == "dpm-solver++":
-        lengths = (alpha.double() / sigma.double()).log().diff()
-        ratios = lengths[1:] / (2 * lengths[:-1])
-        # The first step has no previous estimate, and a step to pure data (sigma 0) has no length.
-        shares = list(torch.cat([ratios.new_zeros(1), torch.where(ratios.isfinite(), ratios, 0)]).float())
-    return list(map(_Step, times, alpha, sigma, alpha[1:], sigma[1:], shares))

@@ -121,16 +121,15 @@ class Search:
             self.features = features_of(setup.similarity, pixels)
         self.noise = setup.family(self.x_0[0])
         self.condition = backbone.condition(self.target.caption)
-        self.optimizer = setup.optimizer(
-            self.noise.parameters(),
-            self.condition.parameters(),
-            recipe,
-            lambda: (self.x_0 - setup.common.mean(self.x_0, self.condition))[0],
-        )
+
+        def from_mean() -> Tensor:
+            return (self.x_0 - setup.common.mean(self.x_0, self.condition))[0]
+
+        self.optimizer = setup.optimizer(self.noise.parameters(), self.condition.parameters(), recipe, from_mean)
         self._times: Tensor | None = None
         self._reject_at = 0
         if recipe.times == "informative" or recipe.reject > -1:
-            distance = (self.x_0 - setup.common.mean(self.x_0, self.condition)).norm().item()
+            distance = from_mean().norm().item()
             self._times = informative(backbone.schedule, distance) if recipe.times == "informative" else None
             self._reject_at = first_decided(backbone.schedule, distance, recipe.sampler_steps)
         seed, digest = setup.seed, self.target.digest

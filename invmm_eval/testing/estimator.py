@@ -113,6 +113,6 @@ def simulated(status: Status, *, with_ray: bool = True) -> Found:
         ray=ray if with_ray else None,
         sample=sample,
         shifted=lambda: shifted if with_ray else [],
-        proposals=proposals if with_ray else None,
         outcomes=outcomes,
+        propose=(lambda _: proposals) if with_ray else None,
     )

@@ -10,6 +10,7 @@ from invmm_eval.recipe import fast
 from invmm_eval.search.common import Common
 from invmm_eval.search.estimators import Shifted
 from invmm_eval.search.memory import MicroBatch
+from invmm_eval.search.ray import Ray
 from invmm_eval.search.sampling import sample
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 from tests.helpers.exact import QUICK, Chooser, Choosing, Mixture, flow_schedule, linear_schedule, pictures
@@ -84,3 +85,26 @@ def test_an_image_whose_prompt_is_searched_has_those_without_a_prompt_alone(cosi
     unprompted = shared.plain(0.0, x_0, searched, features, 0.9)
     assert unprompted is not None
     assert len(unprompted.noise) == pytest.approx(PLAIN * 0.55, abs=4 * (PLAIN * 0.55) ** 0.5)
+
+
+class Latent(Mixture):
+    """A mixture of flat latents, which must not be encoded again."""
+
+    def __init__(self) -> None:
+        super().__init__(PICTURES, WEIGHTS)
+        self.points = self.points.flatten(1)
+
+    def encode(self, images: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def decode(self, x_0: Tensor) -> Tensor:
+        return super().decode(x_0).view(-1, *self.image_shape)
+
+
+def test_the_spread_of_latents_is_that_of_the_samplers_own(cosine: PixelCosine) -> None:
+    means = []
+    for model in (Mixture(PICTURES, WEIGHTS), Latent()):
+        shared, x_0 = common(model, cosine), model.points[:1]
+        found = shared.plain(1.0, x_0, model.condition(), cosine.embed(PICTURES[:1] / 255), 0.9)
+        means.append(shared.proposals(x_0, Ray(torch.zeros_like(x_0[0])), found).at(3.0).mean.flatten())
+    torch.testing.assert_close(*means)

@@ -130,6 +130,13 @@ def test_without_responses_the_value_is_the_dose_that_passed() -> None:
     assert found.kl == found.trace[-1].kl
 
 
+def test_no_plain_sample_is_drawn_where_no_estimator_looks_at_them() -> None:
+    model, recipe = Mixture(TWO), replace(fast(QUICK), estimators=())
+    [found] = run(model, TWO[:1], recipe=recipe)
+    assert found.status is Status.REPLICATED
+    assert sum(model.rows_seen) < recipe.plain
+
+
 # The paper's search, confirmed
 
 

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
-from invmm_eval.models.condition import Context, join, rows
+from invmm_eval.models.condition import Context, join
 from invmm_eval.models.schedule import Schedule
-from invmm_eval.search.sampling import chunks, verified
+from invmm_eval.search.sampling import estimated
 from invmm_eval.search.target import Target, generator
 
 
@@ -45,7 +45,6 @@ def with_and_without(backbone: Backbone, targets: Sequence[Target], n: int, seed
     return join([own, *(backbone.condition(target.caption).null(n) for target in targets)])
 
 
-@torch.no_grad()
 def estimate(backbone: Backbone, x_t: Tensor, t: Tensor, context: Context, micro_batch: int) -> tuple[Tensor, Tensor]:
     """Estimate x_0 and the noise ``(x_t - alpha_t x_0) / sigma_t``.
 
@@ -59,11 +58,6 @@ def estimate(backbone: Backbone, x_t: Tensor, t: Tensor, context: Context, micro
     Returns:
         Two tensors in the shape of ``x_t``.
     """
-    x_0 = torch.cat(
-        [
-            verified(backbone.predict_x0(x_t[cut], t.expand(len(x_t[cut])), rows(context, cut)), x_t[cut])
-            for cut in chunks(len(x_t), micro_batch)
-        ]
-    )
+    x_0 = estimated(backbone, x_t, t, context, micro_batch)
     alpha_t, sigma_t = backbone.schedule(t)
     return x_0, (x_t - alpha_t * x_0) / sigma_t
