@@ -37,10 +37,6 @@ class Optimizer(Protocol):
         """Whether the next step needs the gradients of the loss."""
         ...
 
-    def zero_grad(self) -> None:
-        """Clear the gradients before a step."""
-        ...
-
     def step(self, *, checked: bool) -> None:
         """Move the parameters along their gradients.
 
@@ -90,7 +86,8 @@ class Adam:
     uses_gradients = True
 
     def __init__(self, noise: Parameters, condition: Parameters, recipe: Recipe, start: Start) -> None:  # noqa: ARG002
-        self._adam = torch.optim.Adam([*noise.values(), *condition.values()], lr=recipe.learning_rate)
+        moved = [*noise.values(), *condition.values()]
+        self._adam = torch.optim.Adam(moved, lr=recipe.learning_rate) if moved else None
         self._adaptive = AdaptiveWeight(recipe)
 
     @property
@@ -98,13 +95,10 @@ class Adam:
         """The adaptive weight."""
         return self._adaptive.value
 
-    def zero_grad(self) -> None:
-        """Clear the gradients."""
-        self._adam.zero_grad()
-
     def step(self, *, checked: bool) -> None:
         """One step of Adam."""
-        self._adam.step()
+        if self._adam:
+            self._adam.step()
         if not checked:
             self._adaptive.grow()
 
@@ -113,7 +107,7 @@ class Adam:
         self._adaptive.after_check(average_loss)
 
 
-class Dose:
+class Dose(Adam):
     """The search by dose: the best mean of the noise at a given KL, for one KL (the dose) after the other.
 
     Here q = N(mu, I), and the dose is K = |mu|^2 / 2, its KL in nats over all dimensions. Of all means of that length
@@ -131,7 +125,10 @@ class Dose:
         InvMMError: The noise family has no ``mu``.
     """
 
-    def __init__(self, noise: Parameters, condition: Parameters, recipe: Recipe, start: Start) -> None:  # noqa: ARG002
+    ray: Ray
+
+    def __init__(self, noise: Parameters, condition: Parameters, recipe: Recipe, start: Start) -> None:
+        super().__init__({}, condition, recipe, start)
         if "mu" not in noise:
             raise InvMMError("A search by dose moves the mean of the noise, but this noise family has no mu.")
         for name, tensor in noise.items():
@@ -142,37 +139,16 @@ class Dose:
         self._memory = 1 - 1 / recipe.check_every
         self._dose = recipe.first_dose
         self._growth = recipe.growth
-        self._adaptive = AdaptiveWeight(recipe)
-        self._adam = torch.optim.Adam(list(condition.values()), lr=recipe.learning_rate) if condition else None
-
-    @property
-    def weight(self) -> float:
-        """The adaptive weight; 0 in :func:`invmm_eval.recipe.by_dose`."""
-        return self._adaptive.value
-
-    @property
-    def uses_gradients(self) -> bool:
-        """Always."""
-        return True
-
-    def zero_grad(self) -> None:
-        """Clear the gradients."""
-        self._mu.grad = None
-        if self._adam:
-            self._adam.zero_grad()
 
     def step(self, *, checked: bool) -> None:
         """Move the mean to the dose, along the average of gradients."""
         self._aim()
         self.ray.move(self._dose)
-        if self._adam:
-            self._adam.step()
-        if not checked:
-            self._adaptive.grow()
+        super().step(checked=checked)
 
     def after_check(self, average_loss: float) -> None:
         """Raise the dose, from the next step on."""
-        self._adaptive.after_check(average_loss)
+        super().after_check(average_loss)
         self._dose *= self._growth
 
     def _aim(self) -> None:
@@ -191,18 +167,13 @@ class OneShot(Dose):
     def __init__(self, noise: Parameters, condition: Parameters, recipe: Recipe, start: Start) -> None:
         super().__init__(noise, condition, recipe, start)
         self.ray.aim(start())
-        self._searches_prompt = bool(condition)
-
-    @property
-    def uses_gradients(self) -> bool:
-        """In the first step, where a prompt is searched."""
-        return self._searches_prompt
+        self.uses_gradients = bool(condition)
 
     def step(self, *, checked: bool) -> None:
         """Move the mean to the dose, and the prompt along its only gradient."""
         super().step(checked=checked)
-        self.zero_grad()
-        self._searches_prompt = False
+        self.uses_gradients = False
+        self._adam = None
 
     def _aim(self) -> None:
         """The direction is fixed."""

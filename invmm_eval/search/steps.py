@@ -59,7 +59,8 @@ def backward(backbone: Backbone, micro_batch: MicroBatch, draws: Sequence[Draw])
     losses, *gradients = (torch.cat(part) for part in zip(*parts, strict=True))
     searches = [draw.search for draw in draws]
     for search in searches:
-        search.optimizer.zero_grad()
+        for parameter in (*search.noise.parameters().values(), *search.condition.parameters().values()):
+            parameter.grad = None
     kl = [search.noise.kl() for search in searches]
     weights = [torch.full_like(its, search.optimizer.weight) for its, search in zip(kl, searches, strict=True)]
     count = len(n) // len(draws)

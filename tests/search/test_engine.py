@@ -296,9 +296,6 @@ class Descent:
     def __init__(self, noise: Parameters, condition: Parameters, recipe: Recipe, start: Start) -> None:  # noqa: ARG002
         self._sgd = torch.optim.SGD([*noise.values(), *condition.values()], lr=recipe.learning_rate)
 
-    def zero_grad(self) -> None:
-        self._sgd.zero_grad()
-
     def step(self, *, checked: bool) -> None:  # noqa: ARG002
         self._sgd.step()
 

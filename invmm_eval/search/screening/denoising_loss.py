@@ -7,46 +7,42 @@ from Diffusion Models", section 5.2; Matsumoto et al. 2023, "Membership Inferenc
 The loss also depends on how simple an image is: flat pictures have a small one in any model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from invmm_eval.models.backbone import Backbone
-from invmm_eval.search.screening.estimates import contexts, estimate, noises, time_at
+from invmm_eval.search.screening.estimates import Options, contexts, estimate, noises, time_at
 from invmm_eval.search.target import Target
 
 
-class DenoisingLoss:
+@dataclass(frozen=True)
+class DenoisingLoss(Options):
     """The negative denoising loss.
 
-    Args:
+    Attributes:
         share: The time, in (0, 1], as a share of the way from clean to noisiest.
         draws: Number of noises, 1 or more.
     """
 
     name = "denoising-loss"
 
-    def __init__(self, share: float = 0.2, draws: int = 4) -> None:
-        self._share = share
-        self._draws = draws
-
-    @property
-    def settings(self) -> Mapping[str, str | int | float | None]:
-        """Time and number of noises."""
-        return {"share": self._share, "draws": self._draws}
+    share: float = 0.2
+    draws: int = 4
 
     @property
     def rows(self) -> int:
         """One for each noise."""
-        return self._draws
+        return self.draws
 
     def __call__(
         self, backbone: Backbone, x_0: Tensor, targets: Sequence[Target], *, seed: int, micro_batch: int
     ) -> Tensor:
         """Scores ``(n,)``, at most 0."""
-        t = time_at(backbone.schedule, self._share)
+        t = time_at(backbone.schedule, self.share)
         alpha_t, sigma_t = backbone.schedule(t)
-        x_t = (alpha_t * x_0[:, None] + sigma_t * noises(x_0, self._draws, seed)).flatten(0, 1)
-        context = contexts(backbone, targets, self._draws, seed)
+        x_t = (alpha_t * x_0[:, None] + sigma_t * noises(x_0, self.draws, seed)).flatten(0, 1)
+        context = contexts(backbone, targets, self.draws, seed)
         x0_hat, _ = estimate(backbone, x_t, t, context, micro_batch)
-        return -(x0_hat.view(len(x_0), self._draws, *x_0.shape[1:]) - x_0[:, None]).square().flatten(1).mean(dim=1)
+        return -(x0_hat.view(len(x_0), self.draws, *x_0.shape[1:]) - x_0[:, None]).square().flatten(1).mean(dim=1)

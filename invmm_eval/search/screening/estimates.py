@@ -1,6 +1,7 @@
 """The network's estimates that detectors compare, for one image or many, at one time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -11,6 +12,16 @@ from invmm_eval.models.condition import Context, join
 from invmm_eval.models.schedule import Schedule
 from invmm_eval.search.sampling import estimated
 from invmm_eval.search.target import Target, generator
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a detector: the fields of its class."""
+
+    @property
+    def settings(self) -> Mapping[str, str | int | float | None]:
+        """All options."""
+        return asdict(self)
 
 
 def time_at(schedule: Schedule, share: float) -> Tensor:

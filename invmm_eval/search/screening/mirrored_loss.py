@@ -11,51 +11,47 @@ against Language Models via Neighbourhood Comparison". A model that was trained 
 both, and a picture that is its own mirror image scores half.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from invmm_eval.models.backbone import Backbone
-from invmm_eval.search.screening.estimates import contexts, estimate, noises, time_at
+from invmm_eval.search.screening.estimates import Options, contexts, estimate, noises, time_at
 from invmm_eval.search.target import Target
 
 MIRRORINGS = ((), (-1,), (-2,))
 """Flipped dimensions: none, left to right, upside down."""
 
 
-class MirroredLoss:
+@dataclass(frozen=True)
+class MirroredLoss(Options):
     """The logarithm of the ratio of both losses.
 
-    Args:
+    Attributes:
         share: The time, in (0, 1], as a share of the way from clean to noisiest.
         draws: Number of noises, 1 or more.
     """
 
     name = "mirrored-loss"
 
-    def __init__(self, share: float = 0.2, draws: int = 2) -> None:
-        self._share = share
-        self._draws = draws
-
-    @property
-    def settings(self) -> Mapping[str, str | int | float | None]:
-        """Time and number of noises."""
-        return {"share": self._share, "draws": self._draws}
+    share: float = 0.2
+    draws: int = 2
 
     @property
     def rows(self) -> int:
         """Three for each noise: the image and two mirror images."""
-        return len(MIRRORINGS) * self._draws
+        return len(MIRRORINGS) * self.draws
 
     def __call__(
         self, backbone: Backbone, x_0: Tensor, targets: Sequence[Target], *, seed: int, micro_batch: int
     ) -> Tensor:
         """Scores ``(n,)``, above 0 where the image has a smaller loss than its mirror images."""
-        t = time_at(backbone.schedule, self._share)
+        t = time_at(backbone.schedule, self.share)
         alpha_t, sigma_t = backbone.schedule(t)
-        x_t = alpha_t * x_0[:, None] + sigma_t * noises(x_0, self._draws, seed)
-        context = contexts(backbone, targets, self._draws, seed)
+        x_t = alpha_t * x_0[:, None] + sigma_t * noises(x_0, self.draws, seed)
+        context = contexts(backbone, targets, self.draws, seed)
 
         def log_loss(mirroring: tuple[int, ...]) -> Tensor:
             x0_hat, _ = estimate(backbone, x_t.flip(mirroring).flatten(0, 1), t, context, micro_batch)

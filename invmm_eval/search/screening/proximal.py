@@ -8,33 +8,29 @@ Kong et al. 2024, "An Efficient Membership Inference Attack for the Diffusion Mo
 equation 9.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from invmm_eval.models.backbone import Backbone
-from invmm_eval.search.screening.estimates import contexts, estimate, time_at
+from invmm_eval.search.screening.estimates import Options, contexts, estimate, time_at
 from invmm_eval.search.target import Target
 
 
-class Proximal:
+@dataclass(frozen=True)
+class Proximal(Options):
     """The negative proximal error, in the 4-norm over dimensions.
 
-    Args:
+    Attributes:
         share: The time, in (0, 1], as a share of the way from clean to noisiest; the paper's is 0.2.
     """
 
     name = "pia"
     rows = 2
 
-    def __init__(self, share: float = 0.2) -> None:
-        self._share = share
-
-    @property
-    def settings(self) -> Mapping[str, str | int | float | None]:
-        """The time."""
-        return {"share": self._share}
+    share: float = 0.2
 
     def __call__(
         self, backbone: Backbone, x_0: Tensor, targets: Sequence[Target], *, seed: int, micro_batch: int
@@ -42,7 +38,7 @@ class Proximal:
         """Scores ``(n,)``, at most 0."""
         context = contexts(backbone, targets, 1, seed)
         _, n_0 = estimate(backbone, x_0, backbone.schedule.grid(1000)[-2], context, micro_batch)
-        t = time_at(backbone.schedule, self._share)
+        t = time_at(backbone.schedule, self.share)
         alpha_t, sigma_t = backbone.schedule(t)
         _, n_t = estimate(backbone, alpha_t * x_0 + sigma_t * n_0, t, context, micro_batch)
         error: Tensor = torch.linalg.vector_norm((n_t - n_0).flatten(1), ord=4, dim=1)

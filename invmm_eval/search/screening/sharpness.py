@@ -11,12 +11,13 @@ forward passes and no gradient. The score depends on the caption alone, not on t
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from invmm_eval.models.backbone import Backbone
-from invmm_eval.search.screening.estimates import estimate, noises, time_at, with_and_without
+from invmm_eval.search.screening.estimates import Options, estimate, noises, time_at, with_and_without
 from invmm_eval.search.target import Target
 
 SHARE = 0.98
@@ -26,27 +27,27 @@ STEP = 0.02
 """Length of the difference quotient's step, relative to the length of the noise."""
 
 
-class Sharpness:
+@dataclass(frozen=True)
+class Sharpness(Options):
     """The length of the Hessian difference times the score difference.
 
-    Args:
+    Attributes:
         draws: Number of noises, the same for all captions.
     """
 
     name = "sharpness"
 
-    def __init__(self, draws: int = 4) -> None:
-        self._draws = draws
+    draws: int = 4
 
     @property
     def settings(self) -> Mapping[str, str | int | float | None]:
         """The number of noises, and the step of the difference quotient."""
-        return {"draws": self._draws, "step": STEP}
+        return {**super().settings, "step": STEP}
 
     @property
     def rows(self) -> int:
         """Four for each noise: with and without the caption, at two points."""
-        return 4 * self._draws
+        return 4 * self.draws
 
     def __call__(
         self, backbone: Backbone, x_0: Tensor, targets: Sequence[Target], *, seed: int, micro_batch: int
@@ -56,7 +57,7 @@ class Sharpness:
         Raises:
             InvMMError: The model takes no prompt.
         """
-        both = with_and_without(backbone, targets, self._draws, seed, self.name)
+        both = with_and_without(backbone, targets, self.draws, seed, self.name)
         t = time_at(backbone.schedule, SHARE)
         alpha_t, sigma_t = backbone.schedule(t)
 
@@ -66,10 +67,10 @@ class Sharpness:
             moved: Tensor = alpha_t / sigma_t**2 * (with_caption - without)
             return moved
 
-        x_t = noises(x_0, self._draws, seed).repeat(len(targets), *[1] * (x_0.ndim - 1))
+        x_t = noises(x_0, self.draws, seed).repeat(len(targets), *[1] * (x_0.ndim - 1))
         d = difference(x_t)
         length = torch.linalg.vector_norm(d.flatten(1), dim=1).view(-1, *[1] * (x_0.ndim - 1))
         step = STEP * torch.linalg.vector_norm(x_t.flatten(1), dim=1).view_as(length)
         product = (difference(x_t + step * d / length.clamp(min=torch.finfo(d.dtype).tiny)) - d) * length / step
         lengths: Tensor = torch.linalg.vector_norm(product.flatten(1), dim=1)
-        return lengths.view(len(targets), self._draws).mean(dim=1)
+        return lengths.view(len(targets), self.draws).mean(dim=1)

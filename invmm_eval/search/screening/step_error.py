@@ -5,39 +5,35 @@ at t and the same state after one step towards noise and one step back. Duan et 
 Vulnerable to Membership Inference Attacks?", equation 9 (SecMI, statistic).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from torch import Tensor
 
 from invmm_eval.models.backbone import Backbone
-from invmm_eval.search.screening.estimates import contexts, estimate
+from invmm_eval.search.screening.estimates import Options, contexts, estimate
 from invmm_eval.search.target import Target
 
 
-class StepError:
+@dataclass(frozen=True)
+class StepError(Options):
     """The negative step error, averaged over dimensions.
 
-    Args:
+    Attributes:
         steps: Number of steps from clean to noisiest; the paper's are 100 of 10 training times each.
         to: Number of them that lead to t, below ``steps``.
     """
 
     name = "secmi"
 
-    def __init__(self, steps: int = 100, to: int = 10) -> None:
-        self._steps = steps
-        self._to = to
-
-    @property
-    def settings(self) -> Mapping[str, str | int | float | None]:
-        """The grid, and the place of t in it."""
-        return {"steps": self._steps, "to": self._to}
+    steps: int = 100
+    to: int = 10
 
     @property
     def rows(self) -> int:
         """One for each step to t, and two for the step beyond and back."""
-        return self._to + 1
+        return self.to + 1
 
     def __call__(
         self, backbone: Backbone, x_0: Tensor, targets: Sequence[Target], *, seed: int, micro_batch: int
@@ -51,10 +47,10 @@ class StepError:
             alpha_s, sigma_s = backbone.schedule(s)
             return alpha_s * estimated + sigma_s * noise
 
-        times = backbone.schedule.grid(self._steps).flip(0)[1:]
+        times = backbone.schedule.grid(self.steps).flip(0)[1:]
         x_t = x_0
-        for t, s in pairwise(times[: self._to]):
+        for t, s in pairwise(times[: self.to]):
             x_t = step(x_t, t, s)
-        reached, beyond = times[self._to - 1], times[self._to]
+        reached, beyond = times[self.to - 1], times[self.to]
         back = step(step(x_t, reached, beyond), beyond, reached)
         return -(back - x_t).square().flatten(1).mean(dim=1)
