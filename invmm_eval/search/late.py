@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
@@ -15,7 +15,7 @@ V = TypeVar("V")
 
 
 class Late(Mapping[K, V]):
-    """A mapping that is read when it is first looked at."""
+    """A mapping that is read when it is first looked at; a copy for another process holds what was read."""
 
     def __init__(self, read: Callable[..., Mapping[K, V]], *arguments: Any) -> None:
         self._read = read
@@ -24,6 +24,9 @@ class Late(Mapping[K, V]):
     @cached_property
     def _values(self) -> Mapping[K, V]:
         return self._read(*self._arguments)
+
+    def __reduce__(self) -> tuple[type[dict[K, V]], tuple[dict[K, V]]]:
+        return dict, (dict(self._values),)
 
     def __getitem__(self, key: K) -> V:
         return self._values[key]
@@ -35,65 +38,30 @@ class Late(Mapping[K, V]):
         return len(self._values)
 
 
-class LateSequence(Sequence[V]):
-    """The same for a sequence; it equals a tuple of its values."""
+class LateField(Generic[V]):
+    """A field of a dataclass, which may be set to a function that reads its value when it is first looked at."""
 
-    def __init__(self, read: Callable[..., tuple[V, ...]], *arguments: Any) -> None:
-        self._read = read
-        self._arguments = arguments
-
-    @cached_property
-    def _values(self) -> tuple[V, ...]:
-        return self._read(*self._arguments)
-
-    def __getitem__(self, at: Any) -> Any:
-        return self._values[at]
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and self._values == tuple(other)
-
-    def __hash__(self) -> int:
-        return hash(self._values)
-
-
-class LateText:
-    """The same for a text: a field of a dataclass, which may be set to a function that reads it."""
+    def __init__(self, default: V) -> None:
+        self._default = default
 
     def __set_name__(self, _: type, name: str) -> None:
         self._name = name
 
-    def __get__(self, owner: object, _: type | None = None) -> str | None:
-        if owner is None:  # the default of the field
-            return None
-        text: str | Callable[[], str] | None = owner.__dict__[self._name]
-        if callable(text):
-            text = owner.__dict__[self._name] = text()
-        return text
+    def __get__(self, owner: object, _: type | None = None) -> V:
+        if owner is None:
+            return self._default
+        value: V = owner.__dict__[self._name]
+        if callable(value):
+            value = owner.__dict__[self._name] = value()
+        return value
 
-    def __set__(self, owner: object, text: str | Callable[[], str] | None) -> None:
-        owner.__dict__[self._name] = text
+    def __set__(self, owner: object, value: V | Callable[[], V]) -> None:
+        owner.__dict__[self._name] = value
 
 
-class Part(Mapping[K, Tensor]):
+def part(tensors: Mapping[str, Tensor], prefix: str, key: Callable[[str], K]) -> dict[K, Tensor]:
     """The tensors whose names begin with a prefix, by what follows it."""
-
-    def __init__(self, prefix: str, tensors: Mapping[str, Tensor], key: Callable[[Any], K]) -> None:
-        self._prefix = prefix
-        self._tensors = tensors
-        self._key = key
-
-    def __getitem__(self, key: K) -> Tensor:
-        return self._tensors[f"{self._prefix}{self._key(key)}"]
-
-    def __iter__(self) -> Iterator[K]:
-        names = (name for name in self._tensors if name.startswith(self._prefix))
-        return (self._key(name.removeprefix(self._prefix)) for name in names)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
+    return {key(name.removeprefix(prefix)): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def similarities_in(record: Mapping[str, Any]) -> dict[float, tuple[float, ...]]:

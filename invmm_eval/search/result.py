@@ -4,7 +4,8 @@ import json
 import math
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,9 @@ from torch import Tensor
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.late import (
     Late,
-    LateSequence,
-    LateText,
-    Part,
+    LateField,
     outcomes_in,
+    part,
     prompt_in,
     similarities_in,
     trace_in,
@@ -86,9 +86,9 @@ class Result:
     check: Check | None = None
     noise: Mapping[str, Tensor] = field(default_factory=dict)
     condition: Mapping[str, Tensor] = field(default_factory=dict)
-    prompt: LateText = LateText()  # noqa: RUF009
+    prompt: LateField[str | None] = LateField(None)  # noqa: RUF009
     picture_bits: int | None = None
-    trace: Sequence[Point] = ()
+    trace: LateField[Sequence[Point]] = LateField(())  # noqa: RUF009
     seconds_steps: float = 0.0
     seconds_checks: float = 0.0
     rows: int | None = None
@@ -100,7 +100,9 @@ class Result:
 
     def placed(self, index: int, name: str, image: Tensor) -> "Result":
         """The same for an equal image at another place of the run."""
-        return replace(self, index=index, name=name, target=image)
+        placed = copy(self)  # reads nothing, which replace would
+        placed.__dict__.update(index=index, name=name, target=image)
+        return placed
 
     @classmethod
     def failure(cls, index: int, name: str, digest: str, caption: str | None, error: str) -> "Result":
@@ -303,7 +305,7 @@ class Result:
             check = Check(
                 record["passed"],
                 Late(similarities_in, whole) if is_row else similarities_in(whole),
-                Part("samples.", tensors, float),
+                Late(part, tensors, "samples.", float),
                 Judged(record["judged_by"]),
                 best=_best(record) if is_row else None,
             )
@@ -315,9 +317,9 @@ class Result:
             target=target,
             status=Status(record["status"]),
             check=check,
-            noise=Part("noise.", tensors, str),
-            condition=Part("condition.", tensors, str),
-            trace=LateSequence(trace_in, whole) if is_row else trace_in(whole),
+            noise=Late(part, tensors, "noise.", str),
+            condition=Late(part, tensors, "condition.", str),
+            trace=partial(trace_in, whole) if is_row else trace_in(whole),
         )
 
 

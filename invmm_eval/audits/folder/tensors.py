@@ -1,8 +1,7 @@
 """Results from rows, with tensors that are read when they are looked at."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ def result_of(folder: Path, row: Mapping[str, Any]) -> Result:
         return Result.from_record(row)
     path = tensors_of(folder, stem(row["digest"], row["caption"]))
     whole = Late(_record_in, path, row["digest"])
-    return Result.from_record(row, _Saved(path, row["sha256"]), whole, picture_of(folder, row))
+    return Result.from_record(row, Late(_tensors_in, path, row["sha256"]), whole, picture_of(folder, row))
 
 
 def _record_in(path: Path, digest: str) -> dict[str, Any]:
@@ -71,37 +70,15 @@ def hold_files(folder: Path, row: Mapping[str, Any]) -> None:
         )
 
 
-class _Saved(Mapping[str, Tensor]):
-    """The tensors of a file, read and compared with its SHA-256 when they are first looked at."""
-
-    def __init__(self, path: Path, expected: "str | Future[str]") -> None:
-        self._path = path
-        self._expected = expected
-
-    def __reduce__(self) -> tuple[type["_Saved"], tuple[Path, str]]:
-        """A copy for another process knows the SHA-256 itself, and so waits until the file is written."""
-        return _Saved, (self._path, self._written())
-
-    def _written(self) -> str:
-        return self._expected.result() if isinstance(self._expected, Future) else self._expected
-
-    @cached_property
-    def _tensors(self) -> dict[str, Tensor]:
-        expected = self._written()
-        with on_disk(f"{self._path} cannot be read", ". Remove it, and the same command measures its image again."):
-            contents = self._path.read_bytes()
-        if sha256(contents).hexdigest() != expected:
-            raise InvMMError(
-                f"{self._path} is not what the audit wrote: its SHA-256 differs. Remove it, and the same command "
-                "measures its image again."
-            )
-        return dict(load(contents))
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._tensors[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
+def _tensors_in(path: Path, expected: "str | Future[str]") -> dict[str, Tensor]:
+    """The tensors of a file, compared with its SHA-256, which is known when they are written."""
+    if isinstance(expected, Future):
+        expected = expected.result()
+    with on_disk(f"{path} cannot be read", ". Remove it, and the same command measures its image again."):
+        contents = path.read_bytes()
+    if sha256(contents).hexdigest() != expected:
+        raise InvMMError(
+            f"{path} is not what the audit wrote: its SHA-256 differs. Remove it, and the same command measures its "
+            "image again."
+        )
+    return dict(load(contents))
