@@ -1,9 +1,10 @@
-"""What the images of a run have in common: the mean of the model's images, and plain samples of the model.
+"""What the images of a run have in common: its parts, the mean of the model's images, and plain samples of the model.
 
-Both are computed when first asked for, from the seed of the run alone, and not counted as rows of any image.
+The last two are computed when first asked for, from the seed of the run alone, and not counted as rows of any image.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,10 +13,13 @@ from invmm_eval.device import to_device
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import Condition, has_own_prompt, rows
+from invmm_eval.noise import NoiseFamily
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.checks import hold_finite
-from invmm_eval.search.estimators import Shifted
+from invmm_eval.search.criteria import Criterion
+from invmm_eval.search.estimators import Estimator, Shifted
 from invmm_eval.search.memory import MicroBatch
+from invmm_eval.search.optimizers import OptimizerMaker
 from invmm_eval.search.proposals import Proposal, Proposals, Spread
 from invmm_eval.search.ray import Ray
 from invmm_eval.search.sampling import chunks, estimated, follow, path
@@ -143,3 +147,32 @@ class Common:
     def _noise(self, x_0: Tensor, purpose: str) -> Tensor:
         """A standard normal noise, which is drawn again instead of kept, ``(1, ...)``."""
         return to_device(torch.randn(x_0.shape, generator=generator(self._seed, "", purpose)), x_0.device)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The parts and settings that all searches of a run share.
+
+    Attributes:
+        backbone: The model.
+        similarity: Compares samples with images.
+        family: The noise family of q.
+        recipe: The settings.
+        threshold: The similarity from which on a sample counts as a replica (beta).
+        optimizer: Makes the optimizer of a search.
+        criterion: The stopping rule.
+        estimators: They run after each search, in this order.
+        seed: The seed of the run.
+        common: What all images have in common.
+    """
+
+    backbone: Backbone
+    similarity: Similarity
+    family: NoiseFamily
+    recipe: Recipe
+    threshold: float
+    optimizer: OptimizerMaker
+    criterion: Criterion
+    estimators: Sequence[Estimator]
+    seed: int
+    common: Common

@@ -27,7 +27,7 @@ from invmm_eval.models.condition import has_own_prompt
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.checks import check, hold_finite
-from invmm_eval.search.common import Common
+from invmm_eval.search.common import Common, Setup
 from invmm_eval.search.criteria import CRITERIA
 from invmm_eval.search.estimators import Estimator, Found, Samples, built_in_estimators
 from invmm_eval.search.memory import MicroBatch
@@ -35,7 +35,7 @@ from invmm_eval.search.optimizers import OPTIMIZERS, OptimizerMaker
 from invmm_eval.search.proposals import Proposal
 from invmm_eval.search.result import Result, Status
 from invmm_eval.search.rows import Counted
-from invmm_eval.search.search import Search, Setup
+from invmm_eval.search.search import Search
 from invmm_eval.search.steps import backward
 from invmm_eval.search.target import Target
 from invmm_eval.similarity import Similarity

@@ -1,14 +1,8 @@
 """Values that are read when they are first looked at, such as how a search went, which a row leaves out."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Generic, TypeVar
-
-from torch import Tensor
-
-from invmm_eval.search.trace import Point
-from invmm_eval.search.upgrade import DOSE_RESPONSE
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -57,33 +51,3 @@ class LateField(Generic[V]):
 
     def __set__(self, owner: object, value: V | Callable[[], V]) -> None:
         owner.__dict__[self._name] = value
-
-
-def part(tensors: Mapping[str, Tensor], prefix: str, key: Callable[[str], K]) -> dict[K, Tensor]:
-    """The tensors whose names begin with a prefix, by what follows it."""
-    return {key(name.removeprefix(prefix)): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def similarities_in(record: Mapping[str, Any]) -> dict[float, tuple[float, ...]]:
-    """The similarities of a record, by guidance scale."""
-    return {float(scale): _floats(values) for scale, values in record.get("similarities", {}).items()}
-
-
-def trace_in(record: Mapping[str, Any]) -> tuple[Point, ...]:
-    """The trace of a record."""
-    return tuple(Point(int(step), *_floats(values)) for step, *values in record.get("trace", ()))
-
-
-def prompt_in(record: Mapping[str, Any]) -> str:
-    """The prompt of a record; empty without one."""
-    return record.get("prompt") or ""
-
-
-def outcomes_in(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The outcomes of the dose-response curve of a record, if it has one."""
-    curve = record.get("estimates", {}).get(DOSE_RESPONSE, {})
-    return {"outcomes": curve["outcomes"]} if curve else {}
-
-
-def _floats(values: Sequence[float | None]) -> tuple[float, ...]:
-    return tuple(math.nan if value is None else value for value in values)

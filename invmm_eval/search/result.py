@@ -15,15 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from invmm_eval.errors import InvMMError
-from invmm_eval.search.late import (
-    Late,
-    LateField,
-    outcomes_in,
-    part,
-    prompt_in,
-    similarities_in,
-    trace_in,
-)
+from invmm_eval.search.late import Late, LateField
+from invmm_eval.search.records import best_in, outcomes_in, part, prompt_in, saved_record, similarities_in, trace_in
 from invmm_eval.search.sentence import sentence
 from invmm_eval.search.sheet import figure, html, picture_of
 from invmm_eval.search.status import MEMORIZED, Verdict
@@ -38,7 +31,7 @@ from invmm_eval.search.upgrade import upgraded_record
 from invmm_eval.statistics.bound import least_share
 from invmm_eval.statistics.importance import PlainShare
 from invmm_eval.statistics.response import Count, Dose, Outcome, Response
-from invmm_eval.strict_json import parsed_object, sealed, unsealed
+from invmm_eval.strict_json import sealed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -307,7 +300,7 @@ class Result:
                 Late(similarities_in, whole) if is_row else similarities_in(whole),
                 Late(part, tensors, "samples.", float),
                 Judged(record["judged_by"]),
-                best=_best(record) if is_row else None,
+                best=best_in(record) if is_row else None,
             )
         values = {name: record[name] for name in _UNCHANGED}
         if is_row and record["prompt"] == "":
@@ -321,17 +314,6 @@ class Result:
             condition=Late(part, tensors, "condition.", str),
             trace=partial(trace_in, whole) if is_row else trace_in(whole),
         )
-
-
-def saved_record(path: str | Path) -> dict[str, Any]:
-    """The :meth:`Result.record` in a file of :meth:`Result.save`, whose tensors are not read.
-
-    Raises:
-        OSError: The file cannot be read.
-        SafetensorError, KeyError, TypeError, ValueError: It is damaged, or no saved result.
-    """
-    with safe_open(path, "pt") as file:
-        return unsealed(parsed_object(file.metadata()["invmm"].encode()))
 
 
 _UNCHANGED = (
@@ -353,10 +335,6 @@ def rank(result: Result) -> tuple[int, float, float, float, float]:
         result.ed50.nats if result.ed50 else math.inf,
         -(result.similarity or 0.0),
     )
-
-
-def _best(row: Mapping[str, Any]) -> tuple[float, float]:
-    return row["guidance"], -math.inf if row["similarity"] is None else row["similarity"]
 
 
 def _listed(values: tuple[float, ...] | None) -> list[float] | None:

@@ -12,52 +12,17 @@ from torch import Generator, Tensor
 
 from invmm_eval.device import to_device
 from invmm_eval.errors import InvMMError
-from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import Context, different_scales, repeat
-from invmm_eval.noise import NoiseFamily
-from invmm_eval.recipe import Recipe
 from invmm_eval.search.checks import Trial, features_of, hold_finite
-from invmm_eval.search.common import Common
-from invmm_eval.search.criteria import Criterion
-from invmm_eval.search.estimators import Confirmation, Estimator, Shifted
-from invmm_eval.search.optimizers import OptimizerMaker
+from invmm_eval.search.common import Setup
+from invmm_eval.search.estimators import Confirmation, Shifted
 from invmm_eval.search.orientation import encoded
 from invmm_eval.search.parameters import copied, restore
 from invmm_eval.search.proposals import Proposal
 from invmm_eval.search.result import Check, Point, Result, Status
 from invmm_eval.search.target import Target, generator
 from invmm_eval.search.times import drawn, first_decided, informative
-from invmm_eval.similarity import Similarity
 from invmm_eval.statistics.response import Outcome
-
-
-@dataclass(frozen=True)
-class Setup:
-    """The parts and settings that all searches of a run share.
-
-    Attributes:
-        backbone: The model.
-        similarity: Compares samples with images.
-        family: The noise family of q.
-        recipe: The settings.
-        threshold: The similarity from which on a sample counts as a replica (beta).
-        optimizer: Makes the optimizer of a search.
-        criterion: The stopping rule.
-        estimators: They run after each search, in this order.
-        seed: The seed of the run.
-        common: What all images have in common.
-    """
-
-    backbone: Backbone
-    similarity: Similarity
-    family: NoiseFamily
-    recipe: Recipe
-    threshold: float
-    optimizer: OptimizerMaker
-    criterion: Criterion
-    estimators: Sequence[Estimator]
-    seed: int
-    common: Common
 
 
 class Search:
@@ -265,8 +230,7 @@ class Search:
             hits = [value >= self._setup.threshold for value in values]
             ray.outcomes.setdefault(scale, []).extend(map(Outcome, distances, hits))
             if proposal:
-                chosen = torch.tensor([index for index, hit in enumerate(hits) if hit], dtype=torch.long)
-                copies = trial.noise[to_device(chosen, trial.noise.device)]
+                copies = trial.noise[to_device(torch.tensor(hits).nonzero()[:, 0], trial.noise.device)]
                 self.shifted.append(Shifted(scale, proposal, len(values), copies))
 
     def _remember_place(self, check: Check) -> None:

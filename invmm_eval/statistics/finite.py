@@ -9,6 +9,8 @@ at confidence c: the one-sided limit of Clopper and Pearson for a finite populat
 confidence intervals for proportions in finite populations"). If all of the set was drawn, it is ``found``.
 """
 
+from bisect import bisect_left
+
 from scipy.stats import hypergeom
 
 from invmm_eval.statistics.binomial import CONFIDENCE
@@ -23,11 +25,7 @@ def most_in(size: int, found: int, of: int, confidence: float = CONFIDENCE) -> i
         of: Number of drawn images, at most ``size``.
         confidence: Probability that the limit holds, at least.
     """
-    low, high = found, size - (of - found)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if hypergeom.cdf(found, size, middle, of) > 1 - confidence:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    possible = range(found, size - (of - found) + 1)
+    return possible[
+        bisect_left(possible, confidence - 1, key=lambda number: -hypergeom.cdf(found, size, number, of)) - 1
+    ]

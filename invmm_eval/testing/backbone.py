@@ -16,7 +16,6 @@ from invmm_eval.testing.promises import (
     hold_leaves,
     hold_members,
     hold_rows,
-    hold_settings,
     hold_tensor,
     near,
     promise,
@@ -102,7 +101,6 @@ def _hold_attributes(backbone: Backbone) -> None:
         isinstance(backbone.recipe, Recipe),
         f"The backbone's recipe is a {type(backbone.recipe).__name__}; make it an invmm_eval.plugin.Recipe.",
     )
-    hold_settings(backbone.settings, "The backbone")
     promise(
         backbone.clip is None or (math.isfinite(backbone.clip) and backbone.clip > 0),
         f"The backbone's clip is {backbone.clip}; make it a number above 0, or None.",

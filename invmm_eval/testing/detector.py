@@ -12,7 +12,7 @@ from invmm_eval.reference import pictures
 from invmm_eval.search.detectors import Detector
 from invmm_eval.search.rows import Counted
 from invmm_eval.search.target import Target
-from invmm_eval.testing.promises import hold_members, hold_name, hold_settings, near, promise
+from invmm_eval.testing.promises import hold_members, near, promise
 
 IMAGES = 4
 MICRO_BATCH = 3
@@ -30,8 +30,6 @@ def check_detector(detector: Detector, backbone: Backbone, targets: Sequence[Tar
         BrokenPromise: Which promise is broken, and how to fix it, in one sentence.
     """
     hold_members(detector, Detector, "The detector")
-    hold_name(detector.name, "The detector")
-    hold_settings(detector.settings, "The detector")
     promise(
         type(detector.rows) is int and detector.rows >= 0,
         f"The detector's rows are {detector.rows!r}; give the network rows per image as a whole number.",

@@ -14,7 +14,7 @@ from invmm_eval.search.proposals import Proposal, Proposals
 from invmm_eval.search.ray import Ray
 from invmm_eval.search.result import Check, Status
 from invmm_eval.statistics.response import Outcome
-from invmm_eval.testing.promises import BrokenPromise, hold_members, hold_name, promise, seeded
+from invmm_eval.testing.promises import BrokenPromise, hold_members, promise, seeded
 
 SHAPE = (3, 4, 4)
 THRESHOLD = 0.5
@@ -29,7 +29,6 @@ def check_estimator(estimator: Estimator) -> None:
         BrokenPromise: Which promise is broken, and how to fix it, in one sentence.
     """
     hold_members(estimator, Estimator, "The estimator")
-    hold_name(estimator.name, "The estimator")
     fields = estimator.fields
     promise(
         isinstance(fields, Mapping)

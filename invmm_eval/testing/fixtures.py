@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from transformers import CLIPTokenizer, T5Tokenizer
-
     from invmm_eval.reference import Picture
 
 
@@ -22,22 +20,6 @@ def planted_images() -> "list[Picture]":
     repeated = [picture for picture in pictures() if picture.copies == 256]
     held_out = [picture for picture in pictures() if picture.copies == 0]
     return [*repeated[:3], *held_out[:3]]
-
-
-@pytest.fixture(scope="session")
-def tiny_clip_tokenizer() -> "CLIPTokenizer":
-    """See :func:`invmm_eval.testing.tiny.tiny_clip_tokenizer`."""
-    from invmm_eval.testing import tiny
-
-    return tiny.tiny_clip_tokenizer()
-
-
-@pytest.fixture(scope="session")
-def tiny_t5_tokenizer() -> "T5Tokenizer":
-    """See :func:`invmm_eval.testing.tiny.tiny_t5_tokenizer`."""
-    from invmm_eval.testing import tiny
-
-    return tiny.tiny_t5_tokenizer()
 
 
 def _saved(name: str) -> Any:

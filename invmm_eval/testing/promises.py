@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -20,23 +21,24 @@ def promise(kept: bool, broken: str) -> None:
         raise BrokenPromise(broken)
 
 
-def hold_members(part: object, protocol: type, what: str) -> None:
-    """A part has all members of its protocol."""
-    for name in vars(protocol):
+def hold_members(part: Any, protocol: type, what: str) -> None:
+    """A part has all members of its protocol, a name if it is to have one, and settings that can be recorded."""
+    members = [name for name in vars(protocol) if not name.startswith("_")]
+    for name in members:
         promise(
-            name.startswith("_") or hasattr(part, name),
+            hasattr(part, name),
             f"{what} has no {name}; add it as described in {protocol.__module__}.{protocol.__name__}.",
         )
+    if "name" in members:
+        promise(
+            isinstance(part.name, str) and bool(part.name),
+            f"{what}'s name is {part.name!r}; make it the name it is registered under.",
+        )
+    if "settings" in members:
+        _hold_settings(part.settings, what)
 
 
-def hold_name(name: object, what: str) -> None:
-    """A part has the name that it is registered under."""
-    promise(
-        isinstance(name, str) and bool(name), f"{what}'s name is {name!r}; make it the name it is registered under."
-    )
-
-
-def hold_settings(settings: object, what: str) -> None:
+def _hold_settings(settings: object, what: str) -> None:
     """Settings can be stored as JSON and compared with what was stored."""
     promise(isinstance(settings, Mapping), f"{what}'s settings are a {type(settings).__name__}; make them a mapping.")
     assert isinstance(settings, Mapping)

@@ -9,16 +9,7 @@ from torch.nn.functional import interpolate
 
 from invmm_eval.reference import pictures
 from invmm_eval.similarity import Similarity
-from invmm_eval.testing.promises import (
-    hold_members,
-    hold_name,
-    hold_rows,
-    hold_settings,
-    hold_tensor,
-    near,
-    promise,
-    seeded,
-)
+from invmm_eval.testing.promises import hold_members, hold_rows, hold_tensor, near, promise, seeded
 
 PICTURES = 5
 SIZES = ((32, 32), (48, 24))
@@ -31,12 +22,10 @@ def check_similarity(similarity: Similarity) -> None:
         BrokenPromise: Which promise is broken, and how to fix it, in one sentence.
     """
     hold_members(similarity, Similarity, "The similarity")
-    hold_name(similarity.name, "The similarity")
     promise(
         isinstance(similarity.threshold, float | int) and math.isfinite(similarity.threshold),
         f"The similarity's threshold is {similarity.threshold!r}; make it a finite number.",
     )
-    hold_settings(similarity.settings, "The similarity")
     square = _pictures()
     for size in SIZES:
         images = interpolate(square, size, mode="bilinear", antialias=True)

@@ -4,10 +4,11 @@ All make images of 16x16 pixels. Latent ones have 8x8 latents, text-guided ones 
 lower-case ASCII. Weights are the same at every call, and PyTorch's global random numbers stay where they were.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from itertools import accumulate
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from diffusers import (
@@ -54,6 +55,9 @@ WORDS = ("a", "the", "of", "and", "with", "red", "blue", "green", "face", "heart
 """Words of one token each; other words are spelt letter by letter."""
 
 _LETTERS = "!'(),-.0123456789:?abcdefghijklmnopqrstuvwxyz"
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def tiny_clip_tokenizer(pad_token: str = "<|endoftext|>", words: Sequence[str] = WORDS) -> CLIPTokenizer:
@@ -111,67 +115,95 @@ def tiny_t5_encoder(tokenizer: T5Tokenizer, width: int = WIDTH) -> T5EncoderMode
         return T5EncoderModel(config).eval()
 
 
+@contextmanager
+def seeded() -> Iterator[None]:
+    """A context in which weights are drawn the same each time; PyTorch's global random numbers stay as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def ready(pipeline: Any) -> Any:
+    """The pipeline in evaluation mode, as ``from_pretrained`` returns it, and without progress bars."""
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):
+            part.eval()
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _built(make: Callable[P, T]) -> Callable[P, T]:
+    """The pipeline that a function makes, :func:`seeded` and :func:`ready`."""
+
+    @wraps(make)
+    def built(*arguments: P.args, **options: P.kwargs) -> T:
+        with seeded():
+            made: T = ready(make(*arguments, **options))
+            return made
+
+    return built
+
+
+@_built
 def tiny_ddpm(prediction_type: str = "epsilon") -> DDPMPipeline:
     """A pixel model: UNet2DModel with 1,000 linear times."""
-    with seeded():
-        return ready(DDPMPipeline(_unet(SIDE, channels=3), DDPMScheduler(prediction_type=prediction_type)))
+    return DDPMPipeline(_unet(SIDE, channels=3), DDPMScheduler(prediction_type=prediction_type))
 
 
+@_built
 def tiny_ldm(autoencoder: str = "vq") -> LDMPipeline:
     """An unconditional latent model.
 
     Args:
         autoencoder: ``vq`` for a VQModel with 3 latent channels, ``kl`` for an AutoencoderKL with 4.
     """
-    with seeded():
-        vae = _kl(4) if autoencoder == "kl" else VQModel(**_CODER, latent_channels=3, num_vq_embeddings=32)
-        scheduler = DDIMScheduler(beta_start=0.0015, beta_end=0.0195, beta_schedule="scaled_linear", clip_sample=False)
-        return ready(LDMPipeline(vae, _unet(LATENT_SIDE, vae.config.latent_channels), scheduler))
+    vae = _kl(4) if autoencoder == "kl" else VQModel(**_CODER, latent_channels=3, num_vq_embeddings=32)
+    scheduler = DDIMScheduler(beta_start=0.0015, beta_end=0.0195, beta_schedule="scaled_linear", clip_sample=False)
+    return LDMPipeline(vae, _unet(LATENT_SIDE, vae.config.latent_channels), scheduler)
 
 
+@_built
 def tiny_stable_diffusion(version: int = 1) -> StableDiffusionPipeline:
     """Stable Diffusion 1 (noise prediction, OpenAI's CLIP) or 2 (velocity prediction, OpenCLIP)."""
     tokenizer = tiny_clip_tokenizer() if version == 1 else tiny_clip_tokenizer("!")
     encoder = tiny_clip_encoder(tokenizer, hidden_act="quick_gelu" if version == 1 else "gelu")
     prediction_type = "epsilon" if version == 1 else "v_prediction"
-    with seeded():
-        pipeline = StableDiffusionPipeline(
-            vae=_kl(4),
-            text_encoder=encoder,
-            tokenizer=tokenizer,
-            unet=_text_unet(WIDTH),
-            scheduler=PNDMScheduler(**_SD_TIMES, skip_prk_steps=True, prediction_type=prediction_type),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-        return ready(pipeline)
+    return StableDiffusionPipeline(
+        vae=_kl(4),
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        unet=_text_unet(WIDTH),
+        scheduler=PNDMScheduler(**_SD_TIMES, skip_prk_steps=True, prediction_type=prediction_type),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
 
 
+@_built
 def tiny_sdxl() -> StableDiffusionXLPipeline:
     """Stable Diffusion XL: two text encoders, the pooled output of the second, six time ids."""
     first, second = tiny_clip_tokenizer(), tiny_clip_tokenizer("!")
     encoders = tiny_clip_encoder(first), tiny_clip_encoder(second, projection=True, hidden_act="gelu")
-    with seeded():
-        unet = _text_unet(
-            2 * WIDTH,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=WIDTH + 6 * 8,
-        )
-        pipeline = StableDiffusionXLPipeline(
-            vae=_kl(4, scaling_factor=0.13025, force_upcast=True),
-            text_encoder=encoders[0],
-            text_encoder_2=encoders[1],
-            tokenizer=first,
-            tokenizer_2=second,
-            unet=unet,
-            scheduler=EulerDiscreteScheduler(**_SD_TIMES),
-            add_watermarker=False,
-        )
-        return ready(pipeline)
+    unet = _text_unet(
+        2 * WIDTH,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=WIDTH + 6 * 8,
+    )
+    return StableDiffusionXLPipeline(
+        vae=_kl(4, scaling_factor=0.13025, force_upcast=True),
+        text_encoder=encoders[0],
+        text_encoder_2=encoders[1],
+        tokenizer=first,
+        tokenizer_2=second,
+        unet=unet,
+        scheduler=EulerDiscreteScheduler(**_SD_TIMES),
+        add_watermarker=False,
+    )
 
 
+@_built
 def tiny_sd3() -> StableDiffusion3Pipeline:
     """Stable Diffusion 3.5: flow matching with shift 3, two CLIPs and a T5 as wide as both together."""
     first, second, third = tiny_clip_tokenizer(), tiny_clip_tokenizer("!"), tiny_t5_tokenizer()
@@ -180,86 +212,82 @@ def tiny_sd3() -> StableDiffusion3Pipeline:
         tiny_clip_encoder(second, projection=True, hidden_act="gelu"),
         tiny_t5_encoder(third, 2 * WIDTH),
     )
-    with seeded():
-        transformer = SD3Transformer2DModel(
-            sample_size=LATENT_SIDE,
-            in_channels=16,
-            out_channels=16,
-            num_layers=2,
-            attention_head_dim=8,
-            num_attention_heads=2,
-            joint_attention_dim=2 * WIDTH,
-            caption_projection_dim=WIDTH,
-            pooled_projection_dim=2 * WIDTH,
-            pos_embed_max_size=LATENT_SIDE,
-            dual_attention_layers=(0,),
-            qk_norm="rms_norm",
-        )
-        pipeline = StableDiffusion3Pipeline(
-            transformer=transformer,
-            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-            vae=_kl(16, scaling_factor=1.5305, shift_factor=0.0609, **_NO_QUANT),
-            text_encoder=encoders[0],
-            tokenizer=first,
-            text_encoder_2=encoders[1],
-            tokenizer_2=second,
-            text_encoder_3=encoders[2],
-            tokenizer_3=third,
-        )
-        return ready(pipeline)
+    transformer = SD3Transformer2DModel(
+        sample_size=LATENT_SIDE,
+        in_channels=16,
+        out_channels=16,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=2 * WIDTH,
+        caption_projection_dim=WIDTH,
+        pooled_projection_dim=2 * WIDTH,
+        pos_embed_max_size=LATENT_SIDE,
+        dual_attention_layers=(0,),
+        qk_norm="rms_norm",
+    )
+    return StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=_kl(16, scaling_factor=1.5305, shift_factor=0.0609, **_NO_QUANT),
+        text_encoder=encoders[0],
+        tokenizer=first,
+        text_encoder_2=encoders[1],
+        tokenizer_2=second,
+        text_encoder_3=encoders[2],
+        tokenizer_3=third,
+    )
 
 
+@_built
 def tiny_flux(guidance_embeds: bool = True) -> FluxPipeline:
     """Flux: packed latents, CLIP's pooled output and T5's tokens; with the guidance embedding of the dev model."""
     first, second = tiny_clip_tokenizer(), tiny_t5_tokenizer()
     encoders = tiny_clip_encoder(first), tiny_t5_encoder(second)
-    with seeded():
-        transformer = FluxTransformer2DModel(
-            in_channels=4 * 16,
-            num_layers=1,
-            num_single_layers=1,
-            attention_head_dim=8,
-            num_attention_heads=2,
-            joint_attention_dim=WIDTH,
-            pooled_projection_dim=WIDTH,
-            guidance_embeds=guidance_embeds,
-            axes_dims_rope=(4, 2, 2),
-        )
-        pipeline = FluxPipeline(
-            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=guidance_embeds),
-            vae=_kl(16, scaling_factor=0.3611, shift_factor=0.1159, **_NO_QUANT),
-            text_encoder=encoders[0],
-            tokenizer=first,
-            text_encoder_2=encoders[1],
-            tokenizer_2=second,
-            transformer=transformer,
-        )
-        return ready(pipeline)
+    transformer = FluxTransformer2DModel(
+        in_channels=4 * 16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        pooled_projection_dim=WIDTH,
+        guidance_embeds=guidance_embeds,
+        axes_dims_rope=(4, 2, 2),
+    )
+    return FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=guidance_embeds),
+        vae=_kl(16, scaling_factor=0.3611, shift_factor=0.1159, **_NO_QUANT),
+        text_encoder=encoders[0],
+        tokenizer=first,
+        text_encoder_2=encoders[1],
+        tokenizer_2=second,
+        transformer=transformer,
+    )
 
 
+@_built
 def tiny_pixart() -> PixArtAlphaPipeline:
     """PixArt-alpha: a transformer that reads T5's tokens and predicts noise and variance."""
     tokenizer = tiny_t5_tokenizer()
     encoder = tiny_t5_encoder(tokenizer)
-    with seeded():
-        transformer = PixArtTransformer2DModel(
-            num_attention_heads=2,
-            attention_head_dim=8,
-            in_channels=4,
-            out_channels=8,
-            num_layers=2,
-            cross_attention_dim=WIDTH,
-            sample_size=LATENT_SIDE,
-            caption_channels=WIDTH,
-        )
-        pipeline = PixArtAlphaPipeline(
-            tokenizer=tokenizer,
-            text_encoder=encoder,
-            vae=_kl(4),
-            transformer=transformer,
-            scheduler=DPMSolverMultistepScheduler(),
-        )
-        return ready(pipeline)
+    transformer = PixArtTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=8,
+        num_layers=2,
+        cross_attention_dim=WIDTH,
+        sample_size=LATENT_SIDE,
+        caption_channels=WIDTH,
+    )
+    return PixArtAlphaPipeline(
+        tokenizer=tokenizer,
+        text_encoder=encoder,
+        vae=_kl(4),
+        transformer=transformer,
+        scheduler=DPMSolverMultistepScheduler(),
+    )
 
 
 _BLOCKS = {"layers_per_block": 1, "block_out_channels": (WIDTH, WIDTH), "norm_num_groups": 4}
@@ -298,20 +326,3 @@ def _text_unet(cross_attention_dim: int, **options: Any) -> UNet2DConditionModel
 
 def _kl(latent_channels: int, **options: Any) -> AutoencoderKL:
     return AutoencoderKL(**_CODER, latent_channels=latent_channels, **options)
-
-
-def ready(pipeline: Any) -> Any:
-    """The pipeline in evaluation mode, as ``from_pretrained`` returns it, and without progress bars."""
-    for part in pipeline.components.values():
-        if isinstance(part, nn.Module):
-            part.eval()
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-@contextmanager
-def seeded() -> Iterator[None]:
-    """A context in which weights are drawn the same each time; PyTorch's global random numbers stay as they were."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield

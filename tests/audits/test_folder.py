@@ -35,7 +35,8 @@ from invmm_eval.audits.options import Output, Resources
 from invmm_eval.audits.plan import OnStep, Plan
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports import report
-from invmm_eval.search.result import DOSE_RESPONSE, PLAIN_SHARE, Check, Point, Result, Status, saved_record
+from invmm_eval.search.records import saved_record
+from invmm_eval.search.result import DOSE_RESPONSE, PLAIN_SHARE, Check, Point, Result, Status
 from invmm_eval.search.search import Search
 from invmm_eval.search.sheet import strip
 from invmm_eval.search.target import Target

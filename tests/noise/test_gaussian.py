@@ -50,13 +50,6 @@ def test_it_starts_as_the_standard_normal(family: NoiseFamily, shape: tuple[int,
     assert torch.equal(drawn, torch.randn((5, *shape), generator=seeded()))
 
 
-def test_all_parameters_are_float32_leaves(family: NoiseFamily) -> None:
-    for parameter in family(torch.zeros(2, 3, dtype=torch.float16)).parameters().values():
-        assert parameter.is_leaf
-        assert parameter.requires_grad
-        assert parameter.dtype == torch.float32
-
-
 def test_the_isotropic_family_has_one_variance() -> None:
     like = torch.zeros(2, 3, 4)
     sizes = [{name: parameter.numel() for name, parameter in family(like).parameters().items()} for family in FAMILIES]
@@ -99,13 +92,6 @@ def test_kl_is_not_negative_near_the_standard_normal(family: NoiseFamily, size: 
         with torch.no_grad():
             q.parameters()["logvar"].uniform_(-size, size, generator=seeded(seed))
         assert q.kl() >= 0
-
-
-def test_samples_have_its_mean_and_covariance(family: NoiseFamily) -> None:
-    q = bent(family, (2, 4))
-    drawn = q.rsample(200_000, seeded()).detach().double().flatten(1)
-    torch.testing.assert_close(drawn.mean(0), truth(q).mean.flatten(), atol=0.03, rtol=0)
-    torch.testing.assert_close(drawn.T.cov(), truth(q).variance.flatten().diag(), atol=0.05, rtol=0)
 
 
 def test_samples_depend_on_the_generator_alone(family: NoiseFamily) -> None:

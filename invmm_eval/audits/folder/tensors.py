@@ -15,7 +15,8 @@ from torch import Tensor
 from invmm_eval.audits.folder.files import picture_of, stem, tensors_of
 from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.search.late import Late
-from invmm_eval.search.result import Result, saved_record
+from invmm_eval.search.records import saved_record
+from invmm_eval.search.result import Result
 from invmm_eval.search.sheet import cut, opened, strip
 from invmm_eval.search.target import Target
 
