@@ -6,23 +6,31 @@ arXiv 2405.05846), and of its authors' scripts.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.hints import check_types
 
-SAMPLERS = ("ddim", "dpm-solver++")
-"""The published deterministic sampler, and one of second order that needs fewer steps for the same samples."""
-
-
-TIMES = ("uniform", "informative")
-"""The times of a step."""
-
-CLIPS = ("model", "none")
-"""Whether samplers clip their estimates of x_0: as the model's own scheduler does, or never."""
-
 MOST_GUIDANCE = 100
 """The largest guidance scale."""
+
+_RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (
+        ("max_steps", "draws", "check_every", "window", "check_images", "sampler_steps"),
+        lambda value: value >= 1,
+        "be at least 1",
+    ),
+    (
+        ("delta", "first_weight", "plain", "first_dose", "responses", "confirm"),
+        lambda value: value >= 0,
+        "not be negative",
+    ),
+    (("learning_rate", "max_nats"), lambda value: value is None or value > 0, "be above 0"),
+    (("growth",), lambda value: value > 1, "be above 1"),
+    (("reject",), lambda value: -1 <= value <= 1, "be a cosine, between -1 and 1"),
+    (("rate",), lambda value: 0 < value < 1, "be between 0 and 1"),
+)
+"""Settings, what their values must fulfil, and how an error says so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +58,8 @@ class Recipe:
         window: Number of steps whose loss is averaged at a check.
         check_images: Number of samples at a check (K): at each guidance scale, or, with ``any-sample``, of all scales
             together.
-        sampler: The deterministic sampler of checks, one of :data:`SAMPLERS`.
+        sampler: The deterministic sampler of checks: ``ddim`` (the paper's), or ``dpm-solver++``, of second order,
+            which needs fewer steps for the same samples.
         sampler_steps: Number of its steps.
         clip: Whether it clips its estimates of x_0: ``model`` does so if the model's own scheduler does, ``none`` (the
             paper's) never does; the sample itself is clipped either way.
@@ -81,16 +90,16 @@ class Recipe:
     max_nats: float | None = None
     learning_rate: float = 0.1
     draws: int = 32
-    times: str = "uniform"
+    times: Literal["uniform", "informative"] = "uniform"
     check_every: int = 50
     xi: float = 1e-3
     delta: float = 1e-4
     first_weight: float = 1.0
     window: int = 100
     check_images: int = 8
-    sampler: str = "ddim"
+    sampler: Literal["ddim", "dpm-solver++"] = "ddim"
     sampler_steps: int = 200
-    clip: str = "model"
+    clip: Literal["model", "none"] = "model"
     reject: float = -1.0
     plain: int = 0
     guidance: tuple[float, ...] = (1.0,)
@@ -105,39 +114,20 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_types(self, "The recipe's ")
-        counts = ("max_steps", "draws", "check_every", "window", "check_images", "sampler_steps")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise InvMMError(f"The recipe's {name} is {getattr(self, name)}; it must be at least 1.")
+        for names, fits, words in _RANGES:
+            for name in names:
+                if not fits(getattr(self, name)):
+                    raise InvMMError(f"The recipe's {name} is {getattr(self, name)}; it must {words}.")
         if self.max_steps % self.check_every:
             raise InvMMError(
                 f"The recipe's max_steps ({self.max_steps}) must be a multiple of check_every ({self.check_every}): "
                 "a search can only end at a check."
             )
-        if self.max_nats is not None and not self.max_nats > 0:
-            raise InvMMError(f"The recipe's max_nats is {self.max_nats}; it must be above 0.")
-        if not self.learning_rate > 0:
-            raise InvMMError(f"The recipe's learning_rate is {self.learning_rate}; it must be above 0.")
-        if self.sampler not in SAMPLERS:
-            raise InvMMError(f"There is no sampler {self.sampler!r}; choose one of {', '.join(SAMPLERS)}.")
-        if self.times not in TIMES:
-            raise InvMMError(f"There are no times {self.times!r}; choose one of {', '.join(TIMES)}.")
-        if not -1 <= self.reject <= 1:
-            raise InvMMError(f"The recipe's reject is {self.reject}; it must be a cosine, between -1 and 1.")
-        if not self.growth > 1:
-            raise InvMMError(f"The recipe's growth is {self.growth}; it must be above 1.")
-        if self.clip not in CLIPS:
-            raise InvMMError(f"There is no clip {self.clip!r}; choose one of {', '.join(CLIPS)}.")
-        for name in ("delta", "first_weight", "plain", "first_dose", "responses", "confirm"):
-            if getattr(self, name) < 0:
-                raise InvMMError(f"The recipe's {name} is {getattr(self, name)}; it must not be negative.")
         if self.optimizer in ("dose", "one-shot") and not self.first_dose:
             raise InvMMError(f"The recipe's optimizer {self.optimizer} needs a first_dose above 0, in nats.")
         for name in ("first_dose", "responses"):
             if self.optimizer == "adam" and getattr(self, name):
                 raise InvMMError(f"The recipe's {name} has no effect on optimizer adam; set optimizer=dose.")
-        if not 0 < self.rate < 1:
-            raise InvMMError(f"The recipe's rate is {self.rate}; it must be between 0 and 1.")
         if self.responses % self.check_images:
             raise InvMMError(
                 f"The recipe's responses ({self.responses}) must be a multiple of check_images ({self.check_images}), "
@@ -203,7 +193,6 @@ class Recipe:
             int: int,
             float: float,
             bool: _truth,
-            str: str,
             tuple[float, ...]: _floats,
             tuple[str, ...]: _names,
             float | None: float,
@@ -214,7 +203,7 @@ class Recipe:
             if not equals or key not in hints:
                 raise InvMMError(f"{setting!r} is not KEY=VALUE with KEY one of {', '.join(sorted(hints))}.")
             try:
-                changes[key] = readers[hints[key]](text)
+                changes[key] = readers.get(hints[key], str)(text)
             except (KeyError, ValueError):
                 raise InvMMError(f"{text!r} is not a valid value of the recipe's {key}.") from None
         return changes

@@ -109,7 +109,7 @@ COUNTS = ("max_steps", "draws", "check_every", "window", "check_images", "sample
         *(({key: n}, rf"{key} is {n}; it must be at least 1\.") for key in COUNTS for n in (0, -5)),
         *(({"max_steps": n}, rf"max_steps \({n}\) must be a multiple of check_every \(50\)") for n in (49, 51, 120)),
         ({"optimizer": "one-shot"}, "optimizer one-shot needs a first_dose above 0"),
-        ({"times": "late"}, "no times 'late'; choose one of uniform, informative"),
+        ({"times": "late"}, "times is 'late'; it must be 'uniform' or 'informative'"),
         ({"reject": 1.5}, "reject is 1.5; it must be a cosine, between -1 and 1"),
         ({"reject": math.nan}, "reject is nan; it must be finite"),
         ({"growth": 1.0}, "growth is 1.0; it must be above 1"),
@@ -117,7 +117,7 @@ COUNTS = ("max_steps", "draws", "check_every", "window", "check_images", "sample
         ({"plain": -1}, "plain is -1; it must not be negative"),
         ({"learning_rate": 0.0}, "it must be above 0"),
         ({"learning_rate": -0.1}, "it must be above 0"),
-        ({"sampler": "euler"}, r"no sampler 'euler'; choose one of ddim, dpm-solver\+\+\."),
+        ({"sampler": "euler"}, r"sampler is 'euler'; it must be 'ddim' or 'dpm-solver\+\+'\."),
         ({"first_dose": -1.0}, "first_dose is -1.0; it must not be negative"),
         ({"confirm": -1}, "confirm is -1; it must not be negative"),
         ({"responses": -8}, "responses is -8; it must not be negative"),
@@ -140,7 +140,7 @@ COUNTS = ("max_steps", "draws", "check_every", "window", "check_images", "sample
         ({"threshold": "0.5"}, "must be a number or None"),
         ({"xi": math.nan}, "xi is nan; it must be finite"),
         ({"first_weight": -1.0}, "first_weight is -1.0; it must not be negative"),
-        ({"clip": "always"}, "no clip 'always'; choose one of model, none"),
+        ({"clip": "always"}, "clip is 'always'; it must be 'model' or 'none'"),
     ],
 )
 def test_values_out_of_range_are_refused(changes: dict[str, Any], sentence: str) -> None:

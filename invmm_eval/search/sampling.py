@@ -141,7 +141,7 @@ def sample(
             at scale 0 that pass alone.
         steps: Number of sampler steps, at least 1.
         micro_batch: Maximum number of images sampled together, at least 1; guided ones take two rows each.
-        sampler: One of :data:`invmm_eval.recipe.SAMPLERS`.
+        sampler: ``ddim`` or ``dpm-solver++``.
         clip: Whether estimates of x_0 are clipped where the model's own scheduler clips them.
         rejection: Which rows are given up on the way; None gives none up.
 

@@ -11,10 +11,10 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import Context, rows
 from invmm_eval.models.schedule import RectifiedFlow, Schedule, VariancePreserving
-from invmm_eval.recipe import SAMPLERS
 from invmm_eval.search.sampling import Rejection, chunks, sample, verified
 from tests.helpers.exact import SHAPE, Choosing, Mixture, flow_schedule, linear_schedule, pictures
 
+SAMPLERS = ("ddim", "dpm-solver++")
 SCHEDULES = [linear_schedule(), flow_schedule()]
 
 
