@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from invmm_eval.reports.findings import Findings as Findings
     from invmm_eval.reports.findings import find as find
     from invmm_eval.reports.hub import Repository as Repository
+    from invmm_eval.reports.shown import Shown as Shown
     from invmm_eval.reports.wording import limits as limits
     from invmm_eval.reports.wording import meaning as meaning
     from invmm_eval.search.detectors import Detector as Detector
@@ -81,7 +82,6 @@ if TYPE_CHECKING:
     from invmm_eval.search.search import Search as Search
     from invmm_eval.search.sentence import one_in as one_in
     from invmm_eval.search.sentence import sentence as sentence
-    from invmm_eval.search.sheet import cut as cut
     from invmm_eval.search.sheet import opened as opened
     from invmm_eval.search.status import Status as Status
     from invmm_eval.search.status import Verdict as Verdict

@@ -62,7 +62,7 @@ def check(
     answer = Answer(find(folder).public(names=True), score)  # it is sent to others: no local paths
     for text in (answer.short, *answer.paragraphs):
         say(text)
-    if answer.picture:
+    if answer.shown:
         say(f"The picture beside its samples: {answer.findings.picture(answer.result)}")
     if write and out_file:
         with on_disk(f"{out_file} cannot be written"):

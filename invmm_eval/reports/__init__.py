@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pyarrow.csv
 import pyarrow.parquet
-from matplotlib import rc_context
 
 from invmm_eval.errors import InvMMError, on_disk
-from invmm_eval.reports.figures import distribution
+from invmm_eval.reports.figures import distribution, save
 from invmm_eval.reports.findings import find
 from invmm_eval.reports.html.page import write_page
 from invmm_eval.reports.tables import write_table
@@ -43,10 +42,7 @@ def _page(folder: Path, path: Path) -> None:
 
 
 def _figure(folder: Path, path: Path, *, format: str) -> None:  # noqa: A002
-    with rc_context({"savefig.facecolor": "white", "svg.fonttype": "none"}):
-        figure = distribution(find(folder))
-        figure.patch.set_alpha(1)
-        figure.savefig(path, format=format, dpi=160)
+    save(distribution(find(folder)), path, format)
 
 
 FORMATS: Mapping[str, Callable[[Path, Path], None]] = {

@@ -24,7 +24,7 @@ from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 
 from invmm_eval.audits.results import share_is_known
 from invmm_eval.errors import InvMMError, on_disk
-from invmm_eval.reports.figures import distribution
+from invmm_eval.reports.figures import distribution, save
 from invmm_eval.reports.findings import Findings
 from invmm_eval.search.fields import present
 from invmm_eval.search.result import Result, Status
@@ -331,11 +331,9 @@ def _entries(findings: Findings, dataset: str) -> list[EvalResultEntry]:
 
 
 def png(findings: Findings) -> bytes:
-    """The figure of the distribution on white, as the page may be dark."""
-    figure = distribution(findings)
-    figure.patch.set(alpha=1, facecolor="white")
+    """The figure of the distribution."""
     file = BytesIO()
-    figure.savefig(file, dpi=120)
+    save(distribution(findings), file)
     return file.getvalue()
 
 

@@ -4,9 +4,14 @@ The background is transparent and the caller chooses the ink, so that it suits l
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
@@ -27,47 +32,61 @@ COLOURS = {
 """Of text on light pages, and of bars. Grey for images that were not replicated, which is neither good nor bad news."""
 
 
-def distribution(summary: Summary, *, ink: str = INK) -> Figure:
+@contextmanager
+def drawing(ink: str, size: tuple[float, float]) -> Iterator[tuple[Figure, Axes]]:
+    """A figure on a transparent ground with two thin axes, all in this ink; the size is in inches."""
+    names = ("axes.edgecolor", "axes.labelcolor", "legend.labelcolor", "text.color")
+    style = {"axes.facecolor": "none", "axes.linewidth": 0.8, "axes.spines.right": False, "axes.spines.top": False}
+    with rc_context({**dict.fromkeys(names, ink), **style, "figure.facecolor": "none", "legend.frameon": False}):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.add_subplot()
+        axes.tick_params(which="both", colors=ink)
+        yield figure, axes
+
+
+def save(figure: Figure, out: Path | BytesIO, kind: str = "png") -> None:
+    """Write a figure on white, as it may be shown on a dark page."""
+    with rc_context({"svg.fonttype": "none"}):
+        figure.savefig(out, format=kind, dpi=160, facecolor="white")
+
+
+def distribution(summary: Summary, *, ink: str = INK, width: float = 8) -> Figure:
     """The number of images by the samples per copy, or by InvMM where no share was estimated, on a logarithmic axis.
 
     Bars have the colours of verdicts. Images without a value are not drawn. A line marks the share from which on an
     image is memorized.
     """
-    figure = Figure(figsize=(8, 3), layout="constrained")
-    axes = figure.add_subplot()
     shares, drawn = _by_share(summary), values(summary)
     every = np.array([value for _, value in drawn])
     least = every[every > 0].min(initial=1e-6)
     edges = _edges(every.clip(min=least))
     by_verdict = {kind: [max(value, least) for verdict, value in drawn if verdict is kind] for kind in Verdict}
     shown = [verdict for verdict in Verdict if by_verdict[verdict]]
-    if shown:
-        axes.hist(
-            [by_verdict[verdict] for verdict in shown],
-            edges.tolist(),
-            stacked=True,
-            color=[COLOURS[verdict] for verdict in shown],
-            label=[str(verdict) for verdict in shown],
-            edgecolor="white",
-            linewidth=0.5,
-        )
-    axes.set(xscale="log", xlim=(edges[0], edges[-1]), ylabel="images")
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    if shares:
-        powers = range(*(round(math.log10(edge)) for edge in (edges[0], 10 * edges[-1])))
-        powers = powers[:: max(1, -(-len(powers) // 8))]
-        axes.set_xticks([10.0**power for power in powers], map(samples_per_copy, powers))
-        axes.set_xlabel("plain samples per copy")
-        if edges[0] < 1 / MEMORIZED < edges[-1]:
-            axes.axvline(1 / MEMORIZED, color=ink, linestyle=":", linewidth=1, label="limit of memorized")
-    else:
-        axes.set_xlabel("InvMM in nats per dimension (small means memorized)")
-    axes.set_ylim(top=1.2 * axes.get_ylim()[1])
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    strip_axes(axes, ink)
-    if shown:
-        axes.legend(frameon=False, labelcolor=ink, loc="upper right", ncols=len(shown))
-    figure.patch.set_alpha(0)
+    with drawing(ink, (width, 3)) as (figure, axes):
+        if shown:
+            axes.hist(
+                [by_verdict[verdict] for verdict in shown],
+                edges.tolist(),
+                stacked=True,
+                color=[COLOURS[verdict] for verdict in shown],
+                label=[str(verdict) for verdict in shown],
+                edgecolor="white",
+                linewidth=0.5,
+            )
+        axes.set(xscale="log", xlim=(edges[0], edges[-1]), ylabel="images")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        if shares:
+            powers = range(*(round(math.log10(edge)) for edge in (edges[0], 10 * edges[-1])))
+            powers = powers[:: max(1, -(-len(powers) // round(width)))]
+            axes.set_xticks([10.0**power for power in powers], map(samples_per_copy, powers))
+            axes.set_xlabel("plain samples per copy")
+            if edges[0] < 1 / MEMORIZED < edges[-1]:
+                axes.axvline(1 / MEMORIZED, color=ink, linestyle=":", linewidth=1, label="limit of memorized")
+        else:
+            axes.set_xlabel("InvMM in nats per dimension (small means memorized)")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        if shown:
+            figure.legend(loc="outside upper right", ncols=max(2, round(width / 2)))
     return figure
 
 
@@ -99,14 +118,3 @@ def _edges(values: NDArray[Any]) -> NDArray[Any]:
     )
     last = max(last, first + 1)
     return np.logspace(first, last, 6 * (last - first) + 1)
-
-
-def strip_axes(axes: Axes, ink: str) -> None:
-    """Only two thin axes, in this ink."""
-    axes.patch.set_alpha(0)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(which="both", colors=ink)
-    for line in axes.spines.values():
-        line.set(color=ink, linewidth=0.8)
-    for text in (axes.xaxis.label, axes.yaxis.label):
-        text.set_color(ink)

@@ -35,6 +35,11 @@ class Findings(Summary):
         return tuple(wording.limits(self.recipe))
 
     @property
+    def what_is_a_copy(self) -> str:
+        """The threshold of the similarity, and which near copies count."""
+        return wording.what_is_a_copy(self)
+
+    @property
     def settings(self) -> Mapping[str, str]:
         """What was audited and how: settings by name, in words."""
         return settings.settings(self)

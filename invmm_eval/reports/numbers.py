@@ -11,11 +11,6 @@ def images(count: int) -> str:
     return "1 image" if count == 1 else f"{count:,} images"
 
 
-def pictures(count: int) -> str:
-    """``1 picture``, or ``2,000 pictures``."""
-    return "1 picture" if count == 1 else f"{count:,} pictures"
-
-
 def are(count: int) -> str:
     """``is`` or ``are``."""
     return "is" if count == 1 else "are"

@@ -105,13 +105,14 @@ class Summary:
         return self.record.picture({"digest": result.digest, "caption": result.caption})
 
     def sheet(self, result: Result) -> Image | None:
-        """What is in :meth:`picture`; None if the folder has none.
+        """What is in :meth:`picture`; None if the folder has none, or not the similarities of its samples.
 
         Raises:
             InvMMError: The file is damaged.
         """
         path = self.picture(result)
-        return opened(path) if result.check and path.is_file() else None
+        known = result.check and result.check.similarities  # else its tensors were removed
+        return opened(path) if known and path.is_file() else None
 
     def public(self, *, names: bool = False) -> Self:
         """A copy that can be published: images named by their digest, the model's folder without its path.

@@ -1,6 +1,8 @@
 """Results as people read them in a terminal."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len, set_cell_size
@@ -26,25 +28,87 @@ LEAST_NAME = 12
 DASH = "\N{EN DASH}"
 
 
-def plain_table() -> Table:
-    """A table without columns yet, whose only line is that below the headings."""
-    return Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
+class Cell(NamedTuple):
+    """What a table says about an image in one column.
+
+    Attributes:
+        text: The value.
+        ends: Its interval, in a second line.
+        style: The style of the value, as rich has it.
+    """
+
+    text: str
+    ends: str = ""
+    style: str = ""
 
 
-def value_lines(field: Field, result: Result) -> str:
-    """The value of a field, and its interval in a second line."""
-    return in_lines(field.text(result), field.ends(result).replace(" to ", DASH))
+class Column(NamedTuple):
+    """One column of a table.
+
+    Attributes:
+        title: Its heading.
+        cells: One per image.
+        numeric: Whether it is aligned to the right.
+        notes: What it means, in lines below the table.
+    """
+
+    title: str
+    cells: Sequence[Cell]
+    numeric: bool = True
+    notes: Sequence[str] = ()
 
 
-def in_lines(text: str, ends: str) -> str:
-    """A value and the ends of its interval, if it has one, in a second line."""
-    return f"{text}\n{ends}" if ends else text
+class ImagesTable:
+    """One row per image.
+
+    Where the console is too narrow, columns are left out from the right, then intervals, and named below the table.
+
+    Args:
+        names: The names of the images.
+        columns: What is said about them.
+        least: Number of columns that are always shown.
+    """
+
+    def __init__(self, names: Sequence[str], columns: Sequence[Column], least: int) -> None:
+        self._names = names
+        self._columns = columns
+        self._least = least
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        counts = range(len(self._columns), self._least - 1, -1)
+        for count, intervals in (*((count, True) for count in counts), (self._least, False)):
+            shown = self._columns[:count]
+            table = self._table(shown, intervals=intervals)
+            if Measurement.get(console, options.update(width=10_000), table).minimum <= options.max_width:
+                break
+        yield table
+        hidden = [column.title for column in self._columns[count:]]
+        notes = list(chain.from_iterable(column.notes for column in shown))
+        if any(cell.ends for column in shown for cell in column.cells):
+            if intervals:
+                notes.append("Second lines: 95 % intervals")
+            else:
+                hidden.insert(0, "intervals")
+        if hidden:
+            notes.append(f"Not shown at this width: {', '.join(hidden)}")
+        for note in notes:
+            yield Text(note, style="dim")
+
+    def _table(self, shown: Sequence[Column], *, intervals: bool) -> Table:
+        longest = max(map(cell_len, self._names), default=1)
+        table = plain_table()
+        table.add_column("image", min_width=min(max(longest, 5), LEAST_NAME))
+        for title, cells, numeric, _ in shown:
+            width = max(cell_len(line) for text, ends, _ in (Cell(title), *cells) for line in (text, ends * intervals))
+            table.add_column(title, justify="right" if numeric else "left", min_width=width, no_wrap=True)
+        for name, *row in zip(self._names, *(column.cells for column in shown), strict=True):
+            lines = (f"{text}\n{ends}" if ends and intervals else text for text, ends, _ in row)
+            table.add_row(Name(name), *(Text(text, cell.style) for text, cell in zip(lines, row, strict=True)))
+        return table
 
 
-class ResultsTable:
-    """One row per image, the most memorized first.
-
-    Where the console is too narrow for all columns, the least important ones are hidden and named below the table.
+class ResultsTable(ImagesTable):
+    """The verdict of each image and its values, the most memorized first.
 
     Args:
         results: The results.
@@ -52,55 +116,32 @@ class ResultsTable:
     """
 
     def __init__(self, results: Sequence[Result], describe: Describe | None = None) -> None:
-        self._results = sorted(results, key=rank)
-        self._describe = describe
+        ranked = sorted(results, key=rank)
+        verdicts = [result.verdict for result in ranked]
+        meanings = [f"{verdict}: {verdict.meaning}" for verdict in Verdict if verdict in verdicts]
+        cells = [Cell(str(verdict), style=COLOURS[verdict]) for verdict in verdicts]
+        fields = [field for field in present("table", ranked, describe) if field.name not in ("name", "verdict")]
+        super().__init__(
+            [result.name for result in ranked],
+            [
+                Column("verdict", cells, numeric=False, notes=meanings),
+                *(
+                    Column(
+                        field.title,
+                        [value_of(field, result) for result in ranked],
+                        field.numeric,
+                        [f"{field.title}: {field.summary}"],
+                    )
+                    for field in fields
+                ),
+            ],
+            least=2,
+        )
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        shown = list(present("table", self._results, self._describe))
-        hidden: list[Field] = []
-        while Measurement.get(console, options.update(width=10_000), self._table(shown)).minimum > options.max_width:
-            if len(shown) <= 3:
-                break
-            hidden.append(shown.pop())
-        yield self._table(shown)
-        for verdict in Verdict:
-            if any(result.verdict is verdict for result in self._results):
-                yield Text(f"{verdict}: {verdict.meaning}", style="dim")
-        for field in shown:
-            if field.name not in ("name", "verdict"):
-                yield Text(f"{field.title}: {field.summary}", style="dim")
-        if any(field.ends(result) for field in shown for result in self._results):
-            yield Text("Second lines: 95 % intervals", style="dim")
-        if hidden:
-            titles = ", ".join(field.title for field in reversed(hidden))
-            yield Text(f"Not shown at this width: {titles}", style="dim")
 
-    def _table(self, shown: Sequence[Field]) -> Table:
-        table = plain_table()
-        for field in shown:
-            if field.name == "name":
-                longest = max((cell_len(result.name) for result in self._results), default=1)
-                table.add_column(field.title, min_width=min(max(longest, 5), LEAST_NAME))
-            else:
-                lines = [line for result in self._results for line in self._cell(field, result).plain.splitlines()]
-                whole = field.numeric or field.name == "verdict"
-                width = max(map(cell_len, [*lines, field.title])) if whole else None
-                table.add_column(
-                    field.title, justify="right" if field.numeric else "left", min_width=width, no_wrap=whole
-                )
-        for result in self._results:
-            table.add_row(*self._cells(shown, result))
-        return table
-
-    def _cells(self, shown: Sequence[Field], result: Result) -> "Iterator[str | Text | Name]":
-        for field in shown:
-            if field.name == "name":
-                yield Name(result.name)
-            else:
-                yield self._cell(field, result)
-
-    def _cell(self, field: Field, result: Result) -> Text:
-        return Text(value_lines(field, result), COLOURS[result.verdict] if field.name == "verdict" else "")
+def value_of(field: Field, result: Result) -> Cell:
+    """The value of a field with its interval, such as ``1 in 27-58``."""
+    return Cell(field.text(result), field.ends(result).replace(" to 1 in ", DASH).replace(" to ", DASH))
 
 
 def scores_table(scores: Sequence[Score]) -> Table:
@@ -112,6 +153,11 @@ def scores_table(scores: Sequence[Score]) -> Table:
     for place, score in enumerate(scores, 1):
         table.add_row(f"{place:,}", Name(score.name), score.error if score.score is None else f"{score.score:.4g}")
     return table
+
+
+def plain_table() -> Table:
+    """A table without columns yet, whose only line is that below the headings."""
+    return Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
 
 
 class Name:

@@ -14,7 +14,7 @@ from invmm_eval.reports.failures import by_reason, listed
 from invmm_eval.reports.numbers import are, capital, images
 from invmm_eval.reports.summary import NOT_PUBLISHED, Summary
 from invmm_eval.reports.whole import found_of, sentences
-from invmm_eval.search.fields import number
+from invmm_eval.search.fields import number, percent
 from invmm_eval.search.result import Result
 from invmm_eval.search.sentence import one_in, sentence
 from invmm_eval.search.status import MEMORIZED, Verdict
@@ -76,6 +76,21 @@ def _some(count: int, of: int, searched: str = "") -> str:
     return f"{count:,} of {'the ' if searched else ''}{of:,} images{searched} {are(count)}"
 
 
+def what_is_a_copy(summary: Summary) -> str:
+    """The threshold of the similarity, and which near copies count."""
+    similarity = summary.config["similarity"]
+    near = []
+    if similarity.get("flip"):
+        near.append("mirrored (left to right)")
+    if pixels := similarity.get("shift"):
+        near.append(f"shifted by up to {pixels} {'pixel' if pixels == 1 else 'pixels'}")
+    if part := similarity.get("crop"):
+        near.append(f"enlarged from {percent(part)} of the sides, at a corner or in the middle")
+    also = f" A copy may also be {' or '.join(near)}." if near else ""
+    name = similarity["name"]
+    return f"A sample is a copy if its similarity to the image ({name}) is at least {summary.threshold:g}.{also}"
+
+
 def counted(counts: Mapping[Verdict, int]) -> str:
     """The number of images of each verdict in one line, such as ``Of 7 images 1 is memorized, ...``."""
     parts = (f"{count:,} {verdict}" for verdict, count in counts.items())
@@ -119,4 +134,4 @@ def meaning(result: Result) -> str:
     if result.nats is None:
         return text
     text += f" The noise that was found supplies {number(result.nats / math.log(2))} bits of information"
-    return f"{text}; the picture takes {result.picture_bits:,} as PNG." if result.picture_bits else f"{text}."
+    return f"{text}; the image takes {result.picture_bits:,} as PNG." if result.picture_bits else f"{text}."

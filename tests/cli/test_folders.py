@@ -43,7 +43,7 @@ def test_what_a_change_of_the_model_did_is_told(invoke: Invoke, broken: Path, tm
         assert code == 0, err
     code, out, err = invoke("compare", a, b, "--html", tmp_path / "page.html")
     assert code == 0, err
-    assert "Of 2 pictures, 1 is memorized in A and 0 in B: 0 became memorized, 1 no longer is." in out
+    assert "Of 2 images, 1 is memorized in A and 0 in B: 0 became memorized, 1 no longer is." in out
     assert f"Model: reference in A, {broken} in B." in out
     freed = next(line for line in out.splitlines() if "repeated.png" in line)
     assert "freed" in freed
@@ -53,7 +53,7 @@ def test_what_a_change_of_the_model_did_is_told(invoke: Invoke, broken: Path, tm
     assert code == 0, err
     record = json.loads(out, parse_constant=lambda constant: pytest.fail(constant))
     assert record["counts"]["became"] == 1
-    assert {row["name"]: row["change"] for row in record["pictures"]} == {
+    assert {row["name"]: row["change"] for row in record["images"]} == {
         "repeated.png": "became",
         "new.png": "neither",
     }

@@ -14,7 +14,6 @@ from xml.etree import ElementTree
 import numpy as np
 import pyarrow.parquet
 import pytest
-import torch
 from PIL import Image
 from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
@@ -26,9 +25,8 @@ from invmm_eval.reports import FORMATS, report, tables
 from invmm_eval.reports.card import addition
 from invmm_eval.reports.findings import find
 from invmm_eval.reports.html import page as page_module
-from invmm_eval.reports.html.embed import thumbnails
+from invmm_eval.reports.html.embed import tiled
 from invmm_eval.search.result import Status
-from invmm_eval.search.sheet import strip
 from invmm_eval.search.status import Verdict
 from invmm_eval.statistics.response import Outcome, Response
 from tests.helpers import audits
@@ -140,14 +138,17 @@ def test_the_page_may_run_its_own_script_alone_and_load_nothing(page: Path) -> N
 
 
 @pytest.mark.parametrize(("side", "kept"), [(64, audits.SIDE), (audits.SIDE, audits.SIDE), (12, 12)])
-def test_pictures_are_cut_from_their_sheet(side: int, kept: int) -> None:
-    even = torch.arange(0, 250, 25, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, audits.SIDE, audits.SIDE)
-    sheet = strip(even[0], {1.0: even[1:3], 3.0: even[3:8]})
-    small = np.asarray(thumbnails(sheet, (3, audits.SIDE, audits.SIDE), [2, 5], side))
-    assert small.shape == (2 * kept, 6 * kept, 3)
-    cells = small.reshape(2, kept, 6, kept, 3).swapaxes(1, 2)
-    assert [sorted(set(cell.flatten().tolist())) for cell in cells[0]] == [[0], [25], [50], [255], [255], [255]]
-    assert [sorted(set(cell.flatten().tolist())) for cell in cells[1]] == [[255], [75], [100], [125], [150], [175]]
+def test_pictures_are_tiled_without_gaps(side: int, kept: int) -> None:
+    tiles = [[Image.new("L", (audits.SIDE, audits.SIDE), 25 * (3 * y + x)) for x in range(3 - y)] for y in range(2)]
+    cells = np.asarray(tiled([tiles[0], [None, *tiles[1]]], side)).reshape(2, kept, 3, kept).swapaxes(1, 2)
+    assert [sorted(set(cell.flatten().tolist())) for cell in cells.reshape(6, -1)] == [
+        [0],
+        [25],
+        [50],
+        [255],
+        [75],
+        [100],
+    ]
 
 
 def test_a_picture_that_was_removed_is_left_out(tmp_path: Path) -> None:
@@ -216,16 +217,15 @@ def test_a_page_of_many_images_has_the_most_memorized_and_says_where_the_others_
     guided: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = Parts(report(guided, tmp_path / "whole.html"))
+    monkeypatch.setattr(page_module, "LISTED", 4)
     monkeypatch.setattr(page_module, "SHOWN", 2)
     parts = Parts(report(guided, tmp_path / "capped.html"))
     data = [json.loads(script) for script in parts.code["script"] if script.startswith("{")]
-    expected = [result.name for result in find(guided).results[:2]]
-    assert [row["name"] for row in data[0]["rows"]] == expected
-    assert len(data) == 1 + 2
-    assert all(len(detail["trace"]) == 2 for detail in data[1:]), "those that are shown have their traces"
-    assert "The table has the 2 most memorized of 7 images" in parts.text
+    assert [row["name"] for row in data[0]["rows"]] == [result.name for result in find(guided).results[:4]]
+    assert [len(detail["trace"]) for detail in data[1:]] == [2, 2], "those that are shown have their traces"
+    assert "The 2 most memorized images have pictures and details. The table has 4 of 7 images" in parts.text
     assert "report FOLDER --format csv writes the table of all" in parts.text
-    assert "most memorized of" not in whole.text
+    assert "most memorized images" not in whole.text
     assert parts.text.count("of 7") > 1, "the numbers are of all"
 
 
@@ -449,7 +449,12 @@ def test_it_prints_on_white_without_controls(opened: Page) -> None:
     assert base64.b64decode(printed).startswith(b"%PDF")
 
 
-def test_many_images_are_shown_in_parts(browser: Chrome, tmp_path: Path) -> None:  # noqa: F811
+def test_many_images_are_shown_in_parts_and_without_details_they_do_not_open(
+    browser: Chrome,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(page_module, "SHOWN", 1)
     first = audits.result(0, Status.REPLICATED, 0.1)
     failed = [audits.result(index, Status.FAILED) for index in range(1, 150)]
     page = Page(browser, report(audits.write(tmp_path, [first, *failed])))
@@ -458,6 +463,8 @@ def test_many_images_are_shown_in_parts(browser: Chrome, tmp_path: Path) -> None
     page.one("#more").click()
     assert len(page.names()) == 150
     assert not page.one("#more").is_displayed()
+    assert [button.is_enabled() for button in page.all("tbody button")[:3]] == [True, False, False]
+    assert problems(browser) == []
 
 
 def test_an_empty_audit_opens(browser: Chrome, tmp_path: Path) -> None:  # noqa: F811

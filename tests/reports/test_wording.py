@@ -77,12 +77,21 @@ def test_images_that_failed_for_one_reason_are_one_paragraph(tmp_path: Path) -> 
 def test_the_meaning_of_one_result(found: Findings) -> None:
     first = found.results[0]
     assert meaning(first) == (
-        f"A{sentence(first)[1:]}. The noise that was found supplies 7.39 bits of information; the picture takes "
+        f"A{sentence(first)[1:]}. The noise that was found supplies 7.39 bits of information; the image takes "
         f"{first.picture_bits:,} as PNG."
     )
     assert meaning(replace(first, picture_bits=None)).endswith("supplies 7.39 bits of information.")
     assert meaning(found.results[4]).endswith("are copies was not measured.")
     assert meaning(found.results[6]).startswith("Could not be measured: The image <b>cannot</b> be used")
+
+
+def test_near_copies_that_count_are_named(tmp_path: Path) -> None:
+    similarity = {**audits.CONFIG["similarity"], "flip": True, "shift": 2, "crop": 0.8}
+    near = find(audits.write(tmp_path, [], {**audits.CONFIG, "similarity": similarity}))
+    assert near.what_is_a_copy == (
+        "A sample is a copy if its similarity to the image (sscd) is at least 0.5. A copy may also be mirrored (left "
+        "to right) or shifted by up to 2 pixels or enlarged from 80 % of the sides, at a corner or in the middle."
+    )
 
 
 def test_the_limits_fit_the_recipe_and_are_those_of_the_readme() -> None:

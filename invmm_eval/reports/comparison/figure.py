@@ -1,4 +1,4 @@
-"""The figure of a comparison: each picture at its distance from plain noise in A and in B."""
+"""The figure of a comparison: each image at its distance from plain noise in A and in B."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator
 
 from invmm_eval.reports.comparison.pairs import LIMIT, Change, Comparison, Pair
 from invmm_eval.reports.figures import COLOURS as OF_VERDICTS
-from invmm_eval.reports.figures import INK, samples_per_copy, strip_axes
+from invmm_eval.reports.figures import INK, drawing, samples_per_copy
 from invmm_eval.search.fields import number
 from invmm_eval.search.status import MEMORIZED, Verdict
 
@@ -23,50 +23,40 @@ IN = {Change.BECAME: "B alone", Change.FREED: "A alone", Change.BOTH: "both", Ch
 MARKS = {Change.BECAME: "^", Change.FREED: "v", Change.BOTH: "o", Change.NEITHER: "."}
 
 
-def changes(comparison: Comparison, *, ink: str = INK) -> Figure:
-    """Each picture that has a distance in both audits; those without a copy are at the ends of the axes.
+def changes(comparison: Comparison, *, ink: str = INK, width: float = 6.4) -> Figure:
+    """Each image that has a distance in both audits; those without a copy are at the ends of the axes.
 
     Below the diagonal B gives copies more often than A. Bars are the intervals of 95 % where shares are estimated; a
     dotted line marks the share from which on an image is memorized.
     """
-    figure = Figure(figsize=(6.4, 5), layout="constrained")
-    axes = figure.add_subplot()
     shares = comparison.word == "memorized"
     pairs = comparison.valued
     known = [value for pair in pairs for value in pair.nats if value is not None and math.isfinite(value)]
     far = max([*known, *([-math.log(MEMORIZED)] if shares else [])], default=1.0)
     none = 1.12 * far
-    for change in COLOURS:
-        chosen = [pair for pair in pairs if pair.change is change]
-        if not chosen:
-            continue
-        places = [[min(value, none) for value in pair.nats if value is not None] for pair in chosen]
-        x, y = zip(*places, strict=True)
-        if shares and change is not Change.NEITHER:
-            bars = [_bars(chosen, side, positions, none) for side, positions in enumerate((x, y))]
-            axes.errorbar(
-                x, y, xerr=bars[0], yerr=bars[1], fmt="none", ecolor=COLOURS[change], elinewidth=0.8, alpha=0.5
-            )
-        label = f"{IN[change]} ({len(chosen):,})"
-        axes.scatter(x, y, s=42, marker=MARKS[change], color=COLOURS[change], label=label, zorder=3)
-    axes.plot([0, none], [0, none], color=ink, linewidth=0.8)
-    if shares:
-        for line in (axes.axvline, axes.axhline):
-            line(-math.log(MEMORIZED), color=ink, linestyle=":", linewidth=1)
-    what = "plain samples per copy" if shares else "nats in total"
-    axes.set(xlim=(0, 1.03 * none), ylim=(0, 1.03 * none), xlabel=f"A: {what}", ylabel=f"B: {what}")
-    _ticks(axes, far, none, shares=shares)
-    strip_axes(axes, ink)
-    figure.legend(
-        title=f"{comparison.word} in",
-        title_fontproperties={"size": "small"},
-        frameon=False,
-        labelcolor=ink,
-        loc="outside upper center",
-        ncols=len(COLOURS),
-        fontsize="small",
-    ).get_title().set_color(ink)
-    figure.patch.set_alpha(0)
+    with drawing(ink, (width, 5)) as (figure, axes):
+        for change in COLOURS:
+            chosen = [pair for pair in pairs if pair.change is change]
+            if not chosen:
+                continue
+            places = [[min(value, none) for value in pair.nats if value is not None] for pair in chosen]
+            x, y = zip(*places, strict=True)
+            if shares and change is not Change.NEITHER:
+                bars = [_bars(chosen, side, positions, none) for side, positions in enumerate((x, y))]
+                axes.errorbar(
+                    x, y, xerr=bars[0], yerr=bars[1], fmt="none", ecolor=COLOURS[change], elinewidth=0.8, alpha=0.5
+                )
+            label = f"{IN[change]} ({len(chosen):,})"
+            axes.scatter(x, y, s=42, marker=MARKS[change], color=COLOURS[change], label=label, zorder=3)
+        axes.plot([0, none], [0, none], color=ink, linewidth=0.8)
+        if shares:
+            for line in (axes.axvline, axes.axhline):
+                line(-math.log(MEMORIZED), color=ink, linestyle=":", linewidth=1)
+        what = "plain samples per copy" if shares else "nats in total"
+        axes.set(xlim=(0, 1.03 * none), ylim=(0, 1.03 * none), xlabel=f"A: {what}", ylabel=f"B: {what}")
+        _ticks(axes, far, none, shares=shares)
+        title = f"{comparison.word} in"
+        figure.legend(title=title, loc="outside upper center", ncols=len(COLOURS), fontsize="small")
     return figure
 
 

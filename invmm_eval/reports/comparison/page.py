@@ -1,5 +1,6 @@
 """A comparison as one HTML file, without scripts."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,16 @@ from invmm_eval.reports.comparison.pairs import Comparison, Pair
 from invmm_eval.reports.comparison.words import LIMITS, change_text, paragraphs
 from invmm_eval.reports.findings import Findings
 from invmm_eval.reports.html.base import parts
-from invmm_eval.reports.html.embed import INKS, best_row, svg, webp
+from invmm_eval.reports.html.embed import figures, tiled, webp
+from invmm_eval.reports.shown import Shown
 from invmm_eval.search.result import Result
 
 SHOWN = 1000
-"""Maximum number of pictures in the table, those that changed first."""
+"""Maximum number of images in the table, those that changed first."""
 ILLUSTRATED = 200
-"""Maximum number of pictures that are shown with their samples."""
+"""Maximum number of images that are shown with their samples."""
 SIDE = 64
-"""Maximum side of a picture, in pixels."""
+"""Maximum side of an image, in pixels."""
 _STYLE = """
 .compared img { display: block; max-width: 100%; height: auto; }
 @media screen and (max-width: 44rem) {
@@ -43,7 +45,7 @@ def write_page(comparison: Comparison, path: Path) -> None:
         settings={name: value for name, value in comparison.a.settings.items() if name not in comparison.differing},
         comparison=comparison,
         paragraphs=list(paragraphs(comparison)),
-        figures={ground: svg(changes(comparison, ink=ink)) for ground, ink in INKS.items()},
+        figures=figures(partial(changes, comparison), 6.4),
         rows=[_row(comparison, pair, at < ILLUSTRATED) for at, pair in enumerate(comparison.pairs[:SHOWN])],
         hidden=max(0, len(comparison.pairs) - SHOWN),
     )
@@ -70,7 +72,7 @@ def _side(comparison: Comparison, findings: Findings, result: Result | None, ill
     if result.error:
         return {"text": f"failed: {result.error}"}
     side: dict[str, Any] = {"text": comparison.value.text(result), "ends": comparison.value.ends(result)}
-    if illustrated and result.check and (sheet := findings.sheet(result)):
-        row = best_row(sheet, findings.image_shape, result.check, SIDE)
+    if illustrated and (shown := Shown.of(findings, result)):
+        row = tiled([[shown.image, *(sample.image for sample in shown.samples)]], SIDE)
         side |= {"picture": webp(row), "size": row.size}
     return side

@@ -1,4 +1,4 @@
-"""Two audits of the same pictures, compared: before and after a fine-tuning, a mitigation, or steps of training."""
+"""Two audits of the same images, compared: before and after a fine-tuning, a mitigation, or steps of training."""
 
 import math
 import statistics
@@ -14,7 +14,7 @@ import pyarrow as pa
 from invmm_eval.audits.folder.format import settings_of
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports.findings import Findings, find
-from invmm_eval.reports.numbers import are, pictures
+from invmm_eval.reports.numbers import are, images
 from invmm_eval.search.fields import FIELDS, Field, finite
 from invmm_eval.search.result import PLAIN_SHARE, Result, Status
 from invmm_eval.search.status import Verdict
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas
 
 SHOWN = tuple(field for field in FIELDS if field.name in ("verdict", "plain_share", "limit_nats", "invmm", "nats"))
-"""The fields of each picture in both audits."""
+"""The fields of each image in both audits."""
 LIMIT = next(field for field in FIELDS if field.name == "limit_nats")
 """The distance of a share, -ln(share), with its interval."""
 _OF_THE_MODEL = {"name", "dtype", "pipeline", "proved"}
@@ -32,7 +32,7 @@ _OF_THE_MODEL = {"name", "dtype", "pipeline", "proved"}
 
 
 class Change(StrEnum):
-    """What happened to a picture from audit A to audit B."""
+    """What happened to an image from audit A to audit B."""
 
     BECAME = "became"
     """Memorized in B alone."""
@@ -45,17 +45,17 @@ class Change(StrEnum):
     FAILED = "not measured"
     """The search failed in one of them, or in both."""
     ONLY_A = "only in A"
-    """Not among the pictures of B."""
+    """Not among the images of B."""
     ONLY_B = "only in B"
-    """Not among the pictures of A."""
+    """Not among the images of A."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One picture in two audits.
+    """One image in two audits.
 
     Attributes:
-        a: Its result in audit A; None if it is not among the pictures of A.
+        a: Its result in audit A; None if it is not among the images of A.
         b: Its result in audit B, likewise.
         level: The verdict that counts: memorized, or, where the recipe estimates no share, replicable.
     """
@@ -127,12 +127,12 @@ class Pair:
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """Two audits, paired by picture: the same pixels with the same caption. See :func:`compare`.
+    """Two audits, paired by image: the same pixels with the same caption. See :func:`compare`.
 
     Attributes:
         a: Audit A.
         b: Audit B.
-        pairs: All pictures of both: those that changed first, the largest change of each kind first.
+        pairs: All images of both: those that changed first, the largest change of each kind first.
         level: The verdict that counts: memorized, or, where the recipe estimates no share, replicable.
     """
 
@@ -146,7 +146,7 @@ class Comparison:
 
     @property
     def word(self) -> str:
-        """What a picture of :attr:`level` is: memorized or replicated."""
+        """What an image of :attr:`level` is: memorized or replicated."""
         return "memorized" if self.level is Verdict.MEMORIZED else "replicated"
 
     @property
@@ -157,33 +157,33 @@ class Comparison:
 
     @property
     def headline(self) -> str:
-        """How many pictures changed, in one sentence."""
+        """How many images changed, in one sentence."""
         count, became, freed, both = map(len, (self.measured, self.became, self.freed, self.of(Change.BOTH)))
         before = both + freed
         if not count:
-            return "No picture was measured in both audits."
+            return "No image was measured in both audits."
         return (
-            f"Of {pictures(count)}, {before:,} {are(before)} {self.word} "
+            f"Of {images(count)}, {before:,} {are(before)} {self.word} "
             f"in A and {both + became:,} in B: {became:,} became {self.word}, {freed:,} no longer {are(freed)}."
         )
 
     def of(self, *changes: Change) -> tuple[Pair, ...]:
-        """The pictures to which this happened."""
+        """The images to which this happened."""
         return tuple(pair for pair in self.pairs if pair.change in changes)
 
     @property
     def became(self) -> tuple[Pair, ...]:
-        """The pictures that are memorized in B alone."""
+        """The images that are memorized in B alone."""
         return self.of(Change.BECAME)
 
     @property
     def freed(self) -> tuple[Pair, ...]:
-        """The pictures that are memorized in A alone."""
+        """The images that are memorized in A alone."""
         return self.of(Change.FREED)
 
     @property
     def measured(self) -> tuple[Pair, ...]:
-        """The pictures that were measured in both audits: those that the tests are about."""
+        """The images that were measured in both audits: those that the tests are about."""
         return self.of(Change.BECAME, Change.FREED, Change.BOTH, Change.NEITHER)
 
     @property
@@ -204,7 +204,7 @@ class Comparison:
 
     @cached_property
     def sides(self) -> Tested:
-        """Whether as many pictures became memorized as were freed (McNemar's exact test)."""
+        """Whether as many images became memorized as were freed (McNemar's exact test)."""
         return changed_sides(len(self.became), len(self.freed))
 
     @cached_property
@@ -225,7 +225,7 @@ class Comparison:
         }
 
     def table(self) -> pa.Table:
-        """One row per picture; what is infinite or unknown is null, and ``change`` says which pictures were left out.
+        """One row per image; what is infinite or unknown is null, and ``change`` says which images were left out.
 
         Columns: ``name``, ``digest``, ``caption``, ``change`` (:class:`Change`), of both audits those of
         :data:`SHOWN` with their intervals, ending in ``_a`` and ``_b``, and ``nats_change`` with its ends.
@@ -264,12 +264,12 @@ class Comparison:
             "counts": {str(change): len(self.of(change)) for change in Change},
             "tests": {"mcnemar": self.sides._asdict(), "wilcoxon": self.ranks._asdict()},
             "median_nats_change": self.typical,
-            "pictures": self.table().to_pylist(),
+            "images": self.table().to_pylist(),
         }
 
 
 def compare(a: str | Path, b: str | Path) -> Comparison:
-    """Compare two finished audits picture by picture.
+    """Compare two finished audits image by image.
 
     Args:
         a: Folder of audit A: the base model, or the model before a change.
@@ -277,22 +277,21 @@ def compare(a: str | Path, b: str | Path) -> Comparison:
 
     Raises:
         InvMMError: One is no audit, is not finished, was measured with another recipe, similarity, threshold or noise
-            family than the other, or has no picture in common with it.
+            family than the other, or has no image in common with it.
     """
     one, other = find(a), find(b)
     for findings in (one, other):
         _check_finished(findings)
     _check_settings(one, other)
     level = Verdict.MEMORIZED if PLAIN_SHARE in one.recipe.estimators else Verdict.REPLICABLE
-    before, after = _by_picture(one), _by_picture(other)
-    pictures = [*before, *(picture for picture in after if picture not in before)]
-    pairs = [Pair(before.get(picture), after.get(picture), level) for picture in pictures]
+    before, after = _by_image(one), _by_image(other)
+    pairs = [Pair(before.get(image), after.get(image), level) for image in {**before, **after}]
     if not before.keys() & after.keys():
         raise InvMMError(_nothing_in_common(one, other))
     return Comparison(one, other, tuple(sorted(pairs, key=_order)), level)
 
 
-def _by_picture(findings: Findings) -> dict[tuple[str, str | None], Result]:
+def _by_image(findings: Findings) -> dict[tuple[str, str | None], Result]:
     """The results by pixels and caption; images that could not be read, which have no digest, by their names."""
     results = sorted(findings.results, key=lambda result: -result.index)
     return {(result.digest, result.caption) if result.digest else ("", result.name): result for result in results}
@@ -322,7 +321,7 @@ def _check_settings(a: Findings, b: Findings) -> None:
         )
         raise InvMMError(
             f"{a.record.folder} and {b.record.folder} were not measured in the same way: {told}. Only the model may "
-            "differ; audit the pictures again with the same settings."
+            "differ; audit the images again with the same settings."
         )
 
 
@@ -338,5 +337,5 @@ def _decisive(findings: Findings) -> Iterator[tuple[str, Any]]:
 
 def _nothing_in_common(a: Findings, b: Findings) -> str:
     pixels, others = ({result.digest for result in findings.results if result.digest} for findings in (a, b))
-    why = "their captions differ" if pixels & others else "a picture is known by its pixels at the model's size"
-    return f"{a.record.folder} and {b.record.folder} have no picture in common: {why}. Audit the same pictures in both."
+    why = "their captions differ" if pixels & others else "an image is known by its pixels at the model's size"
+    return f"{a.record.folder} and {b.record.folder} have no image in common: {why}. Audit the same images in both."

@@ -4,15 +4,15 @@ import math
 from collections.abc import Iterator
 
 from invmm_eval.reports.comparison.pairs import Change, Comparison, Pair
-from invmm_eval.reports.numbers import are, have, pictures
+from invmm_eval.reports.numbers import are, have, images
 from invmm_eval.search.fields import number
 
 LIMITS = (
-    "That a picture is no longer memorized means that this search finds fewer copies of it. It does not prove that the "
+    "That an image is no longer memorized means that this search finds fewer copies of it. It does not prove that the "
     "model lost it: another prompt, another search or further training may bring it back.",
-    "Pictures that were chosen because audit A found them tend to look less memorized in any second audit. Compare "
-    "pictures that were chosen before A was read.",
-    "The tests take pictures to be independent of each other. Near twins are not.",
+    "Images that were chosen because audit A found them tend to look less memorized in any second audit. Compare "
+    "images that were chosen before A was read.",
+    "The tests take images to be independent of each other. Near twins are not.",
     "The interval of a change runs between the ends of two intervals of 95 %: it holds in at least 90 % of cases.",
 )
 
@@ -23,15 +23,15 @@ def paragraphs(comparison: Comparison) -> Iterator[str]:
         yield from _size(comparison)
         yield from _tests(comparison)
     if failed := len(comparison.of(Change.FAILED)):
-        yield f"{pictures(failed)} could not be measured in both audits: nothing is said about a change."
+        yield f"{images(failed)} could not be measured in both audits: nothing is said about a change."
     for change, here, there in ((Change.ONLY_A, "A", "B"), (Change.ONLY_B, "B", "A")):
         if count := len(comparison.of(change)):
             yield (
-                f"{pictures(count)} {are(count)} in audit {here} alone and not compared: audit {there} did not "
+                f"{images(count)} {are(count)} in audit {here} alone and not compared: audit {there} did not "
                 f"search {'it' if count == 1 else 'them'}."
             )
     if missing := len(comparison.measured) - len(comparison.valued):
-        yield f"{pictures(missing)} {have(missing)} no share in one of the audits: their verdicts alone are compared."
+        yield f"{images(missing)} {have(missing)} no share in one of the audits: their verdicts alone are compared."
 
 
 def _size(comparison: Comparison) -> Iterator[str]:
@@ -39,14 +39,14 @@ def _size(comparison: Comparison) -> Iterator[str]:
     clear = sum(pair.is_clear for pair in changed)
     if changed and comparison.word == "memorized":
         yield (
-            f"Of the {pictures(len(changed))} whose verdict changed, {clear:,} {are(clear)} clear: the intervals of "
+            f"Of the {images(len(changed))} whose verdict changed, {clear:,} {are(clear)} clear: the intervals of "
             "both shares have nothing in common."
             + (" The others may lie on both sides of the limit by chance." if clear < len(changed) else "")
         )
     if comparison.typical is not None:
         both = len(comparison.copied)
         yield (
-            f"{pictures(both)} {have(both)} copies in both audits. Their distance from plain noise "
+            f"{images(both)} {have(both)} copies in both audits. Their distance from plain noise "
             f"changed by {signed(comparison.typical)} nats (median)"
             + (f": copies are {_factor(comparison.typical)}." if comparison.word == "memorized" else ".")
         )
@@ -65,7 +65,7 @@ def _tests(comparison: Comparison) -> Iterator[str]:
     if ranks.changes:
         value = "-ln(share)" if comparison.word == "memorized" else "nats"
         yield (
-            f"Distances: {ranks.changes:,} of {pictures(len(comparison.valued))} changed. If changes up and down were "
+            f"Distances: {ranks.changes:,} of {images(len(comparison.valued))} changed. If changes up and down were "
             f"alike in number and size, so clear a difference would have {probability(ranks.p)} (Wilcoxon's signed-"
             f"rank test on {value}, two-sided; no copy counts as the largest distance)."
         )
@@ -86,7 +86,7 @@ def signed(value: float) -> str:
 
 
 def change_text(pair: Pair) -> tuple[str, str]:
-    """The change of the distance of a picture, and its interval, for people; ``-`` and empty where there is none."""
+    """The change of the distance of an image, and its interval, for people; ``-`` and empty where there is none."""
     if pair.nats_change is None:
         return "-", ""
     ends = pair.nats_ends

@@ -7,11 +7,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from invmm_eval.reports.html.embed import allowed
+from invmm_eval.reports.html.embed import allowed, png
 from invmm_eval.reports.numbers import capital
 
 _ENVIRONMENT = Environment(loader=PackageLoader("invmm_eval.reports", ""), autoescape=True, trim_blocks=True)
-_ENVIRONMENT.filters["capital"] = capital
+_ENVIRONMENT.filters |= {"capital": capital, "png": png}
 
 
 def parts(template: str, *, style: str = "", script: str = "", **values: Any) -> Iterator[str]:

@@ -2,66 +2,59 @@
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO, StringIO
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
-from invmm_eval.search.sheet import cut
-from invmm_eval.search.trace import Check
-
-INKS = {"light": "#3a3833", "dark": "#cfcabf"}
-"""Ink of a figure on a light and a dark page."""
+_INKS = {"(prefers-color-scheme: dark)": "#cfcabf", "": "#3a3833"}
 
 
-def thumbnails(sheet: Image.Image, shape: Sequence[int], counts: Sequence[int], side: int) -> Image.Image:
-    """A sheet without its gaps, each picture scaled down to ``side`` pixels at most.
+def figures(draw: Callable[..., Figure], *widths: float) -> list[tuple[str, str]]:
+    """A figure as data for each kind of screen, with the media query that chooses it; the last one has none.
 
     Args:
-        sheet: The sheet.
-        shape: Channels, height and width of a picture in it.
-        counts: Samples in each of its rows.
-        side: Maximum side of a picture in pixels; smaller pictures are kept.
+        draw: Draws it, with the arguments ``ink`` and ``width``.
+        *widths: Its width in inches: on narrow screens, and on others; one for all.
     """
-    rows = [[(row, column) for column in range(1, 1 + count)] for row, count in enumerate(counts)]
-    return _tiled(sheet, shape, [[None, *cells] if row else [(0, 0), *cells] for row, cells in enumerate(rows)], side)
+    screens = [("(max-width: 44rem)", widths[0]), ("", widths[-1])][-len(widths) :]
+    return [
+        (" and ".join(filter(None, (screen, scheme))), svg(draw(ink=ink, width=width)))
+        for screen, width in screens
+        for scheme, ink in _INKS.items()
+    ]
 
 
-def best_row(sheet: Image.Image, shape: Sequence[int], check: Check, side: int) -> Image.Image:
-    """The image of a sheet and, beside it, its samples at the best guidance scale, scaled like :func:`thumbnails`."""
-    row, count = check.best_row, len(check.similarities[check.best_scale])
-    return _tiled(sheet, shape, [[(0, 0), *((row, column) for column in range(1, 1 + count))]], side)
-
-
-def _tiled(
-    sheet: Image.Image, shape: Sequence[int], cells: Sequence[Sequence[tuple[int, int] | None]], side: int
-) -> Image.Image:
-    _, height, width = shape
-    shrink = min(1.0, side / max(height, width))
-    size = max(1, round(width * shrink)), max(1, round(height * shrink))
-    small = Image.new(sheet.mode, (max(map(len, cells)) * size[0], len(cells) * size[1]), "white")
-    for y, places in enumerate(cells):
-        for x, place in enumerate(places):
-            if place:
-                cell = cut(sheet, shape, *place).resize(size, Image.Resampling.LANCZOS)
-                small.paste(cell, (x * size[0], y * size[1]))
-    return small
+def tiled(rows: Sequence[Sequence[Image.Image | None]], side: int) -> Image.Image:
+    """Pictures of one size in rows without gaps, scaled down to ``side`` pixels at most; white where there is none."""
+    [first, *_], *_ = rows
+    assert first
+    shrink = min(1.0, side / max(first.size))
+    width, height = (max(1, round(length * shrink)) for length in first.size)
+    tiles = Image.new(first.mode, (max(map(len, rows)) * width, len(rows) * height), "white")
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            if picture:
+                tiles.paste(picture.resize((width, height), Image.Resampling.LANCZOS), (x * width, y * height))
+    return tiles
 
 
 def webp(image: Image.Image) -> str:
     """A picture as data, with losses that are not seen."""
-    file = BytesIO()
-    image.save(file, "WEBP", quality=80)
-    return uri("image/webp", file.getvalue())
+    return _picture(image, "webp", quality=80)
 
 
 def png(image: Image.Image) -> str:
     """A picture as data, every pixel as it is."""
+    return _picture(image, "png", optimize=True)
+
+
+def _picture(image: Image.Image, kind: str, **options: int) -> str:
     file = BytesIO()
-    image.save(file, "PNG", optimize=True)
-    return uri("image/png", file.getvalue())
+    image.save(file, kind, **options)
+    return _uri(f"image/{kind}", file.getvalue())
 
 
 def svg(figure: Figure) -> str:
@@ -69,11 +62,10 @@ def svg(figure: Figure) -> str:
     file = StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "invmm", "font.family": "sans-serif"}):
         figure.savefig(file, format="svg", metadata={"Date": None})
-    return uri("image/svg+xml", file.getvalue().encode())
+    return _uri("image/svg+xml", file.getvalue().encode())
 
 
-def uri(kind: str, data: bytes) -> str:
-    """Data of a media type as an address."""
+def _uri(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 

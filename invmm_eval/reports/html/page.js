@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const { rows, shape, threshold } = JSON.parse(document.getElementById("rows").textContent);
+  const { rows, shape, threshold, details } = JSON.parse(document.getElementById("rows").textContent);
   const [, height, width] = shape;
   const aspect = height / width;
   const STEP = 100;
@@ -59,7 +59,7 @@
     const picture = detail && detail.picture;
     const button = html(
       "button",
-      { type: "button", "aria-expanded": opened.has(row.id), onclick: () => toggle(row) },
+      { type: "button", "aria-expanded": opened.has(row.id), onclick: () => toggle(row), ...(row.id < details ? {} : { disabled: "" }) },
       picture ? part(row, detail, 0, 0, 1, 40, "") : html("i", { class: "none" }),
       html("span", {}, row.name || "(no name)"),
     );
@@ -160,11 +160,11 @@
     ["Digest (SHA-256)", detail.digest],
   ];
 
-  // The picture under a veil that leaves open where samples agree with it.
+  // The image under a veil that leaves open what its samples copy.
   const agreeing = (row, detail) => {
     const [veil, sentence] = detail.copied;
     const over = svg("image", { href: veil, class: "veil", width: 1, height: aspect, preserveAspectRatio: "none" });
-    return html("figure", {}, part(row, detail, 0, 0, 1, 128, sentence, over), html("figcaption", {}, "where samples agree"));
+    return html("figure", {}, part(row, detail, 0, 0, 1, 128, sentence, over), html("figcaption", {}, "copied part; the rest is faded"));
   };
 
   const detailed = (row) => {

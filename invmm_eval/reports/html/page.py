@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from invmm_eval.reports.copied import copied_part
 from invmm_eval.reports.figures import distribution, values
 from invmm_eval.reports.findings import Findings
 from invmm_eval.reports.html.base import parts
-from invmm_eval.reports.html.embed import INKS, png, svg, thumbnails, webp
+from invmm_eval.reports.html.embed import figures, png, tiled, webp
 from invmm_eval.reports.numbers import capital
+from invmm_eval.reports.shown import Shown
 from invmm_eval.reports.wording import meaning
 from invmm_eval.search.fields import Field, finite, present
 from invmm_eval.search.result import Result
@@ -28,8 +28,10 @@ from invmm_eval.statistics.response import Response
 
 PIXELS = 64_000_000
 """Approximate number of pixels of all pictures together, at most about 50 MB, unless :data:`SIDES` requires more."""
-SHOWN = 1000
+LISTED = 10_000
 """Maximum number of images in the table, the most memorized ones."""
+SHOWN = 1000
+"""Maximum number of images with pictures and details."""
 SIDES = (24, 128)
 """Smallest and largest side of a picture, in pixels."""
 
@@ -57,10 +59,10 @@ def write_page(findings: Findings, path: Path, *, pictures: bool = True) -> None
         settings=findings.settings,
         findings=findings,
         columns=columns,
-        figures=len(values(findings)) > 1
-        and {ground: svg(distribution(findings, ink=ink)) for ground, ink in INKS.items()},
+        figures=len(values(findings)) > 1 and figures(partial(distribution, findings), 4.4, 8),
         verdicts={verdict: verdict.name.lower() for verdict in Verdict},
-        rows=[_row(position, result, columns) for position, result in enumerate(findings.results[:SHOWN])],
+        rows=[_row(position, result, columns) for position, result in enumerate(findings.results[:LISTED])],
+        shown=min(SHOWN, findings.images),
         details=_details(findings, pictures),
         shape=findings.image_shape,
     )
@@ -98,15 +100,12 @@ def _cells(result: Result) -> int:
 def _detail(findings: Findings, side: int, result: Result) -> dict[str, Any]:
     """The details of one image; a side of 0 leaves out the picture."""
     record = result.record()
-    counts = [len(values) for values in record["similarities"].values()]
-    picture = part = None
-    if side and result.check and (sheet := findings.sheet(result)):
-        picture = webp(thumbnails(sheet, findings.image_shape, counts, side))
-        part = copied_part(sheet, findings, result.check)
+    shown = Shown.of(findings, result) if side else None
+    part = shown and shown.copied
     kept = ("index", "digest", "similarities", "prompt", "trace")
     return {
         **{key: record[key] for key in kept},
-        "picture": picture,
+        "picture": shown and webp(tiled(shown.tiles, side)),
         "copied": part and [png(part.veil), part.sentence],
         "meaning": meaning(result),
         "curve": result.response and _curve(result.response),

@@ -20,10 +20,10 @@ def test_the_page_has_all_of_the_answer(
     answer = answered(verdict)
     write_page(answer, tmp_path / "answer.html")
     written = (tmp_path / "answer.html").read_text("utf-8")
-    for text in (answer.question, answer.short, *answer.paragraphs, *answer.limits, *answer.facts.values()):
+    for text in (answer.question, answer.short, *answer.paragraphs, *answer.findings.limits, *answer.facts.values()):
         assert text in unescape(written)
     assert "<b>" not in written
-    assert written.count("data:image/png") == len(answer.samples) + (answer.picture is not None)
+    assert written.count("data:image/png") == (1 + len(answer.shown.samples) if answer.shown else 0)
     [style] = re.findall(r"<style>(.*?)</style>", written, re.S)
     [policy] = re.findall(r'Content-Security-Policy" content="(.*?)"', written)
     assert unescape(policy) == f"default-src 'none'; img-src data:; style-src {allowed(style)}"

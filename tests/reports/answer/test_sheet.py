@@ -22,9 +22,9 @@ def test_the_sheet_has_all_of_the_answer_on_one_page(
 ) -> None:
     answer = answered(verdict)
     told = "".join(words(answer).split())
-    for text in (answer.question, answer.short, *answer.paragraphs, *answer.limits, *answer.facts.values()):
+    for text in (answer.question, answer.short, *answer.paragraphs, *answer.findings.limits, *answer.facts.values()):
         assert "".join(text.split()) in told
-    assert len(sheet(answer).axes) == len(answer.samples) + (answer.picture is not None)
+    assert len(sheet(answer).axes) == (1 + len(answer.shown.samples) if answer.shown else 0)
     write_sheet(answer, tmp_path / "answer.pdf")
     written = (tmp_path / "answer.pdf").read_bytes()
     assert written.startswith(b"%PDF")

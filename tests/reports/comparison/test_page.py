@@ -70,7 +70,7 @@ def test_a_long_table_says_what_it_leaves_out(
     page.write_page(compared, tmp_path / "short.html")
     text = (tmp_path / "short.html").read_text("utf-8")
     assert text.count('<th scope="row">') == 3
-    assert "7 more pictures are not shown" in text
+    assert "7 more images are not shown" in text
 
 
 def test_a_page_that_cannot_be_written_is_one_sentence(compared: Comparison, tmp_path: Path) -> None:

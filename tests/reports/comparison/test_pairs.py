@@ -103,7 +103,7 @@ def test_without_shares_what_was_replicated_is_compared(tmp_path: Path) -> None:
     compared = compare(a, b)
     assert [pair.change for pair in compared.pairs] == [Change.FREED, Change.BOTH]
     assert [pair.nats_change for pair in compared.pairs] == [math.inf, pytest.approx(0.01 * audits.DIMENSIONS)]
-    assert compared.headline.startswith("Of 2 pictures, 2 are replicated in A and 1 in B")
+    assert compared.headline.startswith("Of 2 images, 2 are replicated in A and 1 in B")
 
 
 def changed(**parts: Any) -> Mapping[str, Any]:
@@ -141,12 +141,12 @@ def test_a_threshold_counts_however_it_is_set(folders: tuple[Path, Path], tmp_pa
 
 def test_audits_without_a_common_picture_are_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
     other = audits.write(tmp_path / "other", [of(20, OFTEN)], OTHER)
-    with pytest.raises(InvMMError, match="have no picture in common: a picture is known by its pixels"):
+    with pytest.raises(InvMMError, match="have no image in common: an image is known by its pixels"):
         compare(folders[0], other)
     result, target = of(0, OFTEN)
     captioned = replace(result, caption="a boat")
     captions = audits.write(tmp_path / "captions", [(captioned, replace(target, caption="a boat"))], OTHER)
-    with pytest.raises(InvMMError, match="have no picture in common: their captions differ"):
+    with pytest.raises(InvMMError, match="have no image in common: their captions differ"):
         compare(folders[0], captions)
 
 

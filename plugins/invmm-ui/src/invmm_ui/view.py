@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 from torch import Tensor
 
-from invmm_eval.plugin import Check, Findings, Result, Search, cut, meaning, one_in, present
+from invmm_eval.plugin import Check, Findings, Result, Search, Shown, meaning, one_in, present
 
 SIDE = 160
 """Maximum side of a picture in pixels; smaller ones are not scaled."""
@@ -104,31 +104,24 @@ def kept(findings: Findings, result: Result) -> str:
 
 def pictures(findings: Findings, result: Result) -> tuple[Image.Image | None, Sequence[Row]]:
     """An image of an audit and its samples, scaled down; nothing if the folder has no pictures of it."""
-    sheet = findings.sheet(result)
-    if not result.check or not sheet:
+    shown = Shown.of(findings, result)
+    if shown is None:
         return None, []
-    rows = [
-        (scale, [(_cut(findings, sheet, row, column), value) for column, value in enumerate(values, start=1)])
-        for row, (scale, values) in enumerate(result.check.similarities.items())
-    ]
-    return _cut(findings, sheet, 0, 0), rows
+    rows = [(scale, [(_small(image), value) for image, value, _ in samples]) for scale, samples in shown.rows.items()]
+    return _small(shown.image), rows
 
 
 def cover(findings: Findings, result: Result) -> Image.Image:
     """An image of an audit, scaled down; a grey one if the folder has no picture of it."""
     _, height, width = findings.image_shape
-    sheet = findings.sheet(result)
-    return _cut(findings, sheet, 0, 0) if sheet else Image.new("L", (width, height), 128)
+    shown = Shown.of(findings, result)
+    return _small(shown.image) if shown else Image.new("L", (width, height), 128)
 
 
 def picture(image: Tensor) -> Image.Image:
     """The picture of a uint8 tensor ``(C, H, W)``, scaled down if it is large."""
     pixels = image.permute(1, 2, 0).numpy()
     return _small(Image.fromarray(pixels.squeeze(2) if image.shape[0] == 1 else pixels))
-
-
-def _cut(findings: Findings, sheet: Image.Image, row: int, column: int) -> Image.Image:
-    return _small(cut(sheet, findings.image_shape, row, column))
 
 
 def _small(image: Image.Image) -> Image.Image:

@@ -1,7 +1,8 @@
-"""Which part of a picture its samples copy, as reports show it: on a model that has memorized a template."""
+"""An image beside its samples, and which part of it they copy: on a model that has memorized a template."""
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,9 @@ from numpy.typing import NDArray
 from invmm_eval.audits.folder.scores import Score
 from invmm_eval.reports import report
 from invmm_eval.reports.answer import Answer
-from invmm_eval.reports.copied import CopiedPart, copied_part
 from invmm_eval.reports.findings import Findings, find
+from invmm_eval.reports.shown import CopiedPart, Shown
 from invmm_eval.search.result import Check, Status
-from invmm_eval.search.sheet import cut, opened
 from invmm_eval.search.target import Target
 from tests.helpers import audits, exact
 
@@ -38,12 +38,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Findings, Target
 
 def found_in(findings: Findings) -> tuple[CopiedPart, NDArray[Any]]:
     """What is found for the one picture of an audit, and the picture under the veil."""
-    [result] = findings.results
-    sheet = opened(findings.picture(result))
-    assert result.check
-    found = copied_part(sheet, findings, result.check)
-    assert found
-    return found, np.asarray(found.over(cut(sheet, findings.image_shape, 0, 0)))
+    shown = Shown.of(findings, findings.results[0])
+    assert shown
+    assert shown.copied
+    return shown.copied, np.asarray(shown.copied.over(shown.image))
 
 
 def test_the_part_that_is_copied_is_found_although_no_sample_is_a_copy(template: tuple[Findings, Target]) -> None:
@@ -51,7 +49,7 @@ def test_the_part_that_is_copied_is_found_although_no_sample_is_a_copy(template:
     found, shown = found_in(findings)
     assert not found.are_copies
     assert found.part == pytest.approx(0.5, abs=0.2)
-    assert found.sentence.startswith("Most of the 8 samples shown agree with the picture in ")
+    assert found.sentence.startswith("Most of the 8 samples shown match ")
     picture = target.image.permute(1, 2, 0).numpy()
     clear, coloured = (shown == picture).all(axis=2), picture.min(axis=2) < 255
     left, right = (clear[:, half][coloured[:, half]] for half in (slice(0, SIDE // 2), slice(SIDE // 2, SIDE)))
@@ -78,12 +76,37 @@ def test_where_some_samples_are_copies_these_are_compared(tmp_path: Path) -> Non
     findings = find(audits.write(tmp_path, [(replace(result, check=check, digest=target.digest), target)]))
     found, shown = found_in(findings)
     assert (found.samples, found.are_copies, found.part) == (1, True, 1)
-    assert found.sentence == "The one copy shown agrees with the picture in 100 % of its parts that are not plain."
+    assert found.sentence == "The copy shown matches all of the image's area that has contrast."
     assert (shown == target.image.permute(1, 2, 0).numpy()).all()
 
 
-def test_of_a_plain_picture_nothing_is_said(tmp_path: Path) -> None:
-    findings = find(audits.write(tmp_path, [audits.result(0, Status.REPLICATED, 0.02)]))
-    [result] = findings.results
-    assert result.check
-    assert copied_part(opened(findings.picture(result)), findings, result.check) is None
+def test_of_an_image_without_contrast_nothing_is_said(found: Findings) -> None:
+    shown = Shown.of(found, found.results[0])
+    assert shown
+    assert shown.copied is None
+
+
+def test_samples_are_those_of_the_sheet_with_their_similarities(found: Findings) -> None:
+    first = found.results[0]
+    shown = Shown.of(found, first)
+    assert first.check
+    assert shown
+    assert {scale: tuple(sample.similarity for sample in row) for scale, row in shown.rows.items()} == (
+        first.check.similarities
+    )
+    picture = audits.picture(first.index).permute(1, 2, 0).numpy()
+    assert (np.asarray(shown.image) == picture).all()
+    copies = [sample.is_copy for sample in shown.samples]
+    assert copies == [True] * 8
+    assert [[tile is None for tile in row] for row in shown.tiles] == [[False] * 3, [True] + 8 * [False], [True, False]]
+    for row in shown.rows.values():
+        for sample in row:
+            assert (np.asarray(sample.image) == picture // (1 if sample.is_copy else 2)).all()
+
+
+def test_without_the_tensors_there_is_no_picture(tmp_path: Path) -> None:
+    folder = audits.write(tmp_path, [audits.result(0, Status.REPLICATED, 0.02)])
+    shutil.rmtree(folder / "tensors")
+    findings = find(folder)
+    assert Shown.of(findings, findings.results[0]) is None
+    assert '"picture": null' in report(folder).read_text("utf-8")
