@@ -248,7 +248,7 @@ def load_pipeline(
         )
     how = {"revision": revision, "dtype": dtype, "use_safetensors": True, "variant": next(iter(variants), None)}
     try:
-        pipeline = DiffusionPipeline.from_pretrained(str(model), **how, **_absent(model, index), **parts)
+        pipeline = DiffusionPipeline.from_pretrained(str(model), **how, **{**_absent(model, index), **parts})
     except Exception as error:
         raise InvMMError(_why(model, files, first_line(error))) from error
     check_parts(pipeline.components)
