@@ -77,7 +77,7 @@ def name(index: int) -> str:
 
 def status(folder: Path) -> None:
     rows = json.loads((folder / "images.json").read_text())["names"]
-    assert read(folder).progress.exhausted == len(rows)
+    assert read(folder).progress.done == len(rows)
 
 
 def resume(folder: Path) -> None:

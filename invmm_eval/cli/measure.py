@@ -248,10 +248,8 @@ def status(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of
 
     audit = read(folder)
     now = audit.progress
-    say(
-        f"{now.done:,} of {now.images:,} images are done: {now.replicated:,} replicated, {now.exhausted:,} not "
-        f"replicated. {now.failed:,} failed, {now.waiting:,} waiting."
-    )
+    found = ", ".join(f"{number:,} {verdict}" for verdict, number in now.counts.items())
+    say(f"{now.done:,} of {now.images:,} images are done: {found}, {now.waiting:,} waiting.")
     if now.spent:
         ahead = f", about {now.ahead:,} left" if now.ahead else ""
         say(f"Network rows: {now.spent:,} spent{ahead}.")

@@ -209,10 +209,11 @@ class Result:
     def row(self) -> dict[str, Any]:
         """The values of :meth:`record` that others follow from, without how the search went: its trace, the similarity
         of each sample and the outcomes of a dose-response curve. Values of None are left out. Of a prompt it says that
-        there is one: it is True if that is the caption, and else empty.
+        there is one: it is True if that is the caption, and else empty. The verdict follows from the others, and is
+        there to be counted without them.
         """
         values: dict[str, Any] = {name: getattr(self, name) for name in _UNCHANGED}
-        values["status"] = str(self.status)
+        values |= {"status": str(self.status), "verdict": str(self.verdict)}
         values |= {name: round(values[name], 3) for name in ("seconds_steps", "seconds_checks")}
         if values["prompt"] is not None:
             values["prompt"] = values["prompt"] == self.caption or ""

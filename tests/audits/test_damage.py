@@ -1,6 +1,7 @@
 """Whatever happens to a file of an audit's folder, values are right, or one sentence names the file and the way out."""
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -175,7 +176,8 @@ def test_a_flipped_digit_of_any_value_is_found(finished: Path, tmp_path: Path) -
     for name in (*WRITTEN, *LINES):
         folder = shutil.copytree(finished, tmp_path / name)
         content = (folder / name).read_bytes()
-        digits = [place for place in range(len(content) - 20) if chr(content[place]).isdigit()]
+        sealed = re.sub(rb'"(seconds_\w+|finished)":[^,]+', lambda match: b"-" * len(match[0]), content)
+        digits = [place for place in range(len(content) - 20) if chr(sealed[place]).isdigit()]
         place = digits[len(digits) // 2]
         (folder / name).write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         with pytest.raises(InvMMError, match=name):

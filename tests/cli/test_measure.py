@@ -86,7 +86,7 @@ def test_an_audit_of_which_one_image_fails_and_its_status(
     code, out, err = invoke("status", out_folder)
     assert (code, err) == (0, "")
     told, spent, rate = out.splitlines()
-    assert told == "2 of 3 images are done: 0 replicated, 2 not replicated. 1 failed, 0 waiting."
+    assert told == "2 of 3 images are done: 0 memorized, 0 replicable, 2 not replicated, 1 failed, 0 waiting."
     each = [row["rows"] for row in lines(out_folder) if "rows" in row]
     assert spent == f"Network rows: {sum(each):,} spent."
     assert re.fullmatch(r"The audit is not running; it ran at [\d,.]+ images an hour\. Run .* to resume\.", rate)

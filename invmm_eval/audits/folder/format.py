@@ -14,7 +14,7 @@ from invmm_eval.search.upgrade import upgraded_record
 
 FORMAT = 4
 """Written to config.json and to each row. Format 1 had no number; rows up to 2 had what ``Result.row`` leaves out, and
-those of 3 had prompts."""
+those of 3 had prompts and no verdict."""
 SAME_VALUES_SINCE = "0.1.0"
 """The first version of invmm-eval that gives the same values as this one, at equal config and seed."""
 _SHOWN = 3

@@ -1,5 +1,6 @@
-"""Read an audit's folder without changing it, also while the audit runs, and without importing torch."""
+"""Read an audit's folder without changing it, also while the audit runs, and, but for old rows, without torch."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -18,7 +19,7 @@ from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.rows import Lines, Rows
 from invmm_eval.audits.request import command, published, rebuilt
 from invmm_eval.errors import InvMMError
-from invmm_eval.search.status import Status
+from invmm_eval.search.status import Verdict
 
 if TYPE_CHECKING:
     from invmm_eval.search.result import Result
@@ -89,18 +90,14 @@ class Progress:
     """How far an audit has progressed.
 
     Attributes:
-        replicated: Number of images that were replicated.
-        exhausted: Number of images that were not replicated within the budget.
-        failed: Number of images that could not be measured; they are tried again when the audit is resumed.
+        counts: Number of images of each verdict; those that failed are tried again when the audit is resumed.
         waiting: Number of images without a result; of a shard that was not read to its end about so many.
         spent: Network rows that the results cost, as far as they say.
         rate: Results per second since the audit was last started or resumed; None before the first.
         running: Whether a run is writing to the folder now.
     """
 
-    replicated: int
-    exhausted: int
-    failed: int
+    counts: Mapping[Verdict, int]
     waiting: int
     spent: int
     rate: float | None
@@ -109,12 +106,17 @@ class Progress:
     @property
     def images(self) -> int:
         """Number of requested images."""
-        return self.done + self.failed + self.waiting
+        return sum(self.counts.values()) + self.waiting
 
     @property
     def done(self) -> int:
         """Number of measured images."""
-        return self.replicated + self.exhausted
+        return sum(self.counts.values()) - self.failed
+
+    @property
+    def failed(self) -> int:
+        """Number of images that could not be measured."""
+        return self.counts[Verdict.FAILED]
 
     @property
     def ahead(self) -> int | None:
@@ -142,8 +144,9 @@ def read(folder: str | Path) -> Record:
     except OSError as error:
         raise InvMMError(f"{folder} holds no audit that can be read: {error.filename}: {error.strerror}.") from error
     order = _order(lines, latest)
-    progress = _progress(lines, order, latest, in_use(folder))
-    return Record(folder, config, Rows(lines, order), request, progress)
+    rows = Rows(lines, order)
+    progress = _progress(lines.columns.take(pa.array(order)), rows, latest, in_use(folder))
+    return Record(folder, config, rows, request, progress)
 
 
 def _order(lines: Lines, latest: Requested | None) -> NDArray[np.int64]:
@@ -201,19 +204,26 @@ def read_request(folder: Path) -> dict[str, Any] | None:
     return request
 
 
-def _progress(lines: Lines, order: NDArray[np.int64], latest: Requested | None, running: bool) -> Progress:
-    results = lines.columns.take(pa.array(order))
-    counts = {count["values"]: count["counts"] for count in results["status"].value_counts().to_pylist()}
+def _progress(results: pa.Table, rows: Rows, latest: Requested | None, running: bool) -> Progress:
     rate = None
     if latest:
         times = results["finished"].filter(pc.greater(results["finished"], pa.scalar(latest.asked)))
         rate = len(times) / (pc.max(times).as_py() - latest.asked).total_seconds() if len(times) else None
     return Progress(
-        replicated=counts.get(Status.REPLICATED, 0),
-        exhausted=counts.get(Status.EXHAUSTED, 0),
-        failed=counts.get(Status.FAILED, 0),
-        waiting=max(0, latest.images - len(order)) if latest else 0,
+        counts=_counts(results["verdict"], rows),
+        waiting=max(0, latest.images - len(rows)) if latest else 0,
         spent=pc.sum(results["rows"]).as_py() or 0,
         rate=rate,
         running=running,
     )
+
+
+def _counts(verdicts: pa.ChunkedArray, rows: Rows) -> dict[Verdict, int]:
+    """The number of rows of each verdict; rows of older formats do not hold theirs."""
+    found = Counter(verdicts.to_pylist())
+    if found.pop(None, 0):
+        from invmm_eval.search.result import Result
+
+        older = np.flatnonzero(verdicts.is_null()).tolist()
+        found.update(Result.from_record(rows[number]).verdict for number in older)
+    return {verdict: found[verdict] for verdict in Verdict}

@@ -23,7 +23,7 @@ from invmm_eval.audits.folder.files import STEM
 from invmm_eval.audits.folder.format import upgraded_row
 from invmm_eval.errors import InvMMError
 from invmm_eval.hints import check_types
-from invmm_eval.search.status import Status
+from invmm_eval.search.status import Status, Verdict
 
 Span = tuple[int, int]
 """Start and end of a line in its file, in bytes."""
@@ -36,9 +36,11 @@ COLUMNS = pa.schema(
         *((name, pa.string()) for name in ("name", "digest", "caption", "status")),
         ("finished", pa.timestamp("ms", "UTC")),
         ("rows", pa.int64()),
+        ("verdict", pa.string()),
     ]
 )
-"""The columns that are read at once; of the digests, what :func:`~invmm_eval.audits.folder.files.stem` takes."""
+"""The columns that are read at once; of the digests, what :func:`~invmm_eval.audits.folder.files.stem` takes. Rows of
+formats up to 3 have no verdict."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,7 @@ def _parsed(lines: bytes, longest: int) -> pa.Table | None:
     except pa.ArrowInvalid:
         return None
     known = set(table["status"].unique().to_pylist()) <= set(Status)
+    known &= set(table["verdict"].unique().to_pylist()) <= {*Verdict, None}
     nulls = sum(table[name].null_count for name in ("index", "name", "digest", "finished"))
     if not known or nulls:
         return None

@@ -20,6 +20,7 @@ from invmm_eval.audits.whole.found import WholeSet
 from invmm_eval.errors import InvMMError
 from invmm_eval.plugins.hooks import hookimpl
 from invmm_eval.plugins.host import host
+from invmm_eval.search.status import Verdict
 from invmm_eval.statistics.finite import most_in
 from tests.audits.test_folder import in_a_process
 from tests.helpers.exact import Mixture, pictures, serving
@@ -85,7 +86,7 @@ def test_every_output_sees_an_ordinary_audit_of_what_was_searched(tmp_path: Path
     found = whole(tmp_path)
     record = read(tmp_path)
     assert {row["index"] for row in record.rows} == {*found.design.suspects, *found.design.control}
-    assert (record.progress.replicated, record.progress.waiting) == (3, 0)
+    assert (record.progress.counts[Verdict.MEMORIZED], record.progress.waiting) == (3, 0)
     assert invmm_eval.report(tmp_path, tmp_path / "table.csv", "csv").read_text().count("replicated") >= 3
     told = command(record.request)
     assert told.startswith("invmm-eval audit ")
