@@ -4,12 +4,14 @@ import inspect
 import pkgutil
 import re
 import textwrap
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 
 import invmm_eval
 from invmm_eval import plugin, testing
+from invmm_eval.errors import InvMMError
 
 FACADES = pytest.mark.parametrize("facade", [invmm_eval, plugin, testing])
 
@@ -34,3 +36,11 @@ def test_names_for_plugins_can_still_be_imported_from_the_package(name: str) -> 
     """Plugins for version 0.1 import them from there."""
     with pytest.warns(DeprecationWarning, match=f"Import {name} from invmm_eval.plugin"):
         assert getattr(invmm_eval, name) is getattr(plugin, name)
+
+
+def test_a_folder_that_is_no_path_is_refused_in_a_sentence() -> None:
+    compare: Callable[..., object] = invmm_eval.compare
+    report: Callable[..., object] = invmm_eval.report
+    for call, given in ((compare, (3, 4)), (report, (3,))):
+        with pytest.raises(InvMMError, match=r"^The folder of an audit is a path, not 3\.$"):
+            call(*given)

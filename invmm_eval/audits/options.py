@@ -217,8 +217,8 @@ class Output:
 
     shard: str | None = option(
         None,
-        "Only the K-th of N parts of the pictures, given as K/N; merge puts the folders of all parts together. The "
-        "digest of its pixels decides which part a picture is in.",
+        "Only the K-th of N parts of the images, given as K/N; merge puts the folders of all parts together. The "
+        "digest of its pixels decides which part an image is in.",
     )
     keep: Literal["all", "replicated", "nothing"] = option(
         "all",

@@ -63,7 +63,10 @@ class Commands(TyperGroup):
         if entry := host().commands.get(cmd_name):
             return PluginCommand(cmd_name, entry)
         if package := SEPARATE.get(cmd_name):
-            raise InvMMError(f"The command {cmd_name!r} is in a separate package: pip install {package}.")
+            raise InvMMError(
+                f"The command {cmd_name!r} is in the package {package}: pip install {package}, in a clone "
+                f"./plugins/{package}."
+            )
         return None
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The command that answers a question about one picture."""
+"""The command that answers a question about one image."""
 
 import re
 from dataclasses import replace
@@ -9,8 +9,8 @@ import typer
 
 from invmm_eval.audits.options import OPTIONS
 from invmm_eval.cli.console import err, hide_library_bars, say
-from invmm_eval.cli.measure import MODEL
-from invmm_eval.cli.options import read_options, with_flags
+from invmm_eval.cli.measure import Model
+from invmm_eval.cli.options import path, read_options, with_flags
 from invmm_eval.errors import InvMMError, on_disk
 
 CHECK_OPTIONS = {name: option for name, option in OPTIONS.items() if name not in ("workers", "batch_size")}
@@ -18,23 +18,27 @@ CHECK_OPTIONS = {name: option for name, option in OPTIONS.items() if name not in
 
 @with_flags(CHECK_OPTIONS)
 def check(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="File of the picture.")],
-    model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL)],
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="File of the image.")],
+    model: Model,
     caption: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="The picture's caption, for a model that takes one.")
+        str | None, typer.Option(metavar="TEXT", help="The image's caption, for a model that takes one.")
     ] = None,
     out_file: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Document of one page to write: .html or .pdf.")
+        Path | None,
+        typer.Option("--out", metavar="FILE", parser=path, help="Document of one page to write: .html or .pdf."),
     ] = None,
     folder: Annotated[
         Path | None,
         typer.Option(
-            "--audit", metavar="DIR", help="Folder of the search, resumed if it exists. By default check-MODEL."
+            "--audit",
+            metavar="DIR",
+            parser=path,
+            help="Folder of the search, resumed if it exists. By default check-MODEL.",
         ),
     ] = None,
     **options: Any,
 ) -> None:
-    """Answer whether a model memorized one picture: screen it, search it, and say what was found."""
+    """Answer whether a model memorized one image: screen it, search it, and say what was found."""
     from invmm_eval.audits.options import Screen
     from invmm_eval.audits.plan import load
     from invmm_eval.audits.progress import Bar
@@ -53,7 +57,7 @@ def check(
     request = Request.of(model, [image], captions, names=CHECK_OPTIONS, **read_options(options))
     request = replace(request, screen=Screen(detector="mirrored-loss"))
     if len(request.sources) != 1:
-        raise InvMMError(f"{image} names {len(request.sources):,} pictures; check takes one, invmm-eval run many.")
+        raise InvMMError(f"{image} names {len(request.sources):,} images; check takes one, invmm-eval run many.")
     backbone = load(request.model, request.resources.device)
     [score] = scored(request, out=folder, backbone=backbone)
     with Bar(1) as bar:
@@ -63,7 +67,7 @@ def check(
     for text in (answer.short, *answer.paragraphs):
         say(text)
     if answer.shown:
-        say(f"The picture beside its samples: {answer.findings.picture(answer.result)}")
+        say(f"The image beside its samples: {answer.findings.picture(answer.result)}")
     if write and out_file:
         with on_disk(f"{out_file} cannot be written"):
             write(answer, out_file)

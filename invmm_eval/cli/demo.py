@@ -26,14 +26,14 @@ QUICK = {"clean": 2, "control": 2}
 
 
 def run_demo(folder: Path, *, settings: Mapping[str, Any], quick: bool = False, **options: Any) -> None:
-    """Audit the whole training set of the reference model, and pictures that it never saw.
+    """Audit the whole training set of the reference model, and images that it never saw.
 
     Print what was found beside what was counted, and what is left open; draw the samples.
 
     Args:
         folder: Output folder of the results and of ``replicas.png``.
         settings: Changes to the recipe, which must estimate the share of plain samples that are copies.
-        quick: Whether to audit one picture of each number of copies and two held-out ones.
+        quick: Whether to audit one image of each number of copies and two held-out ones.
         **options: Further options of the audit.
 
     Raises:
@@ -51,7 +51,7 @@ def run_demo(folder: Path, *, settings: Mapping[str, Any], quick: bool = False, 
         **options,
     )
     say(
-        f"Auditing the reference model for {len(known)} pictures: it is known how often each was in its training set.",
+        f"Auditing the reference model for {len(known)} images: it is known how often each was in its training set.",
         err,
     )
     whole = audited(request, folder)
@@ -65,21 +65,21 @@ def run_demo(folder: Path, *, settings: Mapping[str, Any], quick: bool = False, 
     rest = [(p, r) for p, r in zip(copies, results, strict=True) if r.verdict is not Verdict.MEMORIZED]
     drawn = [*found, *rest[: max(3, len(found) // 3)]]
     draw([picture for picture, _ in drawn], [result for _, result in drawn]).savefig(folder / "replicas.png", dpi=120)
-    say(f"Each picture found, and some others, with the model's samples: {folder / 'replicas.png'}")
+    say(f"Each image found, and some others, with the model's samples: {folder / 'replicas.png'}")
     say(f"Results are in {folder}. To write a report: invmm-eval report {folder}")
 
 
 def compared(found: Sequence[tuple[Picture, Result]]) -> Table:
-    """What the audit says about pictures, beside what was counted."""
+    """What the audit says about images, beside what was counted."""
     table = Table(
-        *("picture", Column("repeated", justify="right"), "estimated", Column("95 %", no_wrap=True), "counted"),
+        *("image", Column("repeated", justify="right"), "estimated", Column("95 %", no_wrap=True), "counted"),
         box=SIMPLE_HEAD,
         show_edge=False,
         padding=(0, 1, 0, 0),
         pad_edge=False,
         caption_justify="left",
         caption="Shares of plain samples that are copies, estimated by the audit with 95 % limits, and counted in "
-        f"{plain_samples():,}. Repeated: how often the picture was in the training set.",
+        f"{plain_samples():,}. Repeated: how often the image was in the training set.",
     )
     for picture, result in found:
         counted = "not counted" if picture.drawn is None else share_text(picture.drawn / plain_samples())
@@ -90,11 +90,11 @@ def compared(found: Sequence[tuple[Picture, Result]]) -> Table:
 
 
 def draw(chosen: Sequence[Picture], results: Sequence[Result]) -> Figure:
-    """Draw each picture with its verdict and its samples."""
+    """Draw each image with its verdict and its samples."""
     columns = 2
     rows = -(-len(chosen) // columns)
     figure = Figure(figsize=(13, 0.62 * rows + 0.6), layout="constrained")
-    figure.suptitle("Each picture, how often it was in the training set, and samples from the noise that was found")
+    figure.suptitle("Each image, how often it was in the training set, and samples from the noise that was found")
     axes = np.atleast_2d(figure.subplots(rows, columns))
     for axis in axes.flat:
         axis.axis("off")

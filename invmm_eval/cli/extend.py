@@ -30,9 +30,12 @@ def plugins(
 
 def new_plugin(
     name: Annotated[
-        str, typer.Argument(help="Name of the package and of its part: lower-case words joined by hyphens.")
+        str,
+        typer.Argument(metavar="NAME", help="Name of the package and of its part: lower-case words joined by hyphens."),
     ],
-    kind: Annotated[str, typer.Option(help="backbone, similarity, noise, estimator, detector or command.")],
+    kind: Annotated[
+        str, typer.Option(metavar="KIND", help="backbone, similarity, noise, estimator, detector or command.")
+    ],
 ) -> None:
     """Write a package with a working example plugin and its tests, to start your own from."""
     from invmm_eval.plugins.scaffold import new_plugin as write

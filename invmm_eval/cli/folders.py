@@ -8,19 +8,21 @@ import typer
 
 from invmm_eval.cli.console import err, out, say
 from invmm_eval.cli.ending import SHOWN
-from invmm_eval.cli.publish import Folder
+from invmm_eval.cli.options import Folder, path
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="AUDIT_A", help="Folder of the audit of the base, or before a change.")],
-    b: Annotated[Path, typer.Argument(metavar="AUDIT_B", help="Folder of the audit of the other model, or after it.")],
+    a: Annotated[Path, typer.Argument(metavar="AUDIT_A", parser=path, help="Audit of the base, or before a change.")],
+    b: Annotated[Path, typer.Argument(metavar="AUDIT_B", parser=path, help="Audit of the other model, or after it.")],
     html: Annotated[
         Path | None,
-        typer.Option("--html", metavar="FILE", help="Write a page with a figure, and each picture beside its samples."),
+        typer.Option(
+            "--html", metavar="FILE", parser=path, help="Write a page with a figure, and each image beside its samples."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Compare two audits of the same pictures: what became memorized, what no longer is, and whether by chance."""
+    """Compare two audits of the same images: what became memorized, what no longer is, and whether by chance."""
     from invmm_eval.reports.comparison import compare as find
     from invmm_eval.reports.comparison.page import write_page
     from invmm_eval.reports.comparison.terminal import ChangesTable
@@ -34,21 +36,19 @@ def compare(
         return
     out.print(ChangesTable(found, SHOWN))
     if len(found.pairs) > SHOWN:
-        say(f"These are {SHOWN} of {len(found.pairs):,} pictures, those that changed first; --json prints all.")
+        say(f"These are {SHOWN} of {len(found.pairs):,} images, those that changed first; --json prints all.")
     for name, (one, other) in found.differing.items():
         if name != "Weights":
             say(f"{name}: {one} in A, {other} in B.")
     say(found.headline)
     for paragraph in paragraphs(found):
         say(paragraph)
-    say(
-        f"Wrote {html}." if html else "To see each picture beside its samples of both, with intervals, add --html FILE."
-    )
+    say(f"Wrote {html}." if html else "To see each image beside its samples of both, with intervals, add --html FILE.")
 
 
 def merge(
-    out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder, new or empty.")],
-    parts: Annotated[list[Path], typer.Argument(metavar="PART...", help="The folder of each shard.")],
+    out_folder: Annotated[Path, typer.Argument(metavar="OUT", parser=path, help="Output folder, new or empty.")],
+    parts: Annotated[list[Path], typer.Argument(metavar="PART", parser=path, help="The folder of each shard.")],
 ) -> None:
     """Put the folders of all shards of a set together, as if one run had written them."""
     from invmm_eval.audits.merge import merge as write

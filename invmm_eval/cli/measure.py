@@ -1,8 +1,10 @@
-"""Commands that measure images, rank and audit whole sets, and tell how far they are."""
+"""Commands that measure images, rank and audit whole sets, and report their progress."""
 
+import inspect
 import logging
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from datetime import timedelta
 from heapq import nsmallest
 from pathlib import Path
@@ -13,30 +15,36 @@ import typer
 from invmm_eval.audits.options import OPTIONS, RUN_OPTIONS, SCREEN_OPTIONS, SET_OPTIONS
 from invmm_eval.cli.console import err, hide_library_bars, out, say
 from invmm_eval.cli.ending import FOUND, SHOWN, FailOn, end
-from invmm_eval.cli.options import read_options, with_flags
+from invmm_eval.cli.options import Folder, path, read_options, with_flags
 from invmm_eval.errors import InvMMError
 
 if TYPE_CHECKING:
     from invmm_eval.audits.request import Request
 
-MODEL = "Folder written by save_pretrained, Hub id, or reference (the model of the demo)."
+Model = Annotated[
+    str,
+    typer.Option(
+        metavar="MODEL", help="Folder written by save_pretrained, Hub id, or reference (the model of the demo)."
+    ),
+]
 Captions = Annotated[
     str | None,
     typer.Option(
         metavar="NAME", help="Source of each image's caption: a column of the dataset, or a file suffix such as .txt."
     ),
 ]
+DATASET = "dataset:NAME:SPLIT:COLUMN (SPLIT may be CONFIG/SPLIT; :COLUMN and :SPLIT may be left out)"
 Images = Annotated[
     list[str],
     typer.Option(
         metavar="IMAGES",
-        help="Folder, file, .tar or .parquet, URL such as s3://BUCKET/FOLDER, dataset:NAME[:[config/]split[:column]] "
-        "(stream: in place of dataset: keeps no copy), reference or reference:held-out. Repeatable.",
+        help=f"Folder, file, .tar or .parquet, URL such as s3://BUCKET/FOLDER, reference, reference:held-out, or "
+        f"{DATASET}; stream: in place of dataset: keeps no copy. Repeatable.",
     ),
 ]
 More = Annotated[list[str], typer.Argument(metavar="IMAGES", help="More images, as the shell expands --images *.png.")]
 OutFolder = Annotated[
-    Path, typer.Option("--out", metavar="DIR", help="Output folder. An existing audit in it is resumed.")
+    Path, typer.Option("--out", metavar="DIR", parser=path, help="Output folder. An existing audit in it is resumed.")
 ]
 DryRun = Annotated[
     bool,
@@ -47,63 +55,105 @@ MOST_SUSPICIOUS = 20
 """Number of images in the table of a screening."""
 
 
-@with_flags(RUN_OPTIONS)
+def measures(
+    names: Collection[str], doing: str, **phases: bool
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a function that measures images: it becomes a command, which prints the price with ``--dry-run``.
+
+    The function is called with the request, under torchrun with its ranks as workers; the output folder; whether this
+    process leads; and its own parameters.
+
+    Args:
+        names: The options that the command has.
+        doing: What it does with ``{images}`` and ``{model}``.
+        **phases: What is priced, as :func:`~invmm_eval.audits.price.price` takes it.
+    """
+
+    def decorate(measure: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(measure).parameters.values())[3:]
+
+        def command(
+            model: Model,
+            images: Images,
+            out_folder: OutFolder,
+            more: More = [],  # noqa: B006
+            captions: Captions = None,
+            dry_run: DryRun = False,
+            **options: Any,
+        ) -> None:
+            leads = os.environ.get("RANK", "0") == "0"
+            if not leads:
+                err.quiet = True
+                logging.disable(logging.WARNING)
+            images = [*images, *more]
+            then = "nothing is written" if dry_run else f"results go to {out_folder}"
+            say(f"{doing.format(images=named(images), model=model)}; {then}.", err)
+            from invmm_eval.audits.request import Request
+
+            given = {parameter.name: options.pop(parameter.name) for parameter in own}
+            request = Request.of(model, images, captions, names=names, **read_options(options))
+            from invmm_eval.audits.workers import launched
+
+            ranks, _ = launched()
+            if ranks > 1:
+                if request.resources.workers:
+                    raise InvMMError(
+                        f"This command already runs as {ranks} processes of a launcher; leave --workers out."
+                    )
+                request = replace(request, resources=replace(request.resources, workers="ranks"))
+            hide_library_bars()
+            if not dry_run:
+                measure(request, out_folder, leads, **given)
+            elif leads:
+                from invmm_eval.audits.price import price
+                from invmm_eval.reports.price import lines
+
+                for line in lines(price(request, **phases)):
+                    say(line)
+
+        command.__name__, command.__doc__ = measure.__name__, measure.__doc__
+        return with_flags(names, own)(command)
+
+    return decorate
+
+
+@measures(RUN_OPTIONS, "Measuring how much {model} memorized {images}")
 def run(
+    request: "Request",
+    out_folder: Path,
+    leads: bool,
     context: typer.Context,
-    model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL)],
-    images: Images,
-    out_folder: OutFolder,
-    more: More = [],  # noqa: B006
-    captions: Captions = None,
-    dry_run: DryRun = False,
     fail_on: Annotated[
-        FailOn | None, typer.Option(help=f"End with exit code {FOUND} if an image is memorized, or replicated at all.")
+        FailOn | None,
+        typer.Option(
+            metavar="VERDICT", help=f"memorized or replicated: end with exit code {FOUND} if an image is that."
+        ),
     ] = None,
-    **options: Any,
 ) -> None:
     """Measure how much a model memorized each of a set of images."""
-    begin(f"Measuring how much {model} memorized {named([*images, *more])}; results go to {out_folder}.")
     from invmm_eval.audits.progress import Bar
-    from invmm_eval.audits.run import run as measure
+    from invmm_eval.audits.run import run as results
 
-    request, leads = requested(RUN_OPTIONS, model, [*images, *more], captions, options)
     if fail_on is FailOn.MEMORIZED:
         request.hold_share()
-    if dry_run:
-        print_price(request)
-        return
     with Bar(request.expected if leads else 0, shown=leads) as bar:
-        for _ in bar.over(measure(request, out=out_folder, on_step=bar.on_step)):
+        for _ in bar.over(results(request, out=out_folder, on_step=bar.on_step)):
             pass
     if leads:
         end(out_folder, debug=context.find_root().params["debug"], fail_on=fail_on)
 
 
-@with_flags(SCREEN_OPTIONS)
-def screen(
-    model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL)],
-    images: Images,
-    out_folder: OutFolder,
-    more: More = [],  # noqa: B006
-    captions: Captions = None,
-    dry_run: DryRun = False,
-    **options: Any,
-) -> None:
+@measures(SCREEN_OPTIONS, "Ranking {images} by how well {model} restores them", screens=True, searches=False)
+def screen(request: "Request", out_folder: Path, leads: bool) -> None:
     """Rank a set of images by how likely a search is to find them memorized. It searches none of them."""
-    begin(f"Ranking {named([*images, *more])} by how well {model} restores them; scores go to {out_folder}.")
     from invmm_eval.audits.progress import Bar
     from invmm_eval.audits.whole.screening import ranked, scored, write_ranking
+    from invmm_eval.reports.terminal import scores_table
 
-    request, leads = requested(SCREEN_OPTIONS, model, [*images, *more], captions, options)
-    if dry_run:
-        print_price(request, screens=True, searches=False)
-        return
     with Bar(request.expected if leads else 0, shown=leads) as bar:
         scores = ranked(bar.over(scored(request, out=out_folder)))
     if not leads:
         return
-    from invmm_eval.reports.terminal import scores_table
-
     out.print(scores_table(scores[:MOST_SUSPICIOUS]))
     path = write_ranking(scores, out_folder)
     failed = sum(score.score is None for score in scores)
@@ -114,86 +164,34 @@ def screen(
     say("A score proves nothing. To search the suspicious ones, run invmm-eval audit with the same options.")
 
 
-@with_flags(SET_OPTIONS)
-def audit(
-    model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL)],
-    images: Images,
-    out_folder: OutFolder,
-    more: More = [],  # noqa: B006
-    captions: Captions = None,
-    dry_run: DryRun = False,
-    **options: Any,
-) -> None:
+@measures(SET_OPTIONS, "Auditing {model} for {images}", screens=True)
+def audit(request: "Request", out_folder: Path, leads: bool) -> None:
     """Find the images of a set that a model memorized, and bound the number of those that were not searched.
 
     All images are ranked, the most suspicious searched in order, and a random sample of the others.
     """
-    begin(f"Auditing {model} for {named([*images, *more])}; results go to {out_folder}.")
     from invmm_eval.audits.whole.audit import audited
+    from invmm_eval.reports.terminal import ResultsTable
+    from invmm_eval.reports.whole import sentences
+    from invmm_eval.search.result import rank
 
-    request, leads = requested(SET_OPTIONS, model, [*images, *more], captions, options)
-    if dry_run:
-        print_price(request, screens=True)
-        return
     whole = audited(request, out_folder)
     if whole is None:
         if leads:
             say(f"Shard {request.output.shard} is ranked; results are in {out_folder}. {_NEXT}")
         return
-    from invmm_eval.reports.terminal import ResultsTable
-    from invmm_eval.reports.whole import sentences
-    from invmm_eval.search.result import rank
-
     out.print(ResultsTable(nsmallest(SHOWN, whole.by_index.values(), key=rank)))
     for sentence in sentences(whole):
         say(sentence)
     say(f"Results are in {out_folder}. To write a report: invmm-eval report {out_folder}")
 
 
-def begin(message: str) -> None:
-    """Say what a command does, before the imports that take seconds; under torchrun once."""
-    if os.environ.get("RANK", "0") == "0":
-        say(message, err)
-
-
-def requested(
-    names: Collection[str], model: str, images: list[str], captions: str | None, options: Mapping[str, Any]
-) -> "tuple[Request, bool]":
-    """The request of a command, under torchrun with its ranks as workers; and whether this process leads.
-
-    Raises:
-        InvMMError: An option is wrong, or workers are requested of a process that torchrun started.
-    """
-    from invmm_eval.audits.request import Request
-    from invmm_eval.audits.workers import launched
-
-    values = read_options(options)
-    ranks, leads = launched()
-    if not leads:
-        err.quiet = True
-        logging.disable(logging.WARNING)
-    if ranks > 1 and values["workers"]:
-        raise InvMMError(f"This command already runs as {ranks} processes of a launcher; leave --workers out.")
-    request = Request.of(model, images, captions, names=names, **values | ({"workers": "ranks"} if ranks > 1 else {}))
-    hide_library_bars()
-    return request, leads
-
-
-def print_price(request: "Request", **phases: bool) -> None:
-    """Print what a request is expected to cost, once."""
-    from invmm_eval.audits.price import price
-    from invmm_eval.audits.workers import launched
-    from invmm_eval.reports.price import lines
-
-    if launched()[1]:
-        for line in lines(price(request, **phases)):
-            say(line)
-
-
 @with_flags({"recipe", "settings", "seed", "device", "batch_size"})
 def demo(
-    out_folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder.")] = Path("demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="Audit 7 pictures instead of 544.")] = False,
+    out_folder: Annotated[Path, typer.Option("--out", metavar="DIR", parser=path, help="Output folder.")] = Path(
+        "demo"
+    ),
+    quick: Annotated[bool, typer.Option("--quick", help="Audit 7 images instead of 544.")] = False,
     **options: Any,
 ) -> None:
     """Audit the reference model, for which it is known which images were repeated in training."""
@@ -205,19 +203,21 @@ def demo(
 
 @with_flags(OPTIONS.keys() - {"calibration"})
 def calibrate(
-    model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL)],
+    model: Model,
     held_out: Annotated[
         list[str],
         typer.Option(
             metavar="IMAGES",
-            help="Images that the model was not trained on: folder, file, or dataset:NAME[:[config/]split[:column]]. "
-            "Repeatable.",
+            help=f"Images that the model was not trained on: folder, file, or {DATASET}. Repeatable.",
         ),
     ],
     out_folder: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Output folder of the searches and of calibration.json.")
+        Path,
+        typer.Option("--out", metavar="DIR", parser=path, help="Output folder of the searches and calibration.json."),
     ],
-    rate: Annotated[float, typer.Option(help="Share of such images that may count as replicated.")] = 0.05,
+    rate: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of such images that may count as replicated.")
+    ] = 0.05,
     captions: Captions = None,
     **options: Any,
 ) -> None:
@@ -242,8 +242,8 @@ def named(images: list[str]) -> str:
     return images[0] if len(images) == 1 else f"{images[0]} and {len(images) - 1:,} more"
 
 
-def status(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of an audit.")]) -> None:
-    """Show the progress of an audit, its rate, and the network rows and the time that are left."""
+def status(folder: Folder) -> None:
+    """Show the progress of an audit, its rate, and the network rows and the time left."""
     from invmm_eval.audits.folder import read
 
     audit = read(folder)

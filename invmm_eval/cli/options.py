@@ -1,9 +1,10 @@
 """Options of commands, derived from the options of an audit, and texts of the form KEY=VALUE."""
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields
-from typing import Annotated, Any, TypeVar
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -22,8 +23,6 @@ from invmm_eval.audits.options import (
 from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import Recipe
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 _PANELS = {
     ModelOptions: "Model",
     Output: "Output",
@@ -34,11 +33,28 @@ _PANELS = {
 }
 
 
-def with_flags(names: Collection[str] = OPTIONS) -> Callable[[F], F]:
+def path(text: str) -> Path:
+    """Read the path of a file or folder.
+
+    Raises:
+        BadParameter: It is empty, which for :class:`~pathlib.Path` is the working folder.
+    """
+    if not text:
+        raise typer.BadParameter("The path is empty; write . for the working folder.")
+    return Path(text)
+
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", parser=path, help="Folder of an audit.")]
+
+
+def with_flags(
+    names: Collection[str] = OPTIONS, own: Iterable[inspect.Parameter] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorate a command: its ``**options`` become one flag for each of these options of an audit.
 
     Args:
         names: The options that the command has.
+        own: Further parameters that ``**options`` stands for.
     """
     flags = [
         inspect.Parameter(
@@ -52,11 +68,13 @@ def with_flags(names: Collection[str] = OPTIONS) -> Callable[[F], F]:
         if option.name in {field.name for field in fields(kind)}
     ]
 
-    def decorate(command: F) -> F:
+    further = [*(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own), *flags]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command)
-        own = [parameter for name, parameter in signature.parameters.items() if name != "options"]
-        command.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
-        command.__annotations__ |= {flag.name: flag.annotation for flag in flags}
+        named = [parameter for name, parameter in signature.parameters.items() if name != "options"]
+        command.__signature__ = signature.replace(parameters=[*named, *further])  # type: ignore[attr-defined]
+        command.__annotations__ |= {parameter.name: parameter.annotation for parameter in further}
         return command
 
     return decorate
@@ -67,6 +85,7 @@ def _flag(option: Option, panel: str) -> Any:
         option.flag,
         help=f"{option.help} Repeatable." if option.repeatable else option.help,
         metavar=option.metavar,
+        parser=path if option.parse is Path else None,
         min=option.minimum,
         rich_help_panel=panel,
     )

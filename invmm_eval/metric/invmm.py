@@ -50,7 +50,7 @@ _INPUTS = """
 Args:
     references: the images. A list of files, bytes, PIL images, arrays (H, W) or (H, W, C) or tensors
         (C, H, W), of uint8 or of floats in [0, 1]; or a batch of these as one array or tensor; or a folder,
-        "dataset:NAME[:[config/]split[:column]]", "reference" or "reference:held-out" (pictures of the reference model),
+        "dataset:NAME[:[config/]split[:column]]", "reference" or "reference:held-out" (images of the reference model),
         or a data set with an image column.
     model: folder written by save_pretrained, Hub id, loaded diffusers pipeline, or "reference" (the model that the
         package brings). The model of a folder or Hub id is kept in memory for the next call; release() frees it.

@@ -223,10 +223,10 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "picture_bits",
         pa.int64(),
-        "bits of the picture itself as PNG; what the noise did not supply, the model did",
+        "bits of the image itself as PNG; what the noise did not supply, the model did",
         lambda r: r.picture_bits,
         _READ | _DATA,
-        "bits of the picture",
+        "bits of the image",
     ),
     Field(
         "ed50",

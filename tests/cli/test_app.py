@@ -8,11 +8,14 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.main import get_command
 
+from invmm_eval.cli.app import app
 from tests.helpers.command import MAIN, SET, Invoke, install, lines, python
 
 HEAVY = ("torch", "diffusers", "datasets", "evaluate", "greeting")
@@ -36,11 +39,18 @@ def test_light_commands_import_nothing_heavy(arguments: list[object]) -> None:
     assert out
 
 
-def test_help(invoke: Invoke) -> None:
-    code, out, err = invoke("--help")
-    assert (code, err) == (0, "")
-    assert "Has this diffusion model memorized this image?" in out
-    assert all(f" {command} " in out for command in ("run", "status", "demo", "plugins", "register", "card", "push"))
+@pytest.mark.parametrize("width", [60, 100])
+def test_help_shows_every_text_whole(width: int, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it is taken for markup, and no word is too long for its column."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    group: Any = get_command(app)
+    for name, command in [("", group), *group.commands.items()]:
+        code, out, err = invoke(*name.split(), "--help")
+        assert (code, err) == (0, "")
+        shown = re.sub(r"[\s│]", "", out)
+        texts = [command.help.partition("\n\n")[0], *(parameter.help for parameter in command.params)]
+        texts += [found.get_short_help_str(1000) for found in getattr(command, "commands", {}).values()]
+        assert not [text for text in texts if re.sub(r"\s", "", text) not in shown], name
 
 
 def test_the_version(invoke: Invoke) -> None:
@@ -142,8 +152,9 @@ def test_the_help_of_a_plugin_command_is_its_own(greeting: list[str]) -> None:
 
 @pytest.mark.parametrize("name", ["ui", "space"])
 def test_a_command_of_a_package_that_is_not_installed_names_the_package(name: str) -> None:
-    error = f"error The command '{name}' is in a separate package: pip install invmm-ui.\n"
-    assert python(MAIN, name, INVMM_EVAL_PLUGINS="no:ui") == (1, "", error)
+    code, out, err = python(MAIN, name, INVMM_EVAL_PLUGINS="no:ui")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error The command '{name}' is in the package invmm-ui: pip install invmm-ui, ")
 
 
 def test_a_broken_plugin_does_not_break_other_commands(broken: list[str]) -> None:
@@ -165,6 +176,8 @@ def test_a_broken_plugin_does_not_break_other_commands(broken: list[str]) -> Non
         ["run", "--model", "m"],
         ["run", "--speed", "3"],
         ["run", "--batch-size", "0"],
+        ["run", "--model", "m", "--images", "i", "--out", ""],
+        ["merge", "out", "part", ""],
     ],
 )
 def test_wrong_usage(arguments: list[str], invoke: Invoke) -> None:

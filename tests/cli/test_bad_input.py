@@ -158,11 +158,6 @@ def test_a_mistake_is_one_sentence(mistake: str, invoke: Invoke, arguments: Argu
     assert "Traceback" not in err
 
 
-def test_settings_are_read_before_the_model(invoke: Invoke, arguments: Arguments) -> None:
-    _, _, err = run(invoke, {**arguments, "model": "./gone", "set": "speed=3"})
-    assert "speed=3" in err
-
-
 def test_odd_but_good_images_are_measured(invoke: Invoke, arguments: Arguments, tmp_path: Path) -> None:
     odd = {
         "one pixel.png": encoded("PNG", Image.new("RGB", (1, 1), "teal")),

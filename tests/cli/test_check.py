@@ -43,6 +43,6 @@ def test_what_is_no_picture_fails_in_words(invoke: Invoke, tmp_path: Path, monke
 def test_wrong_requests_end_before_the_model_is_loaded(invoke: Invoke, tmp_path: Path) -> None:
     code, _, err = invoke("check", "reference", "--model", tmp_path / "missing")
     assert code == 1
-    assert err.endswith("error reference names 15 pictures; check takes one, invmm-eval run many.\n")
+    assert err.endswith("error reference names 15 images; check takes one, invmm-eval run many.\n")
     code, _, err = invoke("check", "reference", "--model", tmp_path / "missing", "--out", "answer.doc")
     assert (code, err) == (1, "error answer.doc ends neither in .html nor in .pdf; a document is one of the two.\n")

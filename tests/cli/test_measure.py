@@ -16,7 +16,7 @@ from invmm_eval.audits.results import NO_SHARE
 from invmm_eval.audits.run import audit
 from invmm_eval.reports.findings import find
 from invmm_eval.search.result import rank
-from tests.helpers.command import SET, TINY, Invoke, lines, python
+from tests.helpers.command import MAIN, SET, TINY, Invoke, lines, python
 
 
 def test_captions_lie_beside_the_images(
@@ -163,20 +163,15 @@ def test_a_run_where_all_images_fail_is_an_error(invoke: Invoke, tiny_folder: Pa
     assert [row["status"] for row in lines(out_folder)] == ["failed", "failed"]
 
 
-def test_a_run_says_what_it_does_before_it_imports_the_model(tiny_folder: Path, images: Path, tmp_path: Path) -> None:
-    out_folder = tmp_path / "out"
-    code, _, err = python(
-        """
-        import sys
-        sys.modules["torch"] = None
-        sys.argv = ["invmm-eval", "run", "--model", sys.argv[1], "--images", sys.argv[2], "--out", sys.argv[3]]
-        from invmm_eval.cli import main
-        main()
-        """,
-        *(tiny_folder, images, out_folder),
-    )
-    assert code
-    assert f"Measuring how much {tiny_folder} memorized {images}; results go to {out_folder}." in err
+def test_a_run_says_what_it_does_and_reads_its_options_before_it_imports_torch() -> None:
+    told = "Measuring how much gone memorized nowhere; results go to out.\n"
+    for wrong, sentence in (("--set=speed=3", "'speed=3' is not KEY=VALUE "), ("--shard=4/3", "The shard is '4/3'; ")):
+        code, _, err = python(
+            f"import sys; sys.modules['torch'] = None; {MAIN}",
+            *("run", "--model", "gone", "--images", "nowhere", "--out", "out", wrong),
+        )
+        assert code == 1
+        assert err.startswith(f"{told}error {sentence}")
 
 
 @pytest.mark.parametrize(

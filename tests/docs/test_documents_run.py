@@ -32,40 +32,40 @@ def an_audit(folder: Path) -> None:
     audits.guided(folder / "audit")
 
 
-def a_model_and_its_pictures(folder: Path) -> None:
+def a_model_and_its_images(folder: Path) -> None:
     (folder / "my-model").symlink_to(MODEL)
     (folder / "train").mkdir()
     for picture in (pictures()[0], pictures()[-1]):
         picture.image.save(folder / "train" / f"{picture.name}.png")
 
 
-def two_models_and_pictures(folder: Path) -> None:
+def two_models_and_images(folder: Path) -> None:
     for model in ("base", "tuned"):
         (folder / model).symlink_to(MODEL)
-    (folder / "pictures").mkdir()
-    pictures()[0].image.save(folder / "pictures" / "one.png")
+    (folder / "images").mkdir()
+    pictures()[0].image.save(folder / "images" / "one.png")
 
 
 def a_base_model_and_a_lora(folder: Path) -> None:
     tiny.tiny_stable_diffusion().save_pretrained(folder / "my-base")
     picture = pictures()[-1]
-    (folder / "training-pictures").mkdir()
-    picture.image.save(folder / "training-pictures" / "one.png")
-    (folder / "training-pictures" / "one.txt").write_text(picture.name)
+    (folder / "training-images").mkdir()
+    picture.image.save(folder / "training-images" / "one.png")
+    (folder / "training-images" / "one.txt").write_text(picture.name)
     lora = train_lora(folder / "my-base", torch.zeros(1, 3, 16, 16), [picture.name], folder, steps=1)
     lora.rename(folder / "my-lora.safetensors")
 
 
 GIVEN: Mapping[str, Callable[[Path], None]] = {
-    "docs/check.md": two_models_and_pictures,
-    "docs/compare.md": two_models_and_pictures,
+    "docs/check.md": two_models_and_images,
+    "docs/compare.md": two_models_and_images,
     "docs/model-cards.md": an_audit,
     "docs/page.md": an_audit,
     "docs/report.md": an_audit,
     "docs/runs.md": an_audit,
-    "docs/training-set.md": a_model_and_its_pictures,
+    "docs/training-set.md": a_model_and_its_images,
     "docs/tutorial.md": a_base_model_and_a_lora,
-    "docs/watching.md": a_model_and_its_pictures,
+    "docs/watching.md": a_model_and_its_images,
 }
 """What the reader of a document has already."""
 HELD_OUT = {"docs/recipes.md": 4}

@@ -133,8 +133,10 @@ def read(folder: str | Path) -> Record:
     """Read an audit's folder.
 
     Raises:
-        InvMMError: There is no audit in the folder, or it is damaged.
+        InvMMError: There is no audit in the folder, it is damaged, or ``folder`` is no path.
     """
+    if not isinstance(folder, str | Path):
+        raise InvMMError(f"The folder of an audit is a path, not {folder!r}.")
     folder = Path(folder)
     try:
         config = _config(folder / "config.json")
