@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from invmm_eval.cli import check, extend, folders, measure, publish
 from invmm_eval.cli.console import err, print_error, say, spell_what_the_terminal_lacks
+from invmm_eval.cli.options import refuse_empty_paths
 from invmm_eval.errors import InvMMError
 from invmm_eval.plugins.hooks import CommandEntry
 from invmm_eval.plugins.host import host
@@ -140,6 +141,7 @@ for panel, commands in {
     "Extend": (extend.plugins, extend.new_plugin, extend.register),
 }.items():
     for command in commands:
+        refuse_empty_paths(command)
         app.command(command.__name__.replace("_", "-"), rich_help_panel=panel)(command)
 
 

@@ -10,7 +10,7 @@ import typer
 from invmm_eval.audits.options import OPTIONS
 from invmm_eval.cli.console import err, hide_library_bars, say
 from invmm_eval.cli.measure import Model
-from invmm_eval.cli.options import path, read_options, with_flags
+from invmm_eval.cli.options import read_options, with_flags
 from invmm_eval.errors import InvMMError, on_disk
 
 CHECK_OPTIONS = {name: option for name, option in OPTIONS.items() if name not in ("workers", "batch_size")}
@@ -24,16 +24,12 @@ def check(
         str | None, typer.Option(metavar="TEXT", help="The image's caption, for a model that takes one.")
     ] = None,
     out_file: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE", parser=path, help="Document of one page to write: .html or .pdf."),
+        Path | None, typer.Option("--out", metavar="FILE", help="Document of one page to write: .html or .pdf.")
     ] = None,
     folder: Annotated[
         Path | None,
         typer.Option(
-            "--audit",
-            metavar="DIR",
-            parser=path,
-            help="Folder of the search, resumed if it exists. By default check-MODEL.",
+            "--audit", metavar="DIR", help="Folder of the search, resumed if it exists. By default check-MODEL."
         ),
     ] = None,
     **options: Any,

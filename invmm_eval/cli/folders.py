@@ -8,17 +8,15 @@ import typer
 
 from invmm_eval.cli.console import err, out, say
 from invmm_eval.cli.ending import SHOWN
-from invmm_eval.cli.options import Folder, path
+from invmm_eval.cli.options import Folder
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="AUDIT_A", parser=path, help="Audit of the base, or before a change.")],
-    b: Annotated[Path, typer.Argument(metavar="AUDIT_B", parser=path, help="Audit of the other model, or after it.")],
+    a: Annotated[Path, typer.Argument(metavar="AUDIT_A", help="Audit of the base, or before a change.")],
+    b: Annotated[Path, typer.Argument(metavar="AUDIT_B", help="Audit of the other model, or after it.")],
     html: Annotated[
         Path | None,
-        typer.Option(
-            "--html", metavar="FILE", parser=path, help="Write a page with a figure, and each image beside its samples."
-        ),
+        typer.Option("--html", metavar="FILE", help="Write a page with a figure, and each image beside its samples."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -47,8 +45,8 @@ def compare(
 
 
 def merge(
-    out_folder: Annotated[Path, typer.Argument(metavar="OUT", parser=path, help="Output folder, new or empty.")],
-    parts: Annotated[list[Path], typer.Argument(metavar="PART", parser=path, help="The folder of each shard.")],
+    out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder, new or empty.")],
+    parts: Annotated[list[Path], typer.Argument(metavar="PART", help="The folder of each shard.")],
 ) -> None:
     """Put the folders of all shards of a set together, as if one run had written them."""
     from invmm_eval.audits.merge import merge as write

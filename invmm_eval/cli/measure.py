@@ -15,7 +15,7 @@ import typer
 from invmm_eval.audits.options import OPTIONS, RUN_OPTIONS, SCREEN_OPTIONS, SET_OPTIONS
 from invmm_eval.cli.console import err, hide_library_bars, out, say
 from invmm_eval.cli.ending import FOUND, SHOWN, FailOn, end
-from invmm_eval.cli.options import Folder, path, read_options, with_flags
+from invmm_eval.cli.options import Folder, read_options, with_flags
 from invmm_eval.errors import InvMMError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ Images = Annotated[
 ]
 More = Annotated[list[str], typer.Argument(metavar="IMAGES", help="More images, as the shell expands --images *.png.")]
 OutFolder = Annotated[
-    Path, typer.Option("--out", metavar="DIR", parser=path, help="Output folder. An existing audit in it is resumed.")
+    Path, typer.Option("--out", metavar="DIR", help="Output folder. An existing audit in it is resumed.")
 ]
 DryRun = Annotated[
     bool,
@@ -188,9 +188,7 @@ def audit(request: "Request", out_folder: Path, leads: bool) -> None:
 
 @with_flags({"recipe", "settings", "seed", "device", "batch_size"})
 def demo(
-    out_folder: Annotated[Path, typer.Option("--out", metavar="DIR", parser=path, help="Output folder.")] = Path(
-        "demo"
-    ),
+    out_folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder.")] = Path("demo"),
     quick: Annotated[bool, typer.Option("--quick", help="Audit 7 images instead of 544.")] = False,
     **options: Any,
 ) -> None:
@@ -213,7 +211,7 @@ def calibrate(
     ],
     out_folder: Annotated[
         Path,
-        typer.Option("--out", metavar="DIR", parser=path, help="Output folder of the searches and calibration.json."),
+        typer.Option("--out", metavar="DIR", help="Output folder of the searches and calibration.json."),
     ],
     rate: Annotated[
         float, typer.Option(metavar="SHARE", help="Share of such images that may count as replicated.")

@@ -2,9 +2,8 @@
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -19,6 +18,7 @@ from invmm_eval.audits.options import (
     Resources,
     Screen,
     offered,
+    options_of,
 )
 from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import Recipe
@@ -33,18 +33,7 @@ _PANELS = {
 }
 
 
-def path(text: str) -> Path:
-    """Read the path of a file or folder.
-
-    Raises:
-        BadParameter: It is empty, which for :class:`~pathlib.Path` is the working folder.
-    """
-    if not text:
-        raise typer.BadParameter("The path is empty; write . for the working folder.")
-    return Path(text)
-
-
-Folder = Annotated[Path, typer.Argument(metavar="DIR", parser=path, help="Folder of an audit.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of an audit.")]
 
 
 def with_flags(
@@ -65,7 +54,7 @@ def with_flags(
         )
         for kind, panel in _PANELS.items()
         for option in offered(names)
-        if option.name in {field.name for field in fields(kind)}
+        if option.name in options_of(kind)
     ]
 
     further = [*(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own), *flags]
@@ -85,10 +74,22 @@ def _flag(option: Option, panel: str) -> Any:
         option.flag,
         help=f"{option.help} Repeatable." if option.repeatable else option.help,
         metavar=option.metavar,
-        parser=path if option.parse is Path else None,
         min=option.minimum,
         rich_help_panel=panel,
     )
+
+
+def refuse_empty_paths(command: Callable[..., None]) -> None:
+    """Let typer refuse a path that is empty, which :class:`~pathlib.Path` takes for the working folder."""
+    for hint in command.__annotations__.values():
+        if Path in (getattr(hint, "__origin__", None), *get_args(getattr(hint, "__origin__", None))):
+            hint.__metadata__[0].parser = _path
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise typer.BadParameter("The path is empty; write . for the working folder.")
+    return Path(text)
 
 
 def read_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from invmm_eval.cli.console import err, out, printable, say
-from invmm_eval.cli.options import Folder, path
+from invmm_eval.cli.options import Folder
 
 if TYPE_CHECKING:
     from invmm_eval.reports.hub import Content, Kind, Repository
@@ -24,12 +24,10 @@ Yes = Annotated[bool, typer.Option("--yes", help="Send the files. Without it, th
 def report(
     folder: Folder,
     out_file: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE", parser=path, help="Output file. By default report.FORMAT in DIR."),
+        Path | None, typer.Option("--out", metavar="FILE", help="Output file. By default report.FORMAT in DIR.")
     ] = None,
     form: Annotated[
-        str,
-        typer.Option("--format", metavar="FORMAT", help="html: full report; png, svg: figure; csv, parquet: table."),
+        str, typer.Option("--format", metavar="FORMAT", help="html: report; png, svg: figure; csv, parquet: table.")
     ] = "html",
 ) -> None:
     """Write the report of an audit as one HTML file, or only its figure or table."""
@@ -40,9 +38,7 @@ def report(
 
 def card(
     folder: Folder,
-    model_card: Annotated[
-        Path, typer.Option(metavar="FILE", parser=path, help="The model's README.md. It is created if missing.")
-    ],
+    model_card: Annotated[Path, typer.Option(metavar="FILE", help="The model's README.md. It is created if missing.")],
     names: Names = False,
     pictures: Pictures = False,
     dataset: Annotated[
