@@ -16,7 +16,7 @@ from PIL import Image
 from typer.main import get_command
 
 from invmm_eval.cli.app import app
-from tests.helpers.command import MAIN, SET, Invoke, install, lines, python
+from tests.helpers.command import MAIN, SET, Invoke, install, lines, python, several
 
 HEAVY = ("torch", "diffusers", "datasets", "evaluate", "greeting")
 AUDIT = Path(__file__).parents[1] / "data" / "format-1" / "published"
@@ -57,17 +57,15 @@ def test_the_version(invoke: Invoke) -> None:
     assert invoke("--version") == (0, f"invmm-eval {version('invmm-eval')}\n", "")
 
 
-def test_where_plugins_must_work_a_broken_one_is_an_error(broken: list[str]) -> None:
-    code, out, err = python(MAIN, "plugins", path=broken, INVMM_EVAL_STRICT="1")
+@pytest.mark.parametrize(
+    ("options", "told"), [([], "error The"), (["--debug"], "Traceback [(]most .*invmm_eval.errors.InvMMError: The")]
+)
+def test_where_plugins_must_work_a_broken_one_is_an_error_that_may_be_traced(
+    options: list[str], told: str, broken: list[str]
+) -> None:
+    code, out, err = python(MAIN, *options, "plugins", path=broken, INVMM_EVAL_STRICT="1")
     assert (code, out) == (1, "")
-    assert re.fullmatch("error The plugin 'the-faulty' .*a_library_that_is_not_there.*\n", err)
-
-
-def test_an_error_may_be_traced(broken: list[str]) -> None:
-    code, out, err = python(MAIN, "--debug", "plugins", path=broken, INVMM_EVAL_STRICT="1")
-    assert (code, out) == (1, "")
-    assert "Traceback (most recent call last)" in err
-    assert err.splitlines()[-1].startswith("invmm_eval.errors.InvMMError: The plugin 'the-faulty'")
+    assert re.match(rf"{told} plugin 'the-faulty' .*a_library_that_is_not_there.*\n$", err, re.S)
 
 
 PLUGIN = """
@@ -117,37 +115,27 @@ def test_commands_of_plugins_are_listed_with_their_help_and_not_imported(greetin
     assert re.search(r"gone +A command whose module is missing\.", out)
 
 
+def test_commands_of_plugins_run_and_have_their_own_help(greeting: list[str]) -> None:
+    commands = ["greet", "Ann", "--loudly"], ["tools", "one", "3"], ["tools", "two"], ["tools", "--help"]
+    *printed, shown = several(*commands, path=greeting)
+    assert printed == ["Hello, Ann!\n", "one 3\n", "two\n"]
+    assert "Usage: invmm-eval tools [OPTIONS] COMMAND" in shown
+    assert "completion" not in shown
+
+
 @pytest.mark.parametrize(
-    ("arguments", "expected", "printed", "error"),
+    ("arguments", "error"),
     [
-        (["greet", "Ann", "--loudly"], 0, "Hello, Ann!\n", ""),
-        (["tools", "one", "3"], 0, "one 3\n", ""),
-        (["tools", "two"], 0, "two\n", ""),
-        (["greet", "nobody"], 1, "", "error There is nobody to greet.\n"),
+        (["greet", "nobody"], "There is nobody to greet."),
         (
             ["gone"],
-            1,
-            "",
-            "error The command 'gone' of a plugin cannot be loaded (ModuleNotFoundError: No module named 'nowhere'); "
-            "reinstall or update the plugin.\n",
+            "The command 'gone' of a plugin cannot be loaded (ModuleNotFoundError: No module named 'nowhere'); "
+            "reinstall or update the plugin.",
         ),
     ],
 )
-def test_commands_of_plugins_run(
-    arguments: list[str], expected: int, printed: str, error: str, greeting: list[str]
-) -> None:
-    assert python(MAIN, *arguments, path=greeting) == (expected, printed, error)
-
-
-def test_the_help_of_a_plugin_command_is_its_own(greeting: list[str]) -> None:
-    code, out, _ = python(MAIN, "greet", "--help", path=greeting)
-    assert code == 0
-    assert "Usage: invmm-eval greet [OPTIONS]" in out
-    assert "--loudly" in out
-    code, out, _ = python(MAIN, "tools", "--help", path=greeting)
-    assert code == 0
-    assert "Usage: invmm-eval tools [OPTIONS] COMMAND" in out
-    assert "completion" not in out
+def test_an_error_of_a_plugin_command_is_one_sentence(arguments: list[str], error: str, greeting: list[str]) -> None:
+    assert python(MAIN, *arguments, path=greeting) == (1, "", f"error {error}\n")
 
 
 @pytest.mark.parametrize("name", ["ui", "space"])

@@ -24,7 +24,7 @@ from tests.helpers.hub import Hub, Repository
 from tests.helpers.lora import train_lora
 from tests.helpers.short import shorten
 
-SETS_UP = ("cd", "pip")
+SETS_UP = ("cd", "pip", "python3")
 """Commands that prepare a machine: what they name is looked for, and they are not run."""
 
 

@@ -161,14 +161,6 @@ def test_a_value_that_is_not_finite_is_no_metric(files: list[str]) -> None:
         assert mlflow.MlflowClient().get_run(found.run_id).data.metrics == found.metrics
 
 
-@pytest.mark.usefixtures("exact")
-def test_a_release_can_be_made_to_wait(files: list[str]) -> None:
-    limit = {"invmm/replicated_fraction": mlflow.models.MetricThreshold(threshold=0.1, greater_is_better=False)}
-    mlflow.validate_evaluation_results(limit, evaluate(files[2:3], EXACT))
-    with pytest.raises(mlflow.models.evaluation.validation.ModelValidationFailedException, match="replicated_fraction"):
-        mlflow.validate_evaluation_results(limit, evaluate(files[:1], EXACT))
-
-
 @pytest.mark.parametrize(
     "data",
     [

@@ -169,7 +169,6 @@ def test_every_pixel_reaches_the_engine(
         "PIL that is no more what its file is": edited,
         "PIL that was a JPEG": lossy,
         "PIL that is wide but lies on its side": turned,
-        "PIL with few colours": palette,
         "path": file,
         "text": str(file),
         "bytes": png(COLOURS),
@@ -178,22 +177,16 @@ def test_every_pixel_reaches_the_engine(
         "row of a file": {"bytes": None, "path": str(file)},
         "row whose name is also that of another file": {"bytes": png(COLOURS), "path": "other.png"},
     }
-    few = np.asarray(palette.convert("RGB"))
-    for name, form in forms.items():
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    others = {
+        "PIL with few colours": (palette, np.asarray(palette.convert("RGB"))),
+        "grey": (Image.fromarray(grey), grey[..., None].repeat(3, axis=2)),
+        "grey in 16 bits": (Image.fromarray(grey * np.uint16(257)), grey[..., None].repeat(3, axis=2)),
+    }
+    for name, (form, pixels) in {**{name: (form, COLOURS) for name, form in forms.items()}, **others}.items():
         eye = Eye()
         metric.compute(references=[form], model=tiny_pipeline, settings=TINY, similarity=eye)
-        seen, *_ = eye.seen
-        assert np.array_equal(seen, few if name == "PIL with few colours" else COLOURS), name
-
-
-@pytest.mark.parametrize("levels", ["8 bits", "16 bits"])
-@pytest.mark.usefixtures("made")
-def test_every_pixel_of_a_grey_image_reaches_the_engine(metric: InvMM, levels: str) -> None:
-    grey = np.arange(16, dtype=np.uint8).reshape(4, 4) * 17
-    image = Image.fromarray(grey if levels == "8 bits" else grey * np.uint16(257))
-    eye = Eye()
-    metric.compute(references=[image], model="any", backbone="exact", settings=TINY, similarity=eye)
-    assert np.array_equal(eye.seen[0][:, :, 0], grey)
+        assert np.array_equal(eye.seen[0], pixels), name
 
 
 def folder(images: list[NDArray[np.uint8]], place: Path) -> Path:
@@ -326,25 +319,18 @@ def test_the_weights_of_a_pipeline_are_those_of_the_moment(metric: InvMM, tiny_p
     assert after != before
 
 
-def test_a_folder_keeps_results(metric: InvMM, tiny_folder: Path, tmp_path: Path) -> None:
-    files = [tmp_path / "a.png", tmp_path / "b.png"]
-    for file in files:
-        file.write_bytes(png(COLOURS))
-    found = metric.compute(references=files, model=tiny_folder, settings=TINY, out=tmp_path / "out")
-    rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
-    assert [row["name"] for row in rows] == [str(file) for file in files]
-    assert [row["kl"] for row in rows] == found["kl"]
-
-
-@pytest.mark.usefixtures("made")
-def test_names_are_those_of_files_and_of_the_reference_pictures(
-    metric: InvMM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_folder_keeps_results_by_the_names_of_files_and_reference_images(
+    metric: InvMM, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("invmm_eval.reference.choose", lambda known: known[:1])
     (tmp_path / "a.png").write_bytes(png(COLOURS))
-    how: dict[str, Any] = {"model": "any", "backbone": "exact", "settings": TINY}
-    assert metric.compute(references="reference", **how)["name"] == [reference_pictures()[0].name]
-    assert metric.compute(references=[tmp_path / "a.png"], **how)["name"] == [str(tmp_path / "a.png")]
+    names = [str(tmp_path / "a.png"), reference_pictures()[0].name]
+    metric.add_batch(references=tmp_path / "a.png")
+    metric.add_batch(references="reference")
+    found = metric.compute(model=tiny_folder, settings=TINY, out=tmp_path / "out")
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert [row["name"] for row in rows] == found["name"] == names
+    assert [row["kl"] for row in rows] == found["kl"]
 
 
 def test_the_notice_about_sscd_comes_once(
