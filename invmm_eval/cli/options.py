@@ -7,6 +7,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from invmm_eval.audits.option import options_of
 from invmm_eval.audits.options import (
     ALL_OPTIONS,
     OPTIONS,
@@ -18,7 +19,6 @@ from invmm_eval.audits.options import (
     Resources,
     Screen,
     offered,
-    options_of,
 )
 from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import Recipe
