@@ -6,6 +6,7 @@ Ho et al. 2020, "Denoising Diffusion Probabilistic Models".
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 from diffusers import UNet2DModel
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import Condition, Context, Unconditional
+from invmm_eval.models.generic.offload import home, weights_left
+from invmm_eval.models.generic.offload import offload as move
 from invmm_eval.models.labels import Labels
 from invmm_eval.models.pipelines import discrete, frozen, image_sides, load_pipeline
 from invmm_eval.models.schedule import broadcast
@@ -31,6 +34,8 @@ class DDPM:
         dtype: Precision of the network; x_0 is always float32. A loaded pipeline keeps its own.
         prompt_mode: For a network of classes: ``soft`` searches a mixture of classes, ``caption`` takes the image's
             caption as the number of its class, and ``empty`` is not possible. Other networks have no prompt.
+        offload: Keep weights in CPU memory: ``model`` moves the network to the device when it first computes, ``group``
+            each layer while it computes.
 
     Raises:
         InvMMError: The pipeline cannot be loaded, or is not a supported pixel model.
@@ -44,12 +49,16 @@ class DDPM:
         device: torch.device,
         dtype: torch.dtype,
         prompt_mode: str = "soft",
+        offload: str | None = None,
     ) -> None:
-        pipeline = load_pipeline(model, revision=revision, device=device, dtype=dtype)
+        pipeline = load_pipeline(model, revision=revision, device=home(offload, device), dtype=dtype)
         if not isinstance(pipeline.unet, UNet2DModel):
             raise InvMMError("The backbone ddpm takes pixel models with a UNet2DModel.")
         self._unet = frozen(pipeline.unet)
-        self.device: torch.device = self._unet.device
+        self.device: torch.device = device if offload else self._unet.device
+        self._gradient = partial(weights_left, device) if offload else nullcontext
+        if offload:
+            move([self._unet], offload, device)
         self.settings: Mapping[str, str | int | float | None] = {"name": "ddpm", "dtype": str(self._unet.dtype)}
         classes = self._unet.config.num_class_embeds
         check_prompt_mode(prompt_mode)
@@ -82,7 +91,7 @@ class DDPM:
     def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         """The network's estimate; a learned variance, if any, is ignored."""
         given = {"class_labels": t.new_zeros(len(x_t), dtype=torch.long)} if self._labels else {}
-        with self._labels.told(context) if self._labels else nullcontext():
+        with self._gradient(), self._labels.told(context) if self._labels else nullcontext():
             output = self._unet(x_t.to(self._unet.dtype), t, **given).sample.float()
         alpha_t, sigma_t = (broadcast(level, x_t) for level in self.schedule(t))
         return self._x0_from(output[:, : x_t.shape[1]], x_t, alpha_t, sigma_t)

@@ -40,7 +40,7 @@ def register_backbones() -> Mapping[str, BackboneEntry]:
     families = "invmm_eval.models.generic.families"
     return {
         "ddpm": BackboneEntry(lazy("invmm_eval.models.ddpm:DDPM"), ("DDPMPipeline", "DDIMPipeline")),
-        "latent": BackboneEntry(lazy("invmm_eval.models.latent:Latent"), ("LDMPipeline",)),
+        "latent": BackboneEntry(lazy(f"{families}:Latent"), ("LDMPipeline",)),
         "stable-diffusion": BackboneEntry(lazy(f"{families}:StableDiffusion"), ("StableDiffusionPipeline",)),
         "sdxl": BackboneEntry(lazy(f"{families}:StableDiffusionXL"), ("StableDiffusionXLPipeline",)),
         "sd3": BackboneEntry(lazy(f"{families}:StableDiffusion3"), ("StableDiffusion3Pipeline",)),

@@ -13,7 +13,7 @@ from invmm_eval.models.condition import Condition, Context, Unconditional
 from invmm_eval.models.configs import check_pixels
 from invmm_eval.models.generic.boundary import Boundary
 from invmm_eval.models.generic.latents import Latents
-from invmm_eval.models.generic.offload import OFFLOADS
+from invmm_eval.models.generic.offload import home
 from invmm_eval.models.generic.probe import Repeated
 from invmm_eval.models.generic.prompts import Prompts
 from invmm_eval.models.generic.proof import LEVELS, near
@@ -102,14 +102,12 @@ class Diffusers:
         prove: str = "quick",
     ) -> None:
         check_prompt_mode(prompt_mode)
-        if offload not in (None, *OFFLOADS):
-            raise InvMMError(f"There is no offload {offload!r}; choose one of {', '.join(OFFLOADS)}.")
+        place = home(offload, device)
         if prove not in LEVELS:
             raise InvMMError(f"There is no proof {prove!r}; choose one of {', '.join(LEVELS)}.")
         if image_size is not None and (type(image_size) is not int or image_size < 1):
             raise InvMMError(f"The image_size is {image_size!r}; it must be a number of pixels.")
         small = AutoencoderTiny.from_pretrained(tiny_autoencoder, use_safetensors=True) if tiny_autoencoder else None
-        place = torch.device("cpu") if offload else device
         pipeline = load_pipeline(model, revision=revision, device=place, dtype=dtype, **self.family.parts)
         self._name = type(pipeline).__name__
         if self.family.pipelines and not {kind.__name__ for kind in type(pipeline).mro()} & {*self.family.pipelines}:

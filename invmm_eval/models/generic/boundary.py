@@ -129,8 +129,8 @@ class Boundary:
         Raises:
             InvMMError: The pipeline asks its scheduler for what it does not have.
         """
-        texts = {"prompt": [""] * rows, "class_labels": [0] * rows}
-        arguments = {**texts, **self.options, **given}
+        images = {"prompt": [""] * rows, "class_labels": [0] * rows, "batch_size": rows}
+        arguments = {**images, **self.options, **given}
         pipe = copy.copy(self.pipe)
         vars(pipe)["scheduler"] = probe
         if network is not None:
@@ -186,16 +186,14 @@ class Boundary:
         **given: Any,
     ) -> Tensor:
         """Images ``(n, C, H, W)`` that the pipeline's own loop makes from ``x_t``, with steps of ours."""
-        started: list[bool] = []
+        first = [] if self._preparing else [x_t.to(self.network.dtype)]
 
         def scaled(sample: Tensor, t: Tensor) -> Tensor:
-            first = not (self._preparing or started)
-            started.append(True)
-            start = x_t.to(self.network.dtype) if first else sample
+            start = first[0] if first else sample
             return scale(start, t).to(start.dtype)
 
         def taken(output: Tensor, t: Tensor, sample: Tensor) -> Tensor:
-            return step(output, t, sample).to(sample.dtype)
+            return step(output, t, first.pop() if first else sample).to(sample.dtype)
 
         given |= {"num_inference_steps": len(times)}
         made = self.call(len(x_t), Probe(self.pipe.scheduler, times, taken, scaled), x_t=x_t, **given)[0]

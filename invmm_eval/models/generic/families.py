@@ -7,7 +7,7 @@ from typing import Any
 
 from invmm_eval.models.generic.backbone import Diffusers, Family
 from invmm_eval.models.pipelines import image_sides
-from invmm_eval.recipe import STABLE_DIFFUSION, STABLE_DIFFUSION_3
+from invmm_eval.recipe import LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3
 
 PAPER_SIZE = 512
 """Pixels a side of the images for which the paper audits Stable Diffusion 3.5."""
@@ -17,6 +17,12 @@ def _of_network(pipeline: Any) -> dict[str, Any]:
     """The size of images that a network's config states."""
     network = getattr(pipeline, "transformer", None) or pipeline.unet
     return {"sides": image_sides(network, pipeline.vae_scale_factor)}
+
+
+class Latent(Diffusers):
+    """Unconditional latent diffusion (Rombach et al. 2022), which the paper audits."""
+
+    family = Family("latent", LDM, ("LDMPipeline",))
 
 
 class StableDiffusion(Diffusers):

@@ -10,7 +10,20 @@ from diffusers.hooks import apply_group_offloading
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-OFFLOADS = ("model", "group")
+from invmm_eval.errors import InvMMError
+
+_HOWS = ("model", "group")
+
+
+def home(how: str | None, device: torch.device) -> torch.device:
+    """Where weights are loaded: in CPU memory if they are moved from there, else on the device.
+
+    Raises:
+        InvMMError: There is no such way to move them.
+    """
+    if how not in (None, *_HOWS):
+        raise InvMMError(f"There is no offload {how!r}; choose one of {', '.join(_HOWS)}.")
+    return torch.device("cpu") if how else device
 
 
 def offload(modules: Sequence[nn.Module], how: str, device: torch.device) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderTiny, DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import AutoencoderTiny, DDIMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DModel
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Generator, Tensor
 
@@ -20,7 +20,7 @@ from invmm_eval.search.engine import invert
 from invmm_eval.search.sampling import sample
 from invmm_eval.search.target import Target
 from invmm_eval.similarity.pixel_cosine import PixelCosine
-from invmm_eval.testing import check_text_to_image, tiny
+from invmm_eval.testing import check_backbone, check_text_to_image, tiny
 from tests.helpers.families import build
 
 CAPTION = "a red cat"
@@ -55,6 +55,8 @@ def ddim(make: Callable[[], Any]) -> Any:
 
 
 MAKERS: Mapping[str, tuple[type[Diffusers], Callable[[], Any]]] = {
+    "ldm-vq": (families.Latent, tiny.tiny_ldm),
+    "ldm-kl": (families.Latent, lambda: tiny.tiny_ldm("kl")),
     "sd1": (families.StableDiffusion, tiny.tiny_stable_diffusion),
     "sd2": (families.StableDiffusion, lambda: tiny.tiny_stable_diffusion(2)),
     "sdxl": (families.StableDiffusionXL, tiny.tiny_sdxl),
@@ -96,6 +98,13 @@ def assert_same(found: Context, expected: Context) -> None:
         torch.testing.assert_close(tensor, expected[name].expand_as(tensor), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["ldm-vq", "ldm-kl"])
+def test_latents_without_a_prompt_keep_the_protocol(name: str) -> None:
+    model = backbone(name, prove="full")
+    check_backbone(model)
+    assert model.condition("a caption").parameters() == {}
+
+
 @pytest.mark.parametrize("name", ["sdxl-null", "sd3"])
 def test_it_keeps_its_promises(name: str) -> None:
     kind, make = MAKERS[name]
@@ -110,6 +119,7 @@ def test_it_keeps_its_promises(name: str) -> None:
 
 
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ldm-vq": ("latent", {"prompt_mode": None}),
     "sd1": ("stable-diffusion", {"tiny_autoencoder": None}),
     "sdxl": ("sdxl", {}),
     "sd3": ("sd3", {"max_sequence_length": 256}),
@@ -127,7 +137,7 @@ def test_its_settings_are_those_of_older_audits_and_its_recipe_is_published(name
     expected = {"name": registered, "dtype": "torch.float32", "prompt_mode": "soft", **settings}
     assert present == {key: value for key, value in expected.items() if value is not None}
     assert model.image_shape == (3, tiny.SIDE, tiny.SIDE)
-    recipes = {"stable-diffusion": "paper-sd", "sd3": "paper-sd3"}
+    recipes = {"latent": "paper-ldm", "stable-diffusion": "paper-sd", "sd3": "paper-sd3"}
     assert model.recipe.name == recipes.get(registered, registered)
     kind, make = MAKERS[name]
     assert host().backbone_for(type(make()).__name__) is host().backbone(registered)
@@ -261,6 +271,17 @@ def test_samples_are_those_of_the_pipeline(name: str, scale: float, options: dic
     assert (sampled("the blue dog") - expected).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize(("name", "prediction"), [("ldm-vq", "epsilon"), ("ldm-kl", "v_prediction")])
+def test_samples_without_a_prompt_are_those_of_the_pipeline(name: str, prediction: str) -> None:
+    pipeline = ddim(MAKERS[name][1])
+    pipeline.scheduler.register_to_config(prediction_type=prediction)
+    model = backbone(name, pipeline)
+    noise = torch.randn(2, *model.encode(torch.zeros(1, 3, 16, 16)).shape[1:], generator=Generator().manual_seed(0))
+    found = sample(model, noise, {}, {}, torch.ones(2), steps=5, micro_batch=2)
+    made = pipeline(batch_size=2, generator=Generator().manual_seed(0), num_inference_steps=5, output_type="np").images
+    torch.testing.assert_close(found, torch.from_numpy(made).movedim(-1, 1), atol=1e-4, rtol=0)
+
+
 def test_a_distilled_network_is_told_the_requested_guidance() -> None:
     pipeline = tiny.tiny_flux()
     model = backbone("flux-dev", pipeline, prompt_mode="empty", guidance_scale=1.5)
@@ -331,11 +352,18 @@ def refiner() -> Any:
     return pipeline
 
 
+def with_classes() -> Any:
+    pipeline = tiny.tiny_ldm()
+    pipeline.unet = UNet2DModel.from_config(pipeline.unet.config, num_class_embeds=3)
+    return pipeline
+
+
 @pytest.mark.parametrize(
     ("name", "make", "sentence"),
     [
         ("sd3", tiny.tiny_flux, "The backbone sd3 takes StableDiffusion3Pipeline, not FluxPipeline"),
         ("sdxl", refiner, "The backbone sdxl cannot serve this StableDiffusionXLPipeline"),
+        ("ldm-vq", with_classes, "The backbone latent cannot serve this LDMPipeline.* class_labels should be provided"),
         ("sd1", inpainting, "The backbone stable-diffusion cannot serve this StableDiffusionPipeline"),
         ("sd3", lambda: scheduled(tiny.tiny_sd3, backwards()), "runs from noise to data"),
     ],

@@ -12,10 +12,13 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from invmm_eval import load_backbone
 from invmm_eval.errors import InvMMError
+from invmm_eval.models.backbone import Backbone
+from invmm_eval.models.ddpm import DDPM
 from invmm_eval.models.generic.backbone import Diffusers
-from invmm_eval.models.generic.families import StableDiffusionXL
+from invmm_eval.models.generic.families import Latent, StableDiffusionXL
 from invmm_eval.models.generic.offload import weights_left
 from invmm_eval.testing import tiny
+from tests.helpers.exact import Mixture, pictures, serving
 from tests.helpers.families import build
 
 CPU = torch.device("cpu")
@@ -30,12 +33,20 @@ def classes(**options: Any) -> Diffusers:
     return Diffusers(build("DiT"), **LOADING, **options, image_size=16)
 
 
+def pixels(**options: Any) -> DDPM:
+    return DDPM(tiny.tiny_ddpm(), **LOADING, **options)
+
+
+def latents(**options: Any) -> Diffusers:
+    return Latent(tiny.tiny_ldm(), **LOADING, **options)
+
+
 def stored(folder: Path, **options: Any) -> Diffusers:
     model: Any = load_backbone(folder, **options)
     return model  # type: ignore[no-any-return]
 
 
-def found(make: Callable[..., Diffusers], **options: Any) -> list[Tensor]:
+def found(make: Callable[..., Backbone], **options: Any) -> list[Tensor]:
     """An estimate, its gradients, an encoded and a decoded image."""
     model = make(**options)
     condition, x_0 = model.condition(), model.encode(torch.full((2, 3, 16, 16), 0.3))
@@ -47,12 +58,12 @@ def found(make: Callable[..., Diffusers], **options: Any) -> list[Tensor]:
 
 @pytest.mark.parametrize(
     ("make", "options"),
-    [(sdxl, {}), (sdxl, {"checkpointing": True}), (classes, {})],
-    ids=["prompts", "checkpointing", "classes"],
+    [(sdxl, {}), (sdxl, {"checkpointing": True}), (classes, {}), (pixels, {}), (latents, {})],
+    ids=["prompts", "checkpointing", "classes", "pixels", "latents"],
 )
 @pytest.mark.parametrize("how", ["model", "group"])
 def test_values_and_gradients_are_those_without(
-    how: str, make: Callable[..., Diffusers], options: dict[str, bool]
+    how: str, make: Callable[..., Backbone], options: dict[str, bool]
 ) -> None:
     for tensor, expected in zip(found(make, offload=how, **options), found(make), strict=True):
         assert torch.equal(tensor, expected)
@@ -107,6 +118,9 @@ def test_the_gradient_keeps_no_copy_of_a_weight() -> None:
 
 def test_what_cannot_be_offloaded_is_told(tiny_folder: Path) -> None:
     with pytest.raises(InvMMError, match="no offload 'disk'; choose one of model, group"):
-        Diffusers(tiny.tiny_sdxl(), **LOADING, offload="disk")
-    with pytest.raises(InvMMError, match="does not move weights; leave out offload"):
-        load_backbone(tiny_folder, offload="model")
+        pixels(offload="disk")
+    with (
+        serving(lambda *_, **__: Mixture(pictures(2))),
+        pytest.raises(InvMMError, match="does not move weights; leave out offload"),
+    ):
+        load_backbone(tiny_folder, backbone="exact", offload="model")
