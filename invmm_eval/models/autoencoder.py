@@ -4,11 +4,10 @@
 
 with ``scaling_factor`` and ``shift_factor`` of the autoencoder's config (Rombach et al. 2022, "High-Resolution Image
 Synthesis with Latent Diffusion Models", section 3.1); with ``latents_mean`` and ``latents_std`` the shift is the mean
-and the scale is divided by the standard deviation of each channel. Pipelines differ in which of them they use.
+and the scale is divided by the standard deviation of each channel.
 Everything is computed in float32, whatever the network's precision: several published autoencoders overflow in float16.
 """
 
-from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -28,9 +27,6 @@ class Autoencoder:
     Args:
         model: The autoencoder.
         quantize: Whether a VQModel quantises x_0 before decoding, as its pipeline does.
-        small: An AutoencoderTiny that decodes instead.
-        ignored: Settings of its config that the pipeline does not use, of ``shift_factor``, ``latents_mean`` and
-            ``latents_std``.
 
     Attributes:
         factor: Ratio of the sides of images and of x_0.
@@ -40,18 +36,17 @@ class Autoencoder:
         InvMMError: The autoencoder is of another class.
     """
 
-    def __init__(self, model: Any, *, quantize: bool = True, small: Any = None, ignored: Collection[str] = ()) -> None:
+    def __init__(self, model: Any, *, quantize: bool = True) -> None:
         if not isinstance(model, SUPPORTED):
             raise InvMMError(
                 f"The autoencoder {type(model).__name__} is not supported: x_0 needs an encoder and a decoder of "
                 f"images without random numbers ({', '.join(kind.__name__ for kind in SUPPORTED)})."
             )
         self._model = frozen(model).float()
-        self._small = frozen(small).float().to(model.device) if small is not None else None
         config = model.config
         self.factor: int = 2 ** (len(config.block_out_channels) - 1)
         self.channels: int = config.out_channels
-        used = {name: value for name, value in config.items() if name not in ignored and value is not None}
+        used = {name: value for name, value in config.items() if value is not None}
         self._scale: float | Tensor = used.get("scaling_factor") or 1.0
         self._shift: float | Tensor = used.get("shift_factor") or 0.0
         if "latents_mean" in used and "latents_std" in used:
@@ -69,8 +64,5 @@ class Autoencoder:
 
     def decode(self, x_0: Tensor) -> Tensor:
         """Images ``(n, C, h, w)``, clipped to [0, 1], of ``x_0``."""
-        if self._small is not None:
-            images = self._small.decode(x_0 / self._small.config.scaling_factor).sample
-        else:
-            images = self._model.decode(x_0 / self._scale + self._shift, **self._options).sample
+        images = self._model.decode(x_0 / self._scale + self._shift, **self._options).sample
         return torch.clamp(images / 2 + 0.5, 0, 1)

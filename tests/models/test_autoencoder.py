@@ -93,27 +93,6 @@ def test_it_tells_its_sizes() -> None:
     assert (autoencoder.factor, autoencoder.channels) == (tiny.SIDE // tiny.LATENT_SIDE, 3)
 
 
-def test_a_tiny_autoencoder_decodes_but_does_not_encode() -> None:
-    vae = kl("stable_diffusion")
-    torch.manual_seed(0)
-    sizes: dict[str, Any] = {
-        "encoder_block_out_channels": (8, 8),
-        "decoder_block_out_channels": (8, 8),
-        "scaling_factor": 0.5,
-    }
-    small = AutoencoderTiny(**sizes, num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1)).to(torch.bfloat16)
-    autoencoder = Autoencoder(vae, small=small)
-    x_0 = latents(4)
-    with torch.no_grad():
-        torch.testing.assert_close(autoencoder.encode(pictures()), Autoencoder(vae).encode(pictures()))
-        found = autoencoder.decode(x_0)
-        assert small.dtype == torch.bfloat16
-        expected = small.float().eval().decode(x_0 / 0.5).sample / 2 + 0.5
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected.clamp(0, 1))
-    assert (found - Autoencoder(vae).decode(x_0)).abs().max() > 0.01
-
-
 def _asymmetric() -> AsymmetricAutoencoderKL:
     return AsymmetricAutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 2,
@@ -153,7 +132,6 @@ def test_an_autoencoder_that_decodes_with_random_numbers_is_refused() -> None:
 def test_statistics_of_latents_are_used_as_the_pipeline_of_sdxl_does() -> None:
     pipeline = tiny.tiny_sdxl()
     mean, std = [-1.66, 1.89, -1.38, 2.52], [8.49, 5.9, 6.55, 5.23]
-    plain = Autoencoder(pipeline.vae)
     pipeline.vae.register_to_config(latents_mean=mean, latents_std=std, scaling_factor=0.5)
     autoencoder, x_0 = Autoencoder(pipeline.vae), latents(4, n=1)
     with torch.no_grad():
@@ -162,8 +140,6 @@ def test_statistics_of_latents_are_used_as_the_pipeline_of_sdxl_does() -> None:
     channel = slice(None), slice(1, 2)
     torch.testing.assert_close(back[channel], (z[channel] - mean[1]) / std[1] * 0.5)
     decoded = x_0 * torch.tensor(std).view(1, 4, 1, 1) / 0.5 + torch.tensor(mean).view(1, 4, 1, 1)
-    ignoring = Autoencoder(pipeline.vae, ignored=("latents_mean", "latents_std"))
     with torch.no_grad():
         expected = (pipeline.vae.decode(decoded).sample / 2 + 0.5).clamp(0, 1)
         torch.testing.assert_close(autoencoder.decode(x_0), expected)
-        torch.testing.assert_close(ignoring.decode(x_0), plain.decode(x_0 / 0.5 * 0.13025))
