@@ -1,5 +1,6 @@
 """A progress bar over the images of an audit, shown on a terminal or in a notebook only."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _FORMAT = "{desc} |{bar:16}| {remaining} left{postfix}"
 _EVERY = 0.2
-"""Seconds between two looks at the searches, whose numbers the model must compute first."""
+"""Seconds between two looks at the searches, whose numbers the model must compute first, and between two counts."""
 
 
 class Bar:
@@ -79,10 +80,13 @@ class Bar:
 
     def over(self, results: "Iterable[T]") -> "Iterator[T]":
         """Yield results, or what else is found for images, counting them."""
+        drawn = -math.inf
         for result in results:
             self._finished += 1
             self._bar.n = self._finished
-            self._bar.set_description_str(self._count())
+            due = (now := time.monotonic()) >= drawn + _EVERY
+            self._bar.set_description_str(self._count(), refresh=due)
+            drawn = now if due else drawn
             yield result
 
     def _count(self) -> str:

@@ -48,7 +48,7 @@ def end(folder: Path, *, debug: bool, fail_on: FailOn | None = None) -> None:
 
     def results() -> "Iterator[Result]":
         nonlocal told
-        for result in map(audit.result, audit.rows):
+        for result in audit.results():
             told = told or share_is_known([result])
             of[result.verdict].append(result.name)
             yield result

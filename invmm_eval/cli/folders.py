@@ -63,10 +63,8 @@ def verify(folder: Folder) -> None:
     """Read every file of an audit, and compare it with the SHA-256 that the run recorded."""
     from invmm_eval.audits.folder.manifest import FILE, sha256_of
     from invmm_eval.audits.folder.manifest import verify as damages
-    from invmm_eval.audits.progress import Bar
 
-    with Bar(0, doing="reading") as bar:
-        found = damages(folder, on_extent=bar.resize, over=bar.over)
+    found = damages(folder)
     for sentence in found:
         say(sentence, err)
     if found:

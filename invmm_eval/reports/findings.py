@@ -74,6 +74,6 @@ def find(folder: str | Path) -> Findings:
     record = read(folder)
     lines = record.folder / "results.jsonl"
     with readable(lines):
-        results = sorted(map(record.result, record.rows), key=rank)
+        results = sorted(record.results(), key=rank)
     written = datetime.fromtimestamp(lines.stat().st_mtime, UTC) if results else None
     return Findings(record=record, results=tuple(results), written=written)

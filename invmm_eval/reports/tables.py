@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from invmm_eval.audits.folder import read
+from invmm_eval.audits.progress import Bar
 from invmm_eval.audits.results import table
 from invmm_eval.reports.findings import readable
 from invmm_eval.search.fields import columns
@@ -39,7 +41,7 @@ def write_table(folder: Path, path: Path, *, writer: Callable[..., AbstractConte
     ranks = array("d")
 
     def ranked() -> Iterator[Result]:
-        for result in map(Result.from_record, rows):
+        for result in record.results():
             ranks.extend(rank(result))
             yield result
 
@@ -47,7 +49,7 @@ def write_table(folder: Path, path: Path, *, writer: Callable[..., AbstractConte
         fields = columns("dataset", ranked())
         order = np.lexsort(np.array(ranks).reshape(len(rows), -1).T[::-1])
         schema = pa.schema([(field.name, field.type) for field in fields])
-        with path.open("wb") as out, writer(out, schema) as file:
-            for start in range(0, len(order), _ROWS):
-                part = [record.result(rows[number]) for number in order[start : start + _ROWS]]
+        with path.open("wb") as out, writer(out, schema) as file, Bar(len(rows), doing="writing") as bar:
+            results = bar.over(record.result(rows[number]) for number in order)
+            while part := list(islice(results, _ROWS)):
                 file.write_table(table(part, fields))

@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -84,21 +84,6 @@ def test_several_damages_are_several_sentences(copied: Path) -> None:
     assert sorted(next(str(file) for file in harmed if str(file) in told) for told in verify(copied)) == [
         str(file) for file in harmed
     ]
-
-
-def test_a_bar_can_follow(copied: Path) -> None:
-    next(copied.glob("tensors/*/*")).unlink()
-    extents: list[int] = []
-    outcomes: list[str | None] = []
-
-    def over(told: Iterable[str | None]) -> Iterator[str | None]:
-        for outcome in told:
-            outcomes.append(outcome)
-            yield outcome
-
-    found = verify(copied, on_extent=extents.append, over=over)
-    assert extents == [len(outcomes)] == [7]
-    assert [outcome for outcome in outcomes if outcome] == found[:1]
 
 
 def test_a_forged_row_with_a_new_checksum_is_noticed(copied: Path) -> None:

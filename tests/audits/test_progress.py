@@ -5,19 +5,24 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from invmm_eval.audits.folder.manifest import verify
 from invmm_eval.audits.progress import Bar
 from invmm_eval.noise.gaussian import diagonal
 from invmm_eval.recipe import Recipe
+from invmm_eval.reports import report
+from invmm_eval.reports.comparison import compare
 from invmm_eval.search.engine import invert
 from invmm_eval.search.plain_share import PlainShare
 from invmm_eval.search.result import Check, Result, Status
 from invmm_eval.search.search import Search
 from invmm_eval.similarity.pixel_cosine import PixelCosine
+from tests.helpers.audits import guided
 from tests.helpers.exact import Mixture, pictures, targets
 
 RESULTS = [Result(index, str(index), "", Status.EXHAUSTED, kl=1.0) for index in range(3)]
@@ -113,6 +118,20 @@ def test_samples_after_a_search_are_shown_and_do_not_move_the_bar_back(terminal:
         line = terminal.lines[-1]
     assert line.endswith("36 samples drawn a")
     assert line.count("█") == before == 8
+
+
+def test_what_reads_a_folder_shows_how_far_it_is(terminal: Terminal, tmp_path: Path) -> None:
+    folder = guided(tmp_path)
+    for read, *seen in (
+        (lambda: verify(folder), "reading"),
+        (lambda: compare(folder, folder), "reading"),
+        (lambda: report(folder), "reading", "writing"),
+        (lambda: report(folder, format="csv"), "reading", "writing"),
+    ):
+        terminal.truncate(0)
+        read()
+        told = [re.match(r"(\d+/\d+) images \|.*left, (\w+)$", line) for line in terminal.lines]
+        assert {match[2]: match[1] for match in told if match} == dict.fromkeys(seen, "7/7")
 
 
 def test_count_and_time_are_readable_at_80_columns(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ image's pixels; so the SHA-256 of ``results.jsonl`` stands for tensors and pictu
 """
 
 import platform
-from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from hashlib import file_digest
 from pathlib import Path
@@ -42,18 +41,11 @@ def write_manifest(folder: Path) -> None:
     write_object(folder / FILE, manifest, indent=2)
 
 
-def verify(
-    folder: str | Path,
-    *,
-    on_extent: Callable[[int], None] = lambda _: None,
-    over: Callable[[Iterable[str | None]], Iterable[str | None]] = iter,
-) -> list[str]:
+def verify(folder: str | Path) -> list[str]:
     """Read every file of an audit, and compare it with what the run wrote.
 
     Args:
         folder: The folder.
-        on_extent: Called with the number of images whose files are read.
-        over: Passes on one outcome per image, as a progress bar does.
 
     Returns:
         A sentence for each damage: the file, what is wrong with it and what to do.
@@ -66,9 +58,7 @@ def verify(
     if in_use(folder):
         raise InvMMError(f"A run is writing to {folder}; verify it when it has ended.")
     try:
-        record = read(folder)
-        on_extent(len(record.rows))
-        found = list(filter(None, over(record.held())))
+        found = list(read(folder).damaged())
     except InvMMError as error:
         if not path.exists():
             raise

@@ -1,11 +1,11 @@
 """Read an audit's folder without changing it, also while the audit runs, and, but for old rows, without torch."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,8 @@ from invmm_eval.search.status import Verdict
 
 if TYPE_CHECKING:
     from invmm_eval.search.result import Result
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,17 @@ class Record:
 
         return result_of(self.folder, row)
 
+    def results(self) -> "Iterator[Result]":
+        """The result of each row, in their order."""
+        return map(self.result, self._over(self.rows))
+
+    def _over(self, parts: Iterable[T]) -> Iterator[T]:
+        """One part per row, with a progress bar where there is a terminal or a notebook."""
+        from invmm_eval.audits.progress import Bar
+
+        with Bar(len(self.rows), doing="reading") as bar:
+            yield from bar.over(parts)
+
     @property
     def request(self) -> Mapping[str, Any]:
         """The request as it was made last, or as far as the config says."""
@@ -70,19 +83,13 @@ class Record:
 
     def damaged(self) -> Iterator[str]:
         """Read every file of tensors and pictures; yields a sentence for each that is not what was written."""
-        return filter(None, self.held())
-
-    def held(self) -> Iterator[str | None]:
-        """The same, row by row: None where all is well."""
         from invmm_eval.audits.folder.tensors import hold_files
 
-        for number in range(len(self.rows)):
+        for number in self._over(range(len(self.rows))):
             try:
                 hold_files(self.folder, self.rows[number])
             except InvMMError as error:
                 yield str(error)
-            else:
-                yield None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from invmm_eval.audits.progress import Bar
 from invmm_eval.reports.figures import distribution, values
 from invmm_eval.reports.findings import Findings
 from invmm_eval.reports.html.base import parts
@@ -89,8 +90,8 @@ def _details(findings: Findings, pictures: bool) -> Iterator[dict[str, Any]]:
     shown = findings.results[:SHOWN]
     cells = sum(map(_cells, shown))
     side = min(max(math.isqrt(PIXELS // max(cells, 1)), SIDES[0]), SIDES[1]) if pictures else 0
-    with ThreadPoolExecutor() as threads:
-        yield from threads.map(partial(_detail, findings, side), shown)
+    with ThreadPoolExecutor() as threads, Bar(len(shown), doing="writing") as bar:
+        yield from bar.over(threads.map(partial(_detail, findings, side), shown))
 
 
 def _cells(result: Result) -> int:
