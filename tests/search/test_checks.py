@@ -220,42 +220,7 @@ def test_no_images_have_no_outcomes() -> None:
     assert plant([{1.0: [1]}]).check_some([], Labelled()) == []
 
 
-@pytest.mark.parametrize("complete", [False, True])
-@pytest.mark.parametrize("position", range(4))
-def test_nan_never_passes(position: int, complete: bool) -> None:
-    values = [0.9] * 4
-    values[position] = nan
-    (outcome,) = plant([{1.0: values}]).check(Labelled(), complete=complete)
-    assert not outcome.passed
-    assert not outcome.score >= BETA
-
-
-@pytest.mark.parametrize("complete", [False, True])
-def test_nan_at_one_scale_does_not_spoil_another(complete: bool) -> None:
-    (outcome,) = plant([{1.0: [nan, 0.9], 2.0: [0.75, 0.875]}]).check(Labelled(), complete=complete)
-    assert outcome.passed
-    assert (outcome.best_scale, outcome.score) == (2, 0.75)
-
-
-def test_beta_itself_passes() -> None:
-    passing, failing = plant([{1.0: [BETA, BETA]}, {1.0: [BETA, BETA - 1e-3]}]).check(Labelled())
-    assert passing.passed
-    assert not failing.passed
-
-
 # The price
-
-
-@pytest.mark.parametrize(("failure", "drawn"), [(0, 1), (1, 8), (7, 8)])
-def test_a_first_sample_that_fails_settles_its_scale(failure: int, drawn: int) -> None:
-    values = [0.9] * 8
-    values[failure] = 0.1
-    backbone = Labelled()
-    (outcome,) = plant([{1.0: values, 3.0: [0.8] * 8}]).check(backbone)
-    assert outcome.passed
-    assert outcome.best_scale == 3
-    assert [len(outcome.similarities[scale]) for scale in (1.0, 3.0)] == [drawn, 8]
-    assert (backbone.conditional_rows, backbone.null_rows) == (drawn + 8, 8)
 
 
 def test_a_scale_that_passes_settles_the_image() -> None:
@@ -267,13 +232,6 @@ def test_a_scale_that_passes_settles_the_image() -> None:
     assert {scale: len(drawn) for scale, drawn in outcome.similarities.items()} == {1: 1, 2: 1, 3: 8, 4: 1}
     assert (outcome.best_scale, outcome.score) == (3, 0.625)
     assert (backbone.conditional_rows, backbone.null_rows) == (11, 10)
-
-
-@pytest.mark.parametrize("complete", [False, True])
-def test_scale_one_takes_no_unconditional_pass(complete: bool) -> None:
-    backbone = Labelled()
-    plant([{1.0: [0.9] * 5}, {1.0: [0.9] * 5}]).check(backbone, complete=complete)
-    assert (backbone.conditional_rows, backbone.null_rows) == (10, 0)
 
 
 # What is kept

@@ -36,16 +36,6 @@ from tests.helpers.families.parts import WIDTH
 SHIFTS = {"use_dynamic_shifting": True, "base_image_seq_len": 4, "max_image_seq_len": 64}
 
 
-def sd3() -> Any:
-    """Stable Diffusion 3."""
-    return tiny.tiny_sd3()
-
-
-def flux() -> Any:
-    """FLUX.1."""
-    return tiny.tiny_flux()
-
-
 def kontext() -> FluxKontextPipeline:
     """FLUX.1 Kontext, without a picture to edit."""
     return FluxKontextPipeline(**tiny.tiny_flux().components)
@@ -293,8 +283,8 @@ def ovis() -> OvisImagePipeline:
 
 
 FLOWS: dict[str, Callable[[], Any]] = {
-    "stable-diffusion-3": sd3,
-    "flux": flux,
+    "stable-diffusion-3": tiny.tiny_sd3,
+    "flux": tiny.tiny_flux,
     "flux-kontext": kontext,
     "z-image": z_image,
     "qwenimage": qwen_image,
