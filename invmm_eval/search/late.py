@@ -1,6 +1,7 @@
 """Values that are read when they are first looked at, such as how a search went, which a row leaves out."""
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
@@ -9,7 +10,12 @@ V = TypeVar("V")
 
 
 class Late(Mapping[K, V]):
-    """A mapping that is read when it is first looked at; a copy for another process holds what was read."""
+    """A mapping that is read when it is first looked at.
+
+    Args:
+        read: Reads it.
+        arguments: What ``read`` is called with. A future is waited for, also before a copy for another process is made.
+    """
 
     def __init__(self, read: Callable[..., Mapping[K, V]], *arguments: Any) -> None:
         self._read = read
@@ -17,10 +23,13 @@ class Late(Mapping[K, V]):
 
     @cached_property
     def _values(self) -> Mapping[K, V]:
-        return self._read(*self._arguments)
+        return self._read(*self._done())
 
-    def __reduce__(self) -> tuple[type[dict[K, V]], tuple[dict[K, V]]]:
-        return dict, (dict(self._values),)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Late, (self._read, *self._done())
+
+    def _done(self) -> list[Any]:
+        return [one.result() if isinstance(one, Future) else one for one in self._arguments]
 
     def __getitem__(self, key: K) -> V:
         return self._values[key]

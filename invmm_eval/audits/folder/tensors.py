@@ -1,7 +1,6 @@
 """Results from rows, with tensors that are read when they are looked at."""
 
 from collections.abc import Mapping
-from concurrent.futures import Future
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -71,10 +70,8 @@ def hold_files(folder: Path, row: Mapping[str, Any]) -> None:
         )
 
 
-def _tensors_in(path: Path, expected: "str | Future[str]") -> dict[str, Tensor]:
-    """The tensors of a file, compared with its SHA-256, which is known when they are written."""
-    if isinstance(expected, Future):
-        expected = expected.result()
+def _tensors_in(path: Path, expected: str) -> dict[str, Tensor]:
+    """The tensors of a file, compared with its SHA-256."""
     with on_disk(f"{path} cannot be read", ". Remove it, and the same command measures its image again."):
         contents = path.read_bytes()
     if sha256(contents).hexdigest() != expected:
