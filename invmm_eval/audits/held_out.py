@@ -38,7 +38,6 @@ from invmm_eval.audits.run import run
 from invmm_eval.audits.typed import CalibrationOptions
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.result import Result, Status
-from invmm_eval.similarity import Similarity
 
 _log = logging.getLogger(__name__)
 
@@ -97,8 +96,10 @@ def _found(plan: Plan, held_out: Sequence[Source], results: Iterable[Result], ra
     images = sorted(index for index, score in best.items() if math.isfinite(score))
     scores = tuple(sorted((best[index] for index in images), reverse=True))
     threshold = _above(scores, allowed(rate, len(scores)))
+    compare = plan.similarity.compare
     features = [_features(plan, held_out[index]) for index in images]
-    pairs, copies = (similar(plan.similarity, features) for similar in (between, of_copies))
+    pairs = [compare(a, b).item() for (a, _), (b, _) in combinations(features, 2)]
+    copies = [compare(copy, image).item() for image, copy in features]
     least = _above(pairs, math.floor(rate * len(pairs))) if pairs else None
     most = math.floor(1000 * sorted(copies)[math.floor(rate * len(copies))]) / 1000
     floor = threshold if least is None else round((least + most) / 2, 3)
@@ -114,25 +115,12 @@ def _found(plan: Plan, held_out: Sequence[Source], results: Iterable[Result], ra
     return Calibration(max(floor, threshold), rate, scores, least, plan.config, most)
 
 
-Features = tuple[Tensor, Tensor]
-"""Those of an image, and of the image with noise."""
-
-
-def _features(plan: Plan, source: Source) -> Features:
+def _features(plan: Plan, source: Source) -> tuple[Tensor, Tensor]:
+    """Those of an image, and of the image with noise."""
     image = prepare(source.value, plan.backbone.image_shape)[None].float() / 255
     noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(plan.seed))
     itself, copy = ((image + level * noise).clamp(0, 1).to(plan.backbone.device) for level in (0, COPY_NOISE))
     return plan.similarity.embed(itself), plan.similarity.embed(copy)
-
-
-def between(similarity: Similarity, features: Sequence[Features]) -> list[float]:
-    """The similarities of different images to each other."""
-    return [similarity.compare(a, b).item() for (a, _), (b, _) in combinations(features, 2)]
-
-
-def of_copies(similarity: Similarity, features: Sequence[Features]) -> list[float]:
-    """The similarities of images with noise to the images."""
-    return [similarity.compare(copy, image).item() for image, copy in features]
 
 
 def _best(result: Result) -> float:

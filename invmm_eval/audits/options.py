@@ -9,7 +9,7 @@ written in this module alone:
 - A Python function takes ``**options``, is decorated with :func:`with_options`, and has the line
   ``**options: {options}`` in its docstring. :meth:`~invmm_eval.audits.request.Request.of` sorts ``options`` into
   the objects.
-- A face that has no Python signature takes its help from :func:`describe`.
+- A face that has no Python signature takes its help from :func:`insert`.
 - The command line makes one parameter of each :class:`Option` in :data:`OPTIONS`, with its ``flag``, ``metavar``,
   ``command_type``, ``default``, ``minimum`` and ``help``. A repeatable option is a list of KEY=VALUE texts.
 
@@ -303,18 +303,16 @@ def with_options(names: Collection[str] = OPTIONS) -> Callable[[F], F]:
 
 
 def insert(docstring: str, names: Collection[str] = OPTIONS) -> str:
-    """A docstring in which :func:`describe` replaces the line ``**options: {options}``, at its indentation."""
-    return re.sub(r"( *)\*\*options: \{options\}", lambda line: describe(line[1], names), docstring)
+    """A docstring with the name, type, text and default of each option in place of ``**options: {options}``."""
 
-
-def describe(indent: str = "", names: Collection[str] = OPTIONS) -> str:
-    """The options as the Args section of a docstring lists them: name, type, text and default."""
-    return "\n".join(
-        textwrap.fill(
-            _described(option), 120, initial_indent=indent, subsequent_indent=f"{indent}    ", break_on_hyphens=False
+    def described(line: re.Match[str]) -> str:
+        indent = line[1]
+        wrapper = textwrap.TextWrapper(
+            120, initial_indent=indent, subsequent_indent=f"{indent}    ", break_on_hyphens=False
         )
-        for option in offered(names)
-    )
+        return "\n".join(wrapper.fill(_described(option)) for option in offered(names))
+
+    return re.sub(r"( *)\*\*options: \{options\}", described, docstring)
 
 
 def _described(option: Option) -> str:

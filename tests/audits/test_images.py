@@ -3,7 +3,6 @@
 import math
 import os
 import pickle
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
@@ -385,7 +384,7 @@ def test_what_cannot_be_listed_is_told(images: Any, captions: Any, told: str) ->
             (packed, None, "compressed together and cannot be read one by one; unpack it")
             for packed in ("a.zip", "a.tar.gz", "a.TGZ")
         ),
-        ("a.png", ".caption", "The caption of .* cannot be read (No such file"),
+        ("a.png", ".caption", "cannot be read (No such file"),
         ("a.png", "text", "Image files have no column 'text'; name the ending of the text files beside them"),
         ("t.jsonl", None, "cannot be loaded: JSON parse error"),
     ],
@@ -393,4 +392,4 @@ def test_what_cannot_be_listed_is_told(images: Any, captions: Any, told: str) ->
 def test_files_that_cannot_be_listed_are_told(name: str, captions: str | None, told: str, tmp_path: Path) -> None:
     (tmp_path / (name or "notes.txt")).write_text('{"image": "a.png"\n')
     where = f"dataset:{tmp_path}/{name}:train:image" if name.endswith("jsonl") else tmp_path / name
-    assert re.search(re.escape(told).replace(r"\.\*", ".*"), not_found(where, captions=captions))
+    assert told in not_found(where, captions=captions)

@@ -98,28 +98,17 @@ def oriented(image: Image.Image, kind: str, value: int, **options: Any) -> bytes
     return encoded(image, kind, exif=exif, **options)
 
 
-@pytest.mark.parametrize("value", UPRIGHT)
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_exif_orientation_is_applied(value: int, kind: str) -> None:
-    stored = Image.fromarray(np.array([[10, 80], [150, 220]], np.uint8))
-    expected = [[LETTERS[letter] for letter in row] for row in UPRIGHT[value].split()]
-    assert shown(oriented(stored, kind, value), 2, 2, 1).tolist() == expected
-
-
-def test_a_rotated_jpeg_is_upright_before_it_is_cropped() -> None:
-    stored = Image.new("RGB", (32, 16), (0, 0, 255))
-    stored.paste((255, 0, 0), (0, 0, 16, 16))
-    upright = prepare(oriented(stored, "JPEG", 6, quality=100, subsampling=0), (3, 32, 16))
-    assert (upright[0, :16] > 250).all()
-    assert (upright[2, 16:] > 250).all()
-    assert (upright[0, 16:] < 5).all()
-
-
-def test_the_orientation_in_a_text_of_a_png_is_kept() -> None:
-    told = PngImagePlugin.PngInfo()
-    told.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
-    stored = encoded(Image.fromarray(np.array([[10, 80]], np.uint8)), pnginfo=told)
-    assert shown(stored, 2, 1, 1).tolist() == [[10], [80]]
+CORNERS = Image.fromarray(np.array([[10, 80], [150, 220]], np.uint8))
+IN_TEXT = PngImagePlugin.PngInfo()
+IN_TEXT.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
+ORIENTED: dict[str, tuple[ImageLike, Any]] = {
+    "text of a PNG": (encoded(Image.fromarray(np.array([[10, 80]], np.uint8)), pnginfo=IN_TEXT), [[10], [80]]),
+    **{
+        f"{kind} {value}": (oriented(CORNERS, kind, value), [[LETTERS[x] for x in row] for row in corners.split()])
+        for value, corners in UPRIGHT.items()
+        for kind in ("PNG", "TIFF")
+    },
+}
 
 
 # Colour, transparency and depth
@@ -128,6 +117,7 @@ RED, GREEN, BLUE, WHITE = [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]
 PALETTED = Image.fromarray(np.array([[0, 1], [2, 0]], np.uint8)).convert("P")
 PALETTED.putpalette([*RED, *GREEN, *BLUE])
 LEVELS = np.arange(256, dtype=np.uint8).reshape(16, 16)
+FLOATS = torch.from_numpy(LEVELS).double() / 255
 TRUTH = np.array([[True, False], [False, False]])
 GREYS = noise(HEIGHT, WIDTH)
 
@@ -175,58 +165,64 @@ COLOURS: dict[str, tuple[ImageLike, Any]] = {
     "PIL floats are rounded": (Image.fromarray(np.array([[0, 0.501 / 255, 1]], np.float32)), [[0, 1, 255]]),
     **{f"numpy {kind}": ((LEVELS / 255).astype(kind), LEVELS) for kind in ("f2", "f4", ">f4", "f8")},
     **{
-        f"torch {kind}": ((torch.from_numpy(LEVELS).double() / 255).to(kind).requires_grad_(), LEVELS)
+        f"torch {kind}": (FLOATS.to(kind, copy=True).requires_grad_(), LEVELS)
         for kind in (torch.float16, torch.float32, torch.float64)
     },
+    "torch bfloat16, which cannot tell all levels apart": (
+        FLOATS.bfloat16(),
+        (FLOATS.bfloat16().double() * 255).round().numpy(),
+    ),
 }
 
 
-@pytest.mark.parametrize(("source", "expected"), COLOURS.values(), ids=COLOURS)
-def test_colours_are_those_on_white(source: ImageLike, expected: Any) -> None:
+# v / 65535 * 255 by hand: 128 is 0.498, 129 is 0.502, 32767 is 127.498, 32768 is 127.502.
+DEEP = np.array([[0, 128, 129], [32767, 32768, 65535]], np.uint16)
+SHALLOW = np.array([[0, 0, 1], [127, 128, 255]])
+DEPTHS: dict[str, tuple[ImageLike, Any]] = {
+    "PNG": (encoded(Image.fromarray(DEEP)), SHALLOW),
+    "TIFF": (encoded(Image.fromarray(DEEP), "TIFF"), SHALLOW),
+    "big endian TIFF": (encoded(Image.fromarray(DEEP.astype(">u2")), "TIFF"), SHALLOW),
+    "I TIFF": (encoded(Image.fromarray(DEEP.astype(np.int32)), "TIFF"), SHALLOW),
+    "PIL I;16": (Image.fromarray(DEEP), SHALLOW),
+    "PIL I": (Image.fromarray(DEEP.astype(np.int32)), SHALLOW),
+    "numpy": (DEEP, SHALLOW),
+    "numpy >u2": (DEEP.astype(">u2"), SHALLOW),
+    "torch HW": (torch.from_numpy(DEEP), SHALLOW),
+    "torch CHW": (torch.from_numpy(DEEP)[None], SHALLOW),
+    "numpy HWC": (np.stack([DEEP, DEEP[::-1], DEEP], -1), np.stack([SHALLOW, SHALLOW[::-1], SHALLOW], -1)),
+}
+
+# The longer side is cropped around the centre; any size covers the model's.
+WIDE, HIGH = noise(6, 20), noise(20, 6)
+SIZES: dict[str, tuple[ImageLike, Any]] = {
+    "wide": (WIDE, WIDE[:, 7:13]),
+    "high": (HIGH, HIGH[7:13]),
+    **{
+        str(size): (np.full((*size, 3), (10, 20, 30), np.uint8), np.full((4, 4, 3), (10, 20, 30)))
+        for size in ((1, 1), (1, 300), (300, 1), (3, 5))
+    },
+}
+CASES = {
+    f"{table}: {name}": case
+    for table, cases in {"orientation": ORIENTED, "colour": COLOURS, "16 bits": DEPTHS, "size": SIZES}.items()
+    for name, case in cases.items()
+}
+
+
+@pytest.mark.parametrize(("source", "expected"), CASES.values(), ids=CASES)
+def test_an_image_is_upright_on_white_and_of_8_bits(source: ImageLike, expected: Any) -> None:
     pixels = np.array(expected)
     found = shown(source, len(pixels), len(pixels[0]), 3 if pixels.ndim == 3 else 1)
     np.testing.assert_allclose(found.astype(int), pixels, atol=1 if pixels.size == 3 else 0)
 
 
-def test_bfloat16_itself_cannot_tell_all_levels_apart() -> None:
-    floats = (torch.from_numpy(LEVELS).double() / 255).bfloat16()
-    assert shown(floats, 16, 16, 1).tolist() == (floats.double() * 255).round().tolist()
-
-
-# v / 65535 * 255 by hand: 128 is 0.498, 129 is 0.502, 32767 is 127.498, 32768 is 127.502.
-DEEP = np.array([[0, 128, 129], [32767, 32768, 65535]], np.uint16)
-SHALLOW = [[0, 0, 1], [127, 128, 255]]
-DEEP_SOURCES: dict[str, ImageLike] = {
-    "PNG": encoded(Image.fromarray(DEEP), "PNG"),
-    "TIFF": encoded(Image.fromarray(DEEP), "TIFF"),
-    "big endian TIFF": encoded(Image.fromarray(DEEP.astype(">u2")), "TIFF"),
-    "I TIFF": encoded(Image.fromarray(DEEP.astype(np.int32)), "TIFF"),
-    "PIL I;16": Image.fromarray(DEEP),
-    "PIL I": Image.fromarray(DEEP.astype(np.int32)),
-    "numpy": DEEP,
-    "numpy >u2": DEEP.astype(">u2"),
-    "torch HW": torch.from_numpy(DEEP),
-    "torch CHW": torch.from_numpy(DEEP)[None],
-}
-
-
-@pytest.mark.parametrize("source", DEEP_SOURCES.values(), ids=DEEP_SOURCES)
-def test_sixteen_bits_are_scaled_not_clipped(source: ImageLike) -> None:
-    assert shown(source, 2, 3, 1).tolist() == SHALLOW
-
-
-def test_sixteen_bit_colour() -> None:
-    prepared = prepare(np.stack([DEEP, DEEP[::-1], DEEP], -1), (3, 2, 3))
-    assert prepared.tolist() == [SHALLOW, SHALLOW[::-1], SHALLOW]
-
-
-# Scaling
-
-
-@pytest.mark.parametrize(("size", "cut"), [((6, 20), np.s_[:, 7:13]), ((20, 6), np.s_[7:13, :])])
-def test_the_longer_side_is_cropped_around_the_centre(size: tuple[int, int], cut: Any) -> None:
-    pixels = noise(*size)
-    np.testing.assert_array_equal(shown(pixels, 6, 6, 1), pixels[cut])
+def test_a_rotated_jpeg_is_upright_before_it_is_cropped() -> None:
+    stored = Image.new("RGB", (32, 16), (0, 0, 255))
+    stored.paste((255, 0, 0), (0, 0, 16, 16))
+    upright = prepare(oriented(stored, "JPEG", 6, quality=100, subsampling=0), (3, 32, 16))
+    assert (upright[0, :16] > 250).all()
+    assert (upright[2, 16:] > 250).all()
+    assert (upright[0, 16:] < 5).all()
 
 
 def lanczos(length: int, out: int) -> Any:
@@ -243,11 +239,6 @@ def test_reduction_is_lanczos() -> None:
     pixels = np.where(ramp > 100, ramp, 255 - ramp).astype(np.uint8)
     expected = lanczos(36, 12) @ pixels @ lanczos(24, 8).T
     np.testing.assert_allclose(shown(pixels, 12, 8, 1), expected.clip(0, 255), atol=1)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (3, 5)])
-def test_any_size_covers_the_models(size: tuple[int, int]) -> None:
-    assert (shown(np.full((*size, 3), (10, 20, 30), np.uint8), 4, 4) == [10, 20, 30]).all()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU to move a tensor from")

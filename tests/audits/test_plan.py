@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,15 @@ from diffusers import DDIMPipeline
 from PIL import Image
 from torch import Tensor
 
-from invmm_eval.audits.images import Source
 from invmm_eval.audits.options import Resources
+from invmm_eval.audits.pictures import Source, Stored
 from invmm_eval.audits.plan import load_backbone, model_name
 from invmm_eval.audits.run import audit
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.ddpm import DDPM
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.noise.gaussian import diagonal
-from invmm_eval.plugins.hooks import BackboneEntry, EstimatorMaker, NoiseFamilyMaker, SimilarityMaker, hookimpl, lazy
+from invmm_eval.plugins.hooks import EstimatorMaker, NoiseFamilyMaker, SimilarityMaker, hookimpl, lazy
 from invmm_eval.plugins.host import host
 from invmm_eval.recipe import DDPM as PAPER_DDPM
 from invmm_eval.recipe import DEMO, Recipe, fast
@@ -32,7 +33,7 @@ from invmm_eval.search.result import Status
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 from tests.helpers.audits import planned
 from tests.helpers.command import TINY
-from tests.helpers.exact import QUICK, Mixture, pictures
+from tests.helpers.exact import QUICK, Mixture, pictures, serving
 
 MEMORIZED = pictures(3)
 UNSEEN = pictures(1, seed=99)
@@ -67,7 +68,7 @@ class Copies:
 
 
 class Parts:
-    """A plugin whose backbone ``exact`` knows three pictures; it remembers how it was asked for."""
+    """A plugin, and a backbone that knows three pictures, which remember how they were asked for."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[object, dict[str, Any]]] = []
@@ -78,10 +79,6 @@ class Parts:
         self.asked.append((model, how))
         self.made.append(Mixture(MEMORIZED))
         return self.made[-1]
-
-    @hookimpl
-    def register_backbones(self) -> Mapping[str, BackboneEntry]:
-        return {"exact": BackboneEntry(self.make, ("ExactPipeline",))}
 
     @hookimpl
     def register_similarities(self) -> Mapping[str, SimilarityMaker]:
@@ -103,11 +100,10 @@ class Parts:
 @pytest.fixture(autouse=True)
 def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Parts]:
     monkeypatch.delenv("INVMM_SSCD_WEIGHTS", raising=False)
-    host.cache_clear()
     plugin = Parts()
-    host().register(plugin)
-    yield plugin
-    host.cache_clear()
+    with serving(plugin.make):
+        host().register(plugin)
+        yield plugin
 
 
 def test_results_are_in_the_order_of_the_images(tmp_path: Path) -> None:
@@ -131,22 +127,12 @@ def test_results_are_in_the_order_of_the_images(tmp_path: Path) -> None:
 def test_images_are_read_when_there_is_a_place() -> None:
     opened: list[int] = []
 
-    class Lazy(Mapping[str, Any]):
-        def __init__(self, index: int) -> None:
-            self._index = index
-
-        def __getitem__(self, key: str) -> Any:
-            opened.append(self._index)
-            return b"" if self._index == 1 else None
-
-        def __iter__(self) -> Iterator[str]:
-            return iter(("bytes",))
-
-        def __len__(self) -> int:
-            return 1
+    def read(index: int) -> bytes:
+        opened.append(index)
+        return b""
 
     plan = planned(Mixture(MEMORIZED), settings={**SHORT, "max_steps": 5})
-    sources = [Source("first", MEMORIZED[0]), *(Source(str(index), Lazy(index)) for index in (1, 2))]
+    sources = [Source("first", MEMORIZED[0]), *(Source(str(i), Stored(partial(read, i))) for i in (1, 2))]
     results = plan.run(sources, Resources(batch_size=1))
     assert opened == []
     assert next(results).name == "first"
@@ -354,25 +340,22 @@ def test_micro_batches_reach_the_engine(parts: Parts) -> None:
     assert max(parts.made[0].rows_seen) == 3
 
 
-def test_a_model_that_changed_or_cannot_be_known_is_not_resumed(tmp_path: Path, parts: Parts) -> None:
+def test_a_model_that_changed_or_cannot_be_known_is_not_resumed(tmp_path: Path) -> None:
     checkpoint = tmp_path / "model.pt"
     checkpoint.write_bytes(b"first epoch")
 
     class Anonymous(Mixture):
         identity = None  # type: ignore[assignment]
 
-    parts.make = lambda model, **how: Anonymous(MEMORIZED)  # type: ignore[method-assign]  # noqa: ARG005
-    host.cache_clear()
-    host().register(parts)
-
     def resumed(model: object, folder: str) -> None:
         audit(model, MEMORIZED[0], backbone="exact", similarity="pixel-cosine", settings=SHORT, out=tmp_path / folder)
 
-    resumed(checkpoint, "file")
-    resumed(checkpoint, "file")
-    checkpoint.write_bytes(b"second epoch")
-    with pytest.raises(InvMMError, match="another config: weights is"):
+    with serving(lambda *_, **__: Anonymous(MEMORIZED)):
         resumed(checkpoint, "file")
-    resumed(object(), "object")
-    with pytest.raises(InvMMError, match="identity is not known"):
+        resumed(checkpoint, "file")
+        checkpoint.write_bytes(b"second epoch")
+        with pytest.raises(InvMMError, match="another config: weights is"):
+            resumed(checkpoint, "file")
         resumed(object(), "object")
+        with pytest.raises(InvMMError, match="identity is not known"):
+            resumed(object(), "object")
