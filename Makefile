@@ -37,7 +37,7 @@ lint: .venv/dev
 # Train the reference model anew: about an hour on 2 CPU cores.
 reference: .venv/dev
 	$(INSTALL) --editable ".[reference]"
-	$(BIN)/python benchmarks/train_reference.py
+	$(BIN)/python -m benchmarks.train_reference
 
 # Test what the documents claim: about two hours of one CPU core; a second call makes what is missing in runs/evidence.
 evidence: .venv/dev

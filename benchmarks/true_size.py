@@ -11,52 +11,36 @@ tokens have their true size.
 """
 
 import resource
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    EulerDiscreteScheduler,
-    PNDMScheduler,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import EulerDiscreteScheduler, PNDMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from benchmarks.common.plans import measure as searched
+from benchmarks.common.plans import planned
 from benchmarks.common.script import parser, write
-from invmm_eval import InvMMError, load_backbone
-from invmm_eval.models.backbone import Backbone
-from invmm_eval.noise.gaussian import diagonal
-from invmm_eval.recipe import Recipe, fast
-from invmm_eval.search.engine import invert
+from benchmarks.cost import PUBLISHED, network
+from invmm_eval import load_backbone
+from invmm_eval.recipe import fast
 from invmm_eval.search.target import Target
-from invmm_eval.similarity.pixel_cosine import PixelCosine
 from invmm_eval.testing.tiny import tiny_clip_tokenizer
 
-TIMES = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
-BLOCKS = {
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-}
-FIRST = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-SECOND = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20}
-MARKS = {"vocab_size": 49408, "bos_token_id": 128, "eos_token_id": 129, "pad_token_id": 129}
+
+def clip() -> CLIPTextModel:
+    return CLIPTextModel(CLIPTextConfig(**PUBLISHED["clip"]))
 
 
 def stable_diffusion() -> StableDiffusionPipeline:
     """Stable Diffusion 1.5, by its published configurations."""
     return StableDiffusionPipeline(
-        vae=AutoencoderKL(**BLOCKS, sample_size=512),
-        text_encoder=CLIPTextModel(CLIPTextConfig(**FIRST, **MARKS)),
+        vae=network(PUBLISHED["autoencoder"], sample_size=512),
+        text_encoder=clip(),
         tokenizer=tiny_clip_tokenizer(),
-        unet=UNet2DConditionModel(sample_size=64, cross_attention_dim=768),
-        scheduler=PNDMScheduler(**TIMES, skip_prk_steps=True),
+        unet=network(PUBLISHED["sd15"]["network"]),
+        scheduler=PNDMScheduler(**PUBLISHED["times"], skip_prk_steps=True),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -65,27 +49,14 @@ def stable_diffusion() -> StableDiffusionPipeline:
 
 def sdxl() -> StableDiffusionXLPipeline:
     """Stable Diffusion XL, by its published configurations."""
-    second = CLIPTextConfig(**SECOND, **MARKS, hidden_act="gelu", projection_dim=1280)
     return StableDiffusionXLPipeline(
-        vae=AutoencoderKL(**BLOCKS, sample_size=1024, scaling_factor=0.13025),
-        text_encoder=CLIPTextModel(CLIPTextConfig(**FIRST, **MARKS)),
-        text_encoder_2=CLIPTextModelWithProjection(second),
+        vae=network(PUBLISHED["autoencoder"], sample_size=1024, scaling_factor=0.13025),
+        text_encoder=clip(),
+        text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**PUBLISHED["open_clip"])),
         tokenizer=tiny_clip_tokenizer(),
         tokenizer_2=tiny_clip_tokenizer("!"),
-        unet=UNet2DConditionModel(
-            sample_size=128,
-            block_out_channels=(320, 640, 1280),
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            transformer_layers_per_block=(1, 2, 10),
-            attention_head_dim=(5, 10, 20),
-            cross_attention_dim=2048,
-            use_linear_projection=True,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=256,
-            projection_class_embeddings_input_dim=2816,
-        ),
-        scheduler=EulerDiscreteScheduler(**TIMES),
+        unet=network(PUBLISHED["sdxl"]["network"]),
+        scheduler=EulerDiscreteScheduler(**PUBLISHED["times"]),
         add_watermarker=False,
     )
 
@@ -95,35 +66,26 @@ MODELS: Mapping[str, tuple[Callable[[], Any], int]] = {"sd15": (stable_diffusion
 
 def peak() -> float:
     """The most memory that the process has had, GiB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-
-
-def rows_of(backbone: Backbone, recipe: Recipe) -> int:
-    """The network rows of a search for a picture of noise."""
-    pixels = torch.randint(0, 256, backbone.image_shape, dtype=torch.uint8)
-    similarity = PixelCosine(device=backbone.device)
-    [result] = invert(backbone, [Target(pixels, caption="a cat")], similarity, diagonal(), recipe=recipe)
-    if result.rows is None:
-        raise InvMMError(str(result.error))
-    return result.rows
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)
 
 
 def measure(pipeline: Any, side: int, changes: Mapping[str, Any]) -> Iterator[dict[str, str | float]]:
     """What is done, with seconds of CPU time, network rows, rows a second, and the peak memory so far in GiB."""
-    yield {"what": "the pipeline in memory", "peak": round(peak(), 1)}
+    yield {"what": "the pipeline in memory", "peak": peak()}
     started = time.process_time()
     backbone = load_backbone(pipeline, backbone_options={"image_size": side})
-    yield {"what": "loading and proof", "seconds": round(time.process_time() - started), "peak": round(peak(), 1)}
+    yield {"what": "loading and proof", "seconds": round(time.process_time() - started), "peak": peak()}
     cheap = fast(backbone.recipe).changed(max_steps=1, estimators=(), plain=0, **changes)
     once = {"max_steps": 1, "check_every": 1, "draws": 1, "check_images": 1, "sampler_steps": 1, "guidance": (1.0,)}
     published = backbone.recipe.changed(**once)
+    noise = Target(torch.randint(0, 256, backbone.image_shape, dtype=torch.uint8), caption="a cat")
     for what, recipe in (("a step and a check of fast", cheap), ("a step with a gradient", published)):
         started = time.process_time()
-        rows = rows_of(backbone, recipe)
+        [result] = searched(planned(backbone, recipe), [noise])
+        assert result.rows, result.error
         seconds = time.process_time() - started
-        speed = {"seconds": round(seconds), "rows": rows, "rows a second": round(rows / seconds, 3)}
-        yield {"what": what, **speed, "peak": round(peak(), 1)}
+        speed = {"seconds": round(seconds), "rows": result.rows, "rows a second": round(result.rows / seconds, 3)}
+        yield {"what": what, **speed, "peak": peak()}
 
 
 def main() -> None:

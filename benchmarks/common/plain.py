@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Generator, Tensor, nn
 
-from benchmarks.common.procedure import Setup
+from invmm_eval.audits.plan import Plan
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import Condition, Context, join, repeat
 from invmm_eval.models.schedule import broadcast
@@ -30,12 +30,12 @@ class Outcome:
     steps: int
 
 
-def plain(setup: Setup, target: Target) -> Outcome:
+def plain(plan: Plan, target: Target) -> Outcome:
     """Search one image."""
-    backbone, recipe, seed = setup.backbone, setup.recipe, setup.seed
+    backbone, recipe, seed = plan.backbone, plan.recipe, plan.seed
     pixels = target.image.to(backbone.device)[None].float() / 255
-    x_0, features = backbone.encode(pixels), setup.similarity.embed(pixels)
-    q, condition = setup.noise(x_0[0]), backbone.condition(target.caption)
+    x_0, features = backbone.encode(pixels), plan.similarity.embed(pixels)
+    q, condition = plan.noise(x_0[0]), backbone.condition(target.caption)
     steps, checks = (generator(seed, target.digest, purpose) for purpose in ("steps", "checks"))
     step_contexts, check_contexts = (
         generator(seed, target.digest, purpose, backbone.device) for purpose in ("step contexts", "check contexts")
@@ -57,17 +57,17 @@ def plain(setup: Setup, target: Target) -> Outcome:
             continue
         window = losses[-recipe.window :]
         weight.after_check(sum(window) / len(window))
-        if replicated(setup, q, condition, features, checks, check_contexts):
+        if replicated(plan, q, condition, features, checks, check_contexts):
             return Outcome(Status.REPLICATED, q.kl().item(), step)
     return Outcome(Status.EXHAUSTED, q.kl().item(), recipe.max_steps)
 
 
 @torch.no_grad()
 def replicated(
-    setup: Setup, q: Noise, condition: Condition, features: Tensor, checks: Generator, contexts: Generator
+    plan: Plan, q: Noise, condition: Condition, features: Tensor, checks: Generator, contexts: Generator
 ) -> bool:
     """Whether all K samples pass at some scale; all are made, at all scales."""
-    recipe, similarity = setup.recipe, setup.similarity
+    recipe, similarity = plan.recipe, plan.similarity
     noise = q.rsample(recipe.check_images, checks)
     context = condition.rsample(1 if recipe.shared_context else recipe.check_images, contexts)
     if recipe.shared_context:
@@ -75,11 +75,11 @@ def replicated(
     null = condition.null(recipe.check_images)
     least = [
         similarity.compare(
-            similarity.embed(denoised(setup.backbone, noise, context, null, scale, recipe)), features
+            similarity.embed(denoised(plan.backbone, noise, context, null, scale, recipe)), features
         ).min()
         for scale in recipe.guidance
     ]
-    return max(least).item() >= setup.threshold
+    return max(least).item() >= plan.threshold
 
 
 def denoised(backbone: Backbone, x_t: Tensor, context: Context, null: Context, scale: float, recipe: Recipe) -> Tensor:

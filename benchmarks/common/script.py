@@ -1,7 +1,7 @@
 """Command lines, tables and JSON files of the scripts."""
 
 import argparse
-import json
+import json as text
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
+def parser(description: str | None, *, json: bool = True) -> argparse.ArgumentParser:
     """A parser that prints the module's docstring as it is, with the option ``--json``."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--json", type=Path, help="file for the figures")
+    if json:
+        made.add_argument("--json", type=Path, help="file for the figures")
     return made
 
 
@@ -28,4 +29,4 @@ def show(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = 
 def write(path: Path | None, facts: Any) -> None:
     """Write facts as JSON, if a path was given."""
     if path:
-        path.write_text(json.dumps(facts, indent=1) + "\n")
+        path.write_text(text.dumps(facts, indent=1) + "\n")

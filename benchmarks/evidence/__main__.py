@@ -9,7 +9,6 @@ file of CIFAR-10's training pictures, as published at huggingface.co/datasets/uo
 left out.
 """
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -18,8 +17,8 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DModel
-from rich.console import Console
 
+from benchmarks.common.script import parser
 from benchmarks.evidence.audits import PROCEDURES
 from benchmarks.evidence.case import MEMORIZED, Budget, Case
 from benchmarks.evidence.claim import Claim
@@ -43,7 +42,6 @@ def described(case: Case) -> dict[str, Any]:
     return {
         "name": case.name,
         "images": len(case.data.images),
-        "matched": case.data.matched,
         "memorized": int(case.memorized.sum()),
         "shape": "x".join(map(str, case.data.images.shape[1:])),
         "rows": int(case.data.copies.sum()),
@@ -57,14 +55,13 @@ def described(case: Case) -> dict[str, Any]:
 
 def gathered(root: Path, docs: Path, budget: Budget, names: Sequence[str] = tuple(CLAIMS)) -> Mapping[str, Any]:
     """All facts of the page, with its figures written to ``docs``."""
-    console = Console(stderr=True)
     if left_out := budget.trainings.keys() - set(budget.sets):
-        console.print(f"The set {', '.join(left_out)} is left out: give its file (--photographs).")
+        print(f"The set {', '.join(left_out)} is left out: give its file (--photographs).")
     cases = [Case(root, name, budget) for name in budget.sets]
     claims = []
     for name in names:
         claim = CLAIMS[name](cases, docs / "evidence")
-        console.print(f"{claim.title}: {verdict(claim.held)}")
+        print(f"{claim.title}: {verdict(claim.held)}")
         claims.append({**asdict(claim), "held": claim.held})
     return {
         "claims": claims,
@@ -77,15 +74,14 @@ def gathered(root: Path, docs: Path, budget: Budget, names: Sequence[str] = tupl
 
 
 def main() -> None:
-    """Make everything."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=ROOT / "runs" / "evidence", help="where all that is made is kept")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs" / "lab", help="where evidence.md and its figures go")
-    parser.add_argument("--sets", nargs="+", choices=list(TRAININGS), default=list(TRAININGS))
-    parser.add_argument("--claims", nargs="+", choices=list(CLAIMS), default=list(CLAIMS))
-    parser.add_argument("--compare", action="store_true", help="also run the searches by dose and published: hours")
-    parser.add_argument("--photographs", type=Path, help="Parquet file with a column image or img")
-    options = parser.parse_args()
+    known = parser(__doc__, json=False)
+    known.add_argument("--root", type=Path, default=ROOT / "runs" / "evidence", help="where all that is made is kept")
+    known.add_argument("--docs", type=Path, default=ROOT / "docs" / "lab", help="where evidence.md and its figures go")
+    known.add_argument("--sets", nargs="+", choices=list(TRAININGS), default=list(TRAININGS))
+    known.add_argument("--claims", nargs="+", choices=list(CLAIMS), default=list(CLAIMS))
+    known.add_argument("--compare", action="store_true", help="also run the searches by dose and published: hours")
+    known.add_argument("--photographs", type=Path, help="Parquet file with a column image or img")
+    options = known.parse_args()
     torch.set_num_threads(1)
     if options.photographs:
         SOURCES["photographs"] = photograph_source(options.photographs)

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.procedure import Setup
+from benchmarks.common.keep import kept
+from benchmarks.common.plans import measure, planned
 from benchmarks.evidence import models
 from benchmarks.evidence.data import Data
-from benchmarks.evidence.keep import kept
 from invmm_eval.audits.plan import load_backbone
 from invmm_eval.recipe import DDPM, Recipe, by_dose, fast
 from invmm_eval.search.result import Result
@@ -37,7 +37,11 @@ BY_DOSE = Procedure(
     by_dose(DDPM).changed(draws=8, sampler_steps=20),
     lambda result: result.ed50.nats if result.ed50 else None,
 )
-FAST = Procedure("fast", fast(DDPM), lambda result: -math.log(share) if (share := _stated(result)["share"]) else None)
+FAST = Procedure(
+    "fast",
+    fast(DDPM),
+    lambda result: -math.log(share.rate) if (share := result.plain_share) and share.rate else None,
+)
 PROCEDURES = (FAST, BY_DOSE, PUBLISHED)
 
 
@@ -55,12 +59,6 @@ class Row:
     rows: int  # rows through the network; with gradients they count three
 
 
-def _stated(result: Result) -> dict[str, float | None]:
-    """The share of copies among plain samples and its limits; None where the recipe estimates none."""
-    stated = result.plain_share
-    return {"share": stated and stated.rate, "low": stated and stated.low, "high": stated and stated.high}
-
-
 def audited(
     root: Path, data: Data, images: Sequence[int], procedure: Procedure, threshold: float, seed: int
 ) -> tuple[Row, ...]:
@@ -69,23 +67,24 @@ def audited(
     recipe = procedure.recipe.changed(threshold=threshold)
 
     def find() -> Any:
-        backbone = load_backbone(models.folder(root, data.name))
+        plan = planned(load_backbone(models.folder(root, data.name)), recipe, seed)
         targets = [Target(data.images[index], str(index)) for index in images]
         title = f"{procedure.name} {name}"
-        results = Setup(backbone, recipe, seed).measure(targets, batch_size=16, micro_batch=128, title=title)
-        return [
-            asdict(
-                Row(
-                    image=index,
-                    copies=int(data.copies[index]),
-                    replicated=result.nats is not None,
-                    value=math.inf if (value := procedure.value(result)) is None else value,
-                    rows=result.rows or 0,
-                    **_stated(result),
-                )
-            )
-            for index, result in zip(images, results, strict=True)
-        ]
+        results = measure(plan, targets, batch_size=16, micro_batch=128, title=title)
+        return [asdict(row(index, result)) for index, result in zip(images, results, strict=True)]
+
+    def row(index: int, result: Result) -> Row:
+        value, share = procedure.value(result), result.plain_share
+        return Row(
+            image=index,
+            copies=int(data.copies[index]),
+            replicated=result.nats is not None,
+            value=math.inf if value is None else value,
+            share=share and share.rate,
+            low=share and share.low,
+            high=share and share.high,
+            rows=result.rows or 0,
+        )
 
     request = {"images": list(images), "recipe": recipe.name}
     return tuple(Row(**row) for row in kept(root / "audits" / procedure.name / f"{name}.json", request, find))

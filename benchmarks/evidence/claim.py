@@ -1,13 +1,6 @@
 """What a claim says, what was found, and whether it held: what the page is made of."""
 
-import math
 from dataclasses import dataclass
-from pathlib import Path
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-COLOURS = ("#b3261e", "#386a20", "#0b57d0", "#7d5260", "#00696d")
 
 
 @dataclass(frozen=True)
@@ -50,27 +43,9 @@ class Claim:
 
 def at_least(what: str, value: float, target: float) -> Finding:
     """A figure that should reach ``target``."""
-    return Finding(what, f"{value:.3f}", f"at least {target:.3g}", value >= target)
+    return Finding(what, f"{value:.3f}", f"at least {target:.3g}", bool(value >= target))
 
 
 def at_most(what: str, value: float, target: float) -> Finding:
     """A figure that should not pass ``target``."""
-    return Finding(what, f"{value:.3f}", f"at most {target:.3g}", value <= target)
-
-
-def as_nats(value: float) -> str:
-    """Nats for a table; infinite where there is none."""
-    return "∞" if value == math.inf else f"{value:.1f}" if value < 10 else f"{value:.0f}"
-
-
-def plot(width: float = 5, height: float = 3.4) -> tuple[Figure, Axes]:
-    """A figure with one pair of axes."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
-
-
-def save(figure: Figure, pictures: Path, name: str) -> str:
-    """Write a figure; returns its file name."""
-    pictures.mkdir(parents=True, exist_ok=True)
-    figure.savefig(pictures / f"{name}.png", dpi=90)
-    return f"{name}.png"
+    return Finding(what, f"{value:.3f}", f"at most {target:.3g}", bool(value <= target))

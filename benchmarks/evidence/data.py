@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import skimage.data
 import torch
 from numpy.typing import NDArray
@@ -17,6 +16,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from benchmarks.common.data import CONTRAST, assign, different, openmoji
+from invmm_eval import find_images
+from invmm_eval.audits.pictures import prepare
 from invmm_eval.reference import NAME, all_pictures
 
 DOSES = (256, 128, 64, 32, 16, 8, 4, 2)
@@ -90,13 +91,10 @@ def patches() -> NDArray[np.float32]:
 
 
 def photographs(path: Path) -> NDArray[np.float32]:
-    """The images of a Parquet file's column ``image`` or ``img``, ``(n, 3, 32, 32)`` in [0, 1]."""
-    table = pq.read_table(path)
-    column = next(name for name in ("image", "img") if name in table.column_names)
-    files = (row["bytes"] for row in table[column].to_pylist())
-    pixels = np.stack([np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
-    images: NDArray[np.float32] = pixels.transpose(0, 3, 1, 2).astype(np.float32)
-    return images / np.float32(255)
+    """The images of a Parquet file, ``(n, 3, 32, 32)`` in [0, 1]."""
+    images = torch.stack([prepare(source.value, (3, 32, 32)) for source in find_images(path)])
+    pixels: NDArray[np.float32] = images.numpy().astype(np.float32) / np.float32(255)
+    return pixels
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,4 @@
-"""One small pixel model for each set of images, and the one that ships with the package.
-
-The networks predict the velocity (Salimans and Ho 2022, "Progressive Distillation", appendix D): see
-docs/reference-model.md for why. What is kept are weights averaged along training (EMA), as pipelines of diffusers.
-"""
+"""One small pixel model for each set of images, and the one that ships with the package."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +6,8 @@ from pathlib import Path
 
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
-from torch import Tensor
-from torch.nn.functional import mse_loss
 
-from benchmarks.common.training import fit
+from benchmarks.common.training import fit_velocity
 from benchmarks.evidence.data import Data
 from invmm_eval.device import find_device
 from invmm_eval.reference import MODEL, NAME
@@ -69,20 +63,18 @@ def trained(root: Path, data: Data, training: Training) -> None:
         return
     torch.manual_seed(0)
     device = find_device(None)
-    unet = network(data, training.channels).to(device)
-    noising, rows = DDIMScheduler(prediction_type="v_prediction"), data.rows().to(device)
-    weights = list(unet.parameters())
-
-    def loss() -> Tensor:
-        x_0 = rows[torch.randint(len(rows), (training.batch,))]
-        t = torch.randint(noising.config.num_train_timesteps, (training.batch,), device=device)
-        n = torch.randn_like(x_0)
-        with torch.autocast(device.type, torch.bfloat16, enabled=training.bfloat16):
-            velocity = unet(noising.add_noise(x_0, n, t), t).sample
-        return mse_loss(velocity.float(), noising.get_velocity(x_0, n, t))
-
-    warmup = training.steps // 20
-    fit(weights, loss, steps=training.steps, rate=2e-3, warmup=warmup, name=data.name).copy_to(weights)
+    unet, noising = network(data, training.channels).to(device), DDIMScheduler(prediction_type="v_prediction")
+    fit_velocity(
+        unet,
+        noising,
+        data.rows().to(device),
+        batch=training.batch,
+        steps=training.steps,
+        rate=2e-3,
+        warmup=training.steps // 20,
+        bfloat16=training.bfloat16,
+        name=data.name,
+    )
     part = done.with_suffix(".part")
     DDIMPipeline(unet, noising).save_pretrained(part)
     part.rename(done)

@@ -1,4 +1,4 @@
-"""The truth: copies of each image counted among plain samples, with Clopper-Pearson intervals.
+"""The truth: copies of each image counted among plain samples.
 
 A sample is a copy of an image from a pixel-cosine threshold on. It is set for each set of images by the held-out ones,
 which no sample can be a copy of: the least of 0.90, 0.91, ... that no plain sample reaches with any of them.
@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from benchmarks.common.keep import kept
 from benchmarks.common.plain_samples import similarities
 from benchmarks.evidence import models
 from benchmarks.evidence.data import Data
-from benchmarks.evidence.keep import kept
 from invmm_eval.audits.plan import load_backbone
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 
@@ -41,15 +41,9 @@ class Truth:
         shares: NDArray[np.float64] = self.counts / self.samples
         return shares
 
-    def interval(self, index: int) -> tuple[float, float]:
-        """The 95 % interval of an image's share (Clopper and Pearson 1934)."""
-        return clopper_pearson(int(self.counts[index]), self.samples)
-
-
-def clopper_pearson(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The exact two-sided interval of a rate of which ``count`` of ``n`` were seen."""
-    interval = binomtest(count, n).proportion_ci(confidence, "exact")
-    return float(interval.low), float(interval.high)
+    def most(self, index: int) -> float:
+        """The upper end of the 95 % interval of an image's share (Clopper and Pearson 1934)."""
+        return float(binomtest(int(self.counts[index]), self.samples).proportion_ci(0.95, "exact").high)
 
 
 def threshold_of(held_out: float) -> float:

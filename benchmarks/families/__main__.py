@@ -4,57 +4,139 @@ OpenMoji pictures, their names as captions: some are repeated 64 times in the tr
 held out. Copies among plain samples are counted, and repeated and held-out pictures are audited, with the prompt
 searched, with the caption and with the empty prompt:
 
-- at 16x16, families with a backbone of their own: unconditional latent diffusion behind a vector-quantised
-  autoencoder, Stable Diffusion predicting noise and velocity, and the rectified flows of Stable Diffusion 3 and Flux;
-- at 32x32, families that the backbone ``diffusers`` serves: Sana, Z-Image, FLUX.2 klein, and DiT, whose classes are the
-  rows of Unicode's chart; and the pixel model that ships with the package.
+- at 16x16, families with published settings: unconditional latent diffusion behind a vector-quantised autoencoder,
+  Stable Diffusion predicting noise and velocity, and the rectified flows of Stable Diffusion 3 and Flux;
+- at 32x32, families without: Sana, Z-Image, FLUX.2 klein, and DiT, whose classes are the rows of Unicode's chart.
 
     python -m benchmarks.families                    # trains missing models, then audits
-    python -m benchmarks.families --only sd-noise sd3 --json families.json
+    python -m benchmarks.families --only sd-noise sd3 --picture families.png
     python -m benchmarks.families --only dit --device cuda --steps 6000 --recipes   # no audits
     python -m benchmarks.families --only sana z-image --recipes --screens           # detectors instead
 
-Models are kept in ``runs/families``.
+Models are kept in ``runs/families``, audits in ``runs/families/audits``: a second call does what is missing, and
+``invmm-eval report`` shows what was found.
 """
 
+import inspect
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from diffusers import DiffusionPipeline
+from matplotlib.figure import Figure
+from torch import Tensor
 
-from benchmarks.common.script import parser, show, write
-from benchmarks.families import screens
-from benchmarks.families.audits import COLUMNS, audit, cells, figure, row, strip, verdict
-from benchmarks.families.data import data, targets
-from benchmarks.families.plain import copies
-from benchmarks.families.training import FAMILIES, trained
-from invmm_eval.audits.pictures import prepare
+from benchmarks.common.keep import kept
+from benchmarks.common.measures import auc, tpr
+from benchmarks.common.script import parser, show
+from benchmarks.families import models
+from benchmarks.families.data import Data, data, sources, stacked
+from benchmarks.families.models import FAMILIES, LATENT, Family, trained
+from invmm_eval import audit, host, screen
+from invmm_eval.audits.folder import read
+from invmm_eval.audits.folder.files import picture_of
 from invmm_eval.recipe import RECIPES, Recipe
-from invmm_eval.reference import COPIES as REPEATS
-from invmm_eval.reference import MODEL, THRESHOLD, choose
-from invmm_eval.reference import pictures as reference_pictures
-from invmm_eval.search.target import Target
+from invmm_eval.reference import MICRO_BATCH, Picture
+from invmm_eval.search.result import Result, Status
+from invmm_eval.search.sheet import GAP, opened
+from invmm_eval.similarity.pixel_cosine import PixelCosine
+from invmm_eval.testing.tiny import ready
 
-PLAIN = "plain.json"
+PLAIN = "copies.json"
 """The counts among plain samples, in the folder of a model."""
+BATCH, STEPS = 256, 25
+DETECTORS = ("denoising-loss", "secmi", "pia", "caption-magnitude", "sharpness")
+AUDITS = ("family", "prompt", "recipe", "repeated", "held out", "AUC", "seconds")
+SCREENS = ("family", "detector", "AUC", "recall at 1 % false positives", "rows an image")
 
 
-def pixel_targets(count: int) -> list[Target]:
-    """The reference model's most repeated pictures, and as many held-out ones."""
-    chosen = choose(reference_pictures(), each=count, held_out=count)
-    repeated, held_out = ([p for p in chosen if p.copies == copies] for copies in (REPEATS[0], 0))
-    count = min(len(repeated), len(held_out))
-    return [Target(prepare(p.image, (3, 32, 32)), p.name) for p in (*repeated[:count], *held_out[:count])]
+def copies(
+    family: Family, folder: Path, chosen: Sequence[Picture], samples: int, device: torch.device
+) -> dict[str, Any]:
+    """For each picture the shares of copies among samples with its caption and, of all together, without any."""
+    pipeline = ready(DiffusionPipeline.from_pretrained(folder).to(device))
+    similarity = PixelCosine(device=device)
+    features = similarity.embed(stacked(chosen, family.side).to(device) / 2 + 0.5)
+
+    def share(text: str, wanted: Tensor) -> list[float]:
+        drawn = similarity.embed(drawn_from(pipeline, text, samples, family))
+        found: list[float] = (similarity.compare(drawn, wanted) >= LATENT["threshold"]).float().mean(dim=0).tolist()
+        return found
+
+    own = [share(family.caption(picture), features[[row]])[0] for row, picture in enumerate(chosen)]
+    none = share("", features)
+    return {p.name: {"caption": a, "empty": b} for p, a, b in zip(chosen, own, none, strict=True)}
+
+
+@torch.no_grad()
+def drawn_from(pipeline: Any, text: str, samples: int, family: Family) -> Tensor:
+    """Images ``(samples, 3, side, side)`` of the pipeline's own call, not guided."""
+    takes = inspect.signature(type(pipeline).__call__).parameters
+    batches = []
+    given = {
+        "height": family.side,
+        "width": family.side,
+        "guidance_scale": 1.0,
+        "use_resolution_binning": False,
+        "num_inference_steps": STEPS,
+        "output_type": "np",
+        "generator": torch.Generator().manual_seed(0),
+        **family.options,
+    }
+    for start in range(0, samples, BATCH):
+        n = min(BATCH, samples - start)
+        prompts: dict[str, Any] = {"prompt": [text] * n}
+        if "class_labels" in takes:
+            prompts = {"class_labels": [pipeline.labels.get(text, len(pipeline.labels))] * n}
+        made = pipeline(**prompts, **{key: value for key, value in given.items() if key in takes}).images
+        batches.append(torch.from_numpy(made).movedim(-1, 1).to(pipeline.device))
+    return torch.cat(batches)
+
+
+def screened(name: str, model: Path, known: Data, device: str) -> list[tuple[str, ...]]:
+    """How each detector ranks all pictures, each with its caption: the repeated ones, and single and held-out ones."""
+    family = FAMILIES[name]
+    images = sources([*known.repeated, *known.single, *known.held_out], family.side, family.caption)
+    options = {**family.options, "prompt_mode": "caption"}
+    rows: list[tuple[str, ...]] = []
+    for detector in DETECTORS:
+        found = screen(model, images, detector=detector, backbone_options=options, device=device)
+        scores, labels = [one.score or 0 for one in found], [one.index < len(known.repeated) for one in found]
+        separated = f"{auc(scores, labels):.3f}", f"{tpr(scores, labels):.2f}"
+        rows.append((name, detector, *separated, f"{host().detector(detector)().rows:g}"))
+    return rows
+
+
+def verdict(results: Sequence[Result]) -> str:
+    """The number of results that are replicated, and the range of their values."""
+    values = sorted(one.invmm for one in results if one.status is Status.REPLICATED)
+    spread = f", InvMM {values[0]:.3f} to {values[-1]:.3f}" if values else ""
+    return f"{len(values)} of {len(results)}{spread}"
+
+
+def figure(shown: Mapping[str, Path]) -> Figure:
+    """Of each audit two repeated and two held-out pictures, each with four samples at its first guidance scale."""
+    drawn = Figure(figsize=(12.4, 0.85 * len(shown)), layout="constrained")
+    for axes, (name, folder) in zip(drawn.subplots(len(shown), 4, squeeze=False), shown.items(), strict=True):
+        axes[0].text(-0.03, 0.5, name, transform=axes[0].transAxes, ha="right", va="center", fontsize=9)
+        audit = read(folder)
+        half = len(audit.rows) // 2
+        for axis, row in zip(axes, [*audit.rows[:half][:2], *audit.rows[half:][:2]], strict=False):
+            sheet, side = opened(picture_of(folder, row)), FAMILIES[name].side
+            axis.imshow(sheet.crop((0, 0, 5 * (side + GAP), side)))
+            axis.set_title(f"{row['name']}: {row['status']}", fontsize=8)
+            axis.axis("off")
+    return drawn
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    known = parser(__doc__)
-    known.add_argument("--only", nargs="+", choices=["pixel", *FAMILIES], default=["pixel", *FAMILIES])
+    known = parser(__doc__, json=False)
+    known.add_argument("--only", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     known.add_argument("--steps", type=int, default=2500, help="training steps of each model")
     known.add_argument("--audited", type=int, default=4, help="pictures of each kind")
     known.add_argument("--samples", type=int, default=256, help="plain samples for each picture; 0 counts none")
@@ -65,54 +147,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
     known.add_argument("--picture", type=Path)
     options = known.parse_args(arguments)
     torch.set_num_threads(1)
-    device = torch.device(options.device)
-    changes = Recipe.parse(options.set)
-    rows: list[dict[str, Any]] = []
-    shown: dict[str, list[tuple[str, NDArray[np.uint8]]]] = {}
-
-    def measure(
-        name: str,
-        mode: str,
-        model: Path,
-        chosen: Sequence[Target],
-        backbone_options: Mapping[str, Any],
-        settings: Mapping[str, Any],
-    ) -> None:
-        half = len(chosen) // 2
-        for recipe in options.recipes:
+    device, changes = torch.device(options.device), Recipe.parse(options.set)
+    rows: list[tuple[str, ...]] = []
+    shown: dict[str, Path] = {}
+    for name in options.only:
+        family = FAMILIES[name]
+        images, captioned = data(), "caption" in family.modes
+        model = trained(name, images, options.steps, device)
+        chosen = [group[: options.audited] for group in (images.repeated, images.held_out)]
+        every = [picture for group in chosen for picture in group]
+        if options.samples and captioned:
+            request = {"samples": options.samples, "pictures": [picture.name for picture in every]}
+            counted = kept(model / PLAIN, request, partial(copies, family, model, every, options.samples, device))
+            print(name, json.dumps(counted, indent=1))
+        if options.screens and captioned:
+            show(SCREENS, screened(name, model, images, options.device))
+        for mode, recipe in product(family.modes, options.recipes):
+            settings = {key: value for key, value in family.settings.items() if (recipe, key) != ("fast", "guidance")}
+            folder = models.CACHE / "audits" / "-".join(filter(None, (name, mode, recipe)))
             started = time.perf_counter()
             found = audit(
-                model, chosen, backbone_options, {**settings, **changes}, recipe=recipe, device=options.device
+                model,
+                sources(every, family.side, family.caption),
+                out=folder,
+                backbone_options={**family.options, **({"prompt_mode": mode} if mode else {})},
+                similarity="pixel-cosine",
+                recipe=recipe,
+                settings={**settings, **changes},
+                device=options.device,
+                micro_batch=MICRO_BATCH,
             )
-            rows.append(row(name, mode, recipe, found[:half], found[half:], time.perf_counter() - started))
-            show(COLUMNS, [cells(rows[-1])])
-            write(options.json, rows)
+            seconds = f"{time.perf_counter() - started:.0f}"
+            repeated, held_out = found[: len(chosen[0])], found[len(chosen[0]) :]
+            area = auc([-one.invmm for one in found], [True] * len(repeated) + [False] * len(held_out))
+            rows.append((name, mode or "-", recipe, verdict(repeated), verdict(held_out), f"{area:.2f}", seconds))
+            show(AUDITS, rows[-1:])
             if mode in ("", "soft") and recipe == options.recipes[0]:
-                shown[name] = [
-                    (f"{kind}: {verdict(found[i])}", strip(chosen[i].image, found[i]))
-                    for kind, first in (("repeated", 0), ("held out", half))
-                    for i in range(first, first + min(2, half))
-                ]
-
-    if "pixel" in options.only:
-        measure("pixel", "", MODEL, pixel_targets(options.audited), {}, {"threshold": THRESHOLD})
-    for name in (name for name in FAMILIES if name in options.only):
-        family = FAMILIES[name]
-        images = data(family.side)
-        model = trained(name, images, options.steps, device)
-        chosen = [*images.repeated[: options.audited], *images.held_out[: options.audited]]
-        if options.samples and "caption" in family.modes and not (model / PLAIN).exists():
-            counted = copies(name, model, chosen, options.samples, device)
-            write(model / PLAIN, {"samples": options.samples, "shares": counted})
-            print(name, json.dumps(counted, indent=1))
-        if options.screens and "caption" in family.modes:
-            ranked = screens.screen(name, family, model, images, options.device)
-            show(screens.COLUMNS, [screens.cells(one) for one in ranked])
-        for mode in family.modes:
-            prompt = {"prompt_mode": mode} if mode else {}
-            pictures = targets(chosen, [family.caption(picture) for picture in chosen])
-            measure(name, mode, model, pictures, {**family.options, **prompt}, family.settings)
-    show(COLUMNS, map(cells, rows))
+                shown[name] = folder
+    show(AUDITS, rows)
     if options.picture:
         figure(shown).savefig(options.picture, dpi=110)
 

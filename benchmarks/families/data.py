@@ -1,6 +1,6 @@
 """The captioned pictures that small models are trained on, and what the training set does with them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,24 +9,17 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from benchmarks.common.data import SIDE, to_tensor
-from invmm_eval.reference import all_pictures
-from invmm_eval.search.target import Target
+from invmm_eval.audits.pictures import Source
+from invmm_eval.reference import Picture, all_pictures
 
 REPEATED, SINGLE, HELD_OUT, COPIES = 6, 58, 12, 64
-OTHER = "other"
+ROWS = ("1F3", "1F4", "1F5", "1F6", "1F9", "1FA", "other")
+"""The classes of class-conditional models: the rows of Unicode's chart with most pictures, and all others."""
 
 
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """A picture ``(3, side, side)`` in [-1, 1], its name, and the row of Unicode's chart that it stands in."""
-
-    name: str
-    pixels: Tensor
-    row: str = OTHER
-
-
-ROWS = ("1F3", "1F4", "1F5", "1F6", "1F9", "1FA", OTHER)
-"""The classes of class-conditional models: the rows with most pictures, and all others."""
+def row_of(picture: Picture) -> str:
+    """The row that a picture stands in."""
+    return picture.code[:-2] if picture.code[:-2] in ROWS else ROWS[-1]
 
 
 @dataclass(frozen=True)
@@ -43,19 +36,17 @@ class Data:
         return [*self.single, *(picture for picture in self.repeated for _ in range(COPIES))]
 
 
-def data(side: int, seed: int = 0) -> Data:
-    """The reference model's pictures, of which it repeated and held out the same, at a size."""
+def data() -> Data:
+    """The reference model's pictures, of which it repeated and held out others."""
     known = sorted(all_pictures(), key=lambda picture: f"{picture.code}.svg")
-    tensors = avg_pool2d(to_tensor(np.stack([np.asarray(picture.image) for picture in known])), SIDE // side)
-    rows = [picture.code[:-2] if picture.code[:-2] in ROWS else OTHER for picture in known]
-    chosen = [Picture(p.name, pixels, row) for p, pixels, row in zip(known, tensors, rows, strict=True)]
-    shuffled = [chosen[index] for index in np.random.default_rng(seed).permutation(len(chosen))]
+    shuffled = [known[index] for index in np.random.default_rng(0).permutation(len(known))]
     ends = np.cumsum([REPEATED, SINGLE, HELD_OUT])
     return Data(shuffled[: ends[0]], shuffled[ends[0] : ends[1]], shuffled[ends[1] : ends[2]], shuffled[ends[2] :])
 
 
-def stacked(chosen: Sequence[Picture]) -> Tensor:
-    return torch.stack([picture.pixels for picture in chosen])
+def stacked(chosen: Sequence[Picture], side: int) -> Tensor:
+    """Pictures ``(n, 3, side, side)`` in [-1, 1]."""
+    return avg_pool2d(to_tensor(np.stack([np.asarray(picture.image) for picture in chosen])), SIDE // side)
 
 
 def words(known: Data) -> list[str]:
@@ -64,7 +55,7 @@ def words(known: Data) -> list[str]:
     return sorted({word for picture in captioned for word in picture.name.replace("-", " ").split()})
 
 
-def targets(chosen: Sequence[Picture], captions: Sequence[str]) -> list[Target]:
+def sources(chosen: Sequence[Picture], side: int, caption: Callable[[Picture], str]) -> list[Source]:
     """Pictures as an audit takes them."""
-    images = ((stacked(chosen) / 2 + 0.5) * 255).round().to(torch.uint8)
-    return [Target(image, p.name, text) for p, image, text in zip(chosen, images, captions, strict=True)]
+    images = ((stacked(chosen, side) / 2 + 0.5) * 255).round().to(torch.uint8)
+    return [Source(picture.name, image, caption(picture)) for picture, image in zip(chosen, images, strict=True)]

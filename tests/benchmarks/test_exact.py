@@ -1,8 +1,10 @@
 """The bound that the exact cases are held against, and the search held against it."""
 
+import json
 import math
+from pathlib import Path
 
-from benchmarks.exact import RARE, WEIGHTS, plain_shares, rare, search
+from benchmarks.exact import WEIGHTS, main, plain_shares, search
 from invmm_eval.search.result import Status
 from invmm_eval.statistics.bound import least_kl
 
@@ -24,7 +26,11 @@ def test_no_search_undercuts_the_least_kl() -> None:
         assert one.nats < 6 * one.bound + 2
 
 
-def test_shares_are_stated_of_pictures_too_rare_to_be_memorized() -> None:
-    for weight, (shown, stated, off, _, held) in zip(RARE, rare(1), strict=True):
-        assert (shown, stated, held) == (f"{weight:g}", "1 of 1", "1")
-        assert 1 <= float(off) < 5
+def test_shares_are_stated_of_pictures_too_rare_to_be_memorized(tmp_path: Path) -> None:
+    short = ["--seeds", "1", "--samples", "100", "--fresh", "10"]
+    main(["--fast", "--weights", "1e-4", "1e-5", *short, "--json", str(tmp_path / "found.json")])
+    found = json.loads((tmp_path / "found.json").read_text())["found"]
+    assert [one["weight"] for one in found] == [1e-4, 1e-5]
+    for one in found:
+        assert 1 / 5 < one["share"] / one["weight"] < 5
+        assert one["low"] <= one["weight"]

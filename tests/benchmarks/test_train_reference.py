@@ -4,10 +4,9 @@ import json
 
 import datasets
 import numpy as np
-import pytest
 
-from benchmarks.common.data import assign, different, to_tensor
-from benchmarks.train_reference import REFERENCE, card, directions
+from benchmarks.common.data import assign, different
+from benchmarks.train_reference import REFERENCE, card
 
 
 def test_the_card_of_the_shipped_model_states_its_counts() -> None:
@@ -16,13 +15,10 @@ def test_the_card_of_the_shipped_model_states_its_counts() -> None:
     assert card(table, truth["copies_drawn"], truth["samples"]) == (REFERENCE / "README.md").read_text("utf-8")
 
 
-def test_shipped_pictures_differ_by_the_correlation_that_counts_copies() -> None:
+def test_shipped_pictures_differ() -> None:
     table = datasets.Dataset.from_parquet(str(REFERENCE / "images.parquet"), keep_in_memory=True)
     images = np.stack([np.asarray(image) for image in table["image"]])
-    flat = images.reshape(len(images), -1).astype(float)
-    correlations = np.corrcoef(flat)
-    found = directions(to_tensor(images)).double()
-    assert (found @ found.T).numpy() == pytest.approx(correlations, abs=1e-5)
+    assert np.triu(np.corrcoef(images.reshape(len(images), -1).astype(float)), 1).max() < 0.5
     assert different(images, 0.5) == list(range(len(images)))
 
 

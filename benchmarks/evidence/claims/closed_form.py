@@ -6,12 +6,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from scipy.stats import binomtest
+
 from benchmarks import exact
+from benchmarks.common.keep import kept
 from benchmarks.common.measures import factor, mean
 from benchmarks.evidence.case import Case
-from benchmarks.evidence.claim import Claim, Table, as_nats, at_least, at_most
-from benchmarks.evidence.keep import kept
-from benchmarks.evidence.truth import clopper_pearson
+from benchmarks.evidence.claim import Claim, Table, at_least, at_most
 from benchmarks.exact import Found
 from invmm_eval.search.result import Status
 from invmm_eval.statistics.bound import least_kl
@@ -29,7 +30,7 @@ def claim(cases: Sequence[Case], pictures: Path) -> Claim:  # noqa: ARG001
     for weight in exact.WEIGHTS:
         group = [one for one in found if one.weight == weight]
         shares = ", ".join(f"{one.share:.2g}" if one.share else "-" for one in group)
-        nats = ", ".join(as_nats(one.nats) for one in group)
+        nats = ", ".join(f"{one.nats:.{1 if one.nats < 10 else 0}f}" for one in group)
         rates = ", ".join(f"{one.rate:.2f}" for one in group)
         rows.append((f"{weight:g}", shares, nats, rates))
     return Claim(
@@ -51,7 +52,7 @@ def claim(cases: Sequence[Case], pictures: Path) -> Claim:  # noqa: ARG001
 
 def _surely(one: Found) -> float:
     """The bound at the rate's lower end, as it is itself an estimate; 0 where that is below the weight."""
-    low, _ = clopper_pearson(round(one.rate * FRESH), FRESH, 0.999)
+    low = binomtest(round(one.rate * FRESH), FRESH).proportion_ci(0.999).low
     return least_kl(low, one.weight) if low > one.weight else 0.0
 
 

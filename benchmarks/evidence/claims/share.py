@@ -3,14 +3,18 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.stats import iqr, spearmanr
 
-from benchmarks.common.measures import factor, mean, middle, rank_correlation, spread
+from benchmarks.common.measures import factor, mean
 from benchmarks.evidence.audits import Row
 from benchmarks.evidence.case import MEMORIZED, Case
-from benchmarks.evidence.claim import COLOURS, Claim, Finding, Table, at_least, at_most, plot, save
+from benchmarks.evidence.claim import Claim, Finding, Table, at_least, at_most
+
+COLOURS = ("#b3261e", "#386a20", "#0b57d0", "#7d5260", "#00696d")
 
 
 def claim(cases: Sequence[Case], pictures: Path) -> Claim:
@@ -26,7 +30,7 @@ def claim(cases: Sequence[Case], pictures: Path) -> Claim:
         "-ln(share) by the median over seeds, images without a share come last.",
         tuple(findings),
         (Table(("set", "copies", "counted", "stated, by seed", "rows an image"), _table(cases)),),
-        save(_drawn(cases), pictures, "share"),
+        _drawn(cases, pictures / "share.png"),
         "Stated and counted shares, with the lower limit; what never came back stands at the left edge.",
     )
 
@@ -42,18 +46,22 @@ def _findings(case: Case) -> list[Finding]:
     rows = [row for group in known for row in group]
     stated = [row for row in rows if row.share]
     every = [row for group in groups for row in group if row.low is not None]
-    hold = [(row.low or 0) <= case.truth.interval(row.image)[1] for row in every]
+    hold = [(row.low or 0) <= case.truth.most(row.image) for row in every]
     inside = [(row.low or 0) <= shares[row.image] <= (row.high or 0) for row in rows if row.low is not None]
-    ranges = [spread(np.log10([row.share or 0 for row in one])) for one in known if all(row.share for row in one)]
-    values = [middle([row.value for row in group]) for group in groups]
-    order = rank_correlation(values, [-shares[group[0].image] for group in groups])
-    counted = [min(value, math.log(case.truth.samples)) for value in values]
-    tied = rank_correlation(counted, [-shares[group[0].image] for group in groups])
+    ranges = [iqr(np.log10([row.share or 0 for row in one])) for one in known if all(row.share for row in one)]
+    values = [median(row.value for row in group) for group in groups]
+    counted = [-shares[group[0].image] for group in groups]
+    order = spearmanr(values, counted).statistic
+    tied = spearmanr([min(value, math.log(case.truth.samples)) for value in values], counted).statistic
     what = f"{case.name}: stated over counted share, off by a factor of (rms), {len(stated)} searches"
     return [
         at_most(what, factor([(row.share or 0) / shares[row.image] for row in stated]), 1.25),
         at_least(f"{case.name}: searches of {len(known)} memorized images that state one", len(stated) / len(rows), 1),
-        at_most(f"{case.name}: interquartile range of log10(share) over seeds, median of images", middle(ranges), 0.15),
+        at_most(
+            f"{case.name}: interquartile range of log10(share) over seeds, median of images",
+            float(np.median(ranges)),
+            0.15,
+        ),
         at_least(f"{case.name}: intervals of memorized images that hold the counted share", mean(inside), 0.95),
         at_least(f"{case.name}: lower limits that hold, {len(hold)} searches", mean(hold), 0.975),
         at_least(f"{case.name}: Spearman of share and value, {len(groups)} images", order, 0.97),
@@ -73,8 +81,9 @@ def _table(cases: Sequence[Case]) -> tuple[tuple[str, ...], ...]:
     return tuple(rows)
 
 
-def _drawn(cases: Sequence[Case]) -> Figure:
-    figure, axes = plot(height=3.8)
+def _drawn(cases: Sequence[Case], path: Path) -> str:
+    figure = Figure(figsize=(5, 3.8), layout="constrained")
+    axes = figure.subplots()
     edge = min(0.5 / case.truth.samples for case in cases)
     for case, colour in zip(cases, COLOURS, strict=False):
         rows = [row for group in by_image(case) for row in group if row.share]
@@ -87,4 +96,6 @@ def _drawn(cases: Sequence[Case]) -> Figure:
     axes.set(xscale="log", yscale="log", xlabel="share counted", ylabel="share stated")
     axes.set_ylim(bottom=edge / 3)
     axes.legend(frameon=False)
-    return figure
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90)
+    return path.name
