@@ -4,7 +4,7 @@
 # ///
 """One shard of an audit as a job of its own, for ``uv run`` and the Jobs of the Hub.
 
-    hf jobs uv run --flavor a10g-small --secrets HF_TOKEN -v hf://buckets/ORG/BUCKET:/audit \
+    hf jobs uv run --flavor a10g-small --timeout 24h --secrets HF_TOKEN -v hf://buckets/ORG/BUCKET:/audit \
       examples/audit_shard.py 3/64 /audit --model ORG/MODEL --images dataset:ORG/IMAGES
 
 The first argument is the shard, the second the folder that all shards share, here a bucket; the others are those of
