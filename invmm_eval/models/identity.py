@@ -15,6 +15,7 @@ from diffusers import ConfigMixin, DiffusionPipeline, SchedulerMixin
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import PreTrainedTokenizerBase
 
 from invmm_eval import strict_json
@@ -22,7 +23,10 @@ from invmm_eval.models.pipelines import unwrapped
 
 _log = logging.getLogger(__name__)
 
-_LIBRARIES = {"builtins", "collections", "torch", "diffusers", "transformers", "tokenizers", "peft", "accelerate"}
+_LIBRARIES = {"builtins", "collections", "torch", "diffusers", "transformers", "tokenizers", "peft", "accelerate"} | {
+    "torchao",
+    "bitsandbytes",
+}
 """Packages whose code is known by their versions."""
 _READ = (".json", ".safetensors", ".txt", ".model")
 """The files of a pipeline's folder that loading it reads."""
@@ -33,7 +37,7 @@ _IRRELEVANT = {
     *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks", "_use_kernels", "_weight_conversions"),
     *("_compiled_call_impl", "_is_torch_compile", "_compile_kwargs"),
     *("_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs"),
-    *("name_or_path", "_internal_dict", "_output_capturing_hooks_installed"),
+    *("name_or_path", "_internal_dict", "_output_capturing_hooks_installed", "hf_quantizer"),
 }
 """Attributes of modules that do not decide what a frozen view of them computes; hooks of accelerate move tensors."""
 
@@ -178,8 +182,15 @@ class _Walk:
             self._object(place, value)
 
     def _tensor(self, place: str, tensor: Tensor) -> None:
-        if type(tensor) not in (Tensor, nn.Parameter, nn.Buffer) or tensor.is_meta or tensor.is_quantized:
+        if tensor.is_meta or tensor.is_quantized:
             raise _UnknownError(f"a tensor of another kind at {place} (offloaded or quantised)")
+        if type(tensor) not in (Tensor, nn.Parameter, nn.Buffer):
+            self._known(place, type(tensor))
+            if is_traceable_wrapper_subclass(tensor):  # of torchao
+                names, context = tensor.__tensor_flatten__()
+                self.add(place, [{name: getattr(tensor, name) for name in names}, context])
+                return
+            self.add(place, dict(sorted(vars(tensor).items())))  # of bitsandbytes
         self.digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         contents: Any = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
         self.digest.update(contents)

@@ -16,6 +16,7 @@ from diffusers import DiffusionPipeline, UNet2DModel
 from huggingface_hub import hf_hub_download, list_repo_files
 from huggingface_hub.errors import RemoteEntryNotFoundError
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from invmm_eval import strict_json
 from invmm_eval.errors import InvMMError
@@ -57,10 +58,15 @@ def frozen(module: M) -> M:
 
 
 def _without_gradient(parameter: nn.Parameter) -> Any:
-    if type(parameter) is not nn.Parameter and not parameter.requires_grad:
-        return parameter  # quantized weights, whose scales detach() may lose
-    values = parameter.detach()
-    return nn.Parameter(values.clone() if values.is_inference() else values, requires_grad=False)
+    if type(parameter) is nn.Parameter or parameter.requires_grad:
+        values = parameter.detach()
+        return nn.Parameter(values.clone() if values.is_inference() else values, requires_grad=False)
+    if is_traceable_wrapper_subclass(parameter):  # quantized weights of torchao
+        return parameter
+    # Those of bitsandbytes have scales in attributes, which their layers take away when they compute.
+    view: Any = Tensor._make_subclass(type(parameter), parameter.data)
+    vars(view).update({name: copy.copy(value) for name, value in vars(parameter).items()})
+    return view
 
 
 def unwrapped(pipeline: Any) -> Any:

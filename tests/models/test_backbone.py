@@ -224,15 +224,22 @@ def test_a_module_that_accelerate_prepared_for_mixed_precision_is_read_without_i
     assert model_identity(pipeline) == model_identity(plain)
 
 
-def test_quantised_weights_keep_their_class_and_attributes(tiny_pipeline: DDIMPipeline) -> None:
-    """As bitsandbytes holds them: a parameter of its own class, with the scales in an attribute."""
+def test_quantised_weights_keep_their_class_and_scales_also_where_a_call_takes_them_away(
+    tiny_pipeline: DDIMPipeline,
+) -> None:
+    """As bitsandbytes holds them: a parameter of its own class, whose scales its layer takes when it first computes."""
 
-    class Params4bit(torch.nn.Parameter):
-        quant_state = 2.0
+    class Int8Params(torch.nn.Parameter):
+        SCB: float | None
 
     unet = copy.deepcopy(tiny_pipeline.unet)
-    unet.conv_in.weight = Params4bit(unet.conv_in.weight.detach(), requires_grad=False)
-    assert frozen(unet).conv_in.weight is unet.conv_in.weight
+    unet.conv_in.weight = weight = Int8Params(unet.conv_in.weight.detach(), requires_grad=False)
+    weight.SCB = 2.0
+    read = frozen(unet).conv_in.weight
+    assert type(read) is Int8Params
+    assert read.data_ptr() == weight.data_ptr()
+    read.SCB = None
+    assert weight.SCB == 2.0
 
 
 def test_modules_with_a_replaced_forward_are_refused(tiny_pipeline: DDIMPipeline) -> None:

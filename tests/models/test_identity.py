@@ -13,7 +13,9 @@ import pytest
 import torch
 from diffusers import DDIMPipeline, DDPMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from torch import nn
+from torch.testing._internal.two_tensor import TwoTensor
 
+from invmm_eval.models import identity
 from invmm_eval.models.ddpm import DDPM
 from invmm_eval.models.identity import model_identity
 from invmm_eval.testing.tiny import tiny_clip_tokenizer, tiny_ddpm, tiny_sdxl, tiny_stable_diffusion
@@ -66,6 +68,37 @@ def test_a_setting_that_only_the_pipeline_has_changes_the_identity() -> None:
     before = model_identity(pipeline)
     pipeline.register_to_config(force_zeros_for_empty_prompt=False)
     assert model_identity(pipeline) != before
+
+
+class _Packed(nn.Parameter):
+    """A quantised weight as those of bitsandbytes: its scale is an attribute."""
+
+    scale: torch.Tensor
+
+
+def _of_two(weight: torch.Tensor, scale: float) -> nn.Parameter:
+    """A weight of two tensors, as those of torchao."""
+    return nn.Parameter(TwoTensor(weight, torch.tensor(scale).expand(weight.shape).clone()), requires_grad=False)
+
+
+def _packed(weight: torch.Tensor, scale: float) -> nn.Parameter:
+    packed = _Packed(weight, requires_grad=False)
+    packed.scale = torch.tensor(scale)
+    return packed
+
+
+@pytest.mark.parametrize("quantised", [_of_two, _packed])
+def test_quantised_weights_count_with_their_scales(
+    quantised: Callable[[torch.Tensor, float], nn.Parameter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "_LIBRARIES", {*identity._LIBRARIES, "tests"})
+    pipeline = tiny_ddpm()
+    weight = pipeline.unet.conv_in.weight.detach()
+    found = {model_identity(pipeline)}
+    for changed, scale in ((weight, 1.0), (weight.clone(), 1.0), (weight, 2.0), (weight + 1, 1.0)):
+        pipeline.unet.conv_in.weight = quantised(changed, scale)
+        found.add(model_identity(pipeline))
+    assert len(found - {None}) == 4
 
 
 def test_the_shift_of_a_flow_changes_the_identity_and_its_use_does_not() -> None:

@@ -12,6 +12,7 @@ from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline, TorchAoCo
 from torch import Generator, Tensor, nn
 
 from invmm_eval import InvMMError, load_backbone
+from invmm_eval.models.identity import model_identity
 from invmm_eval.testing import tiny
 
 
@@ -44,6 +45,8 @@ def is_near(tensors: list[Tensor], expected: list[Tensor]) -> bool:
 def test_a_folder_with_int8_weights_of_torchao_is_served(tmp_path: Path) -> None:
     torchao = pytest.importorskip("torchao.quantization")
     quantized(torchao.Int8WeightOnlyConfig(), tmp_path / "whole").save_pretrained(tmp_path / "int8")
+    loaded, again = (StableDiffusion3Pipeline.from_pretrained(tmp_path / "int8") for _ in range(2))
+    assert model_identity(loaded) == model_identity(again) is not None
     assert is_near(found(tmp_path / "int8"), found(tmp_path / "whole"))
 
 
@@ -71,8 +74,15 @@ def of_bitsandbytes(layers: Any, weights: Any, **how: Any) -> StableDiffusion3Pi
 
 def test_int8_weights_of_bitsandbytes_are_served() -> None:
     bitsandbytes = pytest.importorskip("bitsandbytes.nn")
-    int8 = of_bitsandbytes(bitsandbytes.Linear8bitLt, bitsandbytes.Int8Params, has_fp16_weights=False)
+    int8, same = (
+        of_bitsandbytes(bitsandbytes.Linear8bitLt, bitsandbytes.Int8Params, has_fp16_weights=False) for _ in range(2)
+    )
+    known = model_identity(int8)
     assert is_near(found(int8), found(tiny.tiny_sd3()))
+    assert is_near(found(int8), found(tiny.tiny_sd3())), "the pipeline is not changed by an audit"
+    assert model_identity(int8) == known == model_identity(same)
+    same.transformer.proj_out.weight.SCB *= 2
+    assert model_identity(same) != known is not None
 
 
 def test_nf4_weights_of_bitsandbytes_have_the_gradients_of_the_weights_that_they_stand_for() -> None:
