@@ -78,7 +78,8 @@ class _Packed(nn.Parameter):
 
 def _of_two(weight: torch.Tensor, scale: float) -> nn.Parameter:
     """A weight of two tensors, as those of torchao."""
-    return nn.Parameter(TwoTensor(weight, torch.tensor(scale).expand(weight.shape).clone()), requires_grad=False)
+    pair: Any = TwoTensor
+    return nn.Parameter(pair(weight, torch.tensor(scale).expand(weight.shape).clone()), requires_grad=False)
 
 
 def _packed(weight: torch.Tensor, scale: float) -> nn.Parameter:
