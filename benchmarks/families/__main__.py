@@ -124,13 +124,14 @@ def figure(shown: Mapping[str, Path]) -> Figure:
     drawn = Figure(figsize=(12.4, 0.85 * len(shown)), layout="constrained")
     for axes, (name, folder) in zip(drawn.subplots(len(shown), 4, squeeze=False), shown.items(), strict=True):
         axes[0].text(-0.03, 0.5, name, transform=axes[0].transAxes, ha="right", va="center", fontsize=9)
-        audit = read(folder)
-        half = len(audit.rows) // 2
-        for axis, row in zip(axes, [*audit.rows[:half][:2], *audit.rows[half:][:2]], strict=False):
-            sheet, side = opened(picture_of(folder, row)), FAMILIES[name].side
-            axis.imshow(sheet.crop((0, 0, 5 * (side + GAP), side)))
-            axis.set_title(f"{row['name']}: {row['status']}", fontsize=8)
+        rows = read(folder).rows
+        half = len(rows) // 2
+        for axis in axes:
             axis.axis("off")
+        for axis, row in zip(axes, [*rows[:half][:2], *rows[half:][:2]], strict=False):
+            sheet, side = opened(picture_of(folder, row)), FAMILIES[name].side
+            axis.imshow(sheet.crop((0, 0, 5 * (side + GAP) - GAP, side)))
+            axis.set_title(f"{row['name']}: {row['status']}", fontsize=8)
     return drawn
 
 
