@@ -1,6 +1,8 @@
 """LoRAs: what was trained on top of a model (Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models")."""
 
+import logging
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from diffusers.utils import is_peft_available
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.pipelines import first_line
 from invmm_eval.models.weight_files import read_files, sha256
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,26 @@ def add_loras(pipeline: Any, loras: Sequence[LoRA]) -> None:
                 f"The LoRA {lora.file} has no weights for this {name}; one of peft alone is made ready by "
                 "the pipeline's save_lora_weights."
             )
+        _warn_of_what_is_left_out(pipeline, lora.file, adapter)
     pipeline.set_adapters(adapters, [lora.weight for lora in loras])
     pipeline.fuse_lora(adapter_names=adapters)
     pipeline.unload_lora_weights()
+
+
+def _warn_of_what_is_left_out(pipeline: Any, file: Path, adapter: str) -> None:
+    """Warn of layers that diffusers leaves out without a word, as where a file mixes two layouts of names."""
+    with safe_open(file, "pt") as tensors:
+        ups = [name for name in tensors.keys() if re.search(r"lora[._](B|up)\b", name)]  # noqa: SIM118
+        stored = sum(bool(tensors.get_tensor(name).float().any()) for name in ups)
+    modules = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
+    named = [parameter for module in modules for parameter in module.named_parameters()]
+    added = sum(f"lora_B.{adapter}." in name and bool(value.any()) for name, value in named)
+    if added < stored:
+        _log.warning(
+            "diffusers adds the LoRA %s to %d layers, but it is for %d; the audit is of the model with the former. "
+            "Where a file mixes two layouts of names, save it in one by the pipeline's save_lora_weights.",
+            *(file, added, stored),
+        )
 
 
 @contextmanager
