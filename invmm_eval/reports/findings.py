@@ -1,4 +1,10 @@
-"""Findings: the numbers of an audit and the sentences about it, which all faces share."""
+"""Findings: the numbers of an audit and the sentences about it, which all faces share.
+
+The sentences need no knowledge of diffusion models and claim no more than ``docs/number.md`` does: the verdict follows
+the share of plain samples that are copies where it was estimated; a replica from chosen noise alone does not prove
+memorization; the lack of a replica does not rule it out. If the prompt was searched too, what is said of plain samples
+holds for that prompt.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,11 +15,18 @@ import pyarrow as pa
 
 from invmm_eval.audits.folder import read
 from invmm_eval.audits.request import command
-from invmm_eval.audits.results import Results
+from invmm_eval.audits.results import NO_SHARE, Results, share_is_known
 from invmm_eval.errors import InvMMError
-from invmm_eval.reports import settings, wording
-from invmm_eval.reports.summary import Summary
+from invmm_eval.reports import settings
+from invmm_eval.reports.failures import by_reason, listed
+from invmm_eval.reports.numbers import are
+from invmm_eval.reports.summary import NOT_PUBLISHED, Summary
+from invmm_eval.reports.whole import found_of, sentences
+from invmm_eval.reports.wording import limits
+from invmm_eval.search.fields import percent
 from invmm_eval.search.result import rank
+from invmm_eval.search.sentence import one_in, sentence
+from invmm_eval.search.status import MEMORIZED, Verdict
 
 
 class Findings(Summary):
@@ -21,23 +34,77 @@ class Findings(Summary):
 
     @property
     def headline(self) -> str:
-        """The verdict in one or two sentences."""
-        return wording.headline(self)
+        """The verdict in one or two sentences, out of all images, or as many as were searched of a whole set."""
+        if not self.images:
+            return "This audit has no results yet."
+        alone = self.images == 1
+        searched = " searched" if self.images < self.total else ""
+        if not self.measured:
+            return "The image could not be measured." if alone else f"None of the {self.images:,} images was measured."
+        if memorized := self.of(Verdict.MEMORIZED):
+            prompt = " with its prompt" if any(result.prompt is not None for result in memorized) else ""
+            found = found_of(self.whole) if self.whole else _some(len(memorized), self.images)
+            return f"{found} memorized: plain sampling{prompt} gives copies, {one_in(MEMORIZED)} samples or more often."
+        if replicable := self.of(Verdict.REPLICABLE):
+            return (
+                f"{_some(len(replicable), self.images, searched)} replicable from noise that the search chose. This "
+                "does not show that plain sampling produces copies."
+            )
+        none = f"The image{searched} was not" if alone else f"None of the {self.images:,} images{searched} was"
+        return f"{none} replicated within the budget. This does not rule out memorization."
 
     @property
     def paragraphs(self) -> tuple[str, ...]:
         """The facts behind the headline, one paragraph each."""
-        return tuple(wording.paragraphs(self))
+        return tuple(self._paragraphs())
+
+    def _paragraphs(self) -> Iterator[str]:
+        if self.measured:
+            first = self.results[0]
+            if first.verdict in (Verdict.MEMORIZED, Verdict.REPLICABLE):
+                yield f"Most memorized is {first.name or 'an unnamed image'}: {sentence(first)}."
+            if not share_is_known(self.results):
+                yield NO_SHARE
+            if self.of(Verdict.REPLICABLE):
+                yield (
+                    "To judge whether the model memorized an image that is replicable, compare its nats with those of "
+                    "images that are known to be new, which must be clearly larger."
+                )
+            if self.whole:
+                yield from sentences(self.whole)
+        yield from self._failures()
+        if self.images and not self.measured:
+            yield "Nothing can be concluded about memorization."
+
+    def _failures(self) -> Iterator[str]:
+        """Each reason of failure once, and how to see more; nothing where reasons are not published."""
+        failed = [result for result in self.results if result.error and result.error != NOT_PUBLISHED]
+        yield from listed(by_reason({"name": r.name, "status": r.status, "error": r.error} for r in failed))
+        if any(result.traceback for result in failed):
+            yield (
+                "The tracebacks of unexpected errors are in results.jsonl; with --debug the same command prints the "
+                "first one of the images that fail again."
+            )
 
     @property
     def limits(self) -> tuple[str, ...]:
         """What the measure cannot show with this recipe."""
-        return tuple(wording.limits(self.recipe))
+        return tuple(limits(self.recipe))
 
     @property
     def what_is_a_copy(self) -> str:
         """The threshold of the similarity, and which near copies count."""
-        return wording.what_is_a_copy(self)
+        similarity = self.config["similarity"]
+        near = []
+        if similarity.get("flip"):
+            near.append("mirrored (left to right)")
+        if pixels := similarity.get("shift"):
+            near.append(f"shifted by up to {pixels} {'pixel' if pixels == 1 else 'pixels'}")
+        if part := similarity.get("crop"):
+            near.append(f"enlarged from {percent(part)} of the sides, at a corner or in the middle")
+        also = f" A copy may also be {' or '.join(near)}." if near else ""
+        name = similarity["name"]
+        return f"A sample is a copy if its similarity to the image ({name}) is at least {self.threshold:g}.{also}"
 
     @property
     def settings(self) -> Mapping[str, str]:
@@ -52,6 +119,12 @@ class Findings(Summary):
     def table(self) -> pa.Table:
         """One row per image in the order of ``results``, with the columns of the face ``dataset``."""
         return Results(self.results).table()
+
+
+def _some(count: int, of: int, searched: str = "") -> str:
+    if of == 1:
+        return f"The image{searched} is"
+    return f"{count:,} of {'the ' if searched else ''}{of:,} images{searched} {are(count)}"
 
 
 @contextmanager

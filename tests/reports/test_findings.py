@@ -7,6 +7,7 @@ import pytest
 from invmm_eval.audits.request import command
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports.findings import find
+from invmm_eval.reports.wording import meaning
 from invmm_eval.search.fields import columns
 from tests.helpers import audits
 
@@ -39,3 +40,13 @@ def test_the_command_is_that_of_the_request(tmp_path: Path) -> None:
     found = find(audits.guided(tmp_path))
     assert found.command == command(found.record.request)
     assert found.public().command == command(found.record.public().request)
+
+
+def test_a_public_copy_has_no_names_and_the_same_sentences(tmp_path: Path) -> None:
+    found = find(audits.guided(tmp_path))
+    public = found.public()
+    assert public.headline == found.headline
+    assert [meaning(r) for r in public.results[:6]] == [meaning(r) for r in found.results[:6]]
+    assert public.counts == found.counts
+    assert "balloon" not in str(public.results)
+    assert not any(result.traceback for result in public.results)

@@ -24,15 +24,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[loopback.Hu
         yield serving
 
 
-def test_a_repository_is_looked_up(hub: loopback.Hub) -> None:
-    found = Repository.find("org/model", "model")
-    assert found == Repository(
-        "org/model", "model", hub.repositories[CARD].head, frozenset({"README.md", "picture.png"}), private=False
-    )
-    assert found.read("README.md") == b"# Model\n\nOld.\n"
-    assert found.read("nothing.md") is None
-
-
 def test_the_diff_shows_texts_line_by_line_and_names_other_files(hub: loopback.Hub, tmp_path: Path) -> None:
     (tmp_path / "table.parquet").write_bytes(b"x" * 1234)
     files: dict[str, Content] = {
@@ -57,42 +48,6 @@ def test_the_diff_shows_texts_line_by_line_and_names_other_files(hub: loopback.H
         "adds table.parquet (1,234 bytes)",
     ]
     assert not any(request.startswith("POST") for request in hub.requests)
-
-
-def test_equal_files_are_no_change(hub: loopback.Hub) -> None:
-    found = Repository.find("org/model", "model")
-    same = {"README.md": b"# Model\n\nOld.\n"}
-    assert found.diff(same) == ""
-    assert found.send(same, "Nothing", pull_request=True) is None
-    assert found.send(same, "Nothing") is None
-    assert hub.repositories[CARD].messages == []
-
-
-def test_a_pull_request_proposes_and_changes_nothing(hub: loopback.Hub) -> None:
-    new = {"README.md": b"New.\n", "more.yaml": b"- 1\n"}
-    address = Repository.find("org/model", "model").send(new, "Add an audit", pull_request=True)
-    model = hub.repositories[CARD]
-    assert address == f"{hub.url}/org/model/discussions/1"
-    assert (model.pull_requests, model.messages) == ([new], ["Add an audit"])
-    assert model.files["README.md"] == b"# Model\n\nOld.\n"
-    posts = [request for request in hub.requests if request.startswith("POST")]
-    assert posts == [
-        "POST /api/validate-yaml",
-        "POST /api/models/org/model/preupload/main",
-        "POST /api/models/org/model/commit/main",
-    ]
-
-
-@pytest.mark.parametrize("private", [True, False])
-def test_a_missing_data_set_is_created(hub: loopback.Hub, tmp_path: Path, private: bool) -> None:
-    (tmp_path / "table.parquet").write_bytes(b"rows")
-    found = Repository.find("org/audit", "dataset", missing_ok=True)
-    assert (found.head, found.files) == (None, frozenset())
-    address = found.send({"table.parquet": tmp_path / "table.parquet"}, "Publish", private=private)
-    made = hub.repositories["datasets/org/audit"]
-    assert address is not None
-    assert address.startswith(f"{hub.url}/datasets/org/audit/commit/")
-    assert (made.files, made.private) == ({"table.parquet": b"rows"}, private)
 
 
 @pytest.mark.parametrize(
@@ -121,20 +76,6 @@ def test_a_refusal_is_one_sentence(hub: loopback.Hub, place: str, status: int, t
     assert hub.repositories[CARD].pull_requests == []
 
 
-@pytest.mark.usefixtures("hub")
-def test_a_missing_model_is_refused() -> None:
-    with pytest.raises(InvMMError, match=r"the model org/none \(404, 'Repository not found'\): check the name"):
-        Repository.find("org/none", "model")
-
-
-@pytest.mark.parametrize("status", [401, 403, 409])
-def test_a_data_set_that_may_not_be_created_is_one_sentence(hub: loopback.Hub, status: int) -> None:
-    found = Repository.find("org/audit", "dataset", missing_ok=True)
-    hub.refusals["/api/repos/create"] = status
-    with pytest.raises(InvMMError, match=rf"refused the dataset org/audit \({status}, "):
-        found.send({"README.md": b"# Results\n"}, "Publish")
-
-
 def test_a_change_in_the_meantime_is_a_conflict(hub: loopback.Hub) -> None:
     found = Repository.find("org/model", "model")
     hub.repositories[CARD].files["README.md"] = b"Somebody else's.\n"
@@ -158,13 +99,6 @@ def test_a_hub_that_does_not_answer_is_one_sentence(
 
     with pytest.raises(InvMMError, match=r"^The Hub could not be reached \(.+\); check the network, and .*again\.$"):
         read_and_send()
-
-
-def test_offline_is_one_sentence(hub: loopback.Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(InvMMError, match=r"could not be reached \(.*offline.*\); check the network"):
-        Repository.find("org/model", "model")
-    assert hub.requests == []
 
 
 def test_invalid_metadata_are_one_sentence(hub: loopback.Hub) -> None:

@@ -2,13 +2,9 @@
 
 import base64
 import csv
-import hashlib
-import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -31,6 +27,7 @@ from invmm_eval.search.status import Verdict
 from invmm_eval.statistics.response import Outcome, Response
 from tests.helpers import audits
 from tests.helpers.browser import browser, problems, requests  # noqa: F401
+from tests.reports.pages import check_that_nothing_is_loaded, data_of, text_of
 
 
 @pytest.fixture(scope="module")
@@ -38,57 +35,32 @@ def page(guided: Path) -> Path:
     return report(guided)
 
 
-class Parts(HTMLParser):
-    """What a file of HTML holds: its elements, the text outside scripts and styles, and the text of these."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.code: dict[str, list[str]] = {"script": [], "style": []}
-        self._within = ""
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self._within = tag
-
-    def handle_endtag(self, tag: str) -> None:  # noqa: ARG002
-        self._within = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._within in self.code:
-            self.code[self._within].append(data)
-        else:
-            self.text += data
-
-    def attributes(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-
 def test_the_page_has_all_findings(guided: Path, page: Path) -> None:
     assert page == guided / "report.html"
-    found, parts = find(guided), Parts(page)
-    text = " ".join(parts.text.split())
+    found, written = find(guided), page.read_text("utf-8")
     for sentence in (
         found.headline,
         *found.paragraphs,
         *found.limits,
         *found.settings.values(),
+        found.command,
         "7 results, last written ",
     ):
-        assert " ".join(sentence.split()) in text
-    assert " ".join(found.command.split()) in text
-    blocks = dict(zip((a.get("id") for a in parts.attributes("script")), parts.code["script"], strict=True))
-    rows = json.loads(blocks["rows"])["rows"]
+        assert " ".join(sentence.split()) in text_of(written)
+    rows = data_of(written)["rows"]["rows"]
     assert [row["name"] for row in rows] == [result.name for result in found.results]
     assert [row["values"]["invmm"] for row in rows] == [0.02, 0.15, 0.4, 0.9, None, None, None]
-    details = [json.loads(blocks[f"image-{row['id']}"]) for row in rows]
-    for detail, result in zip(details, found.results, strict=True):
-        record = result.record()
+    for row, result in zip(rows, found.results, strict=True):
+        detail, record = data_of(written)[f"image-{row['id']}"], result.record()
         kept = ("index", "digest", "similarities", "prompt", "trace")
         assert {key: detail[key] for key in kept} == {key: record[key] for key in kept}
         assert (detail["picture"] is None) == (result.status is Status.FAILED)
+
+
+def test_the_page_runs_its_own_script_alone_and_loads_nothing(page: Path) -> None:
+    written = page.read_text("utf-8")
+    check_that_nothing_is_loaded(written, scripts=1)
+    assert "alert" not in re.findall(r"<script>(.*?)</script>", written, re.S)[0]
 
 
 def test_a_whole_set_is_what_its_counts_are_out_of(tmp_path: Path) -> None:
@@ -99,42 +71,12 @@ def test_a_whole_set_is_what_its_counts_are_out_of(tmp_path: Path) -> None:
     Design(
         images=10, pictures=10, unreadable=0, suspects=(0,), control=(1,), end="clean", clean=1, screen_rows=40
     ).save(folder)
-    parts, [memorized, *_] = Parts(report(folder)), addition(find(folder)).results
-    text = " ".join(parts.text.split())
+    text, [memorized, *_] = text_of(report(folder).read_text("utf-8")), addition(find(folder)).results
     assert text.count("At least 1 of 10 images is memorized: ") == 2
     assert [int(count) for count in re.findall(r"(\d) of 10\b", text.partition("Findings")[2])][:3] == [1, 1, 8]
     assert "of 2 " not in text
     assert memorized.metric_args
     assert (memorized.metric_value, memorized.metric_args["images"], memorized.metric_args["searched"]) == (0.1, 10, 2)
-
-
-def test_names_prompts_and_errors_are_text(page: Path) -> None:
-    parts = Parts(page)
-    scripts = [code for code in parts.code["script"] if not code.lstrip().startswith("{")]
-    assert len(scripts) == 1
-    assert "alert" not in scripts[0]
-    assert not parts.attributes("b")
-    assert not parts.attributes("i")
-    assert audits.NAMES[0] in parts.text
-
-
-def test_the_page_may_run_its_own_script_alone_and_load_nothing(page: Path) -> None:
-    parts = Parts(page)
-    [policy] = [a["content"] for a in parts.attributes("meta") if a.get("http-equiv") == "Content-Security-Policy"]
-    assert policy is not None
-    [script] = [code for code in parts.code["script"] if not code.lstrip().startswith("{")]
-    digests = {
-        kind: base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
-        for kind, code in (("style", parts.code["style"][0]), ("script", script))
-    }
-    assert policy == (
-        "default-src 'none'; img-src data:; "
-        f"style-src 'sha256-{digests['style']}'; script-src 'sha256-{digests['script']}'"
-    )
-    places = [a[key] for _, a in parts.elements for key in ("src", "href", "srcset") if key in a]
-    assert all(place and place.startswith(("data:", "#")) for place in places)
-    assert parts.attributes("html") == [{"lang": "en"}]
-    assert all(a.get("alt") for a in parts.attributes("img"))
 
 
 @pytest.mark.parametrize(("side", "kept"), [(64, audits.SIDE), (audits.SIDE, audits.SIDE), (12, 12)])
@@ -151,32 +93,11 @@ def test_pictures_are_tiled_without_gaps(side: int, kept: int) -> None:
     ]
 
 
-def test_a_picture_that_was_removed_is_left_out(tmp_path: Path) -> None:
-    audits.guided(tmp_path)
-    found = find(tmp_path)
-    found.picture(found.results[0]).unlink()
-    assert '"picture": null' in report(tmp_path).read_text().partition('id="image-1"')[0].rpartition("<script")[0]
-
-
-@pytest.mark.parametrize(
-    ("results", "text"),
-    [
-        ([], "This audit has no results yet."),
-        ([audits.result(0, Status.FAILED)], "The image could not be measured."),
-        ([audits.result(0, Status.EXHAUSTED)], "The image was not replicated within the budget."),
-    ],
-    ids=["empty", "failed", "exhausted"],
-)
-def test_an_audit_without_findings_has_a_page(results: list[Any], text: str, tmp_path: Path) -> None:
-    parts = Parts(report(audits.write(tmp_path, results)))
-    assert text in parts.text
-    assert bool(parts.attributes("table")) == bool(results)
-
-
 def test_images_without_a_result_are_counted(tmp_path: Path) -> None:
     found = audits.result(0, Status.EXHAUSTED)
     names = (found[1].name, "another.png", "a third.png")
-    told = [Parts(report(audits.write(tmp_path / str(n), [found], asked=names[:n]))).text for n in (1, 2, 3)]
+    folders = [audits.write(tmp_path / str(count), [found], asked=names[:count]) for count in (1, 2, 3)]
+    told = [text_of(report(folder).read_text("utf-8")) for folder in folders]
     assert ["no result yet" in text for text in told] == [False, True, True]
     assert "1 image has no result yet" in told[1]
     assert "2 images have no result yet" in told[2]
@@ -189,12 +110,6 @@ def test_the_table_as_csv(guided: Path) -> None:
     assert [row["name"] for row in rows] == [row["name"] for row in expected]
     assert set(audits.NAMES) <= {row["name"] for row in rows}
     assert [float(row["invmm"]) if row["invmm"] else None for row in rows] == [row["invmm"] for row in expected]
-
-
-def test_the_table_as_parquet(guided: Path, tmp_path: Path) -> None:
-    path = report(guided, tmp_path / "table.parquet", "parquet")
-    assert path == tmp_path / "table.parquet"
-    assert pyarrow.parquet.read_table(path).equals(find(guided).table())
 
 
 @pytest.mark.parametrize(("images", "parts"), [(1, 7), (3, 3), (50, 1)])
@@ -216,17 +131,18 @@ def test_a_table_is_written_in_parts_with_the_values_of_estimators_that_only_som
 def test_a_page_of_many_images_has_the_most_memorized_and_says_where_the_others_are(
     guided: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Parts(report(guided, tmp_path / "whole.html"))
+    whole = text_of(report(guided, tmp_path / "whole.html").read_text("utf-8"))
     monkeypatch.setattr(page_module, "LISTED", 4)
     monkeypatch.setattr(page_module, "SHOWN", 2)
-    parts = Parts(report(guided, tmp_path / "capped.html"))
-    data = [json.loads(script) for script in parts.code["script"] if script.startswith("{")]
-    assert [row["name"] for row in data[0]["rows"]] == [result.name for result in find(guided).results[:4]]
-    assert [len(detail["trace"]) for detail in data[1:]] == [2, 2], "those that are shown have their traces"
-    assert "The 2 most memorized images have pictures and details. The table has 4 of 7 images" in parts.text
-    assert "report FOLDER --format csv writes the table of all" in parts.text
-    assert "most memorized images" not in whole.text
-    assert parts.text.count("of 7") > 1, "the numbers are of all"
+    written = report(guided, tmp_path / "capped.html").read_text("utf-8")
+    rows, *details = data_of(written).values()
+    assert [row["name"] for row in rows["rows"]] == [result.name for result in find(guided).results[:4]]
+    assert [len(detail["trace"]) for detail in details] == [2, 2], "those that are shown have their traces"
+    text = text_of(written)
+    assert "The 2 most memorized images have pictures and details. The table has 4 of 7 images" in text
+    assert "report FOLDER --format csv writes the table of all" in text
+    assert "most memorized images" not in whole
+    assert text.count("of 7") > 1, "the numbers are of all"
 
 
 def test_the_figure_alone(guided: Path) -> None:

@@ -1,6 +1,5 @@
 """An image beside its samples, and which part of it they copy: on a model that has memorized a template."""
 
-import json
 import re
 import shutil
 from dataclasses import replace
@@ -20,6 +19,7 @@ from invmm_eval.reports.shown import CopiedPart, Shown
 from invmm_eval.search.result import Check, Status
 from invmm_eval.search.target import Target
 from tests.helpers import audits, exact
+from tests.reports.pages import data_of
 
 SIDE = 16
 
@@ -49,7 +49,7 @@ def test_the_part_that_is_copied_is_found_although_no_sample_is_a_copy(template:
     found, shown = found_in(findings)
     assert not found.are_copies
     assert found.part == pytest.approx(0.5, abs=0.2)
-    assert found.sentence.startswith("Most of the 8 samples shown match ")
+    assert re.match(r"Most of the \d samples shown match \d+ % of the image", found.sentence)
     picture = target.image.permute(1, 2, 0).numpy()
     clear, coloured = (shown == picture).all(axis=2), picture.min(axis=2) < 255
     left, right = (clear[:, half][coloured[:, half]] for half in (slice(0, SIDE // 2), slice(SIDE // 2, SIDE)))
@@ -60,9 +60,7 @@ def test_the_part_that_is_copied_is_found_although_no_sample_is_a_copy(template:
 def test_the_report_and_the_answer_say_it(template: tuple[Findings, Target]) -> None:
     findings, _ = template
     found, _ = found_in(findings)
-    page = report(findings.record.folder).read_text("utf-8")
-    [detail] = re.findall(r'<script type="application/json" id="image-0">(.*?)</script>', page, re.S)
-    picture, sentence = json.loads(detail)["copied"]
+    picture, sentence = data_of(report(findings.record.folder).read_text("utf-8"))["image-0"]["copied"]
     assert picture.startswith("data:image/png;base64,")
     assert sentence == found.sentence
     assert found.sentence in Answer(findings, Score(0, "half.png", "", score=0.1)).paragraphs
@@ -104,9 +102,10 @@ def test_samples_are_those_of_the_sheet_with_their_similarities(found: Findings)
             assert (np.asarray(sample.image) == picture // (1 if sample.is_copy else 2)).all()
 
 
-def test_without_the_tensors_there_is_no_picture(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", ["samples", "tensors"])
+def test_without_all_of_its_files_an_image_has_no_picture(lost: str, tmp_path: Path) -> None:
     folder = audits.write(tmp_path, [audits.result(0, Status.REPLICATED, 0.02)])
-    shutil.rmtree(folder / "tensors")
+    shutil.rmtree(folder / lost)
     findings = find(folder)
     assert Shown.of(findings, findings.results[0]) is None
-    assert '"picture": null' in report(folder).read_text("utf-8")
+    assert data_of(report(folder).read_text("utf-8"))["image-0"]["picture"] is None
