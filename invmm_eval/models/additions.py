@@ -1,10 +1,12 @@
 """All that is added to a stored model: LoRAs, and tokens of textual inversion."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from invmm_eval.models.embedding import Embedding, add_embeddings, read_embeddings
-from invmm_eval.models.lora import LoRA, add_loras, read_loras
+from invmm_eval.models.embedding import add_embeddings
+from invmm_eval.models.lora import add_loras, read_loras
+from invmm_eval.models.weight_files import read_files, sha256
 
 
 class Additions:
@@ -12,7 +14,7 @@ class Additions:
 
     Args:
         lora: LoRAs, as :func:`invmm_eval.models.lora.read_loras` reads them.
-        embedding: Tokens, as :func:`invmm_eval.models.embedding.read_embeddings` reads them.
+        embedding: Tokens, ``FILE[:TOKEN]`` as :func:`invmm_eval.models.weight_files.read_files` reads them.
 
     Raises:
         InvMMError: A file is not there, or of another kind.
@@ -20,13 +22,20 @@ class Additions:
 
     def __init__(self, lora: str | None, embedding: str | None) -> None:
         self._loras = read_loras(lora)
-        self._embeddings = read_embeddings(embedding)
+        self._embeddings = list(read_files(embedding, "embedding"))
 
     @property
     def records(self) -> dict[str, list[dict[str, Any]]]:
         """What identifies them in a config, by their kind; empty if there are none."""
-        kinds: dict[str, Sequence[LoRA | Embedding]] = {"loras": self._loras, "embeddings": self._embeddings}
-        return {name: [part.record for part in parts] for name, parts in kinds.items() if parts}
+        kinds: dict[str, tuple[str, Sequence[tuple[Path, float | str]]]] = {
+            "loras": ("weight", self._loras),
+            "embeddings": ("token", self._embeddings),
+        }
+        return {
+            name: [{"file": file.name, "sha256": sha256(file), value: given} for file, given in parts]
+            for name, (value, parts) in kinds.items()
+            if parts
+        }
 
     def add(self, pipeline: Any) -> None:
         """Add them to a pipeline.

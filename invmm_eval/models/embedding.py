@@ -1,7 +1,6 @@
 """Textual inversion: tokens whose embeddings were trained (Gal et al. 2022, "An Image is Worth One Word")."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.pipelines import first_line
-from invmm_eval.models.weight_files import read_files, sha256
 
 _ENCODERS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
 """The encoder of a tensor by its name, in files with tensors for two."""
@@ -20,35 +18,13 @@ _UNNAMED = ("emb_params", *_ENCODERS)
 """Names of tensors that are no tokens; there the token is the name of the file, as in AUTOMATIC1111's web UI."""
 
 
-@dataclass(frozen=True)
-class Embedding:
-    """A file of embeddings of one token.
-
-    Attributes:
-        file: A ``.safetensors`` file.
-        token: What stands for it in prompts; empty takes that of the file.
-    """
-
-    file: Path
-    token: str = ""
-
-    @property
-    def record(self) -> dict[str, str]:
-        """What identifies it in a config."""
-        return {"file": self.file.name, "sha256": sha256(self.file), "token": self.token}
-
-
-def read_embeddings(text: str | None) -> list[Embedding]:
-    """Read ``FILE[:TOKEN]``, several separated by commas; see :func:`invmm_eval.models.weight_files.read_files`.
-
-    Raises:
-        InvMMError: There is no such file, or it is no safetensors file.
-    """
-    return [Embedding(file, token) for file, token in read_files(text, "embedding")]
-
-
-def add_embeddings(pipeline: Any, embeddings: Sequence[Embedding]) -> None:
+def add_embeddings(pipeline: Any, embeddings: Sequence[tuple[Path, str]]) -> None:
     """Add tokens to the tokenizers and text encoders of a pipeline.
+
+    Args:
+        pipeline: The pipeline.
+        embeddings: ``.safetensors`` files of one token each, with what stands for it in prompts; empty takes that of
+            the file.
 
     Raises:
         InvMMError: The pipeline takes no embeddings, or one is for another model or has a token that it knows.
@@ -56,11 +32,11 @@ def add_embeddings(pipeline: Any, embeddings: Sequence[Embedding]) -> None:
     name = type(pipeline).__name__
     if not hasattr(pipeline, "load_textual_inversion"):
         raise InvMMError(f"diffusers has no textual inversion for a {name}.")
-    for embedding in embeddings:
+    for file, given in embeddings:
         try:
-            for key, tensor in load_file(embedding.file).items():
+            for key, tensor in load_file(file).items():
                 encoder = _encoder(pipeline, key, tensor)
-                token = embedding.token or (embedding.file.stem if key in _UNNAMED else key)
+                token = given or (file.stem if key in _UNNAMED else key)
                 with torch.random.fork_rng(devices=[]):  # new rows are drawn before they are set
                     pipeline.load_textual_inversion(
                         tensor,
@@ -69,9 +45,7 @@ def add_embeddings(pipeline: Any, embeddings: Sequence[Embedding]) -> None:
                         tokenizer=getattr(pipeline, encoder.replace("text_encoder", "tokenizer")),
                     )
         except (ValueError, SafetensorError) as error:
-            raise InvMMError(
-                f"The embedding {embedding.file} does not fit this {name}: {first_line(error)}."
-            ) from error
+            raise InvMMError(f"The embedding {file} does not fit this {name}: {first_line(error)}.") from error
 
 
 def _encoder(pipeline: Any, key: str, tensor: Tensor) -> str:

@@ -20,12 +20,13 @@ from transformers import PreTrainedTokenizerBase
 
 from invmm_eval import strict_json
 from invmm_eval.models.pipelines import unwrapped
+from invmm_eval.models.weight_files import sha256
 
 _log = logging.getLogger(__name__)
 
-_LIBRARIES = {"builtins", "collections", "torch", "diffusers", "transformers", "tokenizers", "peft", "accelerate"} | {
-    "torchao",
-    "bitsandbytes",
+_LIBRARIES = {
+    *("builtins", "collections", "torch", "diffusers", "transformers", "tokenizers", "peft", "accelerate"),
+    *("torchao", "bitsandbytes"),
 }
 """Packages whose code is known by their versions."""
 _READ = (".json", ".safetensors", ".txt", ".model")
@@ -68,7 +69,7 @@ def model_identity(model: object, revision: str | None = None) -> str | None:
     if not isinstance(model, str | Path):
         return None
     if Path(model).is_file():
-        return _file_digest(Path(model)).hex()
+        return sha256(Path(model))
     if Path(model).is_dir():
         return folder_identity(Path(model))
     try:
@@ -86,7 +87,7 @@ def folder_identity(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(_files(folder)):
         digest.update(file.relative_to(folder).as_posix().encode())
-        digest.update(_file_digest(file))
+        digest.update(bytes.fromhex(sha256(file)))
     return digest.hexdigest()
 
 
@@ -108,11 +109,6 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _counts(file: Path) -> bool:
     return file.is_file() and not file.name.startswith(".")
-
-
-def _file_digest(file: Path) -> bytes:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").digest()
 
 
 def _pipeline_identity(pipeline: DiffusionPipeline) -> str:

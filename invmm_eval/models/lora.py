@@ -5,7 +5,6 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,36 +16,21 @@ from transformers import PreTrainedModel
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.pipelines import first_line
-from invmm_eval.models.weight_files import read_files, sha256
+from invmm_eval.models.weight_files import read_files
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class LoRA:
-    """A file of weights that are added to a model's.
-
-    Attributes:
-        file: A ``.safetensors`` file.
-        weight: The factor of what it adds.
-    """
-
-    file: Path
-    weight: float = 1.0
-
-    @property
-    def record(self) -> dict[str, str | float]:
-        """What identifies it in a config."""
-        return {"file": self.file.name, "sha256": sha256(self.file), "weight": self.weight}
-
-
-def read_loras(text: str | None) -> list[LoRA]:
+def read_loras(text: str | None) -> list[tuple[Path, float]]:
     """Read ``FILE[:WEIGHT]``, several separated by commas; see :func:`invmm_eval.models.weight_files.read_files`.
+
+    Returns:
+        Each ``.safetensors`` file, with the factor of what it adds.
 
     Raises:
         InvMMError: There is no such file, it is no safetensors file, or a weight is no number.
     """
-    return [LoRA(file, _weight(file, value)) for file, value in read_files(text, "LoRA")]
+    return [(file, _weight(file, value)) for file, value in read_files(text, "LoRA")]
 
 
 def _weight(file: Path, text: str) -> float:
@@ -59,7 +43,7 @@ def _weight(file: Path, text: str) -> float:
     return weight
 
 
-def add_loras(pipeline: Any, loras: Sequence[LoRA]) -> None:
+def add_loras(pipeline: Any, loras: Sequence[tuple[Path, float]]) -> None:
     """Add LoRAs to the weights of a pipeline, its text encoders included.
 
     Raises:
@@ -71,20 +55,20 @@ def add_loras(pipeline: Any, loras: Sequence[LoRA]) -> None:
     if not hasattr(pipeline, "load_lora_weights"):
         raise InvMMError(f"diffusers has no LoRAs for a {name}.")
     adapters = [f"lora_{number}" for number in range(len(loras))]
-    for adapter, lora in zip(adapters, loras, strict=True):
+    for adapter, (file, _) in zip(adapters, loras, strict=True):
         try:
             # The header of the file may say how its values are scaled, so it is named.
             with _adapters_by_peft(pipeline):
-                pipeline.load_lora_weights(lora.file.parent, weight_name=lora.file.name, adapter_name=adapter)
+                pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=adapter)
         except (RuntimeError, ValueError, LookupError, OSError, SafetensorError) as error:
-            raise InvMMError(f"The LoRA {lora.file} does not fit this {name}: {first_line(error)}.") from error
+            raise InvMMError(f"The LoRA {file} does not fit this {name}: {first_line(error)}.") from error
         if adapter not in {known for part in pipeline.get_list_adapters().values() for known in part}:
             raise InvMMError(
-                f"The LoRA {lora.file} has no weights for this {name}; one of peft alone is made ready by "
+                f"The LoRA {file} has no weights for this {name}; one of peft alone is made ready by "
                 "the pipeline's save_lora_weights."
             )
-        _warn_of_what_is_left_out(pipeline, lora.file, adapter)
-    pipeline.set_adapters(adapters, [lora.weight for lora in loras])
+        _warn_of_what_is_left_out(pipeline, file, adapter)
+    pipeline.set_adapters(adapters, [weight for _, weight in loras])
     pipeline.fuse_lora(adapter_names=adapters)
     pipeline.unload_lora_weights()
 

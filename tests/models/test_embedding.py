@@ -12,8 +12,9 @@ from torch import Generator, Tensor
 from invmm_eval import InvMMError, load_backbone
 from invmm_eval.audits.options import Choices, ModelOptions
 from invmm_eval.audits.plan import make_plan
-from invmm_eval.models.embedding import add_embeddings, read_embeddings
+from invmm_eval.models.embedding import add_embeddings
 from invmm_eval.models.generic.families import StableDiffusionXL
+from invmm_eval.models.weight_files import read_files
 from invmm_eval.testing import tiny
 
 CAPTION = "a photo of <sks> with a cat"
@@ -27,6 +28,10 @@ def vectors(count: int, seed: int = 0) -> Tensor:
 def saved(folder: Path, name: str, **tensors: Tensor) -> Path:
     save_file(tensors, folder / name)
     return folder / name
+
+
+def named(text: str) -> list[tuple[Path, str]]:
+    return list(read_files(text, "embedding"))
 
 
 def encoded(pipeline: Any, caption: str) -> Tensor:
@@ -68,7 +73,7 @@ def test_the_token_is_the_given_one_or_that_of_the_file(
     name: str, key: str, text: str, token: str, tmp_path: Path
 ) -> None:
     pipeline = tiny.tiny_stable_diffusion()
-    add_embeddings(pipeline, read_embeddings(text.format(saved(tmp_path, name, **{key: vectors(1)}))))
+    add_embeddings(pipeline, named(text.format(saved(tmp_path, name, **{key: vectors(1)}))))
     assert list(pipeline.tokenizer.get_added_vocab()) == [*tiny.tiny_clip_tokenizer().get_added_vocab(), token]
     added = pipeline.text_encoder.get_input_embeddings().weight[pipeline.tokenizer.convert_tokens_to_ids(token)]
     assert torch.equal(added, vectors(1)[0])
@@ -77,7 +82,7 @@ def test_the_token_is_the_given_one_or_that_of_the_file(
 def test_a_file_for_two_text_encoders_gives_each_its_own_and_the_prompt_is_searched_over_both(tmp_path: Path) -> None:
     given = {"clip_l": vectors(2), "clip_g": vectors(2, seed=1)}
     pipeline = tiny.tiny_sdxl()
-    add_embeddings(pipeline, read_embeddings(f"{saved(tmp_path, 'sdxl.safetensors', **given)}:<sks>"))
+    add_embeddings(pipeline, named(f"{saved(tmp_path, 'sdxl.safetensors', **given)}:<sks>"))
     for number, tensor in (("", given["clip_l"]), ("_2", given["clip_g"])):
         encoder, tokenizer = getattr(pipeline, f"text_encoder{number}"), getattr(pipeline, f"tokenizer{number}")
         ids = tokenizer.convert_tokens_to_ids(["<sks>", "<sks>_1"])
@@ -86,7 +91,7 @@ def test_a_file_for_two_text_encoders_gives_each_its_own_and_the_prompt_is_searc
     logits = StableDiffusionXL(pipeline, **how).condition().parameters()["logits"]
     assert logits.shape[1] == len(pipeline.tokenizer)
     one = tiny.tiny_sdxl()
-    add_embeddings(one, read_embeddings(str(saved(tmp_path, "one.safetensors", **{"<sks>": vectors(1)}))))
+    add_embeddings(one, named(str(saved(tmp_path, "one.safetensors", **{"<sks>": vectors(1)}))))
     assert StableDiffusionXL(one, **how).condition().parameters()["logits"].shape[1] == len(one.tokenizer_2)
 
 
@@ -116,4 +121,4 @@ def test_what_is_no_embedding_of_the_model_is_told(tiny_stable_diffusion_folder:
         with pytest.raises(InvMMError, match=sentence):
             load_backbone(tiny_stable_diffusion_folder, embedding=str(file))
     with pytest.raises(InvMMError, match="diffusers has no textual inversion for a PixArtAlphaPipeline"):
-        add_embeddings(tiny.tiny_pixart(), read_embeddings(str(known)))
+        add_embeddings(tiny.tiny_pixart(), named(str(known)))

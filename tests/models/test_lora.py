@@ -112,7 +112,7 @@ def test_a_lora_of_the_hub_is_the_only_file_of_its_repository_or_the_named_one(
         hub.repositories["models/org/one"] = Repository({"README.md": b"", "a.safetensors": lora.read_bytes()})
         hub.repositories["models/org/two"] = Repository({"a.safetensors": lora.read_bytes(), "b.safetensors": other})
         names = "org/one:0.5,org/two/b.safetensors"
-        found = [(part.file.read_bytes(), part.weight) for part in read_loras(names)]
+        found = [(file.read_bytes(), weight) for file, weight in read_loras(names)]
         assert found == [(lora.read_bytes(), 0.5), (other, 1.0)]
         with pytest.raises(InvMMError, match=r"org/two has 2 .safetensors files; name the LoRA itself"):
             read_loras("org/two")
