@@ -23,7 +23,6 @@ import torch
 from filelock import Timeout
 from PIL import Image
 from safetensors import safe_open
-from torch import Tensor
 
 from invmm_eval.audits.folder import read, writing
 from invmm_eval.audits.folder.files import in_use, lock_of, read_object, stem, tensors_of, write_object
@@ -39,7 +38,6 @@ from invmm_eval.reports import report
 from invmm_eval.search.records import saved_record
 from invmm_eval.search.result import DOSE_RESPONSE, PLAIN_SHARE, Check, Point, Result, Status
 from invmm_eval.search.search import Search
-from invmm_eval.search.sheet import strip
 from invmm_eval.search.target import Target
 from invmm_eval.statistics.response import Dose, Outcome, Response
 from tests.helpers.audits import CONFIG, planned
@@ -165,12 +163,6 @@ def test_another_config_is_refused(finished: Path, choices: dict[str, Any], told
     with pytest.raises(InvMMError, match=told):
         run(plan(**choices), ALL, finished)
     assert {path: path.read_bytes() for path in finished.rglob("*.*")} == before
-
-
-def test_a_key_that_is_new_or_gone_is_another_config(tmp_path: Path) -> None:
-    Store(tmp_path, {"seed": 0, "old": 1}).close()
-    with pytest.raises(InvMMError, match="new is not set there and 1 here; old is 1 there and not set here"):
-        Store(tmp_path, {"seed": 0, "new": 1})
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), Path("x"), np.int64(3)])
@@ -310,12 +302,6 @@ def test_what_names_no_folder_is_told(name: Any, tmp_path: Path, monkeypatch: py
     with pytest.raises(InvMMError, match=r"The output folder is .*; give the path|The folder x+ cannot be used"):
         run(plan(), SOURCES[:1], name)
     assert not [*tmp_path.iterdir()]
-
-
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(InvMMError, match="cannot be used: No space left on device"):
-        run(plan(), SOURCES[:1], tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b'{"seed": ', b"\xff\xfe", b"7", b"[1]"])
@@ -694,37 +680,6 @@ def test_lines_are_read_part_by_part(finished: Path, monkeypatch: pytest.MonkeyP
     for size in (1, 100, 5000):
         monkeypatch.setattr("invmm_eval.audits.folder.rows._BLOCK", size)
         assert list(read(finished).rows) == whole
-
-
-def grey(*values: int) -> Tensor:
-    """A picture of one row."""
-    return torch.tensor([[values]], dtype=torch.uint8)
-
-
-def test_a_strip_of_a_grey_image() -> None:
-    sheet = strip(grey(1, 2), {1.0: torch.stack([grey(3, 4)]), 2.0: torch.stack([grey(5, 6), grey(7, 8)])})
-    w = 255
-    assert np.asarray(sheet).tolist() == [
-        [1, 2, w, w, 3, 4, w, w, w, w],
-        [w, w, w, w, w, w, w, w, w, w],
-        [w, w, w, w, w, w, w, w, w, w],
-        [w, w, w, w, 5, 6, w, w, 7, 8],
-    ]
-    assert sheet.mode == "L"
-
-
-def test_a_strip_of_a_colour_image() -> None:
-    generator = torch.Generator().manual_seed(0)
-    image, *samples = torch.randint(0, 255, (9, 3, 4, 6), generator=generator, dtype=torch.uint8)
-    sheet = strip(image, {1.0: torch.stack(samples[:2]), 3.0: torch.stack(samples[2:7]), 7.0: torch.stack(samples[7:])})
-    assert (sheet.mode, sheet.size) == ("RGB", (6 * 6 + 5 * 2, 3 * 4 + 2 * 2))
-    pixels = np.array(sheet)
-    places = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (1, 3), (1, 4), (1, 5), (2, 1)]
-    for picture, (row, column) in zip([image, *samples], places, strict=True):
-        box = (column * 8, row * 6, column * 8 + 6, row * 6 + 4)
-        assert np.array_equal(np.asarray(sheet.crop(box)).transpose(2, 0, 1), picture.numpy())
-        pixels[box[1] : box[3], box[0] : box[2]] = 255
-    assert (pixels == 255).all()
 
 
 def test_the_strip_in_the_folder_is_that_of_the_samples(undisturbed: Path) -> None:
