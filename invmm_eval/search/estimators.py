@@ -129,7 +129,8 @@ class Estimator(Protocol):
 class DoseResponse:
     """Samples at several doses, for the dose-response curve (see :mod:`invmm_eval.statistics.response`).
 
-    In a replicated search q then moves to the dose at which the share ``rate`` of samples replicates.
+    In a replicated search q then moves to the dose at which the share ``rate`` of samples replicates, at most to the
+    largest dose of the recipe.
     """
 
     name = DOSE_RESPONSE
@@ -151,7 +152,8 @@ class DoseResponse:
                 ray.move(min(Response(tuple(found.outcomes)).dose(share).nats, largest))
             found.sample(recipe.check_images)
         response = Response(tuple(found.outcomes))
-        ray.move(response.dose(recipe.rate).nats if found.status is Status.REPLICATED else reached)
+        replicated = found.status is Status.REPLICATED
+        ray.move(min(response.dose(recipe.rate).nats, largest) if replicated else reached)
         return response.values()
 
 

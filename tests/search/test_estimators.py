@@ -123,6 +123,15 @@ def test_the_curve_takes_the_samples_of_checks_too_while_the_ray_is_the_same(rec
     assert len(found.response.outcomes) == recipe.responses + checks * recipe.check_images
 
 
+def test_the_value_is_at_most_the_largest_dose() -> None:
+    """At the last dose a fifth of the samples are copies, so that nine in ten would need another one."""
+    recipe = replace(fast(RECIPE), estimators=(), plain=0, max_steps=1)
+    [found] = run(Mixture(TWO, torch.tensor([0.002, 0.998])), TWO[:1], recipe=recipe, seed=3)
+    assert found.response
+    assert found.response.dose(recipe.rate).nats > recipe.first_dose
+    assert found.nats == pytest.approx(recipe.first_dose, rel=1e-4)
+
+
 def test_without_responses_the_value_is_the_dose_that_passed() -> None:
     [found] = run(Mixture(TWO), TWO[:1], recipe=replace(RECIPE, responses=0))
     assert found.response is None
