@@ -86,5 +86,5 @@ def audited(
             rows=result.rows or 0,
         )
 
-    request = {"images": list(images), "recipe": recipe.name}
+    request = {"images": list(images), "recipe": asdict(recipe)}
     return tuple(Row(**row) for row in kept(root / "audits" / procedure.name / f"{name}.json", request, find))

@@ -63,5 +63,5 @@ def _searched(case: Case) -> list[Found]:
     def find() -> Any:
         return [asdict(one) for one in chain.from_iterable(exact.search(seed, FRESH, recipe) for seed in range(seeds))]
 
-    request = {"recipe": recipe.name, "seeds": seeds, "fresh": FRESH}
+    request = {"recipe": asdict(recipe), "seeds": seeds, "fresh": FRESH}
     return [Found(**one) for one in kept(case.root / "exact.json", request, find)]
