@@ -22,6 +22,7 @@ SIDE = 64
 """Maximum side of an image, in pixels."""
 _STYLE = """
 .compared img { display: block; max-width: 100%; height: auto; }
+.compared [scope="row"] { min-width: 9rem; }
 @media screen and (max-width: 44rem) {
   .compared thead { display: none; }
   .compared tbody tr { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; }
