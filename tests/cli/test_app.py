@@ -16,10 +16,10 @@ from PIL import Image
 from typer.main import get_command
 
 from invmm_eval.cli.app import app
+from tests.helpers.audits import guided
 from tests.helpers.command import MAIN, SET, Invoke, install, lines, python, several
 
 HEAVY = ("torch", "diffusers", "datasets", "evaluate", "greeting")
-AUDIT = Path(__file__).parents[1] / "data" / "format-1" / "published"
 IMPORTS = f"""
 import sys
 from invmm_eval.cli import main
@@ -31,9 +31,14 @@ finally:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["run", "--help"], ["--version"], ["plugins"], ["plugins", "--json"], ["status", AUDIT]]
+    "arguments", [["--help"], ["run", "--help"], ["--version"], ["plugins"], ["plugins", "--json"], ["status", "audit"]]
 )
-def test_light_commands_import_nothing_heavy(arguments: list[object]) -> None:
+def test_light_commands_import_nothing_heavy(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "audit" in arguments:
+        guided(tmp_path / "audit")
     code, out, err = python(IMPORTS, *arguments)
     assert (code, err) == (0, "[]\n")
     assert out
