@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator, cpu_offload
 from accelerate.state import AcceleratorState
 from diffusers import DDIMPipeline, DDIMScheduler
+from torch.testing._internal.two_tensor import TwoTensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.identity import model_identity
@@ -252,13 +253,11 @@ def test_modules_with_a_replaced_forward_are_refused(tiny_pipeline: DDIMPipeline
             frozen(module)
 
 
-class Quantized(torch.nn.Parameter):
-    """Stands for parameters of libraries, whose scales a plain parameter would lose."""
-
-
-def test_quantized_parameters_are_shared_as_they_are() -> None:
+def test_weights_of_several_tensors_are_shared_as_they_are() -> None:
+    """As torchao holds them."""
+    pair: Any = TwoTensor
     module = torch.nn.Linear(2, 2)
-    module.weight = Quantized(module.weight.detach(), requires_grad=False)
+    module.weight = torch.nn.Parameter(pair(torch.ones(2, 2), torch.ones(2, 2)), requires_grad=False)
     assert frozen(module).weight is module.weight
 
 
