@@ -85,13 +85,13 @@ class Clock:
         """The median ratio of the seconds of a and b for some cases, and how far their results agree."""
         took = [(self.timed(partial(a, case)), self.timed(partial(b, case))) for case in cases]
         pairs = [pair for (some, _), (others, _) in took for pair in zip(some, others, strict=True)]
-        both = [(x.kl, y.kl) for x, y in pairs if x.status is y.status is Status.REPLICATED]
-        factors = [max(x / y, y / x) for x, y in both] or [math.nan]
+        both = [(x, y) for x, y in pairs if x.status is y.status and x.kl and y.kl]
+        factors = [max(x.kl / y.kl, y.kl / x.kl) for x, y in both] or [math.nan]
         return {
             "the first over the second": median(longer / seconds for (_, longer), (_, seconds) in took),
             "equal verdicts": f"{sum(x.status is y.status for x, y in pairs)} of {len(pairs)}",
             "equal steps": f"{sum(x.steps == y.steps for x, y in pairs)} of {len(pairs)}",
-            "replicated": f"{len(both)} of {len(pairs)}",
+            "replicated": f"{sum(x.status is Status.REPLICATED for x, _ in pairs)} of {len(pairs)}",
             "median factor of KL": median(factors),
             "largest": max(factors),
         }
