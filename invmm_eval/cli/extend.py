@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from invmm_eval.cli.console import out, say
 
@@ -21,7 +21,7 @@ def plugins(
         listing = {"plugins": host().plugins, "broken": host().broken}
         typer.echo(json.dumps(listing, default=dataclasses.asdict, indent=2))
         return
-    table = Table("plugin", "distribution", "version", "provides")
+    table = Table("plugin", "distribution", "version", Column("provides", overflow="fold"))
     for plugin in host().plugins:
         gives = (f"{kind.replace('_', ' ')}: {', '.join(names)}" for kind, names in plugin.gives.items() if names)
         table.add_row(plugin.name, plugin.distribution, plugin.version, "\n".join(gives))

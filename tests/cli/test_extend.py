@@ -12,6 +12,7 @@ def test_plugins_are_listed_and_a_broken_one_is_reported_once(broken: list[str])
     assert code == 0
     names = ("builtin", "invmm-eval", "ddpm", "sscd", "pixel-cosine", "ssim", "diagonal-gaussian", "isotropic-gaussian")
     assert all(name in out for name in names)
+    assert "…" not in python(MAIN, "plugins", path=broken, COLUMNS="50")[1], "names are whole in a narrow terminal"
     assert "faulty" not in out
     assert err.count("'the-faulty' (faulty 1.5) does not work") == 1
     assert "a_library_that_is_not_there" in err
