@@ -68,50 +68,48 @@ def check(
     Raises:
         InvMMError: The backbone returns other shapes than promised, or memory runs out for a single row.
     """
-
-    def checked(size: int) -> list[Check]:
-        values: list[dict[float, list[float]]] = [{scale: [] for scale in trial.guidance} for trial in trials]
-        samples: list[dict[float, list[Tensor]]] = [{scale: [] for scale in trial.guidance} for trial in trials]
-        while requests := _requests(trials, values, None if complete else criterion.request):
-            counts = [cut.stop - cut.start for _, _, cut in requests]
-            scales = torch.tensor([scale for _, scale, _ in requests]).repeat_interleave(torch.tensor(counts))
-            noise = torch.cat([trials[index].noise[cut] for index, _, cut in requests])
-            images = sample(
-                backbone,
-                noise,
-                join([rows(trials[index].context, cut) for index, _, cut in requests]),
-                join([rows(trials[index].null, cut) for index, _, cut in requests]),
-                scales,
-                steps=recipe.sampler_steps,
-                micro_batch=size,
-                sampler=recipe.sampler,
-                clip=recipe.clip == "model",
-                rejection=_rejection(recipe, [trials[index] for index, _, _ in requests], counts),
-            )
-            features = torch.split(similarity.embed(images), counts)
-            compared = torch.cat(
-                [
-                    similarity.compare(feature, trials[index].features)[:, 0]
-                    for (index, _, _), feature in zip(requests, features, strict=True)
-                ]
-            )
-            pixels = (images * 255).round().to(torch.uint8)
-            # Read when all is queued, so that the host waits once: the pixels are ready with the similarities.
-            read = torch.split(compared.cpu(), counts), torch.split(pixels.cpu(), counts)
-            for (index, scale, _), found, pixel in zip(requests, *read, strict=True):
-                values[index][scale].extend(found.tolist())
-                samples[index][scale].append(pixel)
-        return [
-            Check(
-                judged_by=criterion.judged_by,
-                passed=criterion.passed(drawn),
-                similarities={scale: tuple(similarities) for scale, similarities in drawn.items() if similarities},
-                samples={scale: torch.cat(parts) for scale, parts in kept.items() if parts},
-            )
-            for drawn, kept in zip(values, samples, strict=True)
-        ]
-
-    return micro_batch.run(checked)
+    while True:
+        with micro_batch as size:
+            values: list[dict[float, list[float]]] = [{scale: [] for scale in trial.guidance} for trial in trials]
+            samples: list[dict[float, list[Tensor]]] = [{scale: [] for scale in trial.guidance} for trial in trials]
+            while requests := _requests(trials, values, None if complete else criterion.request):
+                counts = [cut.stop - cut.start for _, _, cut in requests]
+                scales = torch.tensor([scale for _, scale, _ in requests]).repeat_interleave(torch.tensor(counts))
+                noise = torch.cat([trials[index].noise[cut] for index, _, cut in requests])
+                images = sample(
+                    backbone,
+                    noise,
+                    join([rows(trials[index].context, cut) for index, _, cut in requests]),
+                    join([rows(trials[index].null, cut) for index, _, cut in requests]),
+                    scales,
+                    steps=recipe.sampler_steps,
+                    micro_batch=size,
+                    sampler=recipe.sampler,
+                    clip=recipe.clip == "model",
+                    rejection=_rejection(recipe, [trials[index] for index, _, _ in requests], counts),
+                )
+                features = torch.split(similarity.embed(images), counts)
+                compared = torch.cat(
+                    [
+                        similarity.compare(feature, trials[index].features)[:, 0]
+                        for (index, _, _), feature in zip(requests, features, strict=True)
+                    ]
+                )
+                pixels = (images * 255).round().to(torch.uint8)
+                # Read when all is queued, so that the host waits once: the pixels are ready with the similarities.
+                read = torch.split(compared.cpu(), counts), torch.split(pixels.cpu(), counts)
+                for (index, scale, _), found, pixel in zip(requests, *read, strict=True):
+                    values[index][scale].extend(found.tolist())
+                    samples[index][scale].append(pixel)
+            return [
+                Check(
+                    judged_by=criterion.judged_by,
+                    passed=criterion.passed(drawn),
+                    similarities={scale: tuple(similarities) for scale, similarities in drawn.items() if similarities},
+                    samples={scale: torch.cat(parts) for scale, parts in kept.items() if parts},
+                )
+                for drawn, kept in zip(values, samples, strict=True)
+            ]
 
 
 def features_of(similarity: Similarity, image: Tensor) -> Tensor:

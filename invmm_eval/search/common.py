@@ -22,7 +22,7 @@ from invmm_eval.search.memory import MicroBatch
 from invmm_eval.search.optimizers import OptimizerMaker
 from invmm_eval.search.proposals import Proposal, Proposals, Spread
 from invmm_eval.search.ray import Ray
-from invmm_eval.search.sampling import chunks, estimated, follow, path
+from invmm_eval.search.sampling import chunks, estimated, sample
 from invmm_eval.search.target import generator
 from invmm_eval.search.times import faintest
 from invmm_eval.similarity import Similarity
@@ -72,7 +72,10 @@ class Common:
             t = faintest(self._backbone.schedule, x_0.numel() ** 0.5)
             _, sigma_t = self._backbone.schedule(t)
             null = condition.null(MEAN_OF)
-            estimates = self._micro_batch.run(lambda size: estimated(self._backbone, sigma_t * n, t, null, size))
+            while True:
+                with self._micro_batch as size:
+                    estimates = estimated(self._backbone, sigma_t * n, t, null, size)
+                    break
             mean = estimates.mean(dim=0, keepdim=True)
             if not mean.isfinite().all():
                 raise InvMMError(
@@ -111,22 +114,31 @@ class Common:
             null = condition.null(drawn)
             own = generator(self._seed, "", "plain contexts", self._backbone.device)
             context = condition.rsample(drawn, own) if scale else null
-            steps = path(self._backbone.schedule, self._recipe.sampler_steps, self._recipe.sampler)
-
-            def sampled(cut: slice) -> tuple[Tensor, Tensor]:
-                """The features of some of the samples, and the samples as the model encodes them."""
-                noise = torch.cat([self._noise(x_0, f"plain {index}") for index in range(cut.start, cut.stop)])
-                contexts = rows(context, cut), rows(null, cut)
-                ones, clip = torch.ones(len(noise)), self._recipe.clip == "model"
-                ends = follow(self._backbone, steps, noise, *contexts, ones, clip=clip)
-                images = self._backbone.decode(ends)
-                drawn_more(len(images))
-                in_pixels = ends.shape == images.shape  # Then encoding costs nothing, and what is out of range is cut.
-                return self._similarity.embed(images), self._backbone.encode(images) if in_pixels else ends
-
-            parts = self._micro_batch.run(lambda size: [sampled(cut) for cut in chunks(drawn, size)])
-            self._features, encoded = (torch.cat(part) for part in zip(*parts, strict=True))
-            self._spread = Spread.of(encoded)
+            while True:
+                with self._micro_batch as size:
+                    parts = []
+                    for cut in chunks(drawn, size):
+                        noise = torch.cat([self._noise(x_0, f"plain {index}") for index in range(cut.start, cut.stop)])
+                        ends = sample(
+                            self._backbone,
+                            noise,
+                            rows(context, cut),
+                            rows(null, cut),
+                            torch.ones(len(noise)),
+                            steps=self._recipe.sampler_steps,
+                            micro_batch=len(noise),
+                            sampler=self._recipe.sampler,
+                            clip=self._recipe.clip == "model",
+                            decoded=False,
+                        )
+                        images = self._backbone.decode(ends)
+                        # Of pixels what is out of range is cut, and encoding costs nothing.
+                        encoded = self._backbone.encode(images) if ends.shape == images.shape else ends
+                        parts.append((self._similarity.embed(images), encoded))
+                        drawn_more(len(images))
+                    break
+            self._features, all_encoded = (torch.cat(part) for part in zip(*parts, strict=True))
+            self._spread = Spread.of(all_encoded)
         similar = self._similarity.compare(self._features, features)[:, 0]
         hold_finite(self._similarity, similar.tolist())
         hits = (similar >= threshold).nonzero()[:, 0].tolist()

@@ -218,8 +218,14 @@ class _Engine:
             shifted=lambda: [shifted for shifted in search.shifted if shifted.scale == scale],
             outcomes=ray.outcomes.setdefault(scale, []) if ray else [],
             guidance=scale if has_own_prompt(search.condition) else 0.0,
-            draw_plain=lambda: setup.common.plain(
-                scale, search.x_0, search.condition, search.features, setup.threshold, drawn_more
+            draw_plain=partial(
+                setup.common.plain,
+                scale,
+                search.x_0,
+                search.condition,
+                search.features,
+                setup.threshold,
+                drawn_more,
             ),
             propose=partial(setup.common.proposals, search.x_0, ray) if ray else None,
         )

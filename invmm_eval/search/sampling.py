@@ -13,7 +13,6 @@ Guidance (Ho and Salimans 2022, "Classifier-Free Diffusion Guidance") is linear 
 ``x_0 = null + g * (conditional - null)``.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -63,10 +62,10 @@ def estimated(backbone: Backbone, x_t: Tensor, t: Tensor, context: Context, micr
     Raises:
         InvMMError: They are not float32 in the shape of ``x_t``.
     """
-    estimates = [
-        verified(backbone.predict_x0(x_t[cut], t.expand(len(x_t[cut])), rows(context, cut)), x_t[cut])
-        for cut in chunks(len(x_t), micro_batch)
-    ]
+    estimates = []
+    for cut in chunks(len(x_t), micro_batch):
+        x0_hat = backbone.predict_x0(x_t[cut], t.expand(len(x_t[cut])), rows(context, cut))
+        estimates.append(verified(x0_hat, x_t[cut]))
     return torch.cat(estimates)
 
 
@@ -84,7 +83,7 @@ class Rejection(NamedTuple):
     step: int
 
 
-class Step(NamedTuple):
+class _Step(NamedTuple):
     """A step from time t to time s; all are scalar tensors on the model's device.
 
     Attributes:
@@ -104,7 +103,7 @@ class Step(NamedTuple):
     share: Tensor | None
 
 
-def path(schedule: Schedule, steps: int, sampler: str) -> list[Step]:
+def _path(schedule: Schedule, steps: int, sampler: str) -> list[_Step]:
     """All steps, computed at once on the device, so that no step of the sampler looks a level up."""
     times = schedule.grid(steps)
     alpha, sigma = schedule(times)
@@ -114,9 +113,10 @@ def path(schedule: Schedule, steps: int, sampler: str) -> list[Step]:
         ratios = lengths[1:] / (2 * lengths[:-1])
         # The first step has no previous estimate, and a step to pure data (sigma 0) has no length.
         shares = list(torch.cat([ratios.new_zeros(1), torch.where(ratios.isfinite(), ratios, 0)]).float())
-    return list(map(Step, times, alpha, sigma, alpha[1:], sigma[1:], shares))
+    return list(map(_Step, times, alpha, sigma, alpha[1:], sigma[1:], shares))
 
 
+@torch.no_grad()
 def sample(
     backbone: Backbone,
     noise: Tensor,
@@ -129,6 +129,7 @@ def sample(
     sampler: str = "ddim",
     clip: bool = True,
     rejection: Rejection | None = None,
+    decoded: bool = True,
 ) -> Tensor:
     """Sample one image per row of ``noise``.
 
@@ -144,75 +145,45 @@ def sample(
         sampler: ``ddim`` or ``dpm-solver++``.
         clip: Whether estimates of x_0 are clipped where the model's own scheduler clips them.
         rejection: Which rows are given up on the way; None gives none up.
+        decoded: Whether the samples are decoded.
 
     Returns:
-        Images ``(n, C, H, W)``, float32 in [0, 1].
+        Images ``(n, C, H, W)``, float32 in [0, 1]; if they are not decoded, x_0 in the shape of ``noise``.
 
     Raises:
         InvMMError: The backbone's estimates are not float32 in the shape of the noise.
     """
-    steps_to_take = path(backbone.schedule, steps, sampler)
-    images = []
+    path = _path(backbone.schedule, steps, sampler)
+    samples = []
     for cut in chunks(len(noise), micro_batch):
-        given_up = rejection and rejection._replace(target=rejection.target[cut])
-        contexts = rows(context, cut), rows(null, cut)
-        x_0 = follow(backbone, steps_to_take, noise[cut], *contexts, guidance[cut], clip=clip, rejection=given_up)
-        images.append(backbone.decode(x_0))
-    return torch.cat(images)
-
-
-@torch.no_grad()
-def follow(
-    backbone: Backbone,
-    path: Sequence[Step],
-    noise: Tensor,
-    context: Context,
-    null: Context,
-    guidance: Tensor,
-    *,
-    clip: bool = True,
-    rejection: Rejection | None = None,
-) -> Tensor:
-    """Carry noise along a :func:`path`: the samples of :func:`sample` before they are decoded, of all rows together.
-
-    Args:
-        backbone: See :func:`sample`.
-        path: The steps.
-        noise: See :func:`sample`, as all that follows.
-        context: n contexts.
-        null: n contexts of the unconditional pass.
-        guidance: Scales ``(n,)`` on the CPU.
-        clip: Whether estimates of x_0 are clipped.
-        rejection: Which rows are given up.
-
-    Returns:
-        In the shape of ``noise``.
-    """
-    x_t = previous = finished = noise
-    kept = None
-    guided, scale, both = _guided(guidance, context, null, x_t)
-    for index, step in enumerate(path):
-        inputs = torch.cat([x_t, x_t[guided]]) if len(guided) else x_t
-        estimate = verified(backbone.predict_x0(inputs, step.t.expand(len(inputs)), both), inputs)
-        x_0 = estimate[: len(x_t)]
-        if len(guided):
-            unconditional = estimate[len(x_t) :]
-            x_0 = x_0.index_copy(0, guided, unconditional + scale * (x_0[guided] - unconditional))
-        if clip and backbone.clip is not None:
-            x_0 = x_0.clamp(-backbone.clip, backbone.clip)
-        if rejection is not None and index == rejection.step:
-            # The one place where the host waits for the device.
-            alive = (_centred_cosine(x_0, rejection.target) >= rejection.cosine).cpu()
-            if not alive.all():
-                finished, kept = x_0, to_device(alive.nonzero()[:, 0], x_0.device)
-                x_0, x_t, previous = x_0[kept], x_t[kept], previous[kept]
-                if not len(kept):
-                    break
-                guided, scale, both = _guided(guidance[alive], rows(context, kept), rows(null, kept), x_t)
-        if step.share is not None:
-            x_0, previous = x_0 + step.share * (x_0 - previous), x_0
-        x_t = step.alpha_s * x_0 + step.sigma_s * (x_t - step.alpha_t * x_0) / step.sigma_t
-    return x_t if kept is None else finished.index_copy(0, kept, x_t)
+        x_t, scales, contexts, nulls = noise[cut], guidance[cut], rows(context, cut), rows(null, cut)
+        previous = finished = x_t
+        kept = None
+        guided, scale, both = _guided(scales, contexts, nulls, x_t)
+        for index, step in enumerate(path):
+            inputs = torch.cat([x_t, x_t[guided]]) if len(guided) else x_t
+            estimate = verified(backbone.predict_x0(inputs, step.t.expand(len(inputs)), both), inputs)
+            x_0 = estimate[: len(x_t)]
+            if len(guided):
+                unconditional = estimate[len(x_t) :]
+                x_0 = x_0.index_copy(0, guided, unconditional + scale * (x_0[guided] - unconditional))
+            if clip and backbone.clip is not None:
+                x_0 = x_0.clamp(-backbone.clip, backbone.clip)
+            if rejection is not None and index == rejection.step:
+                # The one place where the host waits for the device.
+                alive = (_centred_cosine(x_0, rejection.target[cut]) >= rejection.cosine).cpu()
+                if not alive.all():
+                    finished, kept = x_0, to_device(alive.nonzero()[:, 0], x_0.device)
+                    x_0, x_t, previous = x_0[kept], x_t[kept], previous[kept]
+                    if not len(kept):
+                        break
+                    guided, scale, both = _guided(scales[alive], rows(contexts, kept), rows(nulls, kept), x_t)
+            if step.share is not None:
+                x_0, previous = x_0 + step.share * (x_0 - previous), x_0
+            x_t = step.alpha_s * x_0 + step.sigma_s * (x_t - step.alpha_t * x_0) / step.sigma_t
+        x_0 = x_t if kept is None else finished.index_copy(0, kept, x_t)
+        samples.append(backbone.decode(x_0) if decoded else x_0)
+    return torch.cat(samples)
 
 
 def _guided(scales: Tensor, context: Context, null: Context, like: Tensor) -> tuple[Tensor, Tensor, Context]:

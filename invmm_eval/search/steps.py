@@ -43,19 +43,21 @@ def backward(backbone: Backbone, micro_batch: MicroBatch, draws: Sequence[Draw])
     # dimensions; a power of two is exact.
     scale = 1 << (n[0].numel() - 1).bit_length()
 
-    def received(cut: slice) -> tuple[Tensor, ...]:
-        """The losses of some rows, and their gradients in all inputs."""
-        leaves = [tensor[cut].detach().requires_grad_() for tensor in inputs]
-        contexts = {**rows(context, cut), **dict(zip(searched, leaves[1:], strict=True))}
-        alpha_t, sigma_t = (broadcast(level, n) for level in backbone.schedule(t[cut]))
-        x_t = alpha_t * x_0[cut] + sigma_t * leaves[0]
-        x0_hat = verified(backbone.predict_x0(x_t, t[cut], contexts), x_t)
-        if not x0_hat.requires_grad:
-            raise InvMMError("The backbone's predict_x0 lets no gradient through to x_t; remove its no_grad.")
-        losses = (x0_hat - x_0[cut]).square().flatten(1).mean(dim=1)
-        return losses.detach(), *torch.autograd.grad(scale * losses.sum(), leaves, materialize_grads=True)
-
-    parts = micro_batch.run(lambda size: [received(cut) for cut in chunks(len(n), size)])
+    while True:
+        with micro_batch as size:
+            parts = []
+            for cut in chunks(len(n), size):
+                leaves = [tensor[cut].detach().requires_grad_() for tensor in inputs]
+                contexts = {**rows(context, cut), **dict(zip(searched, leaves[1:], strict=True))}
+                alpha_t, sigma_t = (broadcast(level, n) for level in backbone.schedule(t[cut]))
+                x_t = alpha_t * x_0[cut] + sigma_t * leaves[0]
+                x0_hat = verified(backbone.predict_x0(x_t, t[cut], contexts), x_t)
+                if not x0_hat.requires_grad:
+                    raise InvMMError("The backbone's predict_x0 lets no gradient through to x_t; remove its no_grad.")
+                losses = (x0_hat - x_0[cut]).square().flatten(1).mean(dim=1)
+                received = torch.autograd.grad(scale * losses.sum(), leaves, materialize_grads=True)
+                parts.append((losses.detach(), *received))
+            break
     losses, *gradients = (torch.cat(part) for part in zip(*parts, strict=True))
     searches = [draw.search for draw in draws]
     for search in searches:

@@ -94,7 +94,10 @@ class Screening:
         with torch.no_grad():
             pixels = torch.stack([target.image for target in targets]).to(self.backbone.device).float() / 255
             x_0 = self.backbone.encode(pixels)
-        scores = rows.run(lambda size: self.detector(self.backbone, x_0, targets, seed=self.seed, micro_batch=size))
+        while True:
+            with rows as size:
+                scores = self.detector(self.backbone, x_0, targets, seed=self.seed, micro_batch=size)
+                break
         values: list[float] = scores.flatten().tolist()
         if scores.shape != (len(targets),) or not all(map(math.isfinite, values)):
             raise InvMMError(
