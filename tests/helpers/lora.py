@@ -45,8 +45,8 @@ def train_lora(
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         rates.step()
-    # The script's convert_state_dict_to_diffusers would rename the attention's layers alone, and a loader reads a file by
-    # the layout of its first name.
+    # The script's convert_state_dict_to_diffusers would rename the attention's layers alone, and a loader reads a file
+    # by the layout of its first name.
     layers = get_peft_model_state_dict(unet)
     pipeline.save_lora_weights(folder, unet_lora_layers=layers, **_collate_lora_metadata({"unet": unet}))
     return folder / "pytorch_lora_weights.safetensors"
