@@ -137,8 +137,9 @@ class Common:
                         parts.append((self._similarity.embed(images), encoded))
                         drawn_more(len(images))
                     break
-            self._features, all_encoded = (torch.cat(part) for part in zip(*parts, strict=True))
-            self._spread = Spread.of(all_encoded)
+            features_drawn, all_encoded = (torch.cat(part) for part in zip(*parts, strict=True))
+            # Kept together: where the spread cannot be computed, no later image may go on without it.
+            self._spread, self._features = Spread.of(all_encoded), features_drawn
         similar = self._similarity.compare(self._features, features)[:, 0]
         hold_finite(self._similarity, similar.tolist())
         hits = (similar >= threshold).nonzero()[:, 0].tolist()

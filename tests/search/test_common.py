@@ -1,5 +1,7 @@
 """The mean of a model's images and its plain samples, against models where both are known."""
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from invmm_eval.recipe import fast
 from invmm_eval.search.common import Common
 from invmm_eval.search.estimators import Shifted
 from invmm_eval.search.memory import MicroBatch
+from invmm_eval.search.proposals import Spread
 from invmm_eval.search.ray import Ray
 from invmm_eval.search.sampling import sample
 from invmm_eval.similarity.pixel_cosine import PixelCosine
@@ -67,6 +70,22 @@ def test_they_are_drawn_once_for_all_images_and_depend_on_the_seed_alone(cosine:
     assert sum(model.rows_seen) == drawn
     torch.testing.assert_close(plain(common(model, cosine, micro_batch=7), model, cosine, 0).noise, first.noise)
     assert not torch.equal(plain(common(model, cosine, seed=1), model, cosine, 0).noise[:3], first.noise[:3])
+
+
+def test_where_their_spread_cannot_be_computed_the_next_image_draws_them_again(
+    cosine: PixelCosine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Mixture(PICTURES, WEIGHTS)
+    shared, x_0 = common(model, cosine), model.points[:1]
+    with monkeypatch.context() as patch:
+        patch.setattr(Spread, "of", Mock(side_effect=RuntimeError))
+        with pytest.raises(RuntimeError):
+            plain(shared, model, cosine, 0)
+    ray = Ray(torch.zeros_like(x_0[0]))
+    means = [
+        each.proposals(x_0, ray, plain(each, model, cosine, 0)).at(3.0).mean for each in (shared, common(model, cosine))
+    ]
+    assert torch.equal(*means)
 
 
 @pytest.mark.parametrize("text", ["a picture of its own", ""])
