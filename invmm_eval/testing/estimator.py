@@ -93,16 +93,15 @@ def simulated(status: Status, *, with_ray: bool = True) -> Found:
         similarities = torch.sigmoid(torch.tensor(ray.distances(noise)) - 3)
         hits = tuple((similarities >= THRESHOLD).tolist())
         found_hits = [index for index, hit in enumerate(hits) if hit]
-        shifted.append(Shifted(1.0, proposal or Proposal(mu.detach().clone()), n, noise[found_hits]))
-        if not proposal:
-            outcomes.extend(map(Outcome, ray.distances(noise), hits))
+        if with_ray:
+            shifted.append(Shifted(1.0, proposal or Proposal(mu.detach().clone()), n, noise[found_hits]))
+            outcomes.extend(map(Outcome, [] if proposal else ray.distances(noise), hits))
         return Samples(noise, tuple(similarities.tolist()), hits, torch.zeros((n, *SHAPE), dtype=torch.uint8))
 
     recipe = Recipe(optimizer="dose", check_images=8, first_dose=1.0, responses=64, confirm=64)
     shown = sample(recipe.check_images)
     replicated = status is Status.REPLICATED
     check = Check(replicated, {1.0: shown.similarities}, {1.0: shown.images}) if replicated or with_ray else None
-    outcomes.clear()
     return Found(
         status=status,
         recipe=recipe,
@@ -111,7 +110,7 @@ def simulated(status: Status, *, with_ray: bool = True) -> Found:
         noise=q,
         ray=ray if with_ray else None,
         sample=sample,
-        shifted=lambda: shifted if with_ray else [],
+        shifted=lambda: shifted,
         outcomes=outcomes,
         propose=(lambda _: proposals) if with_ray else None,
     )

@@ -79,3 +79,17 @@ def test_most_simulated_samples_of_a_replicated_image_are_copies() -> None:
     }
     assert rates[Status.REPLICATED] > 0.99
     assert rates[Status.EXHAUSTED] < 0.05
+
+
+def test_a_simulated_search_knows_its_samples_of_the_ray_those_of_the_check_among_them() -> None:
+    found = simulated(Status.REPLICATED)
+    assert found.proposals
+    assert len(found.outcomes) == found.recipe.check_images
+    found.sample(3)
+    found.sample(5, found.proposals.at(2.0))
+    assert len(found.outcomes) == found.recipe.check_images + 3
+    assert [one.drawn for one in found.shifted()] == [found.recipe.check_images, 3, 5]
+    without = simulated(Status.REPLICATED, with_ray=False)
+    without.sample(3)
+    assert not without.outcomes
+    assert not without.shifted()
