@@ -340,7 +340,7 @@ def _hold_samples(backbone: Backbone, x_0: Tensor, caption: str | None) -> None:
         torch.randn(x_0.shape, generator=seeded(seed=2)).to(backbone.device),
         condition.rsample(ROWS, seeded(backbone.device)),
         condition.null(ROWS),
-        torch.full((ROWS,), max(backbone.recipe.guidance), device=backbone.device),
+        torch.full((ROWS,), max(backbone.recipe.guidance)),
         steps=2,
         micro_batch=2,
     )

@@ -59,6 +59,9 @@ class OnDevice(Tensor):
         Device.current.waits += 1
         return self.held.tolist()
 
+    def __format__(self, how: str) -> str:
+        return format(self.item(), how) if self.ndim == 0 else repr(self)
+
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return Device.current.compute(func, args, kwargs or {})
@@ -90,6 +93,8 @@ class Device(TorchDispatchMode):
         if func is _aten.is_pinned.default:
             return id(args[0]) in self._locked
         if func is _aten._pin_memory.default:
+            if inside:
+                raise RuntimeError("only memory of the CPU can be page-locked")
             locked = args[0].clone()
             self._locked.add(id(locked))
             self._kept.append(locked)  # so that no other tensor takes its id
@@ -143,6 +148,7 @@ def start() -> None:
     import invmm_eval.device
     import invmm_eval.models.generic.proof
     import invmm_eval.search.target
+    import invmm_eval.testing.promises
 
     backend_registration._setup_privateuseone_for_python_backend(NAME)
     library = torch.library.Library("aten", "IMPL")
@@ -166,7 +172,7 @@ def start() -> None:
     # The device has no random numbers of its own: those of the CPU stand in.
     random: Any = getattr(torch, NAME)
     random.get_rng_state, random.set_rng_state = lambda *_: torch.get_rng_state(), lambda *_: None
-    for module in (invmm_eval.search.target, invmm_eval.models.generic.proof):
+    for module in (invmm_eval.search.target, invmm_eval.models.generic.proof, invmm_eval.testing.promises):
         module.Generator = lambda _="cpu": torch.Generator()  # type: ignore[attr-defined]
 
 
@@ -272,6 +278,15 @@ def sampling(steps: int, giving_up: bool) -> int:
         device.waits = 0
         sample(backbone, noise, {}, {}, torch.ones(3), steps=steps, micro_batch=3, rejection=rejection)
         return device.waits
+
+
+def conforms() -> bool:
+    """Whether the small model of pixels passes the conformance kit on the device."""
+    from invmm_eval.testing import check_backbone
+
+    with Device():
+        check_backbone(_loaded("pixel", torch.device(NAME, 0)))
+    return True
 
 
 def measured(requests: dict[str, tuple[str, list[Any], dict[str, Any]]]) -> dict[str, Any]:

@@ -40,6 +40,7 @@ def counted() -> dict[str, Any]:
         "pixel on the CPU": ("search", ["pixel"], {"on_device": False}),
         **{f"sampling {steps}": ("sampling", [steps, False], {}) for steps in (2, 5)},
         **{f"rejecting {steps}": ("sampling", [steps, True], {}) for steps in (2, 5)},
+        "conformance": ("conforms", [], {}),
     }
     return measured(requests)
 
@@ -72,3 +73,7 @@ def test_a_check_waits_as_often_however_many_steps_its_sampler_takes(search: str
 def test_the_sampler_waits_only_to_give_rows_up(steps: int, counted: dict[str, Any]) -> None:
     assert counted[f"sampling {steps}"] == 0
     assert counted[f"rejecting {steps}"] == 1
+
+
+def test_the_conformance_kit_checks_a_backbone_on_the_device(counted: dict[str, Any]) -> None:
+    assert counted["conformance"]
