@@ -6,7 +6,6 @@ Ho et al. 2020, "Denoising Diffusion Probabilistic Models".
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from functools import partial
 
 import torch
 from diffusers import UNet2DModel
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import Condition, Context, Unconditional
-from invmm_eval.models.generic.offload import home, weights_left
+from invmm_eval.models.generic.offload import home
 from invmm_eval.models.generic.offload import offload as move
 from invmm_eval.models.labels import Labels
 from invmm_eval.models.pipelines import discrete, frozen, image_sides, load_pipeline
@@ -56,9 +55,7 @@ class DDPM:
             raise InvMMError("The backbone ddpm takes pixel models with a UNet2DModel.")
         self._unet = frozen(pipeline.unet)
         self.device: torch.device = device if offload else self._unet.device
-        self._gradient = partial(weights_left, device) if offload else nullcontext
-        if offload:
-            move([self._unet], offload, device)
+        self._gradient = move([self._unet], offload, device)
         self.settings: Mapping[str, str | int | float | None] = {"name": "ddpm", "dtype": str(self._unet.dtype)}
         classes = self._unet.config.num_class_embeds
         check_prompt_mode(prompt_mode)

@@ -8,7 +8,7 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial, wraps
+from functools import wraps
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from invmm_eval.errors import InvMMError
-from invmm_eval.models.generic.offload import offload, weights_left
+from invmm_eval.models.generic.offload import offload
 from invmm_eval.models.generic.probe import Done, Probe, Repeated
 from invmm_eval.models.generic.stages import as_one
 from invmm_eval.models.pipelines import frozen
@@ -84,11 +84,11 @@ class Boundary:
         if self.autoencoder is not None:
             decode = self.autoencoder.float().decode
             vars(self.autoencoder)["decode"] = lambda z, *args, **options: decode(z.float(), *args, **options)
-        self.device: torch.device = offloaded[1] if offloaded else self.network.device
-        self._gradient = partial(weights_left, self.device) if offloaded else nullcontext
-        if offloaded:
-            last = [self.network, *([] if self.autoencoder is None else [self.autoencoder])]
-            offload([*(module for module in modules.values() if module not in last), *last], *offloaded)
+        how, where = offloaded or (None, self.network.device)
+        self.device: torch.device = where
+        last = [self.network, *([] if self.autoencoder is None else [self.autoencoder])]
+        order = [*(module for module in modules.values() if module not in last), *last]
+        self._gradient = offload(order, how, where)
         self._call = inspect.unwrap(type(pipeline).__call__)
         self.takes = tuple(inspect.signature(self._call).parameters)
         self.options: dict[str, Any] = {}

@@ -1,6 +1,7 @@
 """Weights that stay in CPU memory and are on the device while they are needed, moved by accelerate or diffusers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -26,22 +27,30 @@ def home(how: str | None, device: torch.device) -> torch.device:
     return torch.device("cpu") if how else device
 
 
-def offload(modules: Sequence[nn.Module], how: str, device: torch.device) -> None:
+def offload(
+    modules: Sequence[nn.Module], how: str | None, device: torch.device
+) -> Callable[[], AbstractContextManager[Any]]:
     """Let the weights of modules in CPU memory be moved.
 
     Args:
         modules: In the order in which they compute.
         how: ``model`` moves a module as a whole and back when the next one computes, ``group`` moves each layer while
-            it computes.
+            it computes; None moves nothing.
         device: Where to compute.
+
+    Returns:
+        Makes the context in which gradients are computed: :func:`weights_left`, or nothing where nothing is moved.
     """
+    if how is None:
+        return nullcontext
     if how == "group":
         for module in modules:
             apply_group_offloading(module, onload_device=device, offload_type="leaf_level")
-        return
-    hooks = [cpu_offload_with_hook(module, execution_device=device)[1] for module in modules]
-    for hook, previous in zip(hooks, [hooks[-1], *hooks[:-1]], strict=True):
-        hook.hook.prev_module_hook = None if previous is hook else previous
+    else:
+        hooks = [cpu_offload_with_hook(module, execution_device=device)[1] for module in modules]
+        for hook, previous in zip(hooks, [hooks[-1], *hooks[:-1]], strict=True):
+            hook.hook.prev_module_hook = None if previous is hook else previous
+    return partial(weights_left, device)
 
 
 def weights_left(device: torch.device) -> saved_tensors_hooks:
