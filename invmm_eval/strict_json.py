@@ -79,6 +79,11 @@ def unsealed(stored: Mapping[str, Any], apart: Collection[str] = ()) -> dict[str
     return record
 
 
+def finite(value: Any) -> Any:
+    """The value, or None if it is infinite or not a number, which JSON and tables cannot hold."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _checksum(record: Mapping[str, Any], apart: Collection[str]) -> int:
     found = {key: value for key, value in record.items() if key not in apart}
     return crc32(json.dumps(found, sort_keys=True).encode())

@@ -42,7 +42,7 @@ class Findings(Summary):
         if not self.measured:
             return "The image could not be measured." if alone else f"None of the {self.images:,} images was measured."
         if memorized := self.of(Verdict.MEMORIZED):
-            prompt = " with its prompt" if any(result.prompt is not None for result in memorized) else ""
+            prompt = " with its prompt" if any(result.prompted for result in memorized) else ""
             found = found_of(self.whole) if self.whole else _some(len(memorized), self.images)
             return f"{found} memorized: plain sampling{prompt} gives copies, {one_in(MEMORIZED)} samples or more often."
         if replicable := self.of(Verdict.REPLICABLE):

@@ -17,6 +17,7 @@ import pyarrow as pa
 from invmm_eval.search.result import CONFIRMATION, DOSE_RESPONSE, PLAIN_SHARE, Result
 from invmm_eval.search.sentence import sentence, share_ends, share_text
 from invmm_eval.search.status import Verdict
+from invmm_eval.strict_json import finite as finite
 
 Face = Literal["table", "details", "dataset", "metric", "torchmetrics"]
 """Where fields are shown: columns of the terminal, the report and the card; the details of one image in the report and
@@ -51,11 +52,6 @@ def _nats_ends(low: float, high: float) -> str:
     if not low:
         return f"at most {number(high)}" if math.isfinite(high) else ""
     return f"{number(low)} to {number(high)}" if math.isfinite(high) else f"at least {number(low)}"
-
-
-def finite(value: Any) -> Any:
-    """The value, or None if it is infinite or not a number, which JSON and tables cannot hold."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from invmm_eval.search.upgrade import upgraded_record
 from invmm_eval.statistics.bound import least_share
 from invmm_eval.statistics.importance import PlainShare
 from invmm_eval.statistics.response import Count, Dose, Outcome, Response
-from invmm_eval.strict_json import sealed
+from invmm_eval.strict_json import finite, sealed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -178,6 +178,11 @@ class Result:
         return Verdict.REPLICABLE if copied or self.status is Status.REPLICATED else Verdict.NOT_REPLICATED
 
     @property
+    def prompted(self) -> bool:
+        """Whether there is a :attr:`prompt`, whose text is not read for this."""
+        return self.__dict__["prompt"] is not None
+
+    @property
     def similarity(self) -> float | None:
         """The last check's score: the least similarity at the best guidance scale."""
         return self.check.score if self.check else None
@@ -221,7 +226,7 @@ class Result:
         if curve := self.estimates.get(DOSE_RESPONSE):
             values["estimates"][DOSE_RESPONSE] = {name: curve[name] for name in ("ed50", "ed90")}
         if self.check:
-            values |= {"similarity": _finite(self.check.score), "guidance": self.check.best_scale}
+            values |= {"similarity": finite(self.check.score), "guidance": self.check.best_scale}
             values |= {"passed": self.check.passed, "judged_by": str(self.check.judged_by)}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -231,9 +236,9 @@ class Result:
         return {
             **upgraded_record(self.row()),
             "prompt": self.prompt,
-            "invmm": _finite(self.invmm),
-            "similarities": {str(scale): [_finite(value) for value in values] for scale, values in drawn.items()},
-            "trace": [[_finite(value) for value in point] for point in self.trace],
+            "invmm": finite(self.invmm),
+            "similarities": {str(scale): [finite(value) for value in values] for scale, values in drawn.items()},
+            "trace": [[finite(value) for value in point] for point in self.trace],
             "ed50": _listed(self.ed50),
             "ed90": _listed(self.ed90),
             "plain_share": _listed(self.plain_share),
@@ -340,7 +345,3 @@ def rank(result: Result) -> tuple[int, float, float, float, float]:
 
 def _listed(values: tuple[float, ...] | None) -> list[float] | None:
     return None if values is None else list(values)
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

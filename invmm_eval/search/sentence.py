@@ -27,8 +27,8 @@ class Judgeable(Protocol):
         """Why it failed."""
 
     @property
-    def prompt(self) -> str | None:
-        """The prompt, if any."""
+    def prompted(self) -> bool:
+        """Whether there is a prompt."""
 
     @property
     def check(self) -> Check | None:
@@ -98,7 +98,7 @@ def sentence(result: Judgeable) -> str:
     """
     share, values = result.plain_share, result.estimates.get(PLAIN_SHARE, {})
     plain = "plain samples"
-    if result.prompt is not None and result.check is not None:
+    if result.prompted and result.check is not None:
         scale = values.get("plain_guidance", result.check.best_scale)
         plain += f" with its prompt at guidance {scale:g}" if scale else " without a prompt"
     if result.verdict is Verdict.FAILED:

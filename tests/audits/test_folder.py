@@ -517,6 +517,7 @@ def test_a_row_is_short_whatever_the_search(tmp_path: Path) -> None:
     [path] = tmp_path.glob("tensors/*/*")
     content = path.read_bytes()
     path.write_bytes(content.replace(b"0.1234567", b"0.1234568"))
+    assert record.result(record.rows[0]).words == full.words
     with pytest.raises(InvMMError, match=rf"{path.name} is not what the audit wrote; remove it"):
         len(record.result(record.rows[0]).trace)
     path.write_bytes(content)
