@@ -300,7 +300,7 @@ def _files(model: object, revision: str | None) -> list[str]:
         return [file.relative_to(folder).as_posix() for file in folder.glob("*/*")]
     try:
         return [name for name in list_repo_files(str(model), revision=revision) if name.count("/") == 1]
-    except Exception:  # what is wrong was told by the attempt to load it
+    except Exception:  # what is wrong is told by the attempt to load it
         return []
 
 

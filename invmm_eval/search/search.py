@@ -41,7 +41,7 @@ class Search:
         error: What went wrong, in one sentence, where the status is ``failed``.
         traceback: The traceback of an unexpected error.
         estimates: The values of each estimator, by its name.
-        shifted: The samples drawn so far from plain noise that was shifted along a ray.
+        shifted: The samples drawn so far from plain noise that was shifted along a ray, or from a proposal.
         sampled: Number of samples drawn since it ended, plain ones among them.
         rows: Network rows spent so far (see :mod:`invmm_eval.search.rows`).
     """

@@ -42,7 +42,6 @@ def backward(backbone: Backbone, micro_batch: MicroBatch, draws: Sequence[Draw])
     # Scaled up on its way through the network, so that half precision does not lose the gradient of a mean over many
     # dimensions; a power of two is exact.
     scale = 1 << (n[0].numel() - 1).bit_length()
-
     while True:
         with micro_batch as size:
             parts = []
