@@ -12,13 +12,13 @@ from invmm_eval.audits.folder import Record, read
 from invmm_eval.audits.folder.files import in_use, picture_of, stem, tensors_of, write_atomically, write_object
 from invmm_eval.audits.folder.format import differences
 from invmm_eval.audits.folder.manifest import write_manifest
+from invmm_eval.audits.folder.ranking import ranked, write_ranking
 from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.rows import line_of
 from invmm_eval.audits.folder.scores import FILE as SCORES
 from invmm_eval.audits.folder.scores import Score, read_scores, write_scores
 from invmm_eval.audits.progress import Bar
 from invmm_eval.audits.shards import Shard
-from invmm_eval.audits.whole.screening import ranked, write_ranking
 from invmm_eval.errors import InvMMError, on_disk
 
 

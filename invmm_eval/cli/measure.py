@@ -146,8 +146,9 @@ def run(
 @measures(SCREEN_OPTIONS, "Ranking {images} by how well {model} restores them", screens=True, searches=False)
 def screen(request: "Request", out_folder: Path, leads: bool) -> None:
     """Rank a set of images by how likely a search is to find them memorized. It searches none of them."""
+    from invmm_eval.audits.folder.ranking import ranked, write_ranking
     from invmm_eval.audits.progress import Bar
-    from invmm_eval.audits.whole.screening import ranked, scored, write_ranking
+    from invmm_eval.audits.whole.screening import scored
     from invmm_eval.reports.terminal import scores_table
 
     with Bar(request.expected if leads else 0, shown=leads) as bar:

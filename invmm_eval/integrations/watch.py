@@ -26,6 +26,7 @@ from accelerate.utils.memory import clear_device_cache
 from diffusers import DiffusionPipeline
 from torch import distributed, nn
 
+from invmm_eval.audits.folder.ranking import distinct, ranked
 from invmm_eval.audits.folder.scores import Score
 from invmm_eval.audits.images import Source, find_images
 from invmm_eval.audits.option import options_of
@@ -35,7 +36,7 @@ from invmm_eval.audits.request import Request
 from invmm_eval.audits.results import Results, count
 from invmm_eval.audits.run import run
 from invmm_eval.audits.whole.found import memorized
-from invmm_eval.audits.whole.screening import distinct, make_detector, ranked, scored
+from invmm_eval.audits.whole.screening import make_detector, scored
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.identity import model_identity
 from invmm_eval.search.result import Result

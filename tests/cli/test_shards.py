@@ -3,7 +3,10 @@
 from pathlib import Path
 
 from invmm_eval.audits.folder import read
-from tests.helpers.command import SET, Invoke
+from tests.helpers.command import MAIN, SET, Invoke, python
+
+ALONE = f"import sys; sys.modules |= dict.fromkeys(('torch', 'diffusers', 'datasets')); {MAIN}"
+"""The command where these libraries cannot be imported: folders are merged without them."""
 
 
 def test_shards_are_run_and_merged(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:
@@ -15,7 +18,7 @@ def test_shards_are_run_and_merged(invoke: Invoke, tiny_folder: Path, images: Pa
         parts.append(tmp_path / f"part-{number}")
         code, _, err = invoke(*command, "--out", parts[-1], "--shard", f"{number}/2")
         assert code == 0, err
-    code, out, err = invoke("merge", tmp_path / "merged", *parts)
+    code, out, err = python(ALONE, "merge", tmp_path / "merged", *parts)
     assert code == 0, err
     assert out.startswith(f"Merged 2 shards of 2 images into {tmp_path / 'merged'}.\n")
     audits = (read(tmp_path / name) for name in ("merged", "whole"))
@@ -40,6 +43,6 @@ def test_a_shard_of_a_whole_set_is_ranked_and_says_what_comes_next(
         )
         assert code == 0, err
         assert f"Shard {number}/2 is ranked" in out
-    code, out, err = invoke("merge", tmp_path / "merged", tmp_path / "1", tmp_path / "2")
+    code, out, err = python(ALONE, "merge", tmp_path / "merged", tmp_path / "1", tmp_path / "2")
     assert code == 0, err
     assert f"run invmm-eval audit --out {tmp_path / 'merged'} with the same options" in out

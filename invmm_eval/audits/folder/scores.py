@@ -11,13 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from invmm_eval import strict_json
 from invmm_eval.audits.folder.files import folder_named, lock_of, opened_alone, stem, write_atomically
 from invmm_eval.audits.folder.format import as_json, hold_same
 from invmm_eval.errors import InvMMError, on_disk
-from invmm_eval.search.target import Target
+
+if TYPE_CHECKING:
+    from invmm_eval.search.target import Target
 
 FILE = "screening.jsonl"
 FORMAT = 1
@@ -119,7 +121,7 @@ class Scores:
             self._file.close()
             self._lock.release()
 
-    def knows(self, index: int, target: Target) -> bool:
+    def knows(self, index: int, target: "Target") -> bool:
         """Whether this picture was scored before, under any name; if so, it gets a line at this place too."""
         known = self._known.get(stem(target.digest, target.caption))
         if known is None:
@@ -134,7 +136,7 @@ class Scores:
         """The score of an image that is known."""
         return self._found.pop(index)
 
-    def add(self, result: Score, _: Target | None) -> Score:
+    def add(self, result: Score, _: "Target | None") -> Score:
         """Write a score.
 
         Raises:

@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Unpack
 
+from invmm_eval.audits.folder.ranking import distinct, ranked
 from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.scores import Score
 from invmm_eval.audits.folder.writing import Store
@@ -19,7 +20,7 @@ from invmm_eval.audits.run import processes, sendable, team
 from invmm_eval.audits.typed import SetOptions
 from invmm_eval.audits.whole.agenda import Agenda, Outcome
 from invmm_eval.audits.whole.found import FILE, Design, WholeSet, memorized
-from invmm_eval.audits.whole.screening import distinct, make_detector, ranked, scored
+from invmm_eval.audits.whole.screening import make_detector, scored
 from invmm_eval.audits.workers import launched
 from invmm_eval.audits.workers.team import Team
 from invmm_eval.errors import InvMMError

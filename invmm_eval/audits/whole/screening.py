@@ -10,11 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack
 
-import pyarrow as pa
-import pyarrow.csv
 import torch
 
-from invmm_eval.audits.folder.files import write_atomically
+from invmm_eval.audits.folder.ranking import ranked
 from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.scores import Score, Scores
 from invmm_eval.audits.options import SCREEN_OPTIONS, ModelOptions, Screen, with_options
@@ -23,7 +21,7 @@ from invmm_eval.audits.record import kept
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.run import team
 from invmm_eval.audits.typed import ScreenOptions
-from invmm_eval.errors import InvMMError, on_disk
+from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.plugins.host import host
 from invmm_eval.search.detectors import Detector
@@ -173,35 +171,6 @@ def screen(
     """
     request = Request.of(model, images, captions, names=SCREEN_OPTIONS, **options)
     return ranked(scored(request, out=out))
-
-
-def ranked(scores: Iterable[Score]) -> list[Score]:
-    """The most suspicious first, equal ones in their order; those without a score last."""
-    return sorted(scores, key=lambda one: (one.score is None, -(one.score or 0.0), one.index))
-
-
-def distinct(scores: Sequence[Score]) -> list[Score]:
-    """One score for each picture, in their order: of equal pictures that of the first image; none that failed."""
-    first: dict[str, int] = {}
-    for score in sorted(scores, key=lambda score: score.index):
-        if score.score is not None:
-            first.setdefault(score.picture, score.index)
-    chosen = set(first.values())
-    return [score for score in scores if score.index in chosen]
-
-
-def write_ranking(scores: Sequence[Score], folder: Path) -> Path:
-    """Write scores as CSV, in their order; returns the file.
-
-    Raises:
-        InvMMError: It cannot be written.
-    """
-    path = folder / "screening.csv"
-    columns = ("name", "index", "score", "digest", "error")
-    table = pa.table({column: [getattr(score, column) for score in scores] for column in columns})
-    with on_disk(f"The ranking cannot be written to {path}"):
-        write_atomically(path, lambda partial: pyarrow.csv.write_csv(table, partial))
-    return path
 
 
 def scored(request: Request, *, out: str | Path | None = None, backbone: Backbone | None = None) -> Iterator[Score]:
