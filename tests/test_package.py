@@ -11,6 +11,7 @@ import pytest
 
 import invmm_eval
 from invmm_eval import plugin, testing
+from invmm_eval.audits.folder.manifest import verify
 from invmm_eval.errors import InvMMError
 
 FACADES = pytest.mark.parametrize("facade", [invmm_eval, plugin, testing])
@@ -39,6 +40,12 @@ def test_names_for_plugins_can_still_be_imported_from_the_package(name: str) -> 
 
 
 def test_a_folder_that_is_no_path_is_refused_in_a_sentence() -> None:
-    compare: Callable[..., object] = invmm_eval.compare
-    with pytest.raises(InvMMError, match=r"^The folder of an audit is a path, not 3\.$"):
-        compare(3, 4)
+    takes_folders: dict[Callable[..., object], tuple[object, ...]] = {
+        invmm_eval.compare: (3, 4),
+        invmm_eval.report: (3,),
+        invmm_eval.merge: ("merged", [3, 4]),
+        verify: (3,),
+    }
+    for function, arguments in takes_folders.items():
+        with pytest.raises(InvMMError, match=r"^The folder of an audit is a path, not 3\.$"):
+            function(*arguments)

@@ -9,7 +9,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from invmm_eval.audits.folder import Record, read
-from invmm_eval.audits.folder.files import in_use, picture_of, stem, tensors_of, write_atomically, write_object
+from invmm_eval.audits.folder.files import (
+    audit_named,
+    folder_named,
+    in_use,
+    picture_of,
+    stem,
+    tensors_of,
+    write_atomically,
+    write_object,
+)
 from invmm_eval.audits.folder.format import differences
 from invmm_eval.audits.folder.manifest import write_manifest
 from invmm_eval.audits.folder.ranking import ranked, write_ranking
@@ -41,8 +50,8 @@ def merge(out: str | Path, parts: Sequence[str | Path], *, progress: bool = True
         InvMMError: A folder is no shard, is not complete, or is of another model, recipe or set of images; a shard is
             missing or given twice; or the output folder cannot be written.
     """
-    out = Path(out)
-    shards = [_Part.of(Path(part)) for part in parts]
+    out = folder_named(out)
+    shards = [_Part.of(audit_named(part)) for part in parts]
     for part in shards[1:]:
         _check_alike(shards[0], part)
     _check_all(shards)

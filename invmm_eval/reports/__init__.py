@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.csv
 import pyarrow.parquet
 
+from invmm_eval.audits.folder.files import audit_named
 from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.reports.figures import distribution, save
 from invmm_eval.reports.findings import find
@@ -27,13 +28,14 @@ def report(folder: str | Path, out: str | Path | None = None, format: str = "htm
         The output file.
 
     Raises:
-        InvMMError: The folder holds no audit, the format is unknown, or the file cannot be written.
+        InvMMError: The folder holds no audit or is no path, the format is unknown, or the file cannot be written.
     """
     if format not in FORMATS:
         raise InvMMError(f"There is no format {format!r}; choose one of {', '.join(FORMATS)}.")
-    path = Path(out) if out else Path(folder) / f"report.{format}"
+    folder = audit_named(folder)
+    path = Path(out) if out else folder / f"report.{format}"
     with on_disk(f"The report cannot be written to {path}"):
-        FORMATS[format](Path(folder), path)
+        FORMATS[format](folder, path)
     return path
 
 

@@ -46,6 +46,17 @@ def folder_named(name: object) -> Path:
     return Path(name)
 
 
+def audit_named(name: object) -> Path:
+    """The folder of an audit that is read.
+
+    Raises:
+        InvMMError: It is no path.
+    """
+    if not isinstance(name, str | os.PathLike):
+        raise InvMMError(f"The folder of an audit is a path, not {name!r}.")
+    return Path(name)
+
+
 def lock_of(folder: Path) -> BaseFileLock:
     """The lock that a run holds while it writes to a folder: a file that names its process where flock is missing."""
     if _has_flock(folder):
