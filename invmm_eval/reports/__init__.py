@@ -21,8 +21,8 @@ def report(folder: str | Path, out: str | Path | None = None, format: str = "htm
     Args:
         folder: Folder of the audit.
         out: Output file; None takes ``report.FORMAT`` in the folder.
-        format: ``html`` is the whole report, ``png`` and ``svg`` the distribution of InvMM, ``csv`` and ``parquet`` the
-            table.
+        format: ``html`` is the whole report, ``png`` and ``svg`` its figure, the distribution of plain samples per copy
+            or of InvMM, ``csv`` and ``parquet`` the table.
 
     Returns:
         The output file.

@@ -41,7 +41,7 @@ def limits(recipe: Recipe) -> Iterator[str]:
 
 
 def counted(counts: Mapping[Verdict, int]) -> str:
-    """The number of images of each verdict in one line, such as ``Of 7 images 1 is memorized, ...``."""
+    """The number of images of each verdict in one line, such as ``Of 7 images: 1 memorized, ...``."""
     parts = (f"{count:,} {verdict}" for verdict, count in counts.items())
     return f"Of {images(sum(counts.values()))}: {', '.join(parts)}."
 

@@ -1,4 +1,4 @@
-"""The answer about one picture: in words, and as one page of HTML or PDF."""
+"""The answer about one image: in words, and as one page of HTML or PDF."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
