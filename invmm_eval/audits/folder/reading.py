@@ -19,6 +19,7 @@ from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.rows import Lines, Rows
 from invmm_eval.audits.request import command, published, rebuilt
 from invmm_eval.errors import InvMMError
+from invmm_eval.search.late import Late
 from invmm_eval.search.status import Verdict
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def _progress(results: pa.Table, rows: Rows, latest: Requested | None, running: 
         times = results["finished"].filter(pc.greater(results["finished"], pa.scalar(latest.asked)))
         rate = len(times) / (pc.max(times).as_py() - latest.asked).total_seconds() if len(times) else None
     return Progress(
-        counts=_counts(results["verdict"], rows),
+        counts=Late(_counts, results["verdict"], rows),
         waiting=max(0, latest.images - len(rows)) if latest else 0,
         spent=pc.sum(results["rows"]).as_py() or 0,
         rate=rate,
@@ -227,7 +228,7 @@ def _progress(results: pa.Table, rows: Rows, latest: Requested | None, running: 
 
 def _counts(verdicts: pa.ChunkedArray, rows: Rows) -> dict[Verdict, int]:
     """The number of rows of each verdict; rows of older formats do not hold theirs."""
-    found = Counter(verdicts.to_pylist())
+    found = Counter({count["values"]: count["counts"] for count in verdicts.value_counts().to_pylist()})
     if found.pop(None, 0):
         from invmm_eval.search.result import Result
 
