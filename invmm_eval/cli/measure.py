@@ -101,6 +101,8 @@ def measures(
                         f"This command already runs as {ranks} processes of a launcher; leave --workers out."
                     )
                 request = replace(request, resources=replace(request.resources, workers="ranks"))
+            if given.get("fail_on") is FailOn.MEMORIZED:
+                request.hold_share()
             hide_library_bars()
             if not dry_run:
                 measure(request, out_folder, leads, **given)
@@ -134,8 +136,6 @@ def run(
     from invmm_eval.audits.progress import Bar
     from invmm_eval.audits.run import run as results
 
-    if fail_on is FailOn.MEMORIZED:
-        request.hold_share()
     with Bar(request.expected if leads else 0, shown=leads) as bar:
         for _ in bar.over(results(request, out=out_folder, on_step=bar.on_step)):
             pass

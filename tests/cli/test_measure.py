@@ -190,9 +190,10 @@ def test_a_gate_on_memorized_needs_a_recipe_that_tells_it(
     invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path
 ) -> None:
     command = ["run", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", *SET, "--recipe", "demo"]
-    code, _, err = invoke(*command, "--fail-on", "memorized")
-    assert (code, (tmp_path / "out").exists()) == (1, False)
-    assert "The recipe demo does not estimate the share of plain samples that are copies" in err
+    for more in ((), ("--dry-run",)):
+        code, _, err = invoke(*command, "--fail-on", "memorized", *more)
+        assert (code, (tmp_path / "out").exists()) == (1, False)
+        assert "The recipe demo does not estimate the share of plain samples that are copies" in err
     code, out, _ = invoke(*command, "--fail-on", "replicated")
     assert code == 0
     assert NO_SHARE in out
