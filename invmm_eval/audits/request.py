@@ -205,7 +205,7 @@ def published(record: Mapping[str, Any], *, local_model: bool) -> dict[str, Any]
     """The record of a request as strangers may see it: without local paths; of a local model its name is kept."""
     hidden = {**record, "images": None}
     if local_model:
-        hidden["model"] = Path(record["model"]).name
+        hidden["model"] = without_path(record["model"])
     if isinstance(record.get("captions"), list):
         hidden["captions"] = "CAPTIONS"
     for name in ("lora", "embedding"):
@@ -220,6 +220,11 @@ def published(record: Mapping[str, Any], *, local_model: bool) -> dict[str, Any]
                 for key, part in value.items()
             }
     return hidden
+
+
+def without_path(model: str) -> str:
+    """The name of a local model's folder; one that is all path, such as ``.``, stays, as there is no name."""
+    return Path(model).name or model
 
 
 def command(record: Mapping[str, Any]) -> str:

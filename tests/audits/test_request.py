@@ -14,7 +14,7 @@ from PIL import Image
 from invmm_eval.audits.folder import read
 from invmm_eval.audits.folder.files import read_object, write_object
 from invmm_eval.audits.options import RUN_OPTIONS
-from invmm_eval.audits.request import Request, command, rebuilt
+from invmm_eval.audits.request import Request, command, published, rebuilt
 from invmm_eval.audits.run import audit
 from invmm_eval.recipe import DDPM, DEMO, STABLE_DIFFUSION, Recipe, by_dose
 from invmm_eval.similarity.pixel_cosine import PixelCosine
@@ -126,6 +126,12 @@ def test_a_recipe_is_a_name_and_changes(recipe: Recipe, base: Recipe) -> None:
         **{**vars(recipe), "name": base.changed(**Recipe.parse(flags.get("--set", []))).name}
     )
     assert flags.get("--recipe", ["paper"]) == ["demo" if base is DEMO else "dose" if base.first_dose else "paper"]
+
+
+def test_a_local_model_is_published_by_the_name_of_its_folder() -> None:
+    """The folder in which the command ran has none; an empty one would be no model."""
+    for model, name in (("/home/me/model", "model"), ("../model/", "model"), ("model", "model"), (".", ".")):
+        assert words(published(Request.of(model, "i").record(), local_model=True))["--model"] == [name]
 
 
 def test_no_local_path_is_published(tiny_folder: Path, images: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from invmm_eval.audits.folder.format import upgraded_config
 from invmm_eval.audits.folder.index import last_lines
 from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.rows import Lines, Rows
-from invmm_eval.audits.request import command, published, rebuilt
+from invmm_eval.audits.request import command, published, rebuilt, without_path
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.late import Late
 from invmm_eval.search.status import Verdict
@@ -79,7 +79,7 @@ class Record:
     def public(self) -> "Record":
         """The same as strangers may see it: without local paths in the config and the request."""
         local = len(self.config["weights"] or "") != 40  # a model of the Hub has its commit
-        config = {**self.config, "model": Path(self.config["model"]).name} if local else self.config
+        config = {**self.config, "model": without_path(self.config["model"])} if local else self.config
         return replace(self, config=config, kept_request=published(self.request, local_model=local))
 
     def damaged(self) -> Iterator[str]:
