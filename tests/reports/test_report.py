@@ -143,6 +143,8 @@ def test_a_page_of_many_images_has_the_most_memorized_and_says_where_the_others_
     assert "report FOLDER --format csv writes the table of all" in text
     assert "most memorized images" not in whole
     assert text.count("of 7") > 1, "the numbers are of all"
+    page_module.write_page(find(guided), tmp_path / "private.html", pictures=False)
+    assert "The 2 most memorized images have details." in text_of((tmp_path / "private.html").read_text("utf-8"))
 
 
 def test_the_figure_alone(guided: Path) -> None:

@@ -64,6 +64,7 @@ def write_page(findings: Findings, path: Path, *, pictures: bool = True) -> None
         verdicts={verdict: verdict.name.lower() for verdict in Verdict},
         rows=[_row(position, result, columns) for position, result in enumerate(findings.results[:LISTED])],
         shown=min(SHOWN, findings.images),
+        pictures=pictures,
         details=_details(findings, pictures),
         shape=findings.image_shape,
     )
