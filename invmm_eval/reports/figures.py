@@ -92,7 +92,8 @@ def distribution(summary: Summary, *, ink: str = INK, width: float = 8) -> Figur
 
 def values(summary: Summary) -> list[tuple[Verdict, float]]:
     """What :func:`distribution` draws: the verdict and the value of each image of which a copy was found."""
-    valued = ((result.verdict, _value(result, _by_share(summary))) for result in summary.results)
+    shares = _by_share(summary)
+    valued = ((result.verdict, _value(result, shares)) for result in summary.results)
     return [(verdict, value) for verdict, value in valued if value is not None]
 
 
