@@ -78,7 +78,7 @@ class Summary:
         """The results of a verdict."""
         return tuple(result for result in self.results if result.verdict is verdict)
 
-    @property
+    @cached_property
     def recipe(self) -> Recipe:
         """The settings of the search."""
         return Recipe.from_record(self.config["recipe"])
