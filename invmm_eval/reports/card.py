@@ -133,7 +133,7 @@ def addition(findings: Findings, *, pictures: bool = False, dataset: str | None 
         raise InvMMError("No image of this audit was measured, so there is nothing to add to a card.")
     found = (*findings.of(Verdict.MEMORIZED), *findings.of(Verdict.REPLICABLE))
     top = found[:ROWS]
-    shown = {result.digest: f"{FOLDER}/{findings.picture(result).name}" for result in top} if pictures else {}
+    shown = {result.index: f"{FOLDER}/{findings.picture(result).name}" for result in top} if pictures else {}
     section = TEMPLATES.get_template("card.md").render(
         columns=present("table", top, findings.describe),
         findings=findings,
@@ -143,7 +143,7 @@ def addition(findings: Findings, *, pictures: bool = False, dataset: str | None 
         top=top,
     )
     files = {f"{FOLDER}/distribution.png": png(findings)}
-    files |= {shown[result.digest]: sheet(findings, result) for result in top if pictures}
+    files |= {shown[result.index]: sheet(findings, result) for result in top if pictures}
     if dataset:
         files[ENTRIES] = yaml_dump(eval_result_entries_to_yaml(_entries(findings, dataset)), sort_keys=False).encode()
     return Addition(Path(findings.config["model"].partition("@")[0]).name, section, _results(findings, dataset), files)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +274,19 @@ def test_images_are_private_unless_requested(found: Findings, added: Addition) -
     assert [shown.files[path] for path in pictures] == [
         found.picture(result).read_bytes() for result in found.results[:4]
     ]
+
+
+def test_an_image_with_two_captions_has_the_samples_of_each(tmp_path: Path) -> None:
+    found, target = audits.result(0, Status.REPLICATED, 0.1)
+    pairs = [
+        (replace(found, index=index, caption=text), replace(target, caption=text)) for index, text in enumerate("ab")
+    ]
+    audit = find(audits.write(tmp_path, pairs))
+    shown = addition(audit, pictures=True)
+    paths = [f"{FOLDER}/{audit.picture(result).name}" for result in audit.results]
+    assert len(set(paths)) == 2
+    assert [shown.section.count(f"]({path})") for path in paths] == [1, 1]
+    assert shown.files.keys() == {f"{FOLDER}/distribution.png", *paths}
 
 
 def test_a_lost_picture_is_one_sentence(tmp_path: Path) -> None:
