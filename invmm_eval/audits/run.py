@@ -13,6 +13,7 @@ from typing import Any, Unpack
 
 import torch
 
+from invmm_eval.audits.launched import launched
 from invmm_eval.audits.options import RUN_OPTIONS, Choices, Resources, with_options
 from invmm_eval.audits.plan import OnStep, default_similarity, make_plan, no_captions
 from invmm_eval.audits.progress import Bar
@@ -20,7 +21,7 @@ from invmm_eval.audits.record import measured
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.results import Results
 from invmm_eval.audits.typed import AuditOptions
-from invmm_eval.audits.workers import actors, launched, ranks
+from invmm_eval.audits.workers import actors, ranks
 from invmm_eval.audits.workers.team import Ready, Team, Work
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone

@@ -2,7 +2,6 @@
 
 import inspect
 import logging
-import os
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import timedelta
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from invmm_eval.audits.launched import launched
 from invmm_eval.audits.options import OPTIONS, RUN_OPTIONS, SCREEN_OPTIONS, SET_OPTIONS
 from invmm_eval.cli.console import err, hide_library_bars, out, say
 from invmm_eval.cli.ending import FOUND, SHOWN, FailOn, end
@@ -81,7 +81,7 @@ def measures(
             dry_run: DryRun = False,
             **options: Any,
         ) -> None:
-            leads = os.environ.get("RANK", "0") == "0"
+            ranks, leads = launched()
             if not leads:
                 err.quiet = True
                 logging.disable(logging.WARNING)
@@ -92,9 +92,6 @@ def measures(
 
             given = {parameter.name: options.pop(parameter.name) for parameter in own}
             request = Request.of(model, images, captions, names=names, **read_options(options))
-            from invmm_eval.audits.workers import launched
-
-            ranks, _ = launched()
             if ranks > 1:
                 if request.resources.workers:
                     raise InvMMError(

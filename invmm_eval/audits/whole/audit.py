@@ -11,6 +11,7 @@ from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.scores import Score
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source
+from invmm_eval.audits.launched import launched
 from invmm_eval.audits.options import SET_OPTIONS, Extent, with_options
 from invmm_eval.audits.plan import OnStep, load, make_plan
 from invmm_eval.audits.progress import Bar
@@ -21,7 +22,6 @@ from invmm_eval.audits.typed import SetOptions
 from invmm_eval.audits.whole.agenda import Agenda, Outcome
 from invmm_eval.audits.whole.found import FILE, Design, WholeSet, memorized
 from invmm_eval.audits.whole.screening import make_detector, scored
-from invmm_eval.audits.workers import launched
 from invmm_eval.audits.workers.team import Team
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.result import Result

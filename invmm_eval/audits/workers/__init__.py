@@ -8,5 +8,4 @@ not depend on its worker either.
 """
 
 from invmm_eval.audits.workers.on_ray import actors as actors
-from invmm_eval.audits.workers.on_torchrun import launched as launched
 from invmm_eval.audits.workers.on_torchrun import ranks as ranks

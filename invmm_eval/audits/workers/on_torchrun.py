@@ -49,11 +49,6 @@ Message = tuple[Any, dict[str, Tensor]]
 _audits = count()
 
 
-def launched() -> tuple[int, bool]:
-    """The number of processes that torchrun, or a launcher like it, started, and whether this is rank 0."""
-    return int(os.environ.get("WORLD_SIZE", "1")), os.environ.get("RANK", "0") == "0"
-
-
 @contextmanager
 def ranks(make_plan: MakePlan, resources: Resources, images: int, kind: type[Any] = Result) -> Iterator[Team | None]:
     """Measure images in the processes that torchrun started, each of which must make this call.
