@@ -4,6 +4,7 @@ q = N(d u, I),   |u| = 1,   KL(q || N(0, I)) = d^2 / 2   in nats over all dimens
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,14 @@ def unit(vector: Tensor) -> Tensor:
     return unit
 
 
+class Place(NamedTuple):
+    """A direction, a KL in it, and the outcomes of samples in that direction."""
+
+    direction: Tensor
+    nats: float
+    outcomes: dict[float, list[Outcome]]
+
+
 class Ray:
     """The mean of a noise distribution, movable along one direction.
 
@@ -26,8 +35,8 @@ class Ray:
     Attributes:
         direction: u, in the shape of ``mu``; zeros at first.
         nats: The KL that the mean was last moved to.
-        outcomes: By guidance scale, the samples from the ray since it has this direction: the distance of each noise,
-            and whether it gave a copy.
+        outcomes: By guidance scale, the samples in this direction: the distance of each noise, and whether it gave a
+            copy.
     """
 
     def __init__(self, mu: Tensor) -> None:
@@ -39,13 +48,15 @@ class Ray:
     def aim(self, vector: Tensor) -> None:
         """Take the direction of a vector of any length; zeros where the vector is zero. The mean is not moved."""
         self.direction = unit(vector)
-        self.outcomes.clear()
+        self.outcomes = {}
 
-    def aim_at_mean(self) -> None:
-        """Take the direction and the KL of the mean as it is."""
-        mu = self._mu.detach().clone()
-        self.aim(mu)
-        self.nats = mu.square().sum().item() / 2
+    def place(self) -> Place:
+        """Where the ray is now, to return to."""
+        return Place(self.direction, self.nats, self.outcomes)
+
+    def return_to(self, place: Place) -> None:
+        """Take the direction of an earlier place, with all samples in it, and its KL. The mean is not moved."""
+        self.direction, self.nats, self.outcomes = place
 
     def move(self, nats: float) -> None:
         """Set the mean to the point of the ray whose KL is ``nats``."""

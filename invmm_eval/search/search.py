@@ -19,6 +19,7 @@ from invmm_eval.search.estimators import Confirmation, Shifted
 from invmm_eval.search.orientation import encoded
 from invmm_eval.search.parameters import copied, restore
 from invmm_eval.search.proposals import Proposal
+from invmm_eval.search.ray import Place
 from invmm_eval.search.result import Check, Point, Result, Status
 from invmm_eval.search.target import Target, generator
 from invmm_eval.search.times import drawn, first_decided, informative
@@ -209,7 +210,7 @@ class Search:
         self.remember_samples(trial, check, self._checked_kl)
         self.status = setup.criterion.status(self.trace, passed=check.passed, last=self._is_last)
         if self.status is not Status.REPLICATED and self.optimizer.ray:
-            self._remember_place(check)
+            self._remember_place(check, self.optimizer.ray.place())
         if self.status is None:
             self.optimizer.after_check(average_loss)
 
@@ -233,7 +234,7 @@ class Search:
                 copies = trial.noise[to_device(torch.tensor(hits).nonzero()[:, 0], trial.noise.device)]
                 self.shifted.append(Shifted(scale, proposal, len(values), copies))
 
-    def _remember_place(self, check: Check) -> None:
+    def _remember_place(self, check: Check, ray: Place) -> None:
         """Keep the parameters if more samples are replicas than at any earlier check, for the estimators."""
         if all(isinstance(estimator, Confirmation) for estimator in self._setup.estimators):
             return
@@ -241,7 +242,7 @@ class Search:
         scale = max(hits, key=lambda scale: hits[scale])
         if hits[scale] > (self._best_place.hits if self._best_place else 0):
             parameters = (copied(part.parameters()) for part in (self.noise, self.condition))
-            self._best_place = _Place(hits[scale], check.at(scale), *parameters)
+            self._best_place = _Place(hits[scale], check.at(scale), ray, *parameters)
 
     def return_to_best_check(self) -> Check | None:
         """Return q to the check with most replicas, where a search along a ray was exhausted.
@@ -252,7 +253,7 @@ class Search:
         if self.status is Status.EXHAUSTED and self.optimizer.ray and self._best_place:
             restore(self.noise.parameters(), self._best_place.noise, "noise")
             restore(self.condition.parameters(), self._best_place.condition, "condition")
-            self.optimizer.ray.aim_at_mean()
+            self.optimizer.ray.return_to(self._best_place.ray)
             self.last_check = self._best_place.check
             return self.last_check
         return self.last_check if self.status is Status.REPLICATED else None
@@ -314,5 +315,6 @@ class _Place:
 
     hits: int
     check: Check
+    ray: Place
     noise: Mapping[str, Tensor]
     condition: Mapping[str, Tensor]
