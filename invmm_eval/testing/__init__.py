@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from invmm_eval.testing.noise import check_noise_family as check_noise_family
     from invmm_eval.testing.promises import BrokenPromise as BrokenPromise
     from invmm_eval.testing.similarity import check_similarity as check_similarity
-    from invmm_eval.testing.text_to_image import check_text_to_image as check_text_to_image
 
 _HOMES = exported(__file__)
 

@@ -1,6 +1,7 @@
 """Families with settings of their own, held against what diffusers' pipelines encode and sample."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from invmm_eval.search.engine import invert
 from invmm_eval.search.sampling import sample
 from invmm_eval.search.target import Target
 from invmm_eval.similarity.pixel_cosine import PixelCosine
-from invmm_eval.testing import check_backbone, check_text_to_image, tiny
+from invmm_eval.testing import check_backbone, tiny
 from tests.helpers.families import build
 
 CAPTION = "a red cat"
@@ -105,17 +106,72 @@ def test_latents_without_a_prompt_keep_the_protocol(name: str) -> None:
     assert model.condition("a caption").parameters() == {}
 
 
-@pytest.mark.parametrize("name", ["sdxl-null", "sd3"])
-def test_it_keeps_its_promises(name: str) -> None:
-    kind, make = MAKERS[name]
+PROMPTED = pytest.mark.parametrize("name", ["sdxl-null", "sd3"])
 
-    def made(model: object, **options: Any) -> Diffusers:
-        return kind(model, revision=None, device=CPU, dtype=torch.float32, **options)
 
-    def null(pipeline: Any) -> Context:
-        return encoded(pipeline, CAPTION)[1] or encoded(pipeline, "")[0]
+@PROMPTED
+def test_models_with_a_prompt_keep_the_protocol(name: str) -> None:
+    for mode in ("soft", "empty"):
+        check_backbone(backbone(name, prompt_mode=mode))
 
-    check_text_to_image(made, make, lambda pipeline, text: encoded(pipeline, text)[0], null)
+
+@PROMPTED
+def test_given_prompts_and_that_of_guidance_are_those_of_the_pipeline(name: str) -> None:
+    for mode, text in (("soft", None), ("caption", CAPTION), ("empty", "")):
+        pipeline = MAKERS[name][1]()
+        condition = backbone(name, pipeline, prompt_mode=mode).condition(CAPTION)
+        assert_same(condition.null(3), encoded(pipeline, CAPTION)[1])
+        if text is not None:
+            assert (condition.prompt(), condition.parameters()) == (text, {})
+            assert_same(condition.rsample(2, Generator()), encoded(pipeline, text)[0])
+
+
+@PROMPTED
+def test_an_unknown_mode_and_a_missing_caption_are_refused(name: str) -> None:
+    with pytest.raises(InvMMError, match="loud"):
+        backbone(name, prompt_mode="loud")
+    with pytest.raises(InvMMError, match="caption"):
+        backbone(name, prompt_mode="caption").condition()
+
+
+def estimate(model: Diffusers) -> tuple[Tensor, list[Tensor]]:
+    """x_0 at three times, and its gradients."""
+    condition = model.condition(CAPTION)
+    shape = model.encode(torch.zeros(1, *model.image_shape)).shape[1:]
+    x_t = torch.randn((3, *shape), generator=Generator().manual_seed(1)).requires_grad_()
+    grid = model.schedule.grid(100)
+    t = grid[[0, len(grid) // 2, len(grid) - 2]]
+    x_0 = model.predict_x0(x_t, t, condition.rsample(3, Generator().manual_seed(0)))
+    return x_0.detach(), list(torch.autograd.grad(x_0.square().mean(), [x_t, *condition.parameters().values()]))
+
+
+@PROMPTED
+def test_checkpointing_and_loading_change_nothing(name: str, tmp_path: Path) -> None:
+    expected = estimate(backbone(name))
+    assert all(bool(gradient.any()) for gradient in expected[1])
+    torch.testing.assert_close(estimate(backbone(name, checkpointing=True)), expected, rtol=1e-4, atol=1e-5)
+    MAKERS[name][1]().save_pretrained(tmp_path)
+    torch.testing.assert_close(estimate(backbone(name, tmp_path)), expected, rtol=1e-4, atol=1e-5)
+
+
+@PROMPTED
+def test_a_loaded_pipeline_stays_as_it_is(name: str) -> None:
+    pipeline = MAKERS[name][1]()
+    before, levels = encoded(pipeline, CAPTION), pipeline.scheduler.sigmas
+    model = backbone(name, pipeline, checkpointing=True)
+    model.condition(CAPTION).rsample(1, Generator())
+    model.schedule.grid(3)
+    torch.testing.assert_close(encoded(pipeline, CAPTION), before, rtol=0, atol=0)
+    assert pipeline.scheduler.sigmas is levels
+    assert not (getattr(pipeline, "transformer", None) or pipeline.unet).is_gradient_checkpointing
+    assert all(parameter.requires_grad for parameter in pipeline.text_encoder.parameters())
+
+
+@PROMPTED
+def test_half_precision_gives_x_0_in_single_precision(name: str) -> None:
+    model = backbone(name, MAKERS[name][1]().to(torch.bfloat16))
+    assert {estimate(model)[0].dtype, model.encode(torch.zeros(1, *model.image_shape)).dtype} == {torch.float32}
+    assert model.settings["dtype"] == "torch.bfloat16"
 
 
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
