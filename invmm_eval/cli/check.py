@@ -24,7 +24,8 @@ def check(
         str | None, typer.Option(metavar="TEXT", help="The image's caption, for a model that takes one.")
     ] = None,
     out_file: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Document of one page to write: .html or .pdf.")
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Page of HTML to write, which a browser prints on paper or as PDF."),
     ] = None,
     folder: Annotated[
         Path | None,
@@ -41,11 +42,13 @@ def check(
     from invmm_eval.audits.request import Request
     from invmm_eval.audits.run import run
     from invmm_eval.audits.whole.screening import scored
-    from invmm_eval.reports.answer import Answer, writer_of
+    from invmm_eval.reports.answer.page import write_page
+    from invmm_eval.reports.answer.words import Answer
     from invmm_eval.reports.findings import find
     from invmm_eval.search.status import Verdict
 
-    write = writer_of(out_file) if out_file else None
+    if out_file and out_file.suffix.lower() != ".html":
+        raise InvMMError(f"{out_file} does not end in .html; a page is written, which a browser prints as PDF.")
     folder = folder or Path("check-" + re.sub(r"[^\w.-]+", "-", Path(model).name))
     say(f"Checking whether {model} memorized {image}; the search is kept in {folder}.", err)
     hide_library_bars()
@@ -64,9 +67,9 @@ def check(
         say(text)
     if answer.shown:
         say(f"The image beside its samples: {answer.findings.picture(answer.result)}")
-    if write and out_file:
+    if out_file:
         with on_disk(f"{out_file} cannot be written"):
-            write(answer, out_file)
+            write_page(answer, out_file)
         say(f"Wrote {out_file}.")
     if answer.result.verdict is Verdict.FAILED:
         raise typer.Exit(1)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from invmm_eval.audits.folder.scores import Score
 from invmm_eval.reports import report
-from invmm_eval.reports.answer import Answer
+from invmm_eval.reports.answer.words import Answer
 from invmm_eval.reports.findings import Findings, find
 from invmm_eval.reports.shown import CopiedPart, Shown
 from invmm_eval.search.result import Check, Status

@@ -1,4 +1,4 @@
-"""The answer about one image as one HTML file, without scripts."""
+"""The answer about one image as one HTML file, without scripts, which is one page on paper."""
 
 from pathlib import Path
 
@@ -11,6 +11,9 @@ _STYLE = (
     "main { max-width: 44rem; } .beside { margin: 1.5rem 0; } "
     ".beside > figure { width: 10rem; } .scales { margin: 0; } "
     ".scale figure { width: 6rem; } .coarse img { image-rendering: pixelated; } "
+    "@media print { :root { font-size: 60%; } body { font-size: 8pt; line-height: 1.3; } "
+    "main, section:not(.wide) { max-width: none; } h1 { font-size: 15pt; } "
+    ".settings { columns: 2; column-gap: 2rem; } }"
 )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from invmm_eval.audits.folder.scores import Score
 from invmm_eval.recipe import STABLE_DIFFUSION, fast
-from invmm_eval.reports.answer import Answer
+from invmm_eval.reports.answer.words import Answer
 from invmm_eval.reports.findings import find
 from invmm_eval.search.result import Result, Status
 from invmm_eval.search.status import Verdict

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from invmm_eval.reports.answer import Answer
 from invmm_eval.reports.answer.page import write_page
+from invmm_eval.reports.answer.words import Answer
 from invmm_eval.search.status import Verdict
 from tests.reports.pages import check_that_nothing_is_loaded
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from invmm_eval.reports.answer import Answer
+from invmm_eval.reports.answer.words import Answer
 from invmm_eval.reports.wording import meaning
 from invmm_eval.search.status import Verdict
 from tests.reports.answer.conftest import NAME
