@@ -3,6 +3,7 @@
 import logging
 import math
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +17,7 @@ from transformers import PreTrainedModel
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.pipelines import first_line
+from invmm_eval.models.quiet import unlogged
 from invmm_eval.models.weight_files import read_files
 
 _log = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ def add_loras(pipeline: Any, loras: Sequence[tuple[Path, float]]) -> None:
     for adapter, (file, _) in zip(adapters, loras, strict=True):
         try:
             # The header of the file may say how its values are scaled, so it is named.
-            with _adapters_by_peft(pipeline):
+            with _adapters_by_peft(pipeline), _own_words():
                 pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=adapter)
         except (RuntimeError, ValueError, LookupError, OSError, SafetensorError) as error:
             raise InvMMError(f"The LoRA {file} does not fit this {name}: {first_line(error)}.") from error
@@ -87,6 +89,17 @@ def _warn_of_what_is_left_out(pipeline: Any, file: Path, adapter: str) -> None:
             "Where a file mixes two layouts of names, save it in one by the pipeline's save_lora_weights.",
             *(file, added, stored),
         )
+
+
+@contextmanager
+def _own_words() -> Iterator[None]:
+    """A context without the warnings of diffusers and peft that a LoRA leaves layers alone, or that there are several.
+
+    Each is usual. What should be told is told here.
+    """
+    with unlogged("diffusers.loaders.lora_base", "No LoRA keys associated to"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "While injecting the PEFT adapters|Already found a `peft_config`")
+        yield
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from invmm_eval import strict_json
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.configs import check_parts, check_pixels, check_stored, is_named
 from invmm_eval.models.layouts import of_blocks, why_no_pipeline
+from invmm_eval.models.quiet import unlogged
 from invmm_eval.models.schedule import X0_FROM, Conversion, VariancePreserving
 
 _log = logging.getLogger(__name__)
@@ -254,7 +255,9 @@ def load_pipeline(
         )
     how = {"revision": revision, "dtype": dtype, "use_safetensors": True, "variant": next(iter(variants), None)}
     try:
-        pipeline = DiffusionPipeline.from_pretrained(str(model), **how, **{**_absent(model, index), **parts})
+        # JSON has no numbers as names, which diffusers expects of DiT's classes.
+        with unlogged("diffusers.pipelines.pipeline_utils", "Expected types for id2label"):
+            pipeline = DiffusionPipeline.from_pretrained(str(model), **how, **{**_absent(model, index), **parts})
     except Exception as error:
         raise InvMMError(_why(model, files, first_line(error))) from error
     check_parts(pipeline.components)

@@ -1,5 +1,7 @@
 """Classes as conditions, compared with networks that are told the class itself."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,6 +69,17 @@ def test_the_class_of_none_is_that_of_the_pipelines_guidance(classes: int) -> No
             noise = pipeline.transformer(x_t, timestep=t, class_labels=torch.tensor([number])).sample[:, :4]
             found = model.predict_x0(x_t, t, context)
             torch.testing.assert_close(found, (x_t - sigma_t * noise) / alpha_t, atol=1e-5, rtol=1e-5)
+
+
+def test_a_folder_keeps_the_names_of_classes_and_is_loaded_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A published folder has names in its index, which ``save_pretrained`` leaves out."""
+    dit().save_pretrained(tmp_path)
+    index = tmp_path / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "id2label": {"1": "goldfish, carp"}}))
+    Diffusers(tmp_path, **LOADING, prompt_mode="caption").condition("goldfish")
+    assert not caplog.messages
 
 
 def test_unknown_classes_are_told() -> None:
