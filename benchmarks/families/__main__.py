@@ -141,6 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     known.add_argument("--steps", type=int, default=2500, help="training steps of each model")
     known.add_argument("--audited", type=int, default=4, help="pictures of each kind")
     known.add_argument("--samples", type=int, default=256, help="plain samples for each picture; 0 counts none")
+    known.add_argument("--modes", nargs="+", default=("", "soft", "caption", "empty"), help="prompt modes, of all")
     known.add_argument("--recipes", nargs="*", choices=RECIPES, default=["demo", "fast"])
     known.add_argument("--screens", action="store_true", help="also rank all captioned pictures by each detector")
     known.add_argument("--device", default="cpu")
@@ -163,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(name, json.dumps(counted, indent=1))
         if options.screens and captioned:
             show(SCREENS, screened(name, model, images, options.device))
-        for mode, recipe in product(family.modes, options.recipes):
+        for mode, recipe in product(filter(options.modes.__contains__, family.modes), options.recipes):
             settings = {key: value for key, value in family.settings.items() if (recipe, key) != ("fast", "guidance")}
             folder = models.CACHE / "audits" / "-".join(filter(None, (name, mode, recipe)))
             started = time.perf_counter()
