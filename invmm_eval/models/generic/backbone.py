@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from diffusers import AutoencoderTiny
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from invmm_eval.models.generic.probe import Repeated
 from invmm_eval.models.generic.prompts import Prompts
 from invmm_eval.models.generic.proof import LEVELS, near
 from invmm_eval.models.generic.proof import prove as show
-from invmm_eval.models.generic.times import read_times
+from invmm_eval.models.generic.times import check_kind, read_times
 from invmm_eval.models.identity import model_identity
 from invmm_eval.models.labels import Labels
 from invmm_eval.models.pipelines import first_line, frozen, load_pipeline
@@ -27,6 +28,11 @@ from invmm_eval.models.text import check_prompt_mode
 from invmm_eval.recipe import LDM, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Recipe
 
 _TOKENS = 75
+
+_NO_MEMORY = (
+    "Memory ran out while this {} was proved, which takes a gradient for one image and two without; choose a lower "
+    "precision, offload, the backbone option checkpointing=true, or a smaller image_size ({})."
+)
 
 _GUIDED = 4.0
 """A guidance scale at which every pipeline guides."""
@@ -131,6 +137,8 @@ class Diffusers:
         except InvMMError:
             raise
         except Exception as error:
+            if should_reduce_batch_size(error):
+                raise InvMMError(_NO_MEMORY.format(self._name, first_line(error))) from error
             raise InvMMError(
                 f"The backbone {self.family.name} cannot serve this {self._name}"
                 f"{f' with image_size={image_size}' if image_size else ''}: its call ends in {type(error).__name__} "
@@ -164,6 +172,7 @@ class Diffusers:
         first = self._first_call
         boundary = self._boundary
         times = read_times(boundary.pipe.scheduler, self.device, lambda steps: boundary.scheduler(steps, **first(1)))
+        check_kind(type(boundary.pipe), boundary.pipe.scheduler, times.schedule)
         self._times, self.schedule, self.clip = times, times.schedule, times.clip
         self._latents = Latents(self._boundary, shape, {**first(1, torch.float32), "network": stand_in})
         self.image_shape: tuple[int, int, int] = self._latents.image_shape
@@ -224,7 +233,9 @@ class Diffusers:
             with torch.no_grad():
                 together = self._boundary.output(x_t, t, **self._first_call(2))
                 alone = [self._boundary.output(x_t[[row]], t[[row]], **self._first_call(1)) for row in (0, 1)]
-        except (RuntimeError, ValueError, TypeError):
+        except (RuntimeError, ValueError, TypeError) as error:
+            if should_reduce_batch_size(error):
+                raise
             reads_rows = False
         else:
             reads_rows = near(together, torch.cat(alone))

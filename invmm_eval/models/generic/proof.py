@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import Generator, Tensor, nn
 
 from invmm_eval.errors import InvMMError
@@ -107,6 +108,8 @@ def _gradients(
                 return "no gradient reaches x_t", _WITHOUT
             first, *others = torch.autograd.grad(estimate.square().mean(), [leaf, *parameters], allow_unused=True)
     except RuntimeError as error:
+        if should_reduce_batch_size(error):
+            raise
         return f"its gradient ends in {type(error).__name__} ({first_line(error)})", _WITHOUT
     if not _usable(first):
         return "no usable gradient reaches x_t", _WITHOUT

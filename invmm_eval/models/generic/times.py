@@ -14,6 +14,9 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.models.pipelines import discrete
 from invmm_eval.models.schedule import RectifiedFlow, Schedule, broadcast, x0_from_flow
 
+_FLOWS = ("SanaPipeline",)
+"""Pipelines of rectified flows that declare a scheduler which reads other networks too."""
+
 
 @dataclass(frozen=True)
 class Times:
@@ -107,6 +110,22 @@ def _flow(scheduler: Any, device: torch.device, ready: Callable[[int], Any]) -> 
         lambda t: t * train_times,
         lambda output, x_t, t: x0_from_flow(output, x_t, x_t, broadcast(t, x_t)),
     )
+
+
+def check_kind(kind: Any, scheduler: Any, schedule: Schedule) -> None:
+    """A pipeline for rectified flows has the scheduler of one, whatever the scheduler says.
+
+    Raises:
+        InvMMError: The pipeline class ``kind`` is for rectified flows, and the scheduler's ``schedule`` is not of one.
+    """
+    declared = kind._get_signature_types().get("scheduler")
+    of_flows = declared == (FlowMatchEulerDiscreteScheduler,) or kind.__name__ in _FLOWS
+    if of_flows and not isinstance(schedule, RectifiedFlow):
+        raise InvMMError(
+            f"The networks of a {kind.__name__} are rectified flows, and its {type(scheduler).__name__} reads this one "
+            f"as predicting {scheduler.config.get('prediction_type')!r}; give the pipeline the scheduler that the "
+            "model was trained with."
+        )
 
 
 class Exploding:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DDIMScheduler, DDPMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler
 from torch import Generator, Tensor, nn
 
 from invmm_eval import audit
@@ -15,6 +15,7 @@ from invmm_eval.models.generic.backbone import Diffusers
 from invmm_eval.plugins.host import host
 from invmm_eval.search.sampling import sample
 from invmm_eval.testing import check_backbone, tiny
+from tests.helpers.coverage import SIDES
 from tests.helpers.families import build
 
 CPU = torch.device("cpu")
@@ -149,6 +150,42 @@ def test_a_prompt_has_as_many_places_as_are_asked_for() -> None:
 def test_what_cannot_be_served_is_told_in_one_sentence(name: str, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InvMMError, match=sentence):
         backbone(build(name), **options)
+
+
+class Full(nn.Module):
+    """A layer with no memory for gradients, or none at all."""
+
+    def __init__(self, layer: nn.Module, always: bool) -> None:
+        super().__init__()
+        self.layer = layer
+        self.always = always
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.always or x.requires_grad:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        output: Tensor = self.layer(x)
+        return output
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_memory_that_runs_out_in_the_proof_is_no_missing_gradient(always: bool) -> None:
+    """A search without gradients would be served instead, depending on what else the device holds."""
+    pipeline = tiny.tiny_stable_diffusion()
+    pipeline.unet.conv_out = Full(pipeline.unet.conv_out, always)
+    with pytest.raises(InvMMError, match=r"^Memory ran out while this StableDiffusionPipeline was proved, .*2.00 GiB"):
+        backbone(pipeline, prompt_mode="empty")
+
+
+@pytest.mark.parametrize(
+    ("name", "scheduler"),
+    [("stable-diffusion-3", DDIMScheduler()), ("flux", DDPMScheduler()), ("sana", DPMSolverMultistepScheduler())],
+)
+def test_a_flow_is_not_read_as_a_model_that_predicts_noise(name: str, scheduler: Any) -> None:
+    """Any of these schedulers predicts noise by default."""
+    pipeline = build(name)
+    pipeline.scheduler = scheduler
+    with pytest.raises(InvMMError, match=rf"flows, and its {type(scheduler).__name__} reads .* 'epsilon'; give the"):
+        backbone(pipeline, image_size=SIDES.get(name, tiny.SIDE))
 
 
 def test_two_networks_are_too_many() -> None:
