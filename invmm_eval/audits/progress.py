@@ -94,7 +94,8 @@ class Bar:
 
 
 def _described(search: "Search") -> str:
-    words = f"step {search.step}/{search.max_steps} loss {search.loss:.3f} KL {search.kl:.3f}"
+    loss = "" if math.isnan(search.loss) else f" loss {search.loss:.3f}"  # a recipe without gradients has none
+    words = f"step {search.step}/{search.max_steps}{loss} KL {search.kl:.3f}"
     if search.status:
         words = f"{search.sampled} samples drawn"
     elif search.last_check:

@@ -1,5 +1,6 @@
 """The bar: what it shows on a terminal, and that it is silent elsewhere."""
 
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -99,6 +100,7 @@ CHECK = checked(s1=(0.2, 0.3), s2=(0.777, 0.1), s3=(0.5,))
     ("standing", "line"),
     [
         ([Standing("cat.png"), Standing("dog.png", 8)], "step 7/40 loss 0.123 KL 1.235 cat.png"),
+        ([Standing("cat.png", loss=math.nan)], "left, step 7/40 KL 1.235 cat.png"),
         ([Standing("cat.png", last_check=CHECK)], "KL 1.235 best 0.78 cat.png"),
         *(
             ([Standing(name)], f"KL 1.235 {name}")
