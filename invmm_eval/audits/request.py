@@ -76,7 +76,8 @@ class Request:
             **options: Their values; what is left out takes its default, as does None for KEY=VALUE options.
 
         Raises:
-            InvMMError: There is no such option, or a value is out of its range.
+            InvMMError: There is no such option, a value is out of its range, or the recipe does not tell which images
+                of a whole set are memorized.
         """
         if isinstance(images, Iterator) and not hasattr(images, "seekable"):  # they are listed more than once
             images = list(images)
@@ -87,7 +88,7 @@ class Request:
         def of(kind: type[Any]) -> dict[str, Any]:
             return {option.name: chosen[option.name] for option in fields(kind) if option.name in chosen}
 
-        return cls(
+        request = cls(
             model=ModelOptions(source=model, **of(ModelOptions)),
             choices=Choices(**of(Choices)),
             resources=Resources(**of(Resources)),
@@ -97,6 +98,9 @@ class Request:
             screen=Screen(**of(Screen)),
             extent=Extent(**of(Extent)) if "control" in names else None,
         )
+        if request.extent:
+            request.hold_share()
+        return request
 
     @cached_property
     def sources(self) -> list["Source"]:

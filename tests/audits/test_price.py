@@ -55,7 +55,8 @@ def test_a_dry_run_says_what_each_phase_costs_and_writes_nothing(
 ) -> None:
     monkeypatch.setattr("invmm_eval.audits.price.row_seconds", lambda *_, **__: 0.01)
     images = [torch.full((3, 8, 8), 20 * value, dtype=torch.uint8) for value in range(9)]
-    options = {"settings": {"max_steps": 10, "check_every": 5, "draws": 2, "check_images": 2, "sampler_steps": 3}}
+    short = {"max_steps": 10, "check_every": 5, "draws": 2, "check_images": 2, "sampler_steps": 3, "confirm": 2}
+    options = {"settings": short}
     request = Request.of(
         tiny_folder, images, names=SET_OPTIONS, control=2, clean=3, recipe="demo", similarity="pixel-cosine", **options
     )

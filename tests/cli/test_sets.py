@@ -60,11 +60,11 @@ def test_a_dry_run_writes_nothing(
 def test_a_recipe_that_cannot_tell_what_is_memorized_is_refused(
     invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path
 ) -> None:
-    code, _, err = invoke(
-        *("audit", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", "--recipe", "demo")
-    )
-    assert code == 1
-    assert "does not estimate the share of plain samples that are copies" in err
+    command = ["audit", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", "--recipe", "demo"]
+    for more in ((), ("--dry-run",)):
+        code, _, err = invoke(*command, *more)
+        assert code == 1
+        assert "The recipe demo does not estimate the share of plain samples that are copies" in err
 
 
 def test_a_budget_that_is_none_is_refused(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:

@@ -71,7 +71,6 @@ def audited(
     request: Request, out: str | Path, *, on_step: OnStep | None = None, progress: bool = True
 ) -> WholeSet | None:
     """The same for a request, with a progress bar for its screen and one for its searches."""
-    request.hold_share()
     alone = request.resources.workers is None
     leads = launched()[1]
     shown = progress and leads
