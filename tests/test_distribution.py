@@ -17,7 +17,6 @@ import torch
 from diffusers import ScoreSdeVePipeline, ScoreSdeVeScheduler, UNet2DModel
 from PIL import Image
 
-from invmm_eval.plugins.host import Host
 from invmm_eval.testing import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -171,8 +170,3 @@ def test_each_plugin_is_found_and_serves_its_pipelines(env: Path, tmp_path: Path
         [result] = map(json.loads, (tmp_path / f"{name} audit" / "results.jsonl").read_text().splitlines())
         assert config["backbone"]["name"] == backbone
         assert (result.get("error"), result["steps"]) == (None, 1)
-
-
-def test_without_the_packages_the_classes_go_to_the_backbone_that_takes_any() -> None:
-    found = Host(entry_points=False)
-    assert all(found.backbone_for(name) is found.backbone("diffusers") for name in PIPELINES)

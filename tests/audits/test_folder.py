@@ -171,15 +171,6 @@ def test_a_config_that_is_no_json_is_told(tmp_path: Path, value: object) -> None
         Store(tmp_path, {"noise": {"rank": value}})
 
 
-def test_a_finished_audit_is_not_measured_again(finished: Path, undisturbed: Path) -> None:
-    watch = Watch()
-    again = plan()
-    run(again, ALL, finished, on_step=watch)
-    assert watch.searched == set()
-    assert again.backbone.rows_seen == []  # type: ignore[attr-defined]
-    assert same_files(finished, undisturbed)
-
-
 def test_what_is_found_in_a_folder_is_what_was_found(tmp_path: Path) -> None:
     measured, read = (run(plan(), SOURCES[2:], tmp_path) for _ in range(2))
     for result, other in zip(read, measured, strict=True):
@@ -393,14 +384,6 @@ def test_two_runs_cannot_write_to_one_folder(tmp_path: Path, undisturbed: Path) 
     assert same_files(tmp_path, undisturbed)
 
 
-def test_a_run_that_is_refused_lets_the_folder_go(tmp_path: Path) -> None:
-    Store(tmp_path, {**CONFIG, "seed": 1}).close()
-    with pytest.raises(InvMMError, match="seed is 1 there and 2 here") as held:
-        Store(tmp_path, {**CONFIG, "seed": 2})
-    Store(tmp_path, {**CONFIG, "seed": 1}).close()
-    assert held
-
-
 def in_a_process(work: Callable[[], object], cpu_seconds: float = 0) -> int:
     """Do some work in a process of its own, perhaps killed after some seconds of CPU; its exit code."""
 
@@ -485,19 +468,6 @@ def hand_made(**changes: Any) -> Result:
     return replace(result, trace=(Point(5, 0.1, 1.0, 1.0, float("-inf")),), **changes)
 
 
-def test_failed_images_are_not_known(tmp_path: Path) -> None:
-    good, late = Target(PICTURES[0], "n"), Target(PICTURES[1], "late")
-    with Store(tmp_path, CONFIG) as store:
-        store.add(hand_made(), good)
-        store.add(Result(1, "bad", "", Status.FAILED, error="It broke."), None)
-        store.add(Result(2, "late", late.digest, Status.FAILED, error="It broke."), late)
-        assert (store.knows(0, good), store.knows(2, late)) == (True, False)
-    assert len(rows(tmp_path)) == 3
-    with Store(tmp_path, CONFIG) as store:
-        assert (store.knows(0, good), store.knows(2, late)) == (True, False)
-        assert store.result(0).record() == hand_made().record()
-
-
 def test_a_row_is_short_whatever_the_search(tmp_path: Path) -> None:
     """What a row leaves out is read from the file of tensors, once it is looked at."""
     trace = tuple(Point(50 * step, 0.1234567 / step, step / 30, 1 / step, step / 70) for step in range(1, 41))
@@ -564,18 +534,6 @@ def test_a_row_of_format_2_has_how_the_search_went(tmp_path: Path) -> None:
     assert (result.trace[0][:4], result.ed50, result.ed90) == (full.trace[0][:4], Dose(2.0, 1.0, 4.0), None)
     assert result.response == Response((Outcome(1.0, True), Outcome(0.5, False)))
     assert repr(result.check and result.check.similarities) == repr(full.check and full.check.similarities)
-
-
-def test_no_file_holds_infinity(tmp_path: Path, undisturbed: Path) -> None:
-    with Store(tmp_path, CONFIG) as store:
-        store.add(hand_made(name="un\u2028usual\n"), Target(PICTURES[0]))
-    for folder in (undisturbed, tmp_path):
-        loaded((folder / "config.json").read_bytes())
-        rows(folder)
-        for path in folder.glob("tensors/*/*"):
-            with safe_open(path, "np") as file:
-                loaded(file.metadata()["invmm"])
-    assert [row["name"] for row in read(tmp_path).rows] == ["un\u2028usual\n"]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -663,17 +621,6 @@ def test_progress(finished: Path, tmp_path: Path) -> None:
     assert (later.failed, later.waiting, later.running) == (4, 6, False)
     assert later.rate == pytest.approx(3 / (40 * 60))
     assert later.left == timedelta(minutes=80)
-
-
-def test_rows_are_a_sequence(finished: Path) -> None:
-    audit = read(finished)
-    assert [row["index"] for row in audit.rows] == [0, 1, 2, 3, 4]
-    assert [row["index"] for row in audit.rows[1:3]] == [1, 2]
-    assert audit.rows[-1]["index"] == 4
-    assert (
-        audit.result(audit.rows[0]).record()
-        == Result.load(next(finished.glob(f"tensors/*/{audit.rows[0]['digest'][:16]}*"))).record()
-    )
 
 
 def test_lines_are_read_part_by_part(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,15 +77,6 @@ def test_each_damage_to_a_file_is_one_sentence_that_names_it(harm: Callable[[Pat
     assert verify(copied) == []
 
 
-def test_several_damages_are_several_sentences(copied: Path) -> None:
-    harmed = sorted([*copied.glob("tensors/*/*"), copied / "images.json"])
-    for file in harmed:
-        changed(file) if file.suffix == ".safetensors" else file.write_text(file.read_text() + " ")
-    assert sorted(next(str(file) for file in harmed if str(file) in told) for told in verify(copied)) == [
-        str(file) for file in harmed
-    ]
-
-
 def test_a_forged_row_with_a_new_checksum_is_noticed(copied: Path) -> None:
     lines = (copied / "results.jsonl").read_bytes().splitlines(keepends=True)
     row = {key: value for key, value in json.loads(lines[0]).items() if key != "crc32"}

@@ -322,19 +322,6 @@ def test_what_records_call_a_model(tiny_pipeline: DDIMPipeline) -> None:
     assert [model_name(*model) for model in models] == ["org/name", "org/name@v1", "a/folder", "DDIMPipeline"]
 
 
-def test_each_step_is_told() -> None:
-    steps: list[list[tuple[str, int]]] = []
-    audit(
-        "any",
-        [*UNSEEN, *pictures(1, seed=98)],
-        backbone="exact",
-        settings={**SHORT, "max_steps": 10},
-        on_step=lambda searches: steps.append([(search.target.name, search.step) for search in searches]),
-    )
-    assert steps[:10] == [[("0", step), ("1", step)] for step in range(1, 11)]
-    assert all(step in ([("0", 10)], [("1", 10)]) for step in steps[10:])  # samples of estimators, image by image
-
-
 def test_micro_batches_reach_the_engine(parts: Parts) -> None:
     audit("any", list(MEMORIZED), backbone="exact", settings={**SHORT, "max_steps": 5}, micro_batch=3)
     assert max(parts.made[0].rows_seen) == 3

@@ -14,13 +14,10 @@ from torch import Tensor
 import invmm_eval
 from invmm_eval import InvMM, InvMMError, audit, calibrate, load_backbone
 from invmm_eval.audits.options import OPTIONS
-from invmm_eval.audits.request import Request
-from invmm_eval.audits.run import run
 from invmm_eval.audits.typed import LoadingOptions
 from invmm_eval.integrations import torchmetrics
 from invmm_eval.integrations.mlflow import InvMMEvaluator
 from invmm_eval.models.condition import Context
-from invmm_eval.search.result import Status
 from tests.helpers.exact import Mixture, pictures, serving
 
 KNOWN = pictures(3)
@@ -78,19 +75,6 @@ def test_few_functions_are_between_an_audit_and_the_network(
     assert len(steps_and_checks) >= 2
     assert steps_and_checks == model.stacks
     assert max(map(len, model.stacks)) <= most
-
-
-def test_equal_pictures_share_a_search_and_each_has_a_result(model: Watched) -> None:
-    images = [KNOWN[0], KNOWN[1], KNOWN[0], KNOWN[0]]
-    searched: set[str] = set()
-    request = Request.of("any", images, backbone="exact", similarity="pixel-cosine", settings=SHORT)
-    found = list(run(request, on_step=lambda searches: searched.update(s.target.name for s in searches)))
-    assert searched == {"0", "1"}
-    assert sorted((result.index, result.name) for result in found) == [(i, str(i)) for i in range(4)]
-    equal = [result for result in found if result.index != 1]
-    assert len({result.kl for result in equal}) == 1
-    assert {result.status for result in found} <= {Status.REPLICATED, Status.EXHAUSTED}
-    assert model.stacks
 
 
 @pytest.mark.parametrize(

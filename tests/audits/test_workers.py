@@ -115,13 +115,6 @@ def test_a_worker_takes_the_next_image_as_soon_as_its_batch_has_a_place() -> Non
     assert together == [["4"]] * 5 + [["4", "0"]] * 5 + [["0", "0"]] * 5 + [["0"]] * 5
 
 
-def test_a_worker_that_cannot_start_says_where_and_why_at_each_call() -> None:
-    worker = on_ray.Worker(NOWHERE, Resources(device="cpu"))
-    for call in (worker.ready, partial(worker.measure, targets(0)[0])):
-        with pytest.raises(InvMMError, match=r"A worker on \S+ cannot start: There is no folder /no/such/folder"):
-            call()
-
-
 def test_a_model_that_needs_captions_is_refused_by_workers_too(monkeypatch: pytest.MonkeyPatch) -> None:
     class Captioned(Mixture):
         def condition(self, caption: str | None = None) -> Condition:

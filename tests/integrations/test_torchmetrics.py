@@ -141,13 +141,6 @@ def test_the_drawing_shows_each_image_over_checkpoints(tiny_pipeline: DDIMPipeli
     assert alone is figure
 
 
-def test_one_image_can_be_drawn(tiny_pipeline: DDIMPipeline) -> None:
-    metric = InvMM(tiny_pipeline, settings=TINY)
-    metric.update(IMAGES[:1])
-    _, axes = metric.plot()
-    assert axes.get_legend_handles_labels()[1] == ["image 0"]
-
-
 def test_two_processes_share_the_work(exact: Mixture, tmp_path: Path) -> None:
     shared_out, the_same_for_both, one_has_none = [[0, 2, 3], [1, 4, 0]], [[0, 1, 2], [0, 1, 2]], [[1, 3], []]
     distinct = [[0, 2, 3, 1, 4], [0, 1, 2], [1, 3]]

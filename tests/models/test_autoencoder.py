@@ -81,18 +81,6 @@ def test_all_is_float32_and_the_model_stays_as_it_is(make: Any, dtype: torch.dty
     assert not getattr(model, "use_slicing", False)
 
 
-def test_each_image_is_itself_in_any_company() -> None:
-    autoencoder = Autoencoder(kl("sdxl"))
-    with torch.no_grad():
-        alone = autoencoder.encode(pictures()[:1])
-        torch.testing.assert_close(autoencoder.encode(pictures())[:1], alone, atol=1e-6, rtol=0)
-
-
-def test_it_tells_its_sizes() -> None:
-    autoencoder = Autoencoder(kl("sd3"))
-    assert (autoencoder.factor, autoencoder.channels) == (tiny.SIDE // tiny.LATENT_SIDE, 3)
-
-
 def _asymmetric() -> AsymmetricAutoencoderKL:
     return AsymmetricAutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 2,

@@ -151,26 +151,6 @@ def test_a_network_in_half_precision_gives_x0_in_float32(tiny_folder: Path, dtyp
     assert gradient.dtype == torch.float32
 
 
-def test_found_by_its_class_in_a_folder_or_loaded(tiny_folder: Path, tiny_pipeline: DDIMPipeline) -> None:
-    assert isinstance(load_backbone(tiny_folder), DDPM)
-    assert isinstance(load_backbone(tiny_pipeline), DDPM)
-
-
-def test_a_model_in_training_is_audited_untouched(tiny_folder: Path, cosine: PixelCosine) -> None:
-    pipeline = DDIMPipeline.from_pretrained(tiny_folder)
-    pipeline.unet.train()
-    (found,) = invert(
-        load_backbone(pipeline),
-        [Target(torch.arange(192, dtype=torch.uint8).view(3, 8, 8))],
-        cosine,
-        diagonal(),
-        recipe=QUICK,
-    )
-    assert found.error is None
-    assert pipeline.unet.training
-    assert all(p.requires_grad and p.grad is None for p in pipeline.unet.parameters())
-
-
 def test_models_that_are_not_understood(tiny_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InvMMError, match="dynamic thresholding"):
         backbone(DDPMPipeline(unet(), DDPMScheduler(thresholding=True)))

@@ -1,7 +1,6 @@
 import pytest
 import torch
 from torch import Generator, Tensor
-from torch.autograd import gradcheck
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
 from invmm_eval.noise import Noise, NoiseFamily
@@ -56,16 +55,6 @@ def test_the_isotropic_family_has_one_variance() -> None:
     assert sizes == [{"mu": 24, "logvar": 24}, {"mu": 24, "logvar": 1}]
 
 
-def test_no_two_parameters_are_shared(family: NoiseFamily) -> None:
-    like = torch.zeros(3)
-    first, second = family(like), family(like)
-    with torch.no_grad():
-        first.parameters()["mu"].add_(1)
-    assert not first.parameters()["logvar"].any()
-    assert second.kl() == 0
-    assert not like.any()
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("seed", range(3))
 def test_kl_is_that_of_torch(family: NoiseFamily, shape: tuple[int, ...], seed: int) -> None:
@@ -76,15 +65,6 @@ def test_kl_is_that_of_torch(family: NoiseFamily, shape: tuple[int, ...], seed: 
     assert q.kl().item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_kl_is_the_mean_log_ratio_of_its_samples(family: NoiseFamily) -> None:
-    q = bent(family, (2, 3, 4))
-    drawn = q.rsample(20_000, seeded()).detach().double()
-    ratios = (truth(q).log_prob(drawn) - standard(drawn[0]).log_prob(drawn)) / drawn[0].numel()
-    standard_error = ratios.std() / len(ratios) ** 0.5
-    assert abs(q.kl() - ratios.mean()) < 4 * standard_error
-    assert standard_error < 0.01 * q.kl()
-
-
 @pytest.mark.parametrize("size", [1e-1, 1e-2, 1e-3, 1e-4, 1e-5])
 def test_kl_is_not_negative_near_the_standard_normal(family: NoiseFamily, size: float) -> None:
     for seed in range(20):
@@ -92,18 +72,3 @@ def test_kl_is_not_negative_near_the_standard_normal(family: NoiseFamily, size: 
         with torch.no_grad():
             q.parameters()["logvar"].uniform_(-size, size, generator=seeded(seed))
         assert q.kl() >= 0
-
-
-def test_samples_depend_on_the_generator_alone(family: NoiseFamily) -> None:
-    q, generator = bent(family, (5, 6)), seeded()
-    first, second = q.rsample(3, generator), q.rsample(3, generator)
-    assert torch.equal(first, q.rsample(3, seeded()))
-    assert not torch.equal(first, second)
-
-
-@pytest.mark.filterwarnings("ignore:.*double precision")
-def test_gradients_are_finite_differences(family: NoiseFamily) -> None:
-    q = bent(family, (2, 3))
-    parameters = tuple(q.parameters().values())
-    assert gradcheck(lambda *_: q.kl(), parameters, eps=1e-2, atol=1e-3, rtol=1e-3)
-    assert gradcheck(lambda *_: q.rsample(4, seeded()), parameters, eps=1e-2, atol=1e-3, rtol=1e-3)

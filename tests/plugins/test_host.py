@@ -296,16 +296,6 @@ def test_a_pipeline_class_that_no_backbone_names_goes_to_the_one_that_takes_any(
     assert found.backbone_for("VideoPipeline") is found.backbone("diffusers")
 
 
-def test_parts_cannot_be_added_behind_the_plugins() -> None:
-    found = Host(entry_points=False)
-    for parts in (
-        *(found.backbones, found.similarities, found.noise_families),
-        *(found.estimators, found.detectors, found.commands),
-    ):
-        with pytest.raises(TypeError):
-            parts["mine"] = lazy("builtins:dict")  # type: ignore[index]
-
-
 class Mine:
     """An object that a test or a notebook registers."""
 

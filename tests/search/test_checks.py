@@ -247,15 +247,6 @@ def test_samples_are_kept_as_pixels(case: Case, complete: bool) -> None:
             assert samples.tolist() == [[[[round((16 * number + scale) / CODES * 255)]]] for number in numbers]
 
 
-@SEVERAL
-@given(CASES, st.booleans())
-def test_the_score_reaches_beta_just_where_the_check_is_passed(case: Case, complete: bool) -> None:
-    for outcome in case.check(Labelled(), complete=complete):
-        assert (outcome.score >= BETA) == outcome.passed
-        best = outcome.similarities[outcome.best_scale]
-        assert all(value >= BETA for value in best) == outcome.passed
-
-
 @pytest.mark.parametrize(
     ("similarities", "score", "best_scale"),
     [

@@ -14,7 +14,6 @@ from invmm_eval.similarity.pixel_cosine import PixelCosine
 from tests.helpers.exact import QUICK, Chooser, Choosing, Mixture, pictures, run, targets
 
 MEMORIZED = pictures(5)
-UNSEEN = pictures(1, seed=99)
 
 
 @pytest.fixture(scope="module")

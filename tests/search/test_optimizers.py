@@ -50,14 +50,6 @@ def test_the_weight_by_hand() -> None:
     assert trace(recipe, list(events)) == list(values)
 
 
-def test_each_image_has_its_own() -> None:
-    recipe = Recipe()
-    first, second = AdaptiveWeight(recipe), AdaptiveWeight(recipe)
-    first.after_check(1.0)
-    first.after_check(1.0)
-    assert second.value == recipe.first_weight
-
-
 class Scaled:
     """A noise without a mean."""
 

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from invmm_eval.models.condition import Context
 from invmm_eval.noise import Noise, NoiseFamily
 from invmm_eval.noise.gaussian import diagonal
 from invmm_eval.recipe import Recipe, fast
@@ -128,30 +127,6 @@ def test_a_new_picture_costs_a_guided_model_one_gradient_and_the_samples_of_one_
     assert found.rows <= 3 * GUIDED.draws + 4 * (3 + 3 + 2 * 3) * GUIDED.sampler_steps
     assert found.rows >= 3 * GUIDED.draws + 4 * (3 + 3 + 2 * 3) * GUIDED.sampler_steps // 2
     assert sentence(found) == "no copy in 512 plain samples without a prompt (95 %: fewer than 1 in 130)"
-
-
-class Closed(Mixture):
-    """A model that lets no gradient through, such as a compiled or a quantised one."""
-
-    @torch.no_grad()
-    def predict_x0(self, x_t: torch.Tensor, t: torch.Tensor, context: Context) -> torch.Tensor:
-        return super().predict_x0(x_t, t, context)
-
-
-def test_a_model_without_gradients_is_searched_along_the_direction_that_needs_none(cosine: PixelCosine) -> None:
-    model = Closed(PICTURES, torch.tensor([0.1, 0.3, 0.3, 0.3]))
-    recipe = fast(RECIPE).changed(threshold=0.9)
-    (found,) = invert(model, targets(PICTURES[:1]), cosine, diagonal(), recipe=recipe, estimators=[PlainShare()])
-    assert found.status is Status.REPLICATED
-    values = found.estimates["plain-share"]
-    assert values["low"] <= 0.1 <= values["high"]
-
-
-def test_q_is_left_as_it_was(cosine: PixelCosine) -> None:
-    model = Mixture(PICTURES, torch.tensor([0.02, 0.3, 0.34, 0.34]))
-    (alone,) = invert(model, targets(PICTURES[:1]), cosine, diagonal(), recipe=RECIPE)
-    found = measured(cosine, 0.02, seed=0)
-    assert found.kl == pytest.approx(alone.kl, rel=1e-4)
 
 
 def test_a_family_that_is_not_a_shifted_standard_normal_has_no_share(cosine: PixelCosine) -> None:

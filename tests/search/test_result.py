@@ -1,7 +1,6 @@
 """What a result says, and that it can be kept."""
 
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,18 +44,6 @@ BY_DOSE = replace(
     },
 )
 FAILED = Result(index=0, name="x", digest="", status=Status.FAILED, error="It broke.", traceback="Traceback ...")
-
-
-def test_the_measure() -> None:
-    assert RESULT.invmm == 0.25
-    assert replace(RESULT, status=Status.EXHAUSTED).invmm == math.inf
-    assert math.isnan(FAILED.invmm)
-
-
-def test_the_similarity_is_the_least_one_at_the_best_scale() -> None:
-    assert RESULT.similarity == 0.8
-    assert CHECK.best_scale == 2.5
-    assert FAILED.similarity is None
 
 
 @pytest.mark.parametrize("result", [RESULT, BY_DOSE, replace(RESULT, status=Status.EXHAUSTED), FAILED])

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from invmm_eval.models.condition import Context
 from invmm_eval.recipe import DEMO, by_dose
-from invmm_eval.search.rows import Counted
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 from tests.helpers.exact import Mixture, pictures, run
 
@@ -58,9 +57,3 @@ def _alone(images: Tensor, cosine: PixelCosine) -> Sequence[int | None]:
 def test_the_rows_of_an_image_do_not_depend_on_its_company(cosine: PixelCosine) -> None:
     together = run(Mixture(KNOWN[:2]), KNOWN, cosine, recipe=RECIPE, batch_size=4)
     assert [result.rows for result in together.values()] == _alone(KNOWN, cosine)
-
-
-def test_the_counter_is_the_backbone_in_all_else() -> None:
-    model = Mixture(KNOWN)
-    counted = Counted(model)
-    assert (counted.image_shape, counted.schedule) == (model.image_shape, model.schedule)

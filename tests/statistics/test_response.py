@@ -36,13 +36,6 @@ def test_the_interval_of_a_rate_is_the_exact_one(hits: int, of: int) -> None:
     assert Count(hits, of).rate == hits / of
 
 
-@pytest.mark.parametrize(("t", "b"), [(1.0, 0.8), (4.0, 0.6)])
-def test_the_share_at_a_dose_is_the_equation(t: float, b: float) -> None:
-    d = torch.full((40_000,), t + 0.7)
-    share = sum(outcome.hit for outcome in drawn(t, b, d, 0)) / len(d)
-    assert share == pytest.approx(float(norm.cdf(b * 0.7)), abs=0.01)
-
-
 @pytest.mark.parametrize(("t", "b"), [(1.0, 0.9), (3.0, 0.7), (8.0, 0.5)])
 def test_many_samples_tell_the_doses(t: float, b: float) -> None:
     response = Response(drawn(t, b, torch.linspace(t - 2, t + 4, 2000), 1))

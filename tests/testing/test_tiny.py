@@ -59,28 +59,6 @@ def test_weights_are_seeded_and_other_random_numbers_left_alone() -> None:
     assert all(torch.equal(tensor, again[name]) for name, tensor in first.items())
 
 
-def test_clip_spells_what_it_does_not_know() -> None:
-    tokenizer = tiny.tiny_clip_tokenizer()
-    assert tokenizer.tokenize("A red cub") == ["a</w>", "red</w>", "c", "u", "b</w>"]
-    ids = tokenizer("red", padding="max_length").input_ids
-    assert len(ids) == 77
-    assert ids[0] == tokenizer.bos_token_id == len(tokenizer) - 2
-    assert ids[2:] == [tokenizer.eos_token_id] * 75
-    assert tokenizer.decode(ids, skip_special_tokens=True) == "red"
-
-
-def test_openclip_pads_with_zeros() -> None:
-    assert tiny.tiny_clip_tokenizer("!")("red", padding="max_length").input_ids[3:] == [0] * 74
-
-
-def test_t5_spells_what_it_does_not_know() -> None:
-    tokenizer = tiny.tiny_t5_tokenizer()
-    assert tokenizer.tokenize("a red cub") == ["▁a", "▁red", "▁", "c", "u", "b"]
-    ids = tokenizer("a red cub").input_ids
-    assert ids[-1] == tokenizer.eos_token_id == 1
-    assert tokenizer.decode(ids, skip_special_tokens=True) == "a red cub"
-
-
 @pytest.mark.parametrize(
     ("name", "kind"),
     [

@@ -12,7 +12,6 @@ from torch import Generator, Tensor, nn
 from invmm_eval import audit
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.generic.backbone import Diffusers
-from invmm_eval.plugins.host import host
 from invmm_eval.search.sampling import sample
 from invmm_eval.testing import check_backbone, tiny
 from tests.helpers.coverage import SIDES
@@ -132,12 +131,6 @@ def test_a_network_without_gradients_is_audited_by_fast_as_if_it_had_them(tiny_s
         audit(pipeline, images, recipe="fast")
 
 
-def test_a_prompt_has_as_many_places_as_are_asked_for() -> None:
-    model = backbone(build("flux2-klein"), prompt_mode="caption", max_sequence_length=24)
-    assert {part.shape[1] for part in model.condition(CAPTION).rsample(1, Generator()).values()} == {24}
-    assert model.settings["max_sequence_length"] == 24
-
-
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
@@ -194,11 +187,6 @@ def test_two_networks_are_too_many() -> None:
     pipeline.register_modules(transformer_2=deepcopy(pipeline.transformer))
     with pytest.raises(InvMMError, match="WanPipeline has the denoising networks transformer, transformer_2"):
         backbone(pipeline)
-
-
-def test_it_serves_the_classes_that_no_other_backbone_names() -> None:
-    assert host().backbone_for("ZImagePipeline") is host().backbone("diffusers")
-    assert host().backbone_for("FluxKontextPipeline") is host().backbone("diffusers")
 
 
 def test_the_loaded_pipeline_and_the_global_random_numbers_are_not_changed() -> None:

@@ -368,15 +368,6 @@ def test_an_image_size_that_cannot_be_is_refused(wrong: Any) -> None:
         backbone("sd3", image_size=wrong)
 
 
-@pytest.mark.parametrize(("name", "part"), [("sd3", "transformer"), ("flux-dev", "vae"), ("sdxl", "unet")])
-@pytest.mark.parametrize("size", [None, 0, 8.0, [8, 8, 8]])
-def test_a_config_without_a_size_is_refused_with_a_sentence(name: str, part: str, size: Any) -> None:
-    pipeline = MAKERS[name][1]()
-    getattr(pipeline, part).register_to_config(sample_size=size)
-    with pytest.raises(InvMMError, match="sample_size"):
-        backbone(name, pipeline)
-
-
 def test_a_tiny_autoencoder_decodes_where_it_is_named(tmp_path: Any) -> None:
     torch.manual_seed(0)
     blocks = {"encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8)}

@@ -38,19 +38,6 @@ def test_no_more_words_are_placed_than_a_tokenizer_takes(capfd: pytest.CaptureFi
     assert "truncated" not in capfd.readouterr().err
 
 
-def test_a_caption_and_the_unconditional_prompt_are_those_of_the_pipeline() -> None:
-    pipeline = build("stable-diffusion-xl")
-    condition = Diffusers(pipeline, **LOADING, prompt_mode="caption").condition(TEXT)
-    with torch.no_grad():
-        hidden, null, pooled, null_pooled = pipeline.encode_prompt(TEXT)
-    assert not null.any()
-    for found, expected in (
-        (condition.rsample(1, Generator()), (hidden, pooled)),
-        (condition.null(1), (null, null_pooled)),
-    ):
-        assert all(map(torch.equal, found.values(), expected))
-
-
 def test_a_second_encoder_of_the_same_prompt_cannot_be_searched_around() -> None:
     with pytest.raises(InvMMError, match=r"HunyuanDiTPipeline has no text encoder of its own.*prompt_mode=caption"):
         Diffusers(build("hunyuan"), **LOADING)

@@ -9,9 +9,7 @@ from torch import Generator
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.generic.backbone import Diffusers
-from invmm_eval.models.generic.stages import as_one
 from invmm_eval.search.sampling import sample
-from invmm_eval.testing import tiny
 from tests.helpers.families import build
 
 CAPTION = "a red cat"
@@ -47,8 +45,3 @@ def test_samples_are_those_of_the_decoder_for_the_priors_embedding(name: str) ->
 def test_a_prompt_cannot_be_searched_through_a_prior() -> None:
     with pytest.raises(InvMMError, match=r"no text encoder of its own.*prompt_mode=caption"):
         Diffusers(build("kandinsky"), **LOADING)
-
-
-def test_other_pipelines_stay_as_they_are() -> None:
-    pipeline = tiny.tiny_stable_diffusion()
-    assert as_one(pipeline) is pipeline
