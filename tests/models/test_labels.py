@@ -6,35 +6,21 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 from torch import Generator
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.ddpm import DDPM
 from invmm_eval.models.generic.backbone import Diffusers
 from invmm_eval.testing import check_backbone
+from tests.helpers.families import build
 from tests.helpers.families.classic import dit
 
 LOADING: dict[str, Any] = {"revision": None, "device": torch.device("cpu"), "dtype": torch.float32}
-
-
-def of_classes() -> DDIMPipeline:
-    """A pixel model of 5 classes."""
-    torch.manual_seed(0)
-    unet = UNet2DModel(
-        sample_size=8,
-        layers_per_block=1,
-        block_out_channels=(8, 8),
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-        num_class_embeds=5,
-    ).eval()
-    return DDIMPipeline(unet, DDIMScheduler())
+PIXELS = "DDIM with classes"
 
 
 def test_a_given_class_is_what_the_network_is_told() -> None:
-    pipeline, t = of_classes(), torch.tensor([900, 20])
+    pipeline, t = build(PIXELS), torch.tensor([900, 20])
     x_t = torch.randn(2, 3, 8, 8, generator=Generator().manual_seed(0))
     model = DDPM(pipeline, **LOADING, prompt_mode="caption")
     with torch.no_grad():
@@ -45,7 +31,7 @@ def test_a_given_class_is_what_the_network_is_told() -> None:
 
 
 def test_classes_are_searched() -> None:
-    model = DDPM(of_classes(), **LOADING)
+    model = DDPM(build(PIXELS), **LOADING)
     check_backbone(model)
     condition = model.condition()
     logits = condition.parameters()["logits"]
@@ -84,7 +70,7 @@ def test_a_folder_keeps_the_names_of_classes_and_is_loaded_without_a_word(
 
 def test_unknown_classes_are_told() -> None:
     with pytest.raises(InvMMError, match="no class that stands for none"):
-        DDPM(of_classes(), **LOADING, prompt_mode="empty")
+        DDPM(build(PIXELS), **LOADING, prompt_mode="empty")
     for caption, sentence in (("5", "no class '5'; give a number from 0 to 4"), (None, "needs a caption")):
         with pytest.raises(InvMMError, match=sentence):
-            DDPM(of_classes(), **LOADING, prompt_mode="caption").condition(caption)
+            DDPM(build(PIXELS), **LOADING, prompt_mode="caption").condition(caption)

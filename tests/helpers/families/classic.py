@@ -7,6 +7,7 @@ from diffusers import (
     CogVideoXDDIMScheduler,
     CogView3PlusPipeline,
     CogView3PlusTransformer2DModel,
+    DDIMPipeline,
     DDIMScheduler,
     DDPMScheduler,
     DiTPipeline,
@@ -22,6 +23,7 @@ from diffusers import (
     PixArtSigmaPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    UNet2DModel,
 )
 
 from invmm_eval.testing import tiny
@@ -186,6 +188,25 @@ def dit(classes: int = 1000) -> DiTPipeline:
     )
 
 
+def pixel_classes() -> DDIMPipeline:
+    """A pixel model of 5 classes, as ADM has them (Dhariwal and Nichol 2021)."""
+    unet = UNet2DModel(
+        sample_size=8,
+        layers_per_block=1,
+        block_out_channels=(8, 8),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+        num_class_embeds=5,
+    )
+    return DDIMPipeline(unet, DDIMScheduler())
+
+
+def ddim() -> DDIMPipeline:
+    """A pixel model without classes."""
+    return DDIMPipeline(tiny.tiny_ddpm().unet, DDIMScheduler())
+
+
 CLASSIC: dict[str, Callable[[], Any]] = {
     "stable-diffusion": tiny.tiny_stable_diffusion,
     "stable-diffusion-xl": tiny.tiny_sdxl,
@@ -198,4 +219,8 @@ CLASSIC: dict[str, Callable[[], Any]] = {
     "if": deepfloyd,
     "DiT": dit,
     "EDM": sdxl_edm,
+    "LDM": tiny.tiny_ldm,
+    "DDPM": tiny.tiny_ddpm,
+    "DDIM": ddim,
+    "DDIM with classes": pixel_classes,
 }
