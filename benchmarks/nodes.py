@@ -76,7 +76,7 @@ class Case:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.command = [
-            *(sys.executable, "-m", "invmm_eval.cli", "audit", "--model", "reference", "--images", "reference"),
+            *(sys.executable, "-m", "invmm_eval", "audit", "--model", "reference", "--images", "reference"),
             *("--out", str(folder), "--device", "cpu", *SEARCH),
         ]
         self.told = folder.with_suffix(".log")

@@ -411,7 +411,7 @@ def command(folder: Path | str, out: Path, *more: str, verb: str = "run") -> lis
     settings = [f"--set={name}={value}" for name, value in RECIPE.items()]
     chosen = ["--backbone", "deadly", "--similarity", "pixel-cosine", "--recipe", "demo", "--device", "cpu"]
     asked = [verb, "--model", str(MODEL), "--images", str(folder), "--out", str(out), "--batch-size", "1"]
-    return ["-m", "invmm_eval.cli", *asked, *chosen, *settings, *more]
+    return ["-m", "invmm_eval", *asked, *chosen, *settings, *more]
 
 
 @pytest.fixture(scope="module")

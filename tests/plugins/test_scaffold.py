@@ -39,7 +39,7 @@ def environment(packages: list[Path], tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_installed_they_are_found(environment: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "invmm_eval.cli", "plugins", "--json"]
+    command = [sys.executable, "-m", "invmm_eval", "plugins", "--json"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     gives = {plugin["name"]: plugin["gives"] for plugin in json.loads(done.stdout)["plugins"]}
     for name, hook in zip(
