@@ -42,7 +42,7 @@ Images = Annotated[
         f"{DATASET}; stream: in place of dataset: keeps no copy. Repeatable.",
     ),
 ]
-More = Annotated[list[str], typer.Argument(metavar="IMAGES", help="More images, as the shell expands --images *.png.")]
+More = Annotated[list[str], typer.Argument(metavar="MORE", help="More images, as the shell expands --images *.png.")]
 OutFolder = Annotated[
     Path, typer.Option("--out", metavar="DIR", help="Output folder. An existing audit in it is resumed.")
 ]
