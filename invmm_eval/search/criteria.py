@@ -107,7 +107,7 @@ class AnySample(_UntilPassed):
     """One sample that reaches the threshold beta is enough.
 
     How often the image comes back is then for an estimator to tell. The K samples are spread evenly over the guidance
-    scales and drawn scale by scale, in the recipe's order, until one is enough.
+    scales and drawn together. The first scale, in the recipe's order, at which one is enough decides.
     """
 
     judged_by = Judged.GREATEST
@@ -122,9 +122,9 @@ class AnySample(_UntilPassed):
         return math.ceil(self._recipe.check_images / scales)
 
     def request(self, drawn: Similarities) -> Mapping[float, int]:
-        """All samples at the first scale that has none."""
+        """All samples of the scales that have none."""
         missing = [scale for scale, values in drawn.items() if not values]
-        return {missing[0]: self.samples(len(drawn))} if missing and not self.passed(drawn) else {}
+        return {} if self.passed(drawn) else dict.fromkeys(missing, self.samples(len(drawn)))
 
     def passed(self, drawn: Similarities) -> bool:
         """Any sample."""

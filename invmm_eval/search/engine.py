@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import compress, islice
+from itertools import chain, compress, islice
 from operator import not_
 from typing import Any, TypeVar, cast
 
@@ -196,16 +196,19 @@ class _Engine:
             search.sampled += n
             tell([search])
 
-        def sample(n: int, proposal: Proposal | None = None) -> Samples:
-            rsample = partial(found.proposals.rsample, proposal) if proposal and found.proposals else None
-            trial = replace(search.draw_trial(n, rsample), guidance=(scale,))
-            [drawn] = self._check([trial], complete=True)
-            similarities = drawn.similarities[scale]
+        def sample(n: int, *proposals: Proposal) -> Samples:
+            known = found.proposals if proposals else None
+            rsamples = [partial(known.rsample, proposal) for proposal in proposals] if known else [None]
+            trials = [replace(search.draw_trial(n, rsample), guidance=(scale,)) for rsample in rsamples]
+            checks = self._check(trials, complete=True)
+            similarities = tuple(chain(*(check.similarities[scale] for check in checks)))
             hold_finite(setup.similarity, similarities)
             hits = tuple(value >= setup.threshold for value in similarities)
-            search.remember_samples(trial, drawn, search.kl, proposal)
-            drawn_more(n)
-            return Samples(trial.noise, similarities, hits, drawn.samples[scale])
+            for trial, drawn, proposal in zip(trials, checks, proposals or [None], strict=True):
+                search.remember_samples(trial, drawn, search.kl, proposal)
+            drawn_more(len(hits))
+            noise, images = [trial.noise for trial in trials], [check.samples[scale] for check in checks]
+            return Samples(torch.cat(noise), similarities, hits, torch.cat(images))
 
         found = Found(
             status=search.status,

@@ -56,8 +56,8 @@ class Shifted:
 class Draw(Protocol):
     """Draws new samples."""
 
-    def __call__(self, n: int, proposal: Proposal | None = None) -> Samples:
-        """``n`` samples, of noise from q as it is now or from a proposal."""
+    def __call__(self, n: int, *proposals: Proposal) -> Samples:
+        """``n`` samples of noise from q as it is now; or from each of some proposals, in one go."""
         ...
 
 
@@ -73,8 +73,8 @@ class Found:
             most replicas. None where there is no such check; q is then the last one.
         noise: q. Where an estimator changes its parameters, the result is that of the changed q.
         ray: The ray that the mean of q lies on; None where the optimizer follows none.
-        sample: Draws ``n`` new samples from q as it is now, at the best guidance scale of the last check; or, with a
-            second argument, from one of ``proposals``.
+        sample: Draws ``n`` new samples from q as it is now, at the best guidance scale of the last check; or, with
+            further arguments, from each of these distributions, which are made by ``proposals``.
         guidance: That scale; 0 where there is no prompt.
         shifted: Returns all samples so far at that scale whose noise was plain noise shifted along a ray, or drawn from
             a proposal: those of the checks, and those that ``sample`` has drawn.

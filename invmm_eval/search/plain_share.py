@@ -51,8 +51,7 @@ class PlainShare:
                 rare = number and rate * (1 + 2 * error) < MEMORIZED
                 if not rate or error <= PRECISE or rare:
                     break
-                for part in PARTS:
-                    found.sample(DRAWS, found.proposals.at(part * max(1, -math.log(rate))))
+                found.sample(DRAWS, *(found.proposals.at(part * max(1, -math.log(rate))) for part in PARTS))
         samples = _samples(found)
         if not samples:
             return None

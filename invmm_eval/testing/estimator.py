@@ -87,16 +87,19 @@ def simulated(status: Status, *, with_ray: bool = True) -> Found:
     shifted: list[Shifted] = []
     outcomes: list[Outcome] = []
 
-    def sample(n: int, proposal: Proposal | None = None) -> Samples:
+    def sample(n: int, *chosen: Proposal) -> Samples:
         with torch.no_grad():
-            noise = proposals.rsample(proposal, n, numbers) if proposal else q.rsample(n, numbers)
-        similarities = torch.sigmoid(torch.tensor(ray.distances(noise)) - 3)
-        hits = tuple((similarities >= THRESHOLD).tolist())
-        found_hits = [index for index, hit in enumerate(hits) if hit]
+            noise = [proposals.rsample(one, n, numbers) for one in chosen] or [q.rsample(n, numbers)]
+        similarities = torch.sigmoid(torch.tensor(ray.distances(torch.cat(noise))) - 3)
+        hits = similarities >= THRESHOLD
         if with_ray:
-            shifted.append(Shifted(1.0, proposal or Proposal(mu.detach().clone()), n, noise[found_hits]))
-            outcomes.extend(map(Outcome, [] if proposal else ray.distances(noise), hits))
-        return Samples(noise, tuple(similarities.tolist()), hits, torch.zeros((n, *SHAPE), dtype=torch.uint8))
+            for one, part, copies in zip(
+                chosen or [Proposal(mu.detach().clone())], noise, torch.split(hits, n), strict=True
+            ):
+                shifted.append(Shifted(1.0, one, n, part[copies]))
+            outcomes.extend(map(Outcome, [] if chosen else ray.distances(noise[0]), hits.tolist()))
+        images = torch.zeros((len(hits), *SHAPE), dtype=torch.uint8)
+        return Samples(torch.cat(noise), tuple(similarities.tolist()), tuple(hits.tolist()), images)
 
     recipe = Recipe(optimizer="dose", check_images=8, first_dose=1.0, responses=64, confirm=64)
     shown = sample(recipe.check_images)

@@ -12,7 +12,7 @@ from torch import Tensor
 from invmm_eval.models.condition import Condition, Context, Unconditional, rows
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.checks import Trial, check
-from invmm_eval.search.criteria import AllSamples
+from invmm_eval.search.criteria import AllSamples, AnySample, Criterion
 from invmm_eval.search.memory import MicroBatch
 from invmm_eval.search.result import Check
 from tests.helpers.exact import flow_schedule
@@ -38,6 +38,7 @@ class Labelled:
     def __init__(self) -> None:
         self.conditional_rows = 0
         self.null_rows = 0
+        self.calls = 0
 
     @property
     def rows(self) -> int:
@@ -56,6 +57,7 @@ class Labelled:
         number = context["number"]
         assert torch.equal(number.abs(), x_t.flatten())
         assert (t == 1).all()
+        self.calls += 1
         self.conditional_rows += int((number > 0).sum())
         self.null_rows += int((number < 0).sum())
         return 16 * x_t + (number > 0).float()[:, None, None, None]
@@ -90,15 +92,17 @@ class Case(NamedTuple):
     similarity: Planted
     micro_batch: int
 
-    def check(self, backbone: Labelled, *, complete: bool = False) -> list[Check]:
-        return self.check_some(self.trials, backbone, complete=complete)
+    def check(self, backbone: Labelled, *, complete: bool = False, criterion: Criterion | None = None) -> list[Check]:
+        return self.check_some(self.trials, backbone, complete=complete, criterion=criterion)
 
-    def check_some(self, trials: list[Trial], backbone: Labelled, *, complete: bool = False) -> list[Check]:
+    def check_some(
+        self, trials: list[Trial], backbone: Labelled, *, complete: bool = False, criterion: Criterion | None = None
+    ) -> list[Check]:
         return check(
             backbone,
             self.similarity,
             self.recipe,
-            AllSamples(self.recipe, BETA),
+            criterion or AllSamples(self.recipe, BETA),
             MicroBatch(self.micro_batch),
             trials,
             complete=complete,
@@ -232,6 +236,21 @@ def test_a_scale_that_passes_settles_the_image() -> None:
     assert {scale: len(drawn) for scale, drawn in outcome.similarities.items()} == {1: 1, 2: 1, 3: 8, 4: 1}
     assert (outcome.best_scale, outcome.score) == (3, 0.625)
     assert (backbone.conditional_rows, backbone.null_rows) == (11, 10)
+
+
+@pytest.mark.parametrize("company", [[], [[0.125] * 6]])
+def test_where_any_sample_is_enough_all_scales_are_drawn_at_once_and_the_first_with_a_copy_decides(
+    company: list[list[float]],
+) -> None:
+    first = {0.0: [0.125] * 6, 1.0: [0.25, 0.625] * 3, 3.0: [0.9] * 6}
+    case, backbone = plant([first, *(dict.fromkeys(first, poor) for poor in company)]), Labelled()
+    outcome, *others = case.check(backbone, criterion=AnySample(case.recipe, BETA))
+    assert outcome.passed
+    assert outcome.similarities == {0.0: (0.125, 0.125), 1.0: (0.25, 0.625)}
+    assert {scale: len(samples) for scale, samples in outcome.samples.items()} == {0.0: 2, 1.0: 2}
+    assert all(other.similarities == {0.0: (0.125,) * 2, 1.0: (0.125,) * 2, 3.0: (0.125,) * 2} for other in others)
+    assert backbone.calls == 1
+    assert (backbone.conditional_rows, backbone.null_rows) == (4 * len(case.trials), 4 * len(case.trials))
 
 
 # What is kept
