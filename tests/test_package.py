@@ -47,5 +47,5 @@ def test_a_folder_that_is_no_path_is_refused_in_a_sentence() -> None:
         verify: (3,),
     }
     for function, arguments in takes_folders.items():
-        with pytest.raises(InvMMError, match=r"^The folder of an audit is a path, not 3\.$"):
+        with pytest.raises(InvMMError, match=r"^The folder of an audit is 3; give the path of a folder\.$"):
             function(*arguments)

@@ -17,6 +17,7 @@ from invmm_eval.reference import MODEL, THRESHOLD, all_pictures, choose, picture
 from invmm_eval.search.result import Status
 from invmm_eval.search.sampling import sample
 from invmm_eval.similarity.pixel_cosine import PixelCosine
+from tests.helpers.audits import run_plan
 
 
 def test_it_is_small() -> None:
@@ -71,7 +72,7 @@ def test_repeated_pictures_are_found_and_held_out_ones_are_not(tmp_path: Path) -
     choices = Choices(similarity="pixel-cosine", recipe="demo", settings=settings, seed=1)
     plan = make_plan(ModelOptions(source=MODEL), choices)
     sources = [Source(p.name, p.image) for p in chosen]
-    results = sorted(plan.run(sources, Resources(batch_size=4), out=tmp_path), key=lambda result: result.index)
+    results = sorted(run_plan(plan, sources, Resources(batch_size=4), out=tmp_path), key=lambda result: result.index)
     assert [result.status for result in results] == [Status.REPLICATED] * 2 + [Status.EXHAUSTED] * 2
 
 

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +35,6 @@ from invmm_eval.audits.plan import OnStep, Plan, default_similarity, load, make_
 from invmm_eval.audits.progress import Bar
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.run import run
-from invmm_eval.audits.typed import CalibrationOptions
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.result import Result, Status
 
@@ -55,7 +54,7 @@ def calibrate(
     out: str | Path | None = None,
     on_step: OnStep | None = None,
     progress: bool = True,
-    **options: Unpack[CalibrationOptions],
+    **options: Any,
 ) -> Calibration:
     """Find the threshold at which a model replicates at most a share of images that it was not trained on.
 

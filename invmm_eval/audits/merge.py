@@ -10,7 +10,6 @@ from typing import Any
 
 from invmm_eval.audits.folder import Record, read
 from invmm_eval.audits.folder.files import (
-    audit_named,
     folder_named,
     in_use,
     picture_of,
@@ -51,7 +50,7 @@ def merge(out: str | Path, parts: Sequence[str | Path], *, progress: bool = True
             missing or given twice; or the output folder cannot be written.
     """
     out = folder_named(out)
-    shards = [_Part.of(audit_named(part)) for part in parts]
+    shards = [_Part.of(folder_named(part)) for part in parts]
     for part in shards[1:]:
         _check_alike(shards[0], part)
     _check_all(shards)

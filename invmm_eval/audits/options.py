@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-DTYPES = ("float32", "float16", "bfloat16")
-"""The precisions of a network."""
-
 
 @runtime_checkable
 class _Similarity(Protocol):
@@ -79,7 +76,9 @@ class ModelOptions:
         None,
         "Tokens of textual inversion to add: .safetensors file, folder or Hub id, or FILE:TOKEN; separated by commas.",
     )
-    dtype: str = option("float32", "Precision of the network: float32, float16 or bfloat16.")
+    dtype: Literal["float32", "float16", "bfloat16"] = option(
+        "float32", "Precision of the network: float32, float16 or bfloat16.", parse=str
+    )
     offload: Literal["model", "group"] | None = option(
         None,
         "Keep weights in CPU memory: model moves each network to the device while it is needed, group each layer.",
@@ -90,8 +89,6 @@ class ModelOptions:
     )
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise InvMMError(f"There is no precision {self.dtype!r}; choose one of {', '.join(DTYPES)}.")
         check_types(self)
         object.__setattr__(self, "source", located(self.source))
 
@@ -245,6 +242,8 @@ KINDS = (ModelOptions, Choices, Resources)
 
 OPTIONS = options_of(*KINDS)
 """All options of a search but the model itself, by name, in the order in which faces list them."""
+LOADING_OPTIONS = options_of(ModelOptions) | {"device": OPTIONS["device"]}
+"""Those of a model alone."""
 RUN_OPTIONS = OPTIONS | options_of(Output)
 """Those of an audit of all images."""
 SCREEN_OPTIONS = (

@@ -8,16 +8,14 @@ from dataclasses import asdict, dataclass
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 
 from invmm_eval.audits.calibration import Calibration
 from invmm_eval.audits.images import Source
-from invmm_eval.audits.options import Choices, ModelOptions, Output, Resources, with_options
-from invmm_eval.audits.record import measured
+from invmm_eval.audits.options import LOADING_OPTIONS, Choices, ModelOptions, with_options
 from invmm_eval.audits.request import Request
-from invmm_eval.audits.typed import LoadingOptions
 from invmm_eval.device import find_device
 from invmm_eval.errors import InvMMError
 from invmm_eval.hints import is_plain, typed
@@ -73,37 +71,6 @@ class Plan:
     def threshold(self) -> float:
         """beta: the recipe's if it has one, else the similarity's own."""
         return self.similarity.threshold if self.recipe.threshold is None else self.recipe.threshold
-
-    def run(
-        self,
-        sources: Sequence[Source],
-        resources: Resources = Resources(),
-        *,
-        out: str | Path | None = None,
-        request: Mapping[str, Any] | None = None,
-        on_step: OnStep | None = None,
-        output: Output = Output(),
-    ) -> Iterator[Result]:
-        """Measure images in this process, yielding each result as it is ready.
-
-        Args:
-            sources: The images; one that cannot be read gives a failed result.
-            resources: The sizes of batches.
-            out: Output folder. An existing audit in it is resumed.
-            request: The request to keep in the folder.
-            on_step: Called after each step with the searches in progress.
-            output: What the folder gets.
-
-        Raises:
-            InvMMError: The folder cannot be used, or holds an audit with another config; or the model needs captions
-                and no image has one.
-        """
-        if no_captions(sources):
-            self.backbone.condition(None)  # raises if the model needs a caption, once instead of for each image
-        measure = partial(
-            self.measure, batch_size=resources.batch_size, micro_batch=resources.micro_batch, on_step=on_step
-        )
-        return measured(measure, sources, self.backbone.image_shape, self.config, out, request, output)
 
     @property
     def measure(self) -> Callable[..., Iterator[Result]]:
@@ -230,11 +197,8 @@ def versions(*parts: Any, **more: Any) -> dict[str, str]:
     return {name: version(name) for name in ("invmm-eval", "torch", "diffusers")} | host().versions(*parts, **more)
 
 
-_LOADING = tuple(LoadingOptions.__annotations__)
-
-
-@with_options(_LOADING)
-def load_backbone(model: object, **options: Unpack[LoadingOptions]) -> Backbone:
+@with_options(LOADING_OPTIONS)
+def load_backbone(model: object, **options: Any) -> Backbone:
     """Load a model with the backbone that serves its pipeline's class, or with a named one.
 
     Args:
@@ -245,7 +209,7 @@ def load_backbone(model: object, **options: Unpack[LoadingOptions]) -> Backbone:
     Raises:
         InvMMError: A requested model, backbone, device, precision or option is unknown or incompatible.
     """
-    request = Request.of(model, (), names=_LOADING, **options)
+    request = Request.of(model, (), names=LOADING_OPTIONS, **options)
     return load(request.model, request.resources.device)
 
 

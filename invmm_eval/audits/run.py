@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 
@@ -20,7 +20,6 @@ from invmm_eval.audits.progress import Bar
 from invmm_eval.audits.record import measured
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.results import Results
-from invmm_eval.audits.typed import AuditOptions
 from invmm_eval.audits.workers import actors, ranks
 from invmm_eval.audits.workers.team import Ready, Team, Work
 from invmm_eval.errors import InvMMError
@@ -37,7 +36,7 @@ def audit(
     out: str | Path | None = None,
     on_step: OnStep | None = None,
     progress: bool = True,
-    **options: Unpack[AuditOptions],
+    **options: Any,
 ) -> Results:
     """Measure how much a model memorized each of a set of images.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.csv
 import pyarrow.parquet
 
-from invmm_eval.audits.folder.files import audit_named
+from invmm_eval.audits.folder.files import folder_named
 from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.reports.figures import distribution, save
 from invmm_eval.reports.findings import find
@@ -32,7 +32,7 @@ def report(folder: str | Path, out: str | Path | None = None, format: str = "htm
     """
     if format not in FORMATS:
         raise InvMMError(f"There is no format {format!r}; choose one of {', '.join(FORMATS)}.")
-    folder = audit_named(folder)
+    folder = folder_named(folder)
     path = Path(out) if out else folder / f"report.{format}"
     with on_disk(f"The report cannot be written to {path}"):
         FORMATS[format](folder, path)

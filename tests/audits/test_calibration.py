@@ -56,18 +56,18 @@ def test_a_run_replicates_as_many_held_out_images_as_the_rate_allows(found: Cali
     assert found.copies is not None
     assert found.threshold > found.between
     assert found.between < found.copies < 1, "a noised copy is more like its image than others are"
-    results = list(planned(calibration=found).run(HELD_OUT))
+    results = list(audits.run_plan(planned(calibration=found), HELD_OUT))
     assert sum(result.status is Status.REPLICATED for result in results) == 2
     lower = {**SHORT, "threshold": found.threshold - 0.001}
-    results = list(planned(settings=lower).run(HELD_OUT))
+    results = list(audits.run_plan(planned(settings=lower), HELD_OUT))
     assert sum(result.status is Status.REPLICATED for result in results) == 3
 
 
 def test_searches_go_to_the_end_and_the_threshold_does_not_move_the_scores_that_it_is_set_by() -> None:
     settings = {**SHORT, "max_steps": 40}
-    [stopped] = planned(settings={**settings, "threshold": -1.0}).run(HELD_OUT[:1])
+    [stopped] = audits.run_plan(planned(settings={**settings, "threshold": -1.0}), HELD_OUT[:1])
     low, high = (
-        list(planned(settings={**settings, "threshold": threshold, "stop": False}).run(HELD_OUT[:3]))
+        list(audits.run_plan(planned(settings={**settings, "threshold": threshold, "stop": False}), HELD_OUT[:3]))
         for threshold in (-1.0, 1.0)
     )
     assert (stopped.steps, low[0].steps) == (10, 40)
@@ -156,7 +156,7 @@ def test_an_audit_tells_where_its_threshold_is_from(found: Calibration, tmp_path
     plan = planned(calibration=found)
     assert plan.threshold == found.threshold
     assert plan.config["calibration"] == {"rate": 0.25, "images": 12, "reached": 2, "limit": found.limit}
-    list(plan.run(HELD_OUT[:1], out=tmp_path))
+    list(audits.run_plan(plan, HELD_OUT[:1], out=tmp_path))
     told = find(tmp_path)
     assert told.settings["Threshold"].startswith(
         "set for a rate of 0.25 of false replicas on held-out images: 2 of 12 reach it; of other images of this kind"

@@ -22,7 +22,7 @@ from invmm_eval.audits.whole.found import Design
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports.findings import find
 from invmm_eval.search.result import Result
-from tests.helpers.audits import planned
+from tests.helpers.audits import planned, run_plan
 from tests.helpers.exact import Mixture, pictures
 
 PICTURES = torch.cat([pictures(2), pictures(1, seed=99)])
@@ -50,7 +50,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An audit with a file of each kind."""
     folder = tmp_path_factory.mktemp("audit") / "audit"
     request = {"model": "exact", "images": ["a"], "captions": None, "recipe": "paper", "settings": {"draws": 4}}
-    list(plan().run(SOURCES, out=folder, request=request))
+    list(run_plan(plan(), SOURCES, out=folder, request=request))
     with Scores(folder, SCREENING) as scores:
         for index, source in enumerate(SOURCES):
             scores.add(Score(index, source.name, str(index) * 64, None, 0.25 * index, 0.5), None)
@@ -95,7 +95,7 @@ def looked_at(folder: Path) -> dict[str, Any]:
 def resumed(folder: Path) -> dict[str, Any]:
     with Scores(folder, SCREENING):
         pass
-    return values(list(plan().run(SOURCES, out=folder)))
+    return values(list(run_plan(plan(), SOURCES, out=folder)))
 
 
 CONTENTS = st.none() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5) | st.booleans()

@@ -40,7 +40,7 @@ from invmm_eval.search.result import DOSE_RESPONSE, PLAIN_SHARE, Check, Point, R
 from invmm_eval.search.search import Search
 from invmm_eval.search.target import Target
 from invmm_eval.statistics.response import Dose, Outcome, Response
-from tests.helpers.audits import CONFIG, planned
+from tests.helpers.audits import CONFIG, planned, run_plan
 from tests.helpers.exact import Mixture, pictures
 
 PICTURES = torch.cat([pictures(3), pictures(1, seed=99)])
@@ -79,7 +79,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def run(
     audit: Plan, sources: Sequence[Source], folder: Path, batch_size: int = 8, on_step: OnStep | None = None
 ) -> list[Result]:
-    found = audit.run(sources, Resources(batch_size=batch_size), out=folder, on_step=on_step)
+    found = run_plan(audit, sources, Resources(batch_size=batch_size), out=folder, on_step=on_step)
     return sorted(found, key=lambda result: result.index)
 
 
@@ -182,7 +182,7 @@ def test_what_is_found_in_a_folder_is_what_was_found(tmp_path: Path) -> None:
 
 
 def interrupted_by_its_consumer(folder: Path, batch_size: int) -> None:
-    results = plan().run(ALL, Resources(batch_size=batch_size), out=folder)
+    results = run_plan(plan(), ALL, Resources(batch_size=batch_size), out=folder)
     next(results)
     next(results)
     results.close()  # type: ignore[attr-defined]
@@ -229,7 +229,7 @@ def test_a_first_line_may_be_torn(tmp_path: Path) -> None:
 
 
 def test_a_line_means_that_all_is_there(tmp_path: Path) -> None:
-    for result in plan().run(ALL, Resources(batch_size=2), out=tmp_path):
+    for result in run_plan(plan(), ALL, Resources(batch_size=2), out=tmp_path):
         if result.check:
             wait_until_written(result)
             assert result.digest in [row["digest"] for row in read(tmp_path).rows]
@@ -254,7 +254,7 @@ def full(*_: object, **__: object) -> None:
 def test_a_full_disk_is_told(
     owner: object, step: str, lines: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results = plan().run(SOURCES, Resources(batch_size=1), out=tmp_path)
+    results = run_plan(plan(), SOURCES, Resources(batch_size=1), out=tmp_path)
     wait_until_written(next(results))
     working = getattr(owner, step)
 
@@ -271,7 +271,7 @@ def test_a_full_disk_is_told(
 
 
 def test_a_folder_that_vanishes_is_told(tmp_path: Path) -> None:
-    results = plan().run(SOURCES, Resources(batch_size=1), out=tmp_path / "out")
+    results = run_plan(plan(), SOURCES, Resources(batch_size=1), out=tmp_path / "out")
     wait_until_written(next(results))
     (tmp_path / "out").rename(tmp_path / "elsewhere")
     with pytest.raises(InvMMError, match=r"could not be written .*No such file"):
@@ -290,7 +290,7 @@ def test_an_impossible_folder_is_told(place: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", b"out", 3, "a\0b", "x" * 300])
 def test_what_names_no_folder_is_told(name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InvMMError, match=r"The output folder is .*; give the path|The folder x+ cannot be used"):
+    with pytest.raises(InvMMError, match=r"The folder of an audit is .*; give the path|The folder x+ cannot be used"):
         run(plan(), SOURCES[:1], name)
     assert not [*tmp_path.iterdir()]
 
@@ -320,7 +320,7 @@ def test_a_damaged_line_is_told_and_can_be_removed(content: bytes, finished: Pat
 
 def test_a_disk_that_is_full_amid_a_line_loses_no_other(tmp_path: Path, undisturbed: Path) -> None:
     """The limit on the size of files stands in for it: the line is cut where the limit is."""
-    results = plan().run(ALL, Resources(batch_size=1), out=tmp_path)
+    results = run_plan(plan(), ALL, Resources(batch_size=1), out=tmp_path)
     wait_until_written(next(results))
     size = (tmp_path / "results.jsonl").stat().st_size
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -373,7 +373,7 @@ def test_a_lost_file_of_tensors_is_measured_again_with_a_word(
 
 
 def test_two_runs_cannot_write_to_one_folder(tmp_path: Path, undisturbed: Path) -> None:
-    results = plan().run(ALL, out=tmp_path)
+    results = run_plan(plan(), ALL, out=tmp_path)
     next(results)
     assert read(tmp_path).progress.running
     with pytest.raises(InvMMError, match=r"Another run is writing to .*; wait for its end, or choose .*\.$"):
@@ -691,7 +691,7 @@ def test_results_are_yielded_while_they_are_written_and_closing_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Path
 ) -> None:
     gate = Gate(monkeypatch)
-    results = plan().run(ALL, Resources(batch_size=1), out=tmp_path)
+    results = run_plan(plan(), ALL, Resources(batch_size=1), out=tmp_path)
     names = [next(results).name for _ in ALL]
     assert not list(read(tmp_path).rows)
     gate.opened.set()
@@ -761,7 +761,7 @@ def test_an_unexpected_error_of_the_thread_keeps_its_traceback(tmp_path: Path, m
 def test_files_are_kept_of_the_images_that_were_asked_for_and_rows_of_all(
     keep: Literal["all", "replicated", "nothing"], files: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = list(plan().run(SOURCES, out=tmp_path, output=Output(keep=keep)))
+    first = list(run_plan(plan(), SOURCES, out=tmp_path, output=Output(keep=keep)))
     record = read(tmp_path)
     assert record.progress.counts == {"memorized": 3, "replicable": 0, "not replicated": 1, "failed": 0}
     for part in ("tensors", "samples"):
@@ -771,7 +771,7 @@ def test_files_are_kept_of_the_images_that_were_asked_for_and_rows_of_all(
     assert sum(result.picture is not None for result in first) == files
     assert list(record.damaged()) == []
     lines = (tmp_path / "results.jsonl").read_bytes()
-    again = list(plan().run(SOURCES, out=tmp_path))
+    again = list(run_plan(plan(), SOURCES, out=tmp_path))
     assert (tmp_path / "results.jsonl").read_bytes() == lines, "what is not kept is not missing"
     assert [result.invmm for result in again] == [result.invmm for result in sorted(first, key=lambda one: one.index)]
     assert "missing" not in caplog.text

@@ -20,7 +20,7 @@ from invmm_eval.audits.options import Output, Resources
 from invmm_eval.audits.plan import Plan
 from invmm_eval.errors import InvMMError
 from tests.audits.test_folder import in_a_process
-from tests.helpers.audits import planned, streamed
+from tests.helpers.audits import planned, run_plan, streamed
 from tests.helpers.exact import Mixture, pictures
 
 PICTURES = torch.cat([pictures(4), pictures(4, seed=99)])
@@ -44,7 +44,7 @@ def plan(**choices: Any) -> Plan:
 
 
 def written(folder: Path, sources: Sequence[Source], shard: str | None = None, **choices: Any) -> Path:
-    for _ in plan(**choices).run(sources, Resources(), out=folder, output=Output(shard=shard)):
+    for _ in run_plan(plan(**choices), sources, Resources(), out=folder, output=Output(shard=shard)):
         pass
     return folder
 

@@ -31,7 +31,7 @@ from invmm_eval.recipe import DEMO, Recipe, fast
 from invmm_eval.search.estimators import Found
 from invmm_eval.search.result import Status
 from invmm_eval.similarity.pixel_cosine import PixelCosine
-from tests.helpers.audits import planned
+from tests.helpers.audits import planned, run_plan
 from tests.helpers.command import TINY
 from tests.helpers.exact import QUICK, Mixture, pictures, serving
 
@@ -133,7 +133,7 @@ def test_images_are_read_when_there_is_a_place() -> None:
 
     plan = planned(Mixture(MEMORIZED), settings={**SHORT, "max_steps": 5})
     sources = [Source("first", MEMORIZED[0]), *(Source(str(i), Stored(partial(read, i))) for i in (1, 2))]
-    results = plan.run(sources, Resources(batch_size=1))
+    results = run_plan(plan, sources, Resources(batch_size=1))
     assert opened == []
     assert next(results).name == "first"
     assert opened == []

@@ -12,7 +12,7 @@ from invmm_eval.audits.request import Request
 from invmm_eval.recipe import DDPM, DEMO, Recipe, by_dose, fast
 from invmm_eval.reports.price import lines
 from invmm_eval.search.target import Target
-from tests.helpers.audits import planned
+from tests.helpers.audits import planned, run_plan
 from tests.helpers.exact import Choosing, Mixture, pictures
 
 KNOWN = pictures(3)
@@ -82,7 +82,7 @@ def test_the_disk_is_what_the_folder_takes_at_most(tmp_path: Path) -> None:
     from invmm_eval.audits.price import _searches
 
     plan = planned(Mixture(KNOWN), similarity="pixel-cosine", recipe=DEMO.changed(max_steps=25))
-    list(plan.run([Source(str(index), picture) for index, picture in enumerate(KNOWN)], out=tmp_path))
+    list(run_plan(plan, [Source(str(index), picture) for index, picture in enumerate(KNOWN)], out=tmp_path))
     size = sum(file.stat().st_size for part in ("tensors", "samples") for file in (tmp_path / part).rglob("*.*"))
     size += (tmp_path / "results.jsonl").stat().st_size
     assert size <= 3 * _searches(plan, Source("0", KNOWN[0]), None, 3, Output()).image_bytes <= 3 * size

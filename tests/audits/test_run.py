@@ -13,8 +13,7 @@ from torch import Tensor
 
 import invmm_eval
 from invmm_eval import InvMM, InvMMError, audit, calibrate, load_backbone
-from invmm_eval.audits.options import OPTIONS
-from invmm_eval.audits.typed import LoadingOptions
+from invmm_eval.audits.options import LOADING_OPTIONS, OPTIONS
 from invmm_eval.integrations import torchmetrics
 from invmm_eval.integrations.mlflow import InvMMEvaluator
 from invmm_eval.models.condition import Context
@@ -84,7 +83,7 @@ def test_few_functions_are_between_an_audit_and_the_network(
         (calibrate, {"calibration"}),
         (InvMM._compute, set()),
         (torchmetrics.InvMM.__init__, set()),
-        (load_backbone, OPTIONS.keys() - LoadingOptions.__annotations__.keys()),
+        (load_backbone, OPTIONS.keys() - LOADING_OPTIONS.keys()),
     ],
     ids=["audit", "calibrate", "metric", "torchmetrics", "load_backbone"],
 )

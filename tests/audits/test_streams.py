@@ -114,10 +114,11 @@ def test_an_audit_of_a_stream_is_resumed(tmp_path: Path) -> None:
     stream = audits.streamed([*known, *pictures(1, seed=99)])
     settings = {"max_steps": 10, "check_every": 5, "draws": 4, "check_images": 2, "sampler_steps": 4}
     plan = audits.planned(Mixture(known), similarity="pixel-cosine", settings=settings)
-    first = list(plan.run(find_images(stream.take(2)), out=tmp_path))
+    first = list(audits.run_plan(plan, find_images(stream.take(2)), out=tmp_path))
     searched: set[str] = set()
     again = list(
-        plan.run(
+        audits.run_plan(
+            plan,
             find_images(stream),
             out=tmp_path,
             on_step=lambda searches: searched.update(search.target.name for search in searches),

@@ -1,8 +1,9 @@
 """Folders of audits as a run would leave them, written without one: of a text-guided model, with any results."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from torch import Tensor
 
 from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.writing import Store
-from invmm_eval.audits.options import Choices, ModelOptions
-from invmm_eval.audits.plan import Plan, make_plan
+from invmm_eval.audits.images import Source
+from invmm_eval.audits.options import Choices, ModelOptions, Output, Resources
+from invmm_eval.audits.plan import OnStep, Plan, make_plan
+from invmm_eval.audits.record import measured
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.recipe import STABLE_DIFFUSION
 from invmm_eval.reports.findings import Findings, find
@@ -25,6 +28,22 @@ from invmm_eval.statistics.response import Response
 def planned(backbone: Backbone, model: object = "exact", **choices: Any) -> Plan:
     """The plan of an audit of a loaded model."""
     return make_plan(ModelOptions(source=model), Choices(**choices), backbone=backbone)
+
+
+def run_plan(
+    plan: Plan,
+    sources: Sequence[Source],
+    resources: Resources = Resources(),
+    *,
+    out: Path | None = None,
+    request: Mapping[str, Any] | None = None,
+    on_step: OnStep | None = None,
+    output: Output = Output(),
+) -> Iterator[Result]:
+    """Measure images by a plan in this process, yielding each result as it is ready."""
+    sizes = {"batch_size": resources.batch_size, "micro_batch": resources.micro_batch}
+    measure = partial(plan.measure, **sizes, on_step=on_step)
+    return measured(measure, sources, plan.backbone.image_shape, plan.config, out, request, output)
 
 
 SCALES = (1.0, 3.0, 7.0)

@@ -36,24 +36,13 @@ def picture_of(folder: Path, row: Mapping[str, Any]) -> Path:
 
 
 def folder_named(name: object) -> Path:
-    """The folder that a run is to write to.
+    """The folder of an audit, which may not exist yet.
 
     Raises:
         InvMMError: It is no path of a folder.
     """
-    if not isinstance(name, str | Path) or not str(name) or "\0" in str(name):
-        raise InvMMError(f"The output folder is {name!r}; give the path of a folder.")
-    return Path(name)
-
-
-def audit_named(name: object) -> Path:
-    """The folder of an audit that is read.
-
-    Raises:
-        InvMMError: It is no path.
-    """
-    if not isinstance(name, str | os.PathLike):
-        raise InvMMError(f"The folder of an audit is a path, not {name!r}.")
+    if not isinstance(name, str | os.PathLike) or not str(name) or "\0" in str(name):
+        raise InvMMError(f"The folder of an audit is {name!r}; give the path of a folder.")
     return Path(name)
 
 

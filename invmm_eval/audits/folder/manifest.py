@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from hashlib import file_digest
 from pathlib import Path
 
-from invmm_eval.audits.folder.files import audit_named, damaged, in_use, read_object, write_object
+from invmm_eval.audits.folder.files import damaged, folder_named, in_use, read_object, write_object
 from invmm_eval.audits.folder.reading import read, read_request
 from invmm_eval.audits.request import command
 from invmm_eval.errors import InvMMError
@@ -53,7 +53,7 @@ def verify(folder: str | Path) -> list[str]:
     Raises:
         InvMMError: There is no audit in the folder, a run is writing to it, or ``folder`` is no path.
     """
-    folder = audit_named(folder)
+    folder = folder_named(folder)
     path = folder / FILE
     if in_use(folder):
         raise InvMMError(f"A run is writing to {folder}; verify it when it has ended.")

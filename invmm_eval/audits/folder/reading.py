@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from invmm_eval.audits.folder.files import audit_named, damaged, in_use, picture_of, read_object
+from invmm_eval.audits.folder.files import damaged, folder_named, in_use, picture_of, read_object
 from invmm_eval.audits.folder.format import upgraded_config
 from invmm_eval.audits.folder.index import last_lines
 from invmm_eval.audits.folder.requested import Requested
@@ -143,7 +143,7 @@ def read(folder: str | Path) -> Record:
     Raises:
         InvMMError: There is no audit in the folder, it is damaged, or ``folder`` is no path.
     """
-    folder = audit_named(folder)
+    folder = folder_named(folder)
     try:
         config = _config(folder / "config.json")
         lines = Lines.read(folder / "results.jsonl")

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from invmm_eval.audits.folder.ranking import distinct, ranked
 from invmm_eval.audits.folder.requested import Requested
@@ -18,7 +18,6 @@ from invmm_eval.audits.progress import Bar
 from invmm_eval.audits.record import kept
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.run import processes, sendable, team
-from invmm_eval.audits.typed import SetOptions
 from invmm_eval.audits.whole.agenda import Agenda, Outcome
 from invmm_eval.audits.whole.found import FILE, Design, WholeSet, memorized
 from invmm_eval.audits.whole.screening import make_detector, scored
@@ -36,7 +35,7 @@ def audit_set(
     captions: str | Sequence[str | None] | None = None,
     on_step: OnStep | None = None,
     progress: bool = True,
-    **options: Unpack[SetOptions],
+    **options: Any,
 ) -> WholeSet | None:
     """Find the images of a set that a model memorized, and bound the number of those that were not searched.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 
@@ -20,7 +20,6 @@ from invmm_eval.audits.plan import load, made, model_config, versions
 from invmm_eval.audits.record import kept
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.run import team
-from invmm_eval.audits.typed import ScreenOptions
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.plugins.host import host
@@ -148,7 +147,7 @@ def screen(
     *,
     captions: str | Sequence[str | None] | None = None,
     out: str | Path | None = None,
-    **options: Unpack[ScreenOptions],
+    **options: Any,
 ) -> list[Score]:
     """Rank images by how likely a search is to find them memorized, without searching.
 

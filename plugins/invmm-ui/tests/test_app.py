@@ -22,11 +22,10 @@ from invmm_eval.plugin import (
     Choices,
     InvMMError,
     ModelOptions,
-    Resources,
     Result,
     Search,
-    Source,
     Status,
+    Target,
     find,
     load_backbone,
     make_plan,
@@ -53,13 +52,16 @@ def noise(seed: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 60, 3), dtype=np.uint8))
 
 
+def target(side: int = 16) -> Target:
+    return Target(prepare(noise(0), (3, side, side)), "one")
+
+
 def test_watching_a_search_does_not_change_its_result(tiny_ddpm_folder: Path) -> None:
     plan = make_plan(ModelOptions(source=tiny_ddpm_folder), Choices(recipe="demo", settings=TINY))
-    source = Source("one", noise(0))
-    *seen, result = watch(plan, source, every=0.001)
+    *seen, result = watch(plan, target(), every=0.001)
     assert seen
     assert all(isinstance(look, Search) and look.target.name == "one" for look in seen)
-    [alone] = plan.run([source])
+    [alone] = plan.measure([target()])
     assert isinstance(result, Result)
     assert (result.status, result.kl, result.digest) == (Status.EXHAUSTED, alone.kl, alone.digest)
 
@@ -68,7 +70,7 @@ def test_closing_the_iterator_stops_the_search(tiny_ddpm_folder: Path) -> None:
     plan = make_plan(
         ModelOptions(source=tiny_ddpm_folder), Choices(recipe="demo", settings={**TINY, "max_steps": 10**6})
     )
-    watching = watch(plan, Source("one", noise(0)), every=0.001)
+    watching = watch(plan, target(), every=0.001)
     search = next(watching)
     [thread] = [thread for thread in threading.enumerate() if thread.name.startswith("search")]
     watching.close()
@@ -77,9 +79,9 @@ def test_closing_the_iterator_stops_the_search(tiny_ddpm_folder: Path) -> None:
     assert search.step < 10**6
 
 
-def test_an_image_that_cannot_be_read_is_a_failed_result(tiny_ddpm_folder: Path) -> None:
+def test_an_image_of_another_size_is_a_failed_result(tiny_ddpm_folder: Path) -> None:
     plan = make_plan(ModelOptions(source=tiny_ddpm_folder), Choices(recipe="demo", settings=TINY))
-    [result] = watch(plan, Source("broken", b"no image"))
+    [result] = watch(plan, target(side=8))
     assert isinstance(result, Result)
     assert result.status is Status.FAILED
 
@@ -234,13 +236,14 @@ def test_two_visitors_do_not_share_a_state(browser: Chrome, page: str, files: di
         ModelOptions(source=reference.MODEL), Choices(similarity="pixel-cosine", recipe="demo", settings=SHORT)
     )
     for name, tab in tabs.items():
-        [alone] = plan.run([Source(name, files[name])], Resources(micro_batch=reference.MICRO_BATCH))
+        picture = prepare(files[name], plan.backbone.image_shape)
+        [alone] = plan.measure([Target(picture, name)], micro_batch=reference.MICRO_BATCH)
         assert alone.check
         browser.switch_to.window(tab)
         wait_for(browser, "#panel h3", "Not replicated")
         shown = [caption.text for caption in browser.find_elements(By.CSS_SELECTOR, "#panel .samples figcaption")]
         assert shown == [f"{value:.2f}" for value in alone.check.similarities[1.0]]
-        target = view.measured(alone, prepare(files[name], plan.backbone.image_shape), plan.threshold)
+        target = view.measured(alone, picture, plan.threshold)
         assert str(css(browser, "#panel .target img").get_attribute("src")) in target
 
 

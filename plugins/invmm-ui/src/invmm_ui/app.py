@@ -23,7 +23,7 @@ from invmm_eval.plugin import (
     ModelOptions,
     Plan,
     Result,
-    Source,
+    Target,
     find,
     limits,
     make_plan,
@@ -182,7 +182,7 @@ def _try(plan: Plan) -> None:
         return prepare_target(offered[event.index].image)
 
     def measure(target: Any) -> Iterator[str]:
-        for seen in watch(plan, Source("the picture", target), micro_batch=micro_batch):
+        for seen in watch(plan, Target(target, "the picture"), micro_batch=micro_batch):
             if isinstance(seen, Result):
                 yield view.measured(seen, target, plan.threshold)
             else:

@@ -4,11 +4,11 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from threading import Event
 
-from invmm_eval.plugin import Plan, Resources, Result, Search, Source
+from invmm_eval.plugin import Plan, Result, Search, Target
 
 
 def watch(
-    plan: Plan, source: Source, *, micro_batch: int | None = None, every: float = 0.4
+    plan: Plan, target: Target, *, micro_batch: int | None = None, every: float = 0.4
 ) -> Generator[Search | Result, None, None]:
     """Measure one image: yield its search from time to time, to be read only, and finally the result.
 
@@ -16,7 +16,7 @@ def watch(
 
     Args:
         plan: The parts and settings of the search.
-        source: The image.
+        target: The image.
         micro_batch: Maximum batch size of a network call. By default the number of draws of one image.
         every: Seconds between two yields.
     """
@@ -29,7 +29,7 @@ def watch(
         running[:] = searches
 
     threads = ThreadPoolExecutor(1, "search")
-    searching = threads.submit(list, plan.run([source], Resources(micro_batch=micro_batch), on_step=on_step))
+    searching = threads.submit(list, plan.measure([target], micro_batch=micro_batch, on_step=on_step))
     try:
         while not wait([searching], every).done:
             yield from running
