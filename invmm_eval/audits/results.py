@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NO_SHARE = (
     "The share of plain samples that are copies was not estimated, so no image can be said to be memorized; the recipe "
-    "fast estimates it, and so does confirm=100."
+    "fast estimates it, and so does the setting confirm=100."
 )
 _SHOWN = 20
 """Maximum number of results that a notebook shows."""

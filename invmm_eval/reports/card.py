@@ -46,7 +46,7 @@ _MEMORIZED, _FRACTION, _MEDIAN = (
     f"invmm_{name}" for name in ("memorized_fraction", "replicated_fraction", "median_replicated")
 )
 _NAMES = {
-    _MEMORIZED: f"InvMM: fraction of images shown to come back in {one_in(MEMORIZED)} plain samples or more often",
+    _MEMORIZED: f"InvMM: fraction of images of which at least {one_in(MEMORIZED)} plain samples is a copy",
     _FRACTION: "InvMM: fraction of images that were replicated from chosen noise",
     _MEDIAN: "InvMM: median of the replicated images, nats per dimension",
 }

@@ -25,7 +25,7 @@ from invmm_eval.reports.whole import found_of, sentences
 from invmm_eval.reports.wording import limits
 from invmm_eval.search.fields import percent
 from invmm_eval.search.result import rank
-from invmm_eval.search.sentence import one_in, sentence
+from invmm_eval.search.sentence import one_in, plain_samples, sentence
 from invmm_eval.search.status import MEMORIZED, Verdict
 
 
@@ -42,9 +42,11 @@ class Findings(Summary):
         if not self.measured:
             return "The image could not be measured." if alone else f"None of the {self.images:,} images was measured."
         if memorized := self.of(Verdict.MEMORIZED):
-            prompt = " with its prompt" if any(result.prompted for result in memorized) else ""
+            kinds = {plain_samples(result) for result in memorized}
+            plain = kinds.pop() if len(kinds) == 1 else "plain samples, with the prompt named below,"
             found = found_of(self.whole) if self.whole else _some(len(memorized), self.images)
-            return f"{found} memorized: plain sampling{prompt} gives copies, {one_in(MEMORIZED)} samples or more often."
+            each = "" if len(memorized) == 1 else "of each, "
+            return f"{found} memorized: {each}at least {one_in(MEMORIZED)} {plain} is a copy."
         if replicable := self.of(Verdict.REPLICABLE):
             return (
                 f"{_some(len(replicable), self.images, searched)} replicable from noise that the search chose. This "
@@ -67,11 +69,12 @@ class Findings(Summary):
                 yield NO_SHARE
             if self.of(Verdict.REPLICABLE):
                 yield (
-                    "To judge whether the model memorized an image that is replicable, compare its nats with those of "
-                    "images that are known to be new, which must be clearly larger."
+                    "For an image that is replicable, compare its nats with those of images that are known to be new: "
+                    "only clearly fewer nats suggest that it was memorized."
                 )
             if self.whole:
-                yield from sentences(self.whole)
+                _, *others = sentences(self.whole)  # the headline says the first
+                yield from others
         yield from self._failures()
         if self.images and not self.measured:
             yield "Nothing can be concluded about memorization."

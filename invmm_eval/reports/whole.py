@@ -23,8 +23,11 @@ def found_of(whole: WholeSet) -> str:
 def sentences(whole: WholeSet) -> Iterator[str]:
     """What was found, what is left open, why the search ended and what it cost, and what failed."""
     design, control = whole.design, len(whole.control)
-    drawn = f", and {len(whole.missed):,} of the {control:,} drawn at random from the others" if control else ""
-    yield f"{found_of(whole)} memorized: {len(whole.found):,} of the {len(design.suspects):,} most suspicious{drawn}."
+    yield f"{found_of(whole)} memorized."
+    if whole.not_searched or control:
+        drawn = f", and {len(whole.missed):,} of the {control:,} drawn at random from the others" if control else ""
+        found = len(whole.found)
+        yield f"{found:,} of the {len(design.suspects):,} most suspicious images {are(found)} memorized{drawn}."
     if whole.not_searched:
         yield _left_open(whole)
     ended = {
@@ -32,7 +35,7 @@ def sentences(whole: WholeSet) -> Iterator[str]:
         End.BUDGET: "No more suspects were searched, since the budget was spent.",
         End.ALL: "All images were searched.",
     }[End(design.end)]
-    of_all = f"; to search all takes about {whole.rows_of_all:,}" if whole.rows_of_all else ""
+    of_all = f"; to search all would take about {float(f'{whole.rows_of_all:.3g}'):,.0f}" if whole.rows_of_all else ""
     yield f"{ended} This took {whole.rows:,} network rows, {design.screen_rows:,} of them for the screen{of_all}."
     if whole.failed:
         them = "it" if whole.failed == 1 else "them"
@@ -46,8 +49,7 @@ def _left_open(whole: WholeSet) -> str:
         return f"Nothing is known about the {whole.not_searched:,} images that were not searched: no sample was drawn."
     most, missed = whole.most_not_searched, percent(whole.most_missed)
     bound = (
-        f"at most {most:,} {are(most)} memorized. At most {missed} of all memorized images are not among the most "
-        "suspicious"
+        f"at most {most:,} {are(most)} memorized. The screen missed at most {missed} of all memorized images"
         if most
         else "none is memorized"
     )

@@ -14,9 +14,9 @@ _LIMITS = (
     "That no copy was found does not prove that an image was not memorized: the search may have failed within its "
     "budget.",
     "A copy from chosen noise alone does not prove memorization: with enough nats, noise can be found even for "
-    "images that the model was never trained on, above all plain ones with few strong shapes.",
-    "It is not a membership test: an image from the training set need not be memorized.",
-    "It depends on the similarity and its threshold, which decide what counts as a copy.",
+    "images that the model was never trained on, above all simple ones with a few bold shapes.",
+    "This is not a membership test: an image from the training set need not be memorized.",
+    "The result depends on the similarity and its threshold, which decide what counts as a copy.",
 )
 _NOISY = (
     "The InvMM of this recipe is noisy: it is the KL at the first check that all samples pass. Compare values of the "
@@ -51,5 +51,5 @@ def meaning(result: Result) -> str:
     text = f"{capital(sentence(result))}."
     if result.nats is None:
         return text
-    text += f" The noise that was found supplies {number(result.nats / math.log(2))} bits of information"
-    return f"{text}; the image takes {result.picture_bits:,} as PNG." if result.picture_bits else f"{text}."
+    text += f" The chosen noise supplies {number(result.nats / math.log(2))} bits of information"
+    return f"{text}; the image as PNG has {result.picture_bits:,}." if result.picture_bits else f"{text}."

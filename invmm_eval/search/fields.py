@@ -156,7 +156,7 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "plain_share",
         pa.float64(),
-        "share of copies among plain samples, whose noise is drawn as every user draws it, by importance sampling; "
+        "share of plain samples, which start from random noise as for every user, that are copies; estimated; "
         "null if it was not estimated",
         lambda r: r.plain_share and r.plain_share.rate,
         heading="plain samples",

@@ -89,6 +89,14 @@ def share_ends(low: float, high: float) -> str:
     return f"{one_in(high, 'more')} to {one_in(low, 'less')}"
 
 
+def plain_samples(result: Judgeable) -> str:
+    """What the share of a result is a share of, such as ``plain samples with its prompt at guidance 7``."""
+    if not result.prompted or result.check is None:
+        return "plain samples"
+    scale = result.estimates.get(PLAIN_SHARE, {}).get("plain_guidance", result.check.best_scale)
+    return f"plain samples with its prompt at guidance {scale:g}" if scale else "plain samples without a prompt"
+
+
 def sentence(result: Judgeable) -> str:
     """What a result says about plain sampling, without a full stop.
 
@@ -96,18 +104,14 @@ def sentence(result: Judgeable) -> str:
     share (:data:`~invmm_eval.statistics.importance.SURE`); otherwise the share is ``at least`` its lower limit. What
     gave no copy says how many plain samples gave none, or that none were counted.
     """
-    share, values = result.plain_share, result.estimates.get(PLAIN_SHARE, {})
-    plain = "plain samples"
-    if result.prompted and result.check is not None:
-        scale = values.get("plain_guidance", result.check.best_scale)
-        plain += f" with its prompt at guidance {scale:g}" if scale else " without a prompt"
+    share, values, plain = result.plain_share, result.estimates.get(PLAIN_SHARE, {}), plain_samples(result)
     if result.verdict is Verdict.FAILED:
         return f"could not be measured: {(result.error or 'the reason is not known').rstrip('.')}"
     if share and share.high < 1:
         if not share.rate:
-            return f"no copy in {values['plain_samples']:,} {plain} ({_BOTH}: {share_ends(0, share.high)})"
+            return f"no copy in {values['plain_samples']:,} {plain} ({_BOTH} confidence: {share_ends(0, share.high)})"
         if (values.get("relative_error") or 0) <= SURE:
-            return f"about {_copies(share.rate, plain)} ({_BOTH}: {share_ends(share.low, share.high)})"
+            return f"about {_copies(share.rate, plain)} ({_BOTH} confidence: {share_ends(share.low, share.high)})"
     if result.least_share:
         why = f"estimate {one_in(share.rate)}" if share else "by the KL of the noise and its rate of copies"
         return f"at least {_copies(result.least_share, plain, 'less')} ({_ONE} confidence; {why})"

@@ -35,10 +35,10 @@ class Verdict(StrEnum):
     @property
     def meaning(self) -> str:
         """What it means, in words."""
+        least = f"1 in {1 / MEMORIZED:,.0f} plain samples"
         return {
-            Verdict.MEMORIZED: f"plain sampling gives copies, 1 in {1 / MEMORIZED:,.0f} samples or more often",
-            Verdict.REPLICABLE: "copies were found from noise that the search chose, but it was not shown that plain "
-            "sampling gives them that often",
+            Verdict.MEMORIZED: f"at least {least} is a copy",
+            Verdict.REPLICABLE: f"copies were found, but that at least {least} is a copy was not shown",
             Verdict.NOT_REPLICATED: "no copy was found within the budget",
             Verdict.FAILED: "could not be measured",
         }[self]

@@ -19,7 +19,7 @@ def test_a_picture_is_checked_and_a_second_question_is_answered_from_the_folder(
     assert code == 0, err
     assert "the search is kept in check-mine." in err
     assert out.startswith("Yes: plain sampling gives copies of it.\nAbout 1 in ")
-    assert "times that for its own mirror images" in out
+    assert "times its error for the mirrored image" in out
     assert out.endswith("Wrote answer.html.\n")
     kept = Path("check-mine/results.jsonl").read_bytes()
     code, again, err = invoke(*command, "--audit", "check-mine", "--out", "again.html")

@@ -72,7 +72,7 @@ def test_a_whole_set_is_what_its_counts_are_out_of(tmp_path: Path) -> None:
         images=10, pictures=10, unreadable=0, suspects=(0,), control=(1,), end="clean", clean=1, screen_rows=40
     ).save(folder)
     text, [memorized, *_] = text_of(report(folder).read_text("utf-8")), addition(find(folder)).results
-    assert text.count("At least 1 of 10 images is memorized: ") == 2
+    assert text.count("At least 1 of 10 images is memorized: at least 1 in 10,000 plain samples") == 1
     assert [int(count) for count in re.findall(r"(\d) of 10\b", text.partition("Findings")[2])][:3] == [1, 1, 8]
     assert "of 2 " not in text
     assert memorized.metric_args
@@ -251,7 +251,7 @@ def test_an_opened_image_shows_all(opened: Page) -> None:
     assert button.get_attribute("aria-expanded") == "true"
     detail = opened.one("tr.detail")
     for told in (
-        "The noise that was found supplies 7.39 bits",
+        "The chosen noise supplies 7.39 bits",
         "1 in 39 (1 in 27 to 1 in 58)",
         "Guidance 1: 2 samples",
         "Guidance 3: 8 samples",

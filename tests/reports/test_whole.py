@@ -31,12 +31,12 @@ def test_what_is_said() -> None:
     whole = WholeSet(DESIGN, {index: result(index, kinds.get(index, Status.EXHAUSTED)) for index in indices})
     most = most_in(996, 1, 5)
     assert list(sentences(whole)) == [
-        "At least 2 of 1,000 images are memorized: 1 of the 4 most suspicious, and 1 of the 5 drawn at random from the "
-        "others.",
-        f"Of the 991 images that were not searched, at most {most - 1} are memorized. At most 100 % of all memorized "
-        "images are not among the most suspicious (95 % confidence).",
+        "At least 2 of 1,000 images are memorized.",
+        "1 of the 4 most suspicious images is memorized, and 1 of the 5 drawn at random from the others.",
+        f"Of the 991 images that were not searched, at most {most - 1} are memorized. The screen missed at most 100 "
+        "% of all memorized images (95 % confidence).",
         "No more suspects were searched, since 2 in a row are not memorized. This took 7,600 network rows, 4,000 of "
-        "them for the screen; to search all takes about 399,600.",
+        "them for the screen; to search all would take about 400,000.",
         "1 image could not be searched: nothing is known about it.",
         "4 of 1,010 images could not be read or scored.",
     ]
@@ -45,7 +45,9 @@ def test_what_is_said() -> None:
 def test_what_is_said_without_a_control_sample() -> None:
     design = Design(9, 9, 0, (0, 1), (), "budget", 20, 36)
     said = " ".join(sentences(WholeSet(design, {index: result(index, Status.EXHAUSTED) for index in (0, 1)})))
-    assert said.startswith("None of the 2 images searched, of 9, is memorized: 0 of the 2 most suspicious. Nothing")
+    assert said.startswith(
+        "None of the 2 images searched, of 9, is memorized. 0 of the 2 most suspicious images are memorized."
+    )
     assert "Nothing is known about the 7 images that were not searched" in said
     assert "since the budget was spent" in said
     assert "confidence" not in said

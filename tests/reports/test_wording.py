@@ -43,12 +43,32 @@ def test_the_headline_follows_the_share_whatever_the_status(status: Status, tmp_
     others = [audits.result(1, Status.EXHAUSTED), audits.result(2, Status.FAILED)]
     findings = find(audits.write(tmp_path, [(audits.shared(image[0], **audits.KNOWN), image[1]), *others]))
     assert findings.headline == (
-        "1 of 3 images is memorized: plain sampling with its prompt gives copies, 1 in 10,000 samples or more often."
+        "1 of 3 images is memorized: at least 1 in 10,000 plain samples with its prompt at guidance "
+        f"{3 if status is Status.REPLICATED else 1} is a copy."
     )
     assert findings.paragraphs[0] == (
         "Most memorized is picture 0.png: about 1 in 39 plain samples with its prompt at guidance "
-        f"{3 if status is Status.REPLICATED else 1} is a copy (95 %: 1 in 27 to 1 in 58)."
+        f"{3 if status is Status.REPLICATED else 1} is a copy (95 % confidence: 1 in 27 to 1 in 58)."
     )
+
+
+@pytest.mark.parametrize(
+    ("guidance", "samples"),
+    [
+        ([0], "at least 1 in 10,000 plain samples without a prompt"),
+        ([0, 0], "of each, at least 1 in 10,000 plain samples without a prompt"),
+        ([0, 3], "of each, at least 1 in 10,000 plain samples, with the prompt named below,"),
+    ],
+)
+def test_the_headline_names_the_samples_that_the_shares_are_of(
+    guidance: list[float], samples: str, tmp_path: Path
+) -> None:
+    images = [audits.result(index, Status.REPLICATED, 0.5) for index in range(len(guidance))]
+    rows = [
+        (audits.shared(result, **audits.KNOWN, plain_guidance=scale), target)
+        for (result, target), scale in zip(images, guidance, strict=True)
+    ]
+    assert find(audits.write(tmp_path, rows)).headline.endswith(f" memorized: {samples} is a copy.")
 
 
 def test_the_paragraphs_give_the_most_memorized_the_terms_and_failures(found: Findings) -> None:
@@ -77,8 +97,8 @@ def test_images_that_failed_for_one_reason_are_one_paragraph(tmp_path: Path) -> 
 def test_the_meaning_of_one_result(found: Findings) -> None:
     first = found.results[0]
     assert meaning(first) == (
-        f"A{sentence(first)[1:]}. The noise that was found supplies 7.39 bits of information; the image takes "
-        f"{first.picture_bits:,} as PNG."
+        f"A{sentence(first)[1:]}. The chosen noise supplies 7.39 bits of information; the image as PNG "
+        f"has {first.picture_bits:,}."
     )
     assert meaning(replace(first, picture_bits=None)).endswith("supplies 7.39 bits of information.")
     assert meaning(found.results[4]).endswith("are copies was not measured.")

@@ -126,7 +126,7 @@ def test_a_new_picture_costs_a_guided_model_one_gradient_and_the_samples_of_one_
     assert found.rows is not None
     assert found.rows <= 3 * GUIDED.draws + 4 * (3 + 3 + 2 * 3) * GUIDED.sampler_steps
     assert found.rows >= 3 * GUIDED.draws + 4 * (3 + 3 + 2 * 3) * GUIDED.sampler_steps // 2
-    assert sentence(found) == "no copy in 512 plain samples without a prompt (95 %: fewer than 1 in 130)"
+    assert sentence(found) == "no copy in 512 plain samples without a prompt (95 % confidence: fewer than 1 in 130)"
 
 
 def test_a_family_that_is_not_a_shifted_standard_normal_has_no_share(cosine: PixelCosine) -> None:

@@ -68,9 +68,13 @@ def test_limits_that_say_nothing_are_left_out() -> None:
         (
             shared(FOUND, **KNOWN, relative_error=0.2),
             Verdict.MEMORIZED,
-            "about 1 in 39 plain samples is a copy (95 %: 1 in 27 to 1 in 58)",
+            "about 1 in 39 plain samples is a copy (95 % confidence: 1 in 27 to 1 in 58)",
         ),
-        (shared(FOUND, **KNOWN), Verdict.MEMORIZED, "about 1 in 39 plain samples is a copy (95 %: 1 in 27 to 1 in 58)"),
+        (
+            shared(FOUND, **KNOWN),
+            Verdict.MEMORIZED,
+            "about 1 in 39 plain samples is a copy (95 % confidence: 1 in 27 to 1 in 58)",
+        ),
         (
             shared(FOUND, **KNOWN, relative_error=0.7),
             Verdict.MEMORIZED,
@@ -84,12 +88,12 @@ def test_limits_that_say_nothing_are_left_out() -> None:
         (
             shared(NONE, share=1 / 3.2, low=1 / 3.9, high=1 / 2.8, copies=90),
             Verdict.MEMORIZED,
-            "about 1 in 3.2 plain samples is a copy (95 %: 1 in 2.8 to 1 in 3.9)",
+            "about 1 in 3.2 plain samples is a copy (95 % confidence: 1 in 2.8 to 1 in 3.9)",
         ),
         (
             shared(FOUND, share=0.96, low=0.91, high=0.99, copies=150),
             Verdict.MEMORIZED,
-            "about 96 in 100 plain samples are copies (95 %: 99 in 100 to 91 in 100)",
+            "about 96 in 100 plain samples are copies (95 % confidence: 99 in 100 to 91 in 100)",
         ),
         (
             shared(FOUND, share=1e-7, low=2e-8, high=1.0, copies=40),
@@ -99,7 +103,7 @@ def test_limits_that_say_nothing_are_left_out() -> None:
         (
             shared(NONE, high=9e-4, plain_copies=0, plain_samples=4096),
             Verdict.NOT_REPLICATED,
-            "no copy in 4,096 plain samples (95 %: fewer than 1 in 1,100)",
+            "no copy in 4,096 plain samples (95 % confidence: fewer than 1 in 1,100)",
         ),
         (
             shared(NONE),

@@ -17,7 +17,7 @@ from invmm_eval.search.status import Verdict
 
 _SHORT = {
     Verdict.MEMORIZED: "Yes: plain sampling gives copies of it.",
-    Verdict.REPLICABLE: "Not shown: copies come from noise that a search chose.",
+    Verdict.REPLICABLE: "Not shown: copies were found, but only from noise that the search chose.",
     Verdict.NOT_REPLICATED: "No copy was found. This does not rule out that it was memorized.",
     Verdict.FAILED: "It could not be measured.",
 }
@@ -69,7 +69,7 @@ class Answer:
             copies = sum(sample.is_copy for sample in shown.samples)
             count = f"{copies:,} of the {len(shown.samples):,} samples shown"
             are = "is a copy" if copies == 1 else "are copies"
-            yield f"{count} {are}. Their noise is not plain: the search chose it."
+            yield f"{count} {are}. They are not plain samples: the search chose their noise."
             if shown.copied:
                 yield shown.copied.sentence
         yield self._screen()
@@ -78,10 +78,10 @@ class Answer:
         if self.score.score is None:
             return f"The screen failed: {self.score.error}"
         return (
-            "Before the search: the model's error in restoring the image from a little noise is "
-            f"{number(math.exp(-self.score.score))} times that for its own mirror images, left to right and upside "
-            "down. About 1 is expected of an image that the model never saw. This is a hint and no evidence: upside "
-            "down many images are unusual, and a model that was trained on mirrored images knows both."
+            "A hint from before the search: the model's error in restoring the image from a little noise is "
+            f"{number(math.exp(-self.score.score))} times its error for the mirrored image (left to right, and upside "
+            "down). About 1 is expected for an image that the model never saw. This is no evidence: many images are "
+            "unusual upside down, and a model that was trained on mirrored images knows both."
         )
 
     @cached_property

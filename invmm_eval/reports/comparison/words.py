@@ -23,15 +23,15 @@ def paragraphs(comparison: Comparison) -> Iterator[str]:
         yield from _size(comparison)
         yield from _tests(comparison)
     if failed := len(comparison.of(Change.FAILED)):
-        yield f"{images(failed)} could not be measured in both audits: nothing is said about a change."
+        yield f"{images(failed)} failed in at least one audit: nothing is known about a change."
     for change, here, there in ((Change.ONLY_A, "A", "B"), (Change.ONLY_B, "B", "A")):
         if count := len(comparison.of(change)):
             yield (
-                f"{images(count)} {are(count)} in audit {here} alone and not compared: audit {there} did not "
-                f"search {'it' if count == 1 else 'them'}."
+                f"{images(count)} {have(count)} a result in audit {here} only and {are(count)} not compared: audit "
+                f"{there} did not search {'it' if count == 1 else 'them'}."
             )
     if missing := len(comparison.measured) - len(comparison.valued):
-        yield f"{images(missing)} {have(missing)} no share in one of the audits: their verdicts alone are compared."
+        yield f"{images(missing)} {have(missing)} no share in at least one audit: only verdicts are compared."
 
 
 def _size(comparison: Comparison) -> Iterator[str]:
@@ -39,9 +39,8 @@ def _size(comparison: Comparison) -> Iterator[str]:
     clear = sum(pair.is_clear for pair in changed)
     if changed and comparison.word == "memorized":
         yield (
-            f"Of the {images(len(changed))} whose verdict changed, {clear:,} {are(clear)} clear: the intervals of "
-            "both shares have nothing in common."
-            + (" The others may lie on both sides of the limit by chance." if clear < len(changed) else "")
+            f"{clear:,} of the {len(changed):,} changes of verdict {are(clear)} clear: the intervals of both shares do "
+            "not overlap." + (" The others may be due to chance." if clear < len(changed) else "")
         )
     if comparison.typical is not None:
         both = len(comparison.copied)
@@ -57,17 +56,19 @@ def _tests(comparison: Comparison) -> Iterator[str]:
     became, freed = len(comparison.became), len(comparison.freed)
     if sides.changes:
         yield (
-            f"Verdicts: {became:,} became {comparison.word}, {freed:,} no longer {are(freed)}. If either were as "
-            f"likely, a split at least as uneven would have {probability(sides.p)} (McNemar's exact test, two-sided)."
+            f"Verdicts: {became:,} became {comparison.word}, {freed:,} no longer {are(freed)}. If both were "
+            f"equally likely, a split at least this uneven would have {probability(sides.p)} (McNemar's exact test, "
+            "two-sided)."
         )
     else:
         yield "Verdicts: none changed."
     if ranks.changes:
         value = "-ln(share)" if comparison.word == "memorized" else "nats"
         yield (
-            f"Distances: {ranks.changes:,} of {images(len(comparison.valued))} changed. If changes up and down were "
-            f"alike in number and size, so clear a difference would have {probability(ranks.p)} (Wilcoxon's signed-"
-            f"rank test on {value}, two-sided; no copy counts as the largest distance)."
+            f"Distances: {ranks.changes:,} of {images(len(comparison.valued))} changed. If increases and "
+            f"decreases were alike in number and size, a difference at least this clear would have "
+            f"{probability(ranks.p)} (Wilcoxon's signed-rank test on {value}, two-sided; no copy counts as "
+            "the largest distance)."
         )
     else:
         yield "Distances: none changed."

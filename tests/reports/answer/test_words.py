@@ -18,7 +18,7 @@ Answered = Callable[[Verdict], Answer]
     ("verdict", "short"),
     [
         (Verdict.MEMORIZED, "Yes: plain sampling gives copies of it."),
-        (Verdict.REPLICABLE, "Not shown: copies come from noise that a search chose."),
+        (Verdict.REPLICABLE, "Not shown: copies were found, but only from noise that the search chose."),
         (Verdict.NOT_REPLICATED, "No copy was found. This does not rule out that it was memorized."),
         (Verdict.FAILED, "It could not be measured."),
     ],
@@ -42,8 +42,9 @@ def test_what_is_a_copy_and_how_many_samples_are_is_said(answered: Answered) -> 
 def test_the_screen_is_a_ratio_of_errors_and_called_a_hint(answered: Answered) -> None:
     answer = answered(Verdict.MEMORIZED)
     told = answer.paragraphs[-1]
-    assert f"{math.exp(-0.7):.3g} times that for its own mirror images" in told
-    assert "a hint and no evidence" in told
+    assert f"{math.exp(-0.7):.3g} times its error for the mirrored image" in told
+    assert told.startswith("A hint from before the search: ")
+    assert "This is no evidence" in told
     failed = replace(answer, score=replace(answer.score, score=None, error="It is too small."))
     assert failed.paragraphs[-1] == "The screen failed: It is too small."
 

@@ -11,17 +11,17 @@ from invmm_eval.reports.comparison.words import change_text, paragraphs, probabi
 def test_what_was_found_and_left_out_is_told(compared: Comparison) -> None:
     told = " ".join(paragraphs(compared))
     for sentence in (
-        "Of the 2 images whose verdict changed, 2 are clear: the intervals of both shares have nothing in common.",
+        "2 of the 2 changes of verdict are clear: the intervals of both shares do not overlap.",
         "1 image has copies in both audits. Their distance from plain noise changed by -0.163 nats (median): copies "
         "are 1.18 times as frequent as before.",
-        "Verdicts: 1 became memorized, 1 no longer is. If either were as likely, a split at least as uneven would have "
-        "a probability of 1 (McNemar's exact test, two-sided).",
+        "Verdicts: 1 became memorized, 1 no longer is. If both were equally likely, a split at least this uneven would "
+        "have a probability of 1 (McNemar's exact test, two-sided).",
         "Distances: 4 of 5 images changed.",
         "Wilcoxon's signed-rank test on -ln(share), two-sided",
-        "2 images could not be measured in both audits: nothing is said about a change.",
-        "1 image is in audit A alone and not compared: audit B did not search it.",
-        "1 image is in audit B alone and not compared: audit A did not search it.",
-        "1 image has no share in one of the audits: their verdicts alone are compared.",
+        "2 images failed in at least one audit: nothing is known about a change.",
+        "1 image has a result in audit A only and is not compared: audit B did not search it.",
+        "1 image has a result in audit B only and is not compared: audit A did not search it.",
+        "1 image has no share in at least one audit: only verdicts are compared.",
     ):
         assert sentence in told
 
