@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from invmm_eval.audits.folder.files import read_object, write_object
+from invmm_eval.audits.folder.format import differing
 from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.hints import check_types
 from invmm_eval.statistics.binomial import most
@@ -70,11 +71,10 @@ class Calibration:
                 "The identity of the model is not known, so a calibration cannot be told to be its own; set the "
                 "threshold that it gave by settings."
             )
-        one, other = _basis(self.config), _basis(config)
-        if differing := sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key)):
+        if names := differing(_basis(self.config), _basis(config)):
             raise InvMMError(
-                f"The calibration differs from this audit in {', '.join(differing)}; calibrate "
-                "again with the options of the audit."
+                f"The calibration differs from this audit in {', '.join(names)}; calibrate again with the options of "
+                "the audit."
             )
 
     def save(self, path: str | Path) -> None:

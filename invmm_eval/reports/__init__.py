@@ -39,18 +39,10 @@ def report(folder: str | Path, out: str | Path | None = None, format: str = "htm
     return path
 
 
-def _page(folder: Path, path: Path) -> None:
-    write_page(find(folder), path)
-
-
-def _figure(folder: Path, path: Path, *, format: str) -> None:  # noqa: A002
-    save(distribution(find(folder)), path, format)
-
-
 FORMATS: Mapping[str, Callable[[Path, Path], None]] = {
-    "html": _page,
-    "png": partial(_figure, format="png"),
-    "svg": partial(_figure, format="svg"),
+    "html": lambda folder, path: write_page(find(folder), path),
+    "png": lambda folder, path: save(distribution(find(folder)), path, "png"),
+    "svg": lambda folder, path: save(distribution(find(folder)), path, "svg"),
     "csv": partial(write_table, writer=pyarrow.csv.CSVWriter),
     "parquet": partial(write_table, writer=pyarrow.parquet.ParquetWriter),
 }

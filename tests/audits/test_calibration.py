@@ -168,8 +168,8 @@ def test_an_audit_tells_where_its_threshold_is_from(found: Calibration, tmp_path
     ("choices", "told"),
     [
         ({"settings": {**SHORT, "max_steps": 50}}, "differs from this audit in max_steps;"),
-        ({"similarity": "ssim"}, "differs from this audit in similarity;"),
-        ({"noise": "isotropic-gaussian"}, "differs from this audit in noise;"),
+        ({"similarity": "ssim"}, "differs from this audit in similarity.name, similarity.threshold;"),
+        ({"noise": "isotropic-gaussian"}, "differs from this audit in noise.name;"),
         ({"settings": {**SHORT, "threshold": 0.5}}, "The calibration sets the threshold; leave it out"),
     ],
 )

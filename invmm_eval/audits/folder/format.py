@@ -87,9 +87,15 @@ def differences(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> list
         ignored.add("versions.invmm-eval")
     return [
         f"{key} is {_shown(one, key)} there and {_shown(other, key)} here"
-        for key in sorted(one.keys() | other.keys())
-        if key not in ignored and one.get(key) != other.get(key)
+        for key in differing(stored, requested)
+        if key not in ignored
     ]
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The dotted names of the settings in which two configs differ, sorted. A setting that is None is not set."""
+    first, second = dict(settings_of(one)), dict(settings_of(other))
+    return sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
 
 
 def hold_same(folder: Path, what: str, stored: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
@@ -98,10 +104,10 @@ def hold_same(folder: Path, what: str, stored: Mapping[str, Any], requested: Map
     Raises:
         InvMMError: The configs differ, or they do not say which model they are of.
     """
-    if differing := differences(stored, requested):
-        more = f" (and {len(differing) - _SHOWN} more)" if len(differing) > _SHOWN else ""
+    if told := differences(stored, requested):
+        more = f" (and {len(told) - _SHOWN} more)" if len(told) > _SHOWN else ""
         raise InvMMError(
-            f"{folder} holds {what} with another config: {'; '.join(differing[:_SHOWN])}{more}. Choose another folder, "
+            f"{folder} holds {what} with another config: {'; '.join(told[:_SHOWN])}{more}. Choose another folder, "
             "or request the same."
         )
     if requested.get("weights", ...) is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Protocol
 
-from invmm_eval.audits.folder.format import settings_of
+from invmm_eval.audits.folder.format import differing
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.search.target import Target
@@ -93,9 +93,8 @@ def check_agreement(ready: Ready, first: Ready) -> None:
     expected, found = version("invmm-eval"), ready.config["versions"]["invmm-eval"]
     if expected != found:
         raise InvMMError(f"The worker on {ready.machine} has invmm-eval {found}; install {expected} there.")
-    one, other = (dict(settings_of(config)) for config in (first.config, ready.config))
-    if differing := sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name)):
+    if names := differing(first.config, ready.config):
         raise InvMMError(
-            f"The worker on {ready.machine} and the one on {first.machine} differ in {', '.join(differing)}; install "
+            f"The worker on {ready.machine} and the one on {first.machine} differ in {', '.join(names)}; install "
             "the same packages, and put the same model, on all machines."
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from invmm_eval.audits.folder.format import settings_of
+from invmm_eval.audits.folder.format import differing, settings_of
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports.findings import Findings, find
 from invmm_eval.reports.numbers import are, images
@@ -313,9 +313,8 @@ def _check_finished(findings: Findings) -> None:
 
 def _check_settings(a: Findings, b: Findings) -> None:
     one, other = (dict(_decisive(findings)) for findings in (a, b))
-    shared = {key for key in one.keys() & other.keys() if key.startswith("backbone.")}
-    keys = {key for key in one.keys() | other.keys() if not key.startswith("backbone.")} | shared
-    if wrong := [key for key in sorted(keys) if one.get(key) != other.get(key)]:
+    shared = one.keys() & other.keys()
+    if wrong := [key for key in differing(one, other) if key in shared or not key.startswith("backbone.")]:
         told = "; ".join(
             f"{key} is {one.get(key, 'not set')} in A and {other.get(key, 'not set')} in B" for key in wrong
         )
