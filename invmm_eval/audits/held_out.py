@@ -73,13 +73,35 @@ def calibrate(
         InvMMError: The images are too few for the rate, the folder cannot be used, or a requested part is unknown or
             incompatible.
     """
+    request = requested(model, held_out, captions, rate, **options)
+    return calibrated(request, rate, out=out, on_step=on_step, progress=progress)
+
+
+def requested(model: object, held_out: Any, captions: Any, rate: float, **options: Any) -> Request:
+    """The searches of a calibration, which take all steps.
+
+    Raises:
+        InvMMError: As :func:`calibrate`.
+    """
     if options.get("workers") == "ranks":
         raise InvMMError("A calibration does not run under torchrun; give a number of workers, which Ray starts.")
     request = Request.of(model, held_out, captions, **options)
     allowed(rate, len(request.sources))
-    choices, device = request.choices, request.resources.device
+    choices = request.choices
     similarity, settings = choices.similarity or default_similarity(), {**choices.settings, "stop": False}
-    request = replace(request, choices=replace(choices, similarity=similarity, settings=settings))
+    return replace(request, choices=replace(choices, similarity=similarity, settings=settings))
+
+
+def calibrated(
+    request: Request,
+    rate: float,
+    *,
+    out: str | Path | None = None,
+    on_step: OnStep | None = None,
+    progress: bool = True,
+) -> Calibration:
+    """The calibration by the searches of a request, as :func:`calibrate` makes it."""
+    device = request.resources.device
     backbone = None if request.resources.workers else load(request.model, device)
     with Bar(len(request.sources), shown=progress, also=on_step) as bar:
         results = list(bar.over(run(request, out=out, on_step=bar.on_step, backbone=backbone)))

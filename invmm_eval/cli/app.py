@@ -88,7 +88,8 @@ class Commands(TyperGroup):
             print_error(error)
             raise typer.Exit(1) from error
         except KeyboardInterrupt as interruption:
-            say("Stopped. Finished images are kept; run the same command again to resume.", err)
+            kept = "Finished images are kept; run the same command again to resume."
+            say(f"Stopped. {kept if ctx.invoked_subcommand in MEASURING else 'The same command starts anew.'}", err)
             raise typer.Exit(128 + signals[-1]) from interruption
 
 
@@ -133,6 +134,9 @@ def options(
         typer.echo(f"invmm-eval {installed('invmm-eval')}")
         raise typer.Exit
 
+
+MEASURING = ("audit", "run", "check", "screen", "calibrate", "demo")
+"""Commands that keep what they finished when they are interrupted."""
 
 for panel, commands in {
     "Measure": (measure.audit, measure.run, check.check, measure.screen, measure.calibrate, measure.demo),

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,8 @@ import typer
 
 from invmm_eval.audits.options import OPTIONS
 from invmm_eval.cli.console import err, hide_library_bars, say
-from invmm_eval.cli.measure import Model
+from invmm_eval.cli.ending import say_price
+from invmm_eval.cli.measure import DryRun, Model
 from invmm_eval.cli.options import read_options, with_flags
 from invmm_eval.errors import InvMMError, on_disk
 
@@ -33,9 +35,11 @@ def check(
             "--audit", metavar="DIR", help="Folder of the search, resumed if it exists. By default check-MODEL."
         ),
     ] = None,
+    dry_run: DryRun = False,
     **options: Any,
 ) -> None:
     """Answer whether a model memorized one image: screen it, search it, and say what was found."""
+    from invmm_eval.audits.folder.files import write_to
     from invmm_eval.audits.options import Screen
     from invmm_eval.audits.plan import load
     from invmm_eval.audits.progress import Bar
@@ -50,13 +54,17 @@ def check(
     if out_file and out_file.suffix.lower() != ".html":
         raise InvMMError(f"{out_file} does not end in .html; a page is written, which a browser prints as PDF.")
     folder = folder or Path("check-" + re.sub(r"[^\w.-]+", "-", Path(model).name))
-    say(f"Checking whether {model} memorized {image}; the search is kept in {folder}.", err)
+    then = "nothing is written" if dry_run else f"the search is kept in {folder}"
+    say(f"Checking whether {model} memorized {image}; {then}.", err)
     hide_library_bars()
     captions = caption if caption is None else [caption]
     request = Request.of(model, [image], captions, names=CHECK_OPTIONS, **read_options(options))
     request = replace(request, screen=Screen(detector="mirrored-loss"))
     if len(request.sources) != 1:
         raise InvMMError(f"{image} names {len(request.sources):,} images; check takes one, invmm-eval run many.")
+    if dry_run:
+        say_price(request, screens=True)
+        return
     backbone = load(request.model, request.resources.device)
     [score] = scored(request, out=folder, backbone=backbone)
     with Bar(1) as bar:
@@ -69,7 +77,7 @@ def check(
         say(f"The image beside its samples: {answer.findings.picture(answer.result)}")
     if out_file:
         with on_disk(f"{out_file} cannot be written"):
-            write_page(answer, out_file)
+            write_to(out_file, partial(write_page, answer))
         say(f"Wrote {out_file}.")
     if answer.result.verdict is Verdict.FAILED:
         raise typer.Exit(1)

@@ -14,6 +14,7 @@ from invmm_eval.audits.options import SET_OPTIONS
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.whole.audit import audited
 from invmm_eval.cli.console import err, out, say
+from invmm_eval.cli.ending import say_price
 from invmm_eval.reference import MICRO_BATCH, MODEL, THRESHOLD, Picture, all_pictures, choose, pictures, plain_samples
 from invmm_eval.reports.figures import COLOURS
 from invmm_eval.reports.terminal import Name
@@ -25,7 +26,9 @@ from invmm_eval.search.status import Verdict
 QUICK = {"clean": 2, "control": 2}
 
 
-def run_demo(folder: Path, *, settings: Mapping[str, Any], quick: bool = False, **options: Any) -> None:
+def run_demo(
+    folder: Path, *, settings: Mapping[str, Any], quick: bool = False, dry_run: bool = False, **options: Any
+) -> None:
     """Audit the whole training set of the reference model, and images that it never saw.
 
     Print what was found beside what was counted, and what is left open; draw the samples.
@@ -34,6 +37,7 @@ def run_demo(folder: Path, *, settings: Mapping[str, Any], quick: bool = False, 
         folder: Output folder of the results and of ``replicas.png``.
         settings: Changes to the recipe, which must estimate the share of plain samples that are copies.
         quick: Whether to audit one image of each number of copies and two held-out ones.
+        dry_run: Whether to print only what it costs.
         **options: Further options of the audit.
 
     Raises:
@@ -50,6 +54,9 @@ def run_demo(folder: Path, *, settings: Mapping[str, Any], quick: bool = False, 
         **(QUICK if quick else {}),
         **options,
     )
+    if dry_run:
+        say_price(request, screens=True)
+        return
     say(
         f"Auditing the reference model for {len(known)} images: it is known how often each was in its training set.",
         err,

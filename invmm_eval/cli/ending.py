@@ -1,4 +1,4 @@
-"""What a run prints when it ends: the table, the verdicts, what failed and why, and what to do next."""
+"""What a run prints when it ends: the table, the verdicts, what failed and why, what to do next; or what it costs."""
 
 from collections.abc import Iterator
 from enum import StrEnum
@@ -11,6 +11,7 @@ import typer
 from invmm_eval.cli.console import err, out, print_error, say
 
 if TYPE_CHECKING:
+    from invmm_eval.audits.request import Request
     from invmm_eval.search.result import Result
 
 SHOWN = 100
@@ -25,6 +26,15 @@ class FailOn(StrEnum):
 
     MEMORIZED = "memorized"
     REPLICATED = "replicated"
+
+
+def say_price(request: "Request", **phases: bool) -> None:
+    """Print what a request will cost; ``phases`` as :func:`~invmm_eval.audits.price.price` takes it."""
+    from invmm_eval.audits.price import price
+    from invmm_eval.reports.price import lines
+
+    for line in lines(price(request, **phases)):
+        say(line)
 
 
 def end(folder: Path, *, debug: bool, fail_on: FailOn | None = None) -> None:

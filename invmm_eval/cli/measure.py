@@ -14,7 +14,7 @@ import typer
 from invmm_eval.audits.launched import launched
 from invmm_eval.audits.options import OPTIONS, RUN_OPTIONS, SCREEN_OPTIONS, SET_OPTIONS
 from invmm_eval.cli.console import err, hide_library_bars, out, say
-from invmm_eval.cli.ending import FOUND, SHOWN, FailOn, end
+from invmm_eval.cli.ending import FOUND, SHOWN, FailOn, end, say_price
 from invmm_eval.cli.options import Folder, read_options, with_flags
 from invmm_eval.errors import InvMMError
 
@@ -104,11 +104,7 @@ def measures(
             if not dry_run:
                 measure(request, out_folder, leads, **given)
             elif leads:
-                from invmm_eval.audits.price import price
-                from invmm_eval.reports.price import lines
-
-                for line in lines(price(request, **phases)):
-                    say(line)
+                say_price(request, **phases)
 
         command.__name__, command.__doc__ = measure.__name__, measure.__doc__
         return with_flags(names, own)(command)
@@ -188,13 +184,14 @@ def audit(request: "Request", out_folder: Path, leads: bool) -> None:
 def demo(
     out_folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder.")] = Path("demo"),
     quick: Annotated[bool, typer.Option("--quick", help="Audit 7 images instead of 544.")] = False,
+    dry_run: DryRun = False,
     **options: Any,
 ) -> None:
     """Audit the reference model, for which it is known which images were repeated in training."""
     from invmm_eval.cli.demo import run_demo
 
     hide_library_bars()
-    run_demo(out_folder, quick=quick, **read_options(options))
+    run_demo(out_folder, quick=quick, dry_run=dry_run, **read_options(options))
 
 
 @with_flags(OPTIONS.keys() - {"calibration"})
@@ -215,16 +212,22 @@ def calibrate(
         float, typer.Option(metavar="SHARE", help="Share of such images that may count as replicated.")
     ] = 0.05,
     captions: Captions = None,
+    dry_run: DryRun = False,
     **options: Any,
 ) -> None:
     """Set the similarity threshold on held-out images, for a chosen rate of false replicas."""
-    say(f"Searching {model} for {named(held_out)}, which it must not have seen; results go to {out_folder}.", err)
+    then = "nothing is written" if dry_run else f"results go to {out_folder}"
+    say(f"Searching {model} for {named(held_out)}, which it must not have seen; {then}.", err)
     from invmm_eval.audits.calibration import FILE
-    from invmm_eval.audits.held_out import calibrate as find
+    from invmm_eval.audits.held_out import calibrated, requested
     from invmm_eval.statistics.binomial import CONFIDENCE, percent
 
     hide_library_bars()
-    found = find(model, held_out, rate=rate, captions=captions, out=out_folder, **read_options(options))
+    request = requested(model, held_out, captions, rate, **read_options(options))
+    if dry_run:
+        say_price(request)
+        return
+    found = calibrated(request, rate, out=out_folder)
     say(
         f"The threshold is a similarity of {found.threshold:g}. {found.reached:,} of {found.images:,} held-out images "
         f"reach it; of further images like them at most {percent(found.limit)} do (at {percent(CONFIDENCE)} "

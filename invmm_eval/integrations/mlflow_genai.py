@@ -32,7 +32,7 @@ def rows(folder: str | Path, *, names: bool = False, pictures: bool = False) -> 
         InvMMError: The folder holds no audit, or a file of it cannot be read.
     """
     findings = find(folder).public(names=names)
-    known = share_is_known(findings.results)
+    known = share_is_known(findings.results.examples)
     data = []
     for result, values in zip(findings.results, findings.table().to_pylist(), strict=True):
         outputs = {**values, "memorized": result.verdict is Verdict.MEMORIZED if known else None}

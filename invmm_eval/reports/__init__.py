@@ -7,10 +7,10 @@ from pathlib import Path
 import pyarrow.csv
 import pyarrow.parquet
 
-from invmm_eval.audits.folder.files import folder_named
+from invmm_eval.audits.folder.files import folder_named, write_to
 from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.reports.figures import distribution, save
-from invmm_eval.reports.findings import find
+from invmm_eval.reports.findings import Findings, find
 from invmm_eval.reports.html.page import write_page
 from invmm_eval.reports.tables import write_table
 
@@ -35,15 +35,15 @@ def report(folder: str | Path, out: str | Path | None = None, format: str = "htm
     folder = folder_named(folder)
     path = Path(out) if out else folder / f"report.{format}"
     with on_disk(f"The report cannot be written to {path}"):
-        FORMATS[format](folder, path)
+        write_to(path, partial(FORMATS[format], find(folder)))
     return path
 
 
-FORMATS: Mapping[str, Callable[[Path, Path], None]] = {
-    "html": lambda folder, path: write_page(find(folder), path),
-    "png": lambda folder, path: save(distribution(find(folder)), path, "png"),
-    "svg": lambda folder, path: save(distribution(find(folder)), path, "svg"),
+FORMATS: Mapping[str, Callable[[Findings, Path], None]] = {
+    "html": write_page,
+    "png": lambda findings, path: save(distribution(findings), path, "png"),
+    "svg": lambda findings, path: save(distribution(findings), path, "svg"),
     "csv": partial(write_table, writer=pyarrow.csv.CSVWriter),
     "parquet": partial(write_table, writer=pyarrow.parquet.ParquetWriter),
 }
-"""The writer of each format, from the folder of the audit to a file."""
+"""The writer of each format."""

@@ -12,22 +12,25 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, eval_result_entries_to_yaml
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.repocard_data import eval_results_to_model_index
 from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 
+from invmm_eval.audits.folder.files import write_atomically, write_to
 from invmm_eval.audits.results import share_is_known
 from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.reports.figures import distribution, save
 from invmm_eval.reports.findings import Findings
 from invmm_eval.search.fields import present
-from invmm_eval.search.result import Result, Status
+from invmm_eval.search.result import Result
 from invmm_eval.search.sentence import one_in
 from invmm_eval.search.status import MEMORIZED, Verdict
 
@@ -111,10 +114,8 @@ class Addition:
             after = self.to(path.read_bytes() if path.exists() else b"")
             for name, content in self.files.items():
                 (path.parent / name).parent.mkdir(parents=True, exist_ok=True)
-                (path.parent / name).write_bytes(content)
-            partial = path.with_name(f"{path.name}.partial")
-            partial.write_bytes(after)
-            partial.replace(path)
+                write_atomically(path.parent / name, methodcaller("write_bytes", content))
+            write_to(path, methodcaller("write_bytes", after))
 
 
 def addition(findings: Findings, *, pictures: bool = False, dataset: str | None = None) -> Addition:
@@ -131,13 +132,13 @@ def addition(findings: Findings, *, pictures: bool = False, dataset: str | None 
     """
     if not findings.measured:
         raise InvMMError("No image of this audit was measured, so there is nothing to add to a card.")
-    found = (*findings.of(Verdict.MEMORIZED), *findings.of(Verdict.REPLICABLE))
-    top = found[:ROWS]
+    found = findings.counts[Verdict.MEMORIZED] + findings.counts[Verdict.REPLICABLE]
+    top = list(findings.results[: min(found, ROWS)])
     shown = {result.index: f"{FOLDER}/{findings.picture(result).name}" for result in top} if pictures else {}
     section = TEMPLATES.get_template("card.md").render(
         columns=present("table", top, findings.describe),
         findings=findings,
-        found=len(found),
+        found=found,
         figure=f"{FOLDER}/distribution.png",
         pictures=shown,
         top=top,
@@ -288,8 +289,9 @@ def _line_end(text: str) -> str:
 
 def _scores(findings: Findings) -> dict[str, float]:
     """The numbers in the metadata, which cannot hold infinity, to three significant digits."""
-    replicated = [result.invmm for result in findings.results if result.status is Status.REPLICATED]
-    known = share_is_known(findings.results)
+    invmm = findings.results.keys[:, 2]
+    replicated = invmm[np.isfinite(invmm)].tolist()
+    known = share_is_known(findings.results.examples)
     scores = {_MEMORIZED: findings.counts[Verdict.MEMORIZED] / findings.total} if known else {}
     scores |= {_FRACTION: len(replicated) / findings.total}
     scores |= {_MEDIAN: statistics.median(replicated)} if replicated else {}

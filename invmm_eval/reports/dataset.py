@@ -1,6 +1,8 @@
 """The results of an audit as a data set: a folder for ``datasets.load_dataset`` and the Hub."""
 
 import json
+from functools import partial
+from operator import methodcaller
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,11 +10,12 @@ import pyarrow.parquet as pq
 from datasets import Features, Image
 from huggingface_hub import DatasetCardData
 
+from invmm_eval.audits.folder.files import write_atomically
+from invmm_eval.audits.results import table
 from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.reports.card import TEMPLATES, png, sheet
 from invmm_eval.reports.croissant import metadata as describe
 from invmm_eval.reports.findings import Findings
-from invmm_eval.search.fields import columns
 
 PICTURES = {"pictures": "the image, then its samples, one row of samples per guidance scale"}
 _ROWS = 64
@@ -35,8 +38,7 @@ def write_dataset(findings: Findings, folder: Path, *, pictures: bool = False) -
     """
     if not findings.images:
         raise InvMMError("This audit has no results yet, so there is nothing to publish.")
-    table = findings.table()
-    features = Features.from_arrow_schema(table.schema)
+    features = Features.from_arrow_schema(pa.schema([(column.name, column.type) for column in findings.columns]))
     if pictures:
         features |= {"pictures": Image()}
     title = f"Memorization audit of {findings.config['model']}"
@@ -45,7 +47,7 @@ def write_dataset(findings: Findings, folder: Path, *, pictures: bool = False) -
         tags=["memorization", "invmm"],
         configs=[{"config_name": "default", "data_files": [{"split": "test", "path": "results.parquet"}]}],
     )
-    described = {column.name: column.description for column in columns("dataset", findings.results, findings.describe)}
+    described = {column.name: column.description for column in findings.columns}
     described |= PICTURES if pictures else {}
     card = TEMPLATES.get_template("dataset.md").render(
         columns=described,
@@ -57,19 +59,25 @@ def write_dataset(findings: Findings, folder: Path, *, pictures: bool = False) -
     files = {name: folder / name for name in names}
     with on_disk(f"The data set cannot be written to {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
-        files["README.md"].write_bytes(card.encode())
-        files["config.json"].write_text(json.dumps(dict(findings.config), indent=2) + "\n", encoding="utf-8")
-        files["distribution.png"].write_bytes(png(findings))
-        with pq.ParquetWriter(files["results.parquet"], features.arrow_schema) as parquet:
-            for start in range(0, findings.images, _ROWS):
-                rows = table.slice(start, _ROWS).to_pylist()
-                if pictures:
-                    for row, result in zip(rows, findings.results[start : start + _ROWS], strict=True):
-                        row["pictures"] = (
-                            {"bytes": sheet(findings, result)} if findings.picture(result).is_file() else None
-                        )
-                parquet.write_table(pa.Table.from_pylist(rows, schema=features.arrow_schema))
+        write_atomically(files["results.parquet"], partial(_write_rows, findings, features.arrow_schema))
         date = findings.written.date().isoformat() if findings.written else ""
         croissant = describe(title, findings.headline, date, files["results.parquet"], features.arrow_schema, described)
-        files["croissant.json"].write_text(croissant, encoding="utf-8")
+        contents = {
+            "README.md": card.encode(),
+            "config.json": json.dumps(dict(findings.config), indent=2).encode() + b"\n",
+            "distribution.png": png(findings),
+            "croissant.json": croissant.encode(),
+        }
+        for name, content in contents.items():
+            write_atomically(files[name], methodcaller("write_bytes", content))
     return files
+
+
+def _write_rows(findings: Findings, schema: pa.Schema, path: Path) -> None:
+    with pq.ParquetWriter(path, schema) as parquet:
+        for start in range(0, findings.images, _ROWS):
+            results = list(findings.results[start : start + _ROWS])
+            rows = table(results, findings.columns).to_pylist()
+            for row, result in zip(rows, results, strict=True) if "pictures" in schema.names else ():
+                row["pictures"] = {"bytes": sheet(findings, result)} if findings.picture(result).is_file() else None
+            parquet.write_table(pa.Table.from_pylist(rows, schema=schema))

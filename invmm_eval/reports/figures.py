@@ -18,7 +18,6 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from invmm_eval.reports.summary import Summary
-from invmm_eval.search.result import Result, Status
 from invmm_eval.search.sentence import one_in
 from invmm_eval.search.status import MEMORIZED, Verdict
 
@@ -92,9 +91,10 @@ def distribution(summary: Summary, *, ink: str = INK, width: float = 8) -> Figur
 
 def values(summary: Summary) -> list[tuple[Verdict, float]]:
     """What :func:`distribution` draws: the verdict and the value of each image of which a copy was found."""
-    shares = _by_share(summary)
-    valued = ((result.verdict, _value(result, shares)) for result in summary.results)
-    return [(verdict, value) for verdict, value in valued if value is not None]
+    verdict, below_none, invmm, *_ = summary.results.keys.T
+    drawn = -below_none > 1e-18 if _by_share(summary) else np.isfinite(invmm)
+    value = -1 / below_none[drawn] if _by_share(summary) else invmm[drawn]
+    return [(list(Verdict)[int(place)], one) for place, one in zip(verdict[drawn], value.tolist(), strict=True)]
 
 
 def samples_per_copy(power: int) -> str:
@@ -103,13 +103,7 @@ def samples_per_copy(power: int) -> str:
 
 
 def _by_share(summary: Summary) -> bool:
-    return any(result.plain_share for result in summary.results)
-
-
-def _value(result: Result, shares: bool) -> float | None:
-    if shares:
-        return 1 / result.plain_share.rate if result.plain_share and result.plain_share.rate > 1e-18 else None
-    return result.invmm if result.status is Status.REPLICATED else None
+    return any(result.plain_share for result in summary.results.examples)
 
 
 def _edges(values: NDArray[Any]) -> NDArray[Any]:

@@ -6,27 +6,32 @@ memorization; the lack of a replica does not rule it out. If the prompt was sear
 holds for that prompt.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 
 from invmm_eval.audits.folder import read
+from invmm_eval.audits.progress import Bar
 from invmm_eval.audits.request import command
-from invmm_eval.audits.results import NO_SHARE, Results, share_is_known
+from invmm_eval.audits.results import NO_SHARE, share_is_known, table
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports import settings
 from invmm_eval.reports.failures import by_reason, listed
 from invmm_eval.reports.numbers import are
+from invmm_eval.reports.ranked import Ranked
 from invmm_eval.reports.summary import NOT_PUBLISHED, Summary
 from invmm_eval.reports.whole import found_of, sentences
 from invmm_eval.reports.wording import limits
-from invmm_eval.search.fields import percent
-from invmm_eval.search.result import rank
+from invmm_eval.search.fields import Field, columns, percent
 from invmm_eval.search.sentence import one_in, plain_samples, sentence
 from invmm_eval.search.status import MEMORIZED, Verdict
+
+_ROWS = 1024
+"""Number of results in memory when a table is written."""
 
 
 class Findings(Summary):
@@ -65,7 +70,7 @@ class Findings(Summary):
             first = self.results[0]
             if first.verdict in (Verdict.MEMORIZED, Verdict.REPLICABLE):
                 yield f"Most memorized is {first.name or 'an unnamed image'}: {sentence(first)}."
-            if not share_is_known(self.results):
+            if not share_is_known(self.results.examples):
                 yield NO_SHARE
             if self.of(Verdict.REPLICABLE):
                 yield (
@@ -81,7 +86,7 @@ class Findings(Summary):
 
     def _failures(self) -> Iterator[str]:
         """Each reason of failure once, and how to see more; nothing where reasons are not published."""
-        failed = [result for result in self.results if result.error and result.error != NOT_PUBLISHED]
+        failed = [result for result in self.of(Verdict.FAILED) if result.error and result.error != NOT_PUBLISHED]
         yield from listed(by_reason({"name": r.name, "status": r.status, "error": r.error} for r in failed))
         if any(result.traceback for result in failed):
             yield (
@@ -119,26 +124,27 @@ class Findings(Summary):
         """The command that reproduces the audit, one option per line."""
         return command(self.record.request)
 
+    @cached_property
+    def columns(self) -> Sequence[Field]:
+        """The columns of the face ``dataset``."""
+        return columns("dataset", self.results.examples, self.describe)
+
     def table(self) -> pa.Table:
-        """One row per image in the order of ``results``, with the columns of the face ``dataset``."""
-        return Results(self.results).table()
+        """One row per image in the order of ``results``, with these columns."""
+        return pa.concat_tables([table([], self.columns), *self.tables()])
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The same in parts, since memory does not hold all results."""
+        with Bar(self.images, doing="writing") as bar:
+            results = bar.over(self.results)
+            while part := list(islice(results, _ROWS)):
+                yield table(part, self.columns)
 
 
 def _some(count: int, of: int, searched: str = "") -> str:
     if of == 1:
         return f"The image{searched} is"
     return f"{count:,} of {'the ' if searched else ''}{of:,} images{searched} {are(count)}"
-
-
-@contextmanager
-def readable(lines: Path) -> Iterator[None]:
-    """Tell in one sentence that rows of a file are not those of this version."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvMMError(
-            f"{lines} cannot be read by this version of invmm-eval ({error}); run the audit again."
-        ) from error
 
 
 def find(folder: str | Path) -> Findings:
@@ -149,7 +155,11 @@ def find(folder: str | Path) -> Findings:
     """
     record = read(folder)
     lines = record.folder / "results.jsonl"
-    with readable(lines):
-        results = sorted(record.results(), key=rank)
+    try:
+        results = Ranked(record)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvMMError(
+            f"{lines} cannot be read by this version of invmm-eval ({error}); run the audit again."
+        ) from error
     written = datetime.fromtimestamp(lines.stat().st_mtime, UTC) if results else None
-    return Findings(record=record, results=tuple(results), written=written)
+    return Findings(record=record, results=results, written=written)

@@ -1,6 +1,8 @@
 """The content of an audit, and the number of its images of each verdict."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -10,13 +12,12 @@ from typing import Any, Self
 from PIL.Image import Image
 
 from invmm_eval.audits.folder import Record
-from invmm_eval.audits.results import count
 from invmm_eval.audits.whole.found import Design, WholeSet
 from invmm_eval.recipe import Recipe
+from invmm_eval.reports.ranked import Ranked
 from invmm_eval.search.result import Result
 from invmm_eval.search.sheet import opened
 from invmm_eval.search.status import Verdict
-from invmm_eval.search.upgrade import upgraded_record
 
 NOT_PUBLISHED = "The reason is not published."
 """What stands for the errors of images whose names are private."""
@@ -33,7 +34,7 @@ class Summary:
     """
 
     record: Record
-    results: tuple[Result, ...]
+    results: Ranked
     written: datetime | None
 
     @property
@@ -54,10 +55,11 @@ class Summary:
     @cached_property
     def whole(self) -> WholeSet | None:
         """What the audit says about the whole set that it chose its images from; None if it chose none."""
-        design, by_index = Design.load(self.record.folder), {result.index: result for result in self.results}
-        if design is None or by_index.keys() != {*design.suspects, *design.control}:
+        design = Design.load(self.record.folder)
+        if design is None:
             return None
-        return WholeSet(design, by_index)
+        by_index = {result.index: result for result in self.results}
+        return WholeSet(design, by_index) if by_index.keys() == {*design.suspects, *design.control} else None
 
     @property
     def waiting(self) -> int:
@@ -67,16 +69,18 @@ class Summary:
     @cached_property
     def counts(self) -> Mapping[Verdict, int]:
         """Number of images of each verdict."""
-        return count(self.results)
+        counts = Counter(self.results.keys[:, 0].tolist())
+        return {verdict: counts[place] for place, verdict in enumerate(Verdict)}
 
     @property
     def measured(self) -> int:
         """Number of images that did not fail."""
         return self.images - self.counts[Verdict.FAILED]
 
-    def of(self, verdict: Verdict) -> tuple[Result, ...]:
+    def of(self, verdict: Verdict) -> Ranked:
         """The results of a verdict."""
-        return tuple(result for result in self.results if result.verdict is verdict)
+        before = sum(self.counts[worse] for worse in list(Verdict)[: list(Verdict).index(verdict)])
+        return self.results[before : before + self.counts[verdict]]
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -115,22 +119,24 @@ class Summary:
         return opened(path) if known and path.is_file() else None
 
     def public(self, *, names: bool = False) -> Self:
-        """A copy that can be published: images named by their digest, the model's folder without its path.
+        """A copy that can be published, without rows: images named by their digest, the model's folder without its
+        path.
 
         Args:
             names: Whether images keep their names, prompts and errors.
         """
         results = self.results
         if not names:
-            results = tuple(
-                replace(
-                    result,
-                    name=result.digest[:16] or f"image {result.index}",
-                    prompt=None if result.prompt is None else "",  # the verdict depends on whether there was one
-                    error=result.error and NOT_PUBLISHED,
-                    traceback=None,
-                )
-                for result in results
-            )
-        rows = tuple(upgraded_record(result.row()) for result in results)
-        return replace(self, record=replace(self.record.public(), rows=rows), results=results)
+            results = results.changed(_without_names)
+        return replace(self, record=replace(self.record.public(), rows=()), results=results)
+
+
+def _without_names(result: Result) -> Result:
+    nameless = copy(result)  # reads nothing, which replace would
+    nameless.__dict__.update(
+        name=result.digest[:16] or f"image {result.index}",
+        prompt="" if result.prompted else None,  # what is said depends on whether there was one
+        error=result.error and NOT_PUBLISHED,
+        traceback=None,
+    )
+    return nameless

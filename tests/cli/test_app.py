@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from typer.main import get_command
 
+from invmm_eval.audits import merge as merging
 from invmm_eval.cli.app import app
 from tests.helpers.audits import guided
 from tests.helpers.command import MAIN, SET, Invoke, install, lines, python, several
@@ -177,6 +178,17 @@ def test_wrong_usage(arguments: list[str], invoke: Invoke) -> None:
     code, out, err = invoke(*arguments)
     assert (code, out) == (2, "")
     assert "Usage: invmm-eval" in err
+
+
+def test_a_command_that_keeps_nothing_says_so_when_it_is_interrupted(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(merging, "merge", interrupted)
+    code, out, err = invoke("merge", tmp_path / "out", tmp_path / "part")
+    assert (code, out, err) == (130, "", "Stopped. The same command starts anew.\n")
 
 
 def test_an_interruption_keeps_what_is_finished(tiny_folder: Path, tmp_path: Path) -> None:

@@ -54,6 +54,16 @@ def test_a_dry_run_writes_nothing(
         assert out.startswith("2 images. Nothing was written.")
         assert ("Screen: 8 network rows" in out) is (name != "run")
         assert ("Search: " in out) is (name != "screen")
+    others = (
+        ("check", images / "a.png", "--model", tiny_folder, "--audit", tmp_path / "out"),
+        ("calibrate", "--model", tiny_folder, "--held-out", images, "--rate", "0.5", "--out", tmp_path / "out", *SET),
+        ("demo", "--quick", "--out", tmp_path / "out"),
+    )
+    for command, told in zip(others, ("1 image.", "2 images.", "7 images."), strict=True):
+        code, out, err = invoke(*command, "--dry-run")
+        assert code == 0, err
+        assert out.startswith(f"{told} Nothing was written.")
+        assert "Search: " in out
     assert not (tmp_path / "out").exists()
 
 

@@ -2,8 +2,6 @@
 
 import math
 import re
-from collections.abc import Iterator
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -12,9 +10,9 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from invmm_eval.reports.figures import COLOURS, distribution, values
+from invmm_eval.reports.figures import COLOURS, distribution
 from invmm_eval.reports.findings import find
-from invmm_eval.search.result import Result, Status
+from invmm_eval.search.result import Status
 from invmm_eval.search.status import MEMORIZED, Verdict
 from tests.helpers import audits
 from tests.helpers.documents import ROOT
@@ -59,21 +57,6 @@ def test_where_shares_are_known_they_are_shown_with_the_limit_of_the_verdict(tmp
     places = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars)
     assert [first <= 1 / share <= last for (first, last), share in zip(places, shares, strict=True)] == [True, True]
     assert len({bar.get_facecolor() for bar in bars}) == 2
-
-
-def test_results_are_gone_through_twice_however_many_there_are(tmp_path: Path) -> None:
-    """Whether shares are known is asked once, and not for each image."""
-    passes = 0
-
-    class Counted(tuple[Result, ...]):
-        def __iter__(self) -> Iterator[Result]:
-            nonlocal passes
-            passes += 1
-            return super().__iter__()
-
-    summary = audits.of_values(tmp_path, [0.1, 0.2, 0.3, 0.4])
-    assert len(values(replace(summary, results=Counted(summary.results)))) == 4
-    assert passes == 2
 
 
 def test_the_colours_of_verdicts_are_the_same_on_every_page() -> None:

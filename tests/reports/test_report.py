@@ -2,7 +2,9 @@
 
 import base64
 import csv
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -17,7 +19,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from invmm_eval.audits.whole.found import Design
 from invmm_eval.errors import InvMMError
-from invmm_eval.reports import FORMATS, report, tables
+from invmm_eval.reports import FORMATS, findings, report
 from invmm_eval.reports.card import addition
 from invmm_eval.reports.findings import find
 from invmm_eval.reports.html import page as page_module
@@ -119,7 +121,7 @@ def test_a_table_is_written_in_parts_with_the_values_of_estimators_that_only_som
     found = [audits.result(index, Status.REPLICATED, 1 - index / 10) for index in range(6)]
     found[4] = replace(found[4][0], estimates={"sharp": {"edge": 0.5, "kind": "blur"}}), found[4][1]
     folder = audits.write(tmp_path / "audit", [*found, audits.result(6, Status.FAILED)])
-    monkeypatch.setattr(tables, "_ROWS", images)
+    monkeypatch.setattr(findings, "_ROWS", images)
     path = report(folder, format="parquet")
     table = pyarrow.parquet.read_table(path)
     assert table.equals(find(folder).table())
@@ -389,3 +391,32 @@ def test_an_empty_audit_opens(browser: Chrome, tmp_path: Path) -> None:  # noqa:
     page = Page(browser, report(audits.write(tmp_path, [])))
     assert page.one("h1").text == "This audit has no results yet."
     assert problems(browser) == []
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_report_that_ends_in_the_middle_leaves_the_earlier_one(
+    form: str, guided: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = tmp_path / f"kept.{form}"
+    earlier.write_bytes(b"as it was")
+
+    def interrupted(_: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(FORMATS, form, interrupted)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        report(guided, earlier, form)
+    assert earlier.read_bytes() == b"as it was"
+    assert list(tmp_path.iterdir()) == [earlier]
+
+
+def test_a_report_goes_through_links_and_into_pipes(guided: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.csv").symlink_to("there.csv")
+    report(guided, tmp_path / "link.csv", "csv")
+    assert (tmp_path / "link.csv").is_symlink()
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor() as threads:
+        received = threads.submit((tmp_path / "pipe").read_bytes)
+        report(guided, tmp_path / "pipe", "csv")
+        assert received.result() == (tmp_path / "there.csv").read_bytes()

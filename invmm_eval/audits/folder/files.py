@@ -149,10 +149,21 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> str:
         The SHA-256 of the contents, in hex.
     """
     partial = path.with_name(f"{path.name}.partial")
-    path.parent.mkdir(exist_ok=True)
-    write(partial)
-    with partial.open("rb+") as file:
-        digest = file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        write(partial)
+        with partial.open("rb+") as file:
+            digest = file_digest(file, "sha256").hexdigest()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     return digest
+
+
+def write_to(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file that a user named as :func:`write_atomically` does, but a pipe or device in place."""
+    if path.exists() and not path.is_file():
+        write(path)
+    else:
+        write_atomically(path.resolve(), write)

@@ -214,8 +214,11 @@ class Store:
         files = stem(row["digest"], row["caption"])
         if result.check and target:
             sheet = strip(target.image, result.check.samples)
-            digest = write_atomically(tensors_of(self.folder, files), result.save)
-            write_atomically(picture_of(self.folder, row), lambda partial: sheet.save(partial, "PNG"))
+            tensors, picture = tensors_of(self.folder, files), picture_of(self.folder, row)
+            for path in (tensors, picture):
+                path.parent.mkdir(exist_ok=True)
+            digest = write_atomically(tensors, result.save)
+            write_atomically(picture, lambda partial: sheet.save(partial, "PNG"))
         self._append({**row, "sha256": digest}, files)
         self._unwritten.discard(files)
         return digest

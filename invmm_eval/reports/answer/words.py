@@ -37,7 +37,7 @@ class Answer:
     findings: Findings
     score: Score
 
-    @property
+    @cached_property
     def result(self) -> Result:
         """What the search found."""
         [result] = self.findings.results
@@ -94,7 +94,7 @@ class Answer:
         """What was measured and how, in words."""
         fields = {
             capital(field.title): field.full(self.result)
-            for field in present("details", self.findings.results, self.findings.describe)
+            for field in present("details", [self.result], self.findings.describe)
             if field.name not in _ELSEWHERE and self.result.check
         }
         digest = {"Image (SHA-256)": self.result.digest} if self.result.digest else {}

@@ -1,9 +1,11 @@
 """A comparison as one HTML file, without scripts."""
 
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
+from invmm_eval.audits.folder.files import write_to
 from invmm_eval.errors import on_disk
 from invmm_eval.reports.comparison.figure import changes
 from invmm_eval.reports.comparison.pairs import Comparison, Pair
@@ -51,7 +53,7 @@ def write_page(comparison: Comparison, path: Path) -> None:
         hidden=max(0, len(comparison.pairs) - SHOWN),
     )
     with on_disk(f"The comparison cannot be written to {path}"):
-        path.write_text("".join(page), encoding="utf-8")
+        write_to(path, methodcaller("write_text", "".join(page), encoding="utf-8"))
 
 
 def _row(comparison: Comparison, pair: Pair, illustrated: bool) -> dict[str, Any]:

@@ -51,7 +51,8 @@ def write_page(findings: Findings, path: Path, *, pictures: bool = True) -> None
     Raises:
         OSError: The file cannot be written.
     """
-    columns = [field for field in present("table", findings.results, findings.describe) if field.name not in _FIXED]
+    fields = present("table", findings.results.examples, findings.describe)
+    columns = [field for field in fields if field.name not in _FIXED]
     page = parts(
         "html/page.html",
         script=(Path(__file__).parent / "page.js").read_text("utf-8"),
@@ -88,7 +89,7 @@ def _row(position: int, result: Result, columns: Sequence[Field]) -> dict[str, A
 
 
 def _details(findings: Findings, pictures: bool) -> Iterator[dict[str, Any]]:
-    shown = findings.results[:SHOWN]
+    shown = [*findings.results[:SHOWN]]
     cells = sum(map(_cells, shown))
     side = min(max(math.isqrt(PIXELS // max(cells, 1)), SIDES[0]), SIDES[1]) if pictures else 0
     with ThreadPoolExecutor() as threads, Bar(len(shown), doing="writing") as bar:

@@ -53,7 +53,8 @@ def test_of_a_picture_that_could_not_be_measured_the_reason_alone_is_told(answer
     answer = answered(Verdict.FAILED)
     assert answer.shown is None
     error = f"The image '/home/me/{NAME}' cannot be used."
-    told = replace(answer, findings=replace(answer.findings, results=(replace(answer.result, error=error),)))
+    results = answer.findings.results.changed(lambda result: replace(result, error=error))
+    told = replace(answer, findings=replace(answer.findings, results=results))
     assert told.paragraphs == ("The image cannot be used.",)
     assert told.facts.keys() == {*answer.findings.settings, "Measured"}
 

@@ -236,6 +236,7 @@ def _history(picture: reference.Picture) -> str:
 
 def _browse(findings: Findings) -> None:
     """Filter the images of an audit, and show one."""
+    results = tuple(findings.results)
     gr.HTML(view.overview(findings))
     with gr.Row(elem_id="filter"):
         verdict = gr.Radio(
@@ -245,9 +246,9 @@ def _browse(findings: Findings) -> None:
             label="Show",
         )
         name = gr.Textbox(label="Name contains", max_lines=1)
-        number = gr.Dropdown(**_pages(findings.results), label="Page")
+        number = gr.Dropdown(**_pages(results), label="Page")
     gallery = gr.Gallery(
-        tiles(findings, findings.results, 1),
+        tiles(findings, results, 1),
         show_label=False,
         columns=8,
         height="auto",
@@ -261,14 +262,14 @@ def _browse(findings: Findings) -> None:
     panel = gr.HTML(elem_id="image")
 
     def fill(verdict: str, name: str) -> tuple[Any, Any]:
-        found = matching(findings.results, verdict, name)
+        found = matching(results, verdict, name)
         return tiles(findings, found, 1), gr.Dropdown(**_pages(found))
 
     def turn(verdict: str, name: str, number: int) -> Any:
-        return tiles(findings, matching(findings.results, verdict, name), number)
+        return tiles(findings, matching(results, verdict, name), number)
 
     def look(verdict: str, name: str, number: int, event: gr.SelectData) -> str:
-        found = matching(findings.results, verdict, name)
+        found = matching(results, verdict, name)
         return view.kept(findings, found[(number - 1) * PER_PAGE + event.index])
 
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
