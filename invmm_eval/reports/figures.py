@@ -91,9 +91,9 @@ def distribution(summary: Summary, *, ink: str = INK, width: float = 8) -> Figur
 
 def values(summary: Summary) -> list[tuple[Verdict, float]]:
     """What :func:`distribution` draws: the verdict and the value of each image of which a copy was found."""
-    verdict, below_none, invmm, *_ = summary.results.keys.T
-    drawn = -below_none > 1e-18 if _by_share(summary) else np.isfinite(invmm)
-    value = -1 / below_none[drawn] if _by_share(summary) else invmm[drawn]
+    verdict, minus_share, invmm, *_ = summary.results.keys.T
+    drawn = -minus_share > 1e-18 if _by_share(summary) else np.isfinite(invmm)
+    value = -1 / minus_share[drawn] if _by_share(summary) else invmm[drawn]
     return [(list(Verdict)[int(place)], one) for place, one in zip(verdict[drawn], value.tolist(), strict=True)]
 
 

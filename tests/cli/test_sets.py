@@ -59,8 +59,8 @@ def test_a_dry_run_writes_nothing(
         ("calibrate", "--model", tiny_folder, "--held-out", images, "--rate", "0.5", "--out", tmp_path / "out", *SET),
         ("demo", "--quick", "--out", tmp_path / "out"),
     )
-    for command, told in zip(others, ("1 image.", "2 images.", "7 images."), strict=True):
-        code, out, err = invoke(*command, "--dry-run")
+    for other, told in zip(others, ("1 image.", "2 images.", "7 images."), strict=True):
+        code, out, err = invoke(*other, "--dry-run")
         assert code == 0, err
         assert out.startswith(f"{told} Nothing was written.")
         assert "Search: " in out

@@ -404,7 +404,7 @@ def test_a_report_that_ends_in_the_middle_leaves_the_earlier_one(
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(FORMATS, form, interrupted)  # type: ignore[arg-type]
+    monkeypatch.setitem(FORMATS, form, interrupted)
     with pytest.raises(KeyboardInterrupt):
         report(guided, earlier, form)
     assert earlier.read_bytes() == b"as it was"
