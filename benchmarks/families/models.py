@@ -21,7 +21,8 @@ from benchmarks.families.outputs import INSTRUCTION, TOKENS
 from invmm_eval.models.schedule import broadcast
 from invmm_eval.reference import Picture
 from invmm_eval.testing import tiny
-from tests.helpers.families import classic, flows, parts
+from tests.helpers import families
+from tests.helpers.families import others, parts
 
 CACHE = Path(__file__).parents[2] / "runs" / "families"
 BATCH = 32
@@ -75,10 +76,10 @@ FAMILIES = {
     "sd-velocity": Family("kl", partial(_stable_diffusion, 2), outputs.stable_diffusion),
     "sd3": Family("kl", tiny.tiny_sd3, outputs.sd3, options=_prompts),
     "flux": Family("kl", tiny.tiny_flux, outputs.flux, LATENT, options=_prompts),
-    "sana": Family("dc", flows.sana, outputs.sana, **_generic),
-    "z-image": Family("kl", flows.z_image, outputs.z_image, **_generic),
-    "flux2-klein": Family("flux2", flows.flux2_klein, outputs.flux2_klein, **_generic),
-    "dit": Family("kl", classic.dit, outputs.dit, side=32, caption=row_of),
+    "sana": Family("dc", families.FAMILIES["sana"], outputs.sana, **_generic),
+    "z-image": Family("kl", families.FAMILIES["z-image"], outputs.z_image, **_generic),
+    "flux2-klein": Family("flux2", families.FAMILIES["flux2-klein"], outputs.flux2_klein, **_generic),
+    "dit": Family("kl", others.dit, outputs.dit, side=32, caption=row_of),
 }
 
 

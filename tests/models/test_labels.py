@@ -13,7 +13,7 @@ from invmm_eval.models.ddpm import DDPM
 from invmm_eval.models.generic.backbone import Diffusers
 from invmm_eval.testing import check_backbone
 from tests.helpers.families import build
-from tests.helpers.families.classic import dit
+from tests.helpers.families.others import dit
 
 LOADING: dict[str, Any] = {"revision": None, "device": torch.device("cpu"), "dtype": torch.float32}
 PIXELS = "DDIM with classes"

@@ -1,29 +1,34 @@
 """Autoencoders, tokenizers and text encoders of families, a few channels wide."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
-from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderKLFlux2, AutoencoderKLQwenImage, VQModel
+import transformers
+from diffusers import (
+    AutoencoderDC,
+    AutoencoderKL,
+    AutoencoderKLFlux2,
+    AutoencoderKLLTXVideo,
+    AutoencoderKLQwenImage,
+    AutoencoderKLWan,
+    VQModel,
+)
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 from transformers import (
     BertConfig,
     BertModel,
     BertTokenizer,
-    Gemma2Config,
-    Gemma2Model,
-    GemmaConfig,
-    GemmaModel,
     GemmaTokenizer,
-    GlmConfig,
-    GlmModel,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-    Qwen3Model,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLModel,
     UMT5Config,
     UMT5EncoderModel,
 )
@@ -43,6 +48,8 @@ TEXT = {
     "num_key_value_heads": 1,
     "head_dim": 8,
 }
+VISION = {"depth": 1, "hidden_size": WIDTH, "intermediate_size": WIDTH, "num_heads": 2, "out_hidden_size": WIDTH}
+NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
 def kl(channels: int, blocks: tuple[int, ...] = (4, 8), **options: Any) -> AutoencoderKL:
@@ -169,37 +176,71 @@ def bert() -> tuple[BertModel, BertTokenizer]:
     return BertModel(BertConfig(vocab_size=len(tokenizer), **size), add_pooling_layer=False), tokenizer
 
 
-def umt5(words: int) -> UMT5EncoderModel:
+def wan_vae() -> AutoencoderKLWan:
+    """The autoencoder of Wan 2.1, with means and spreads of channels."""
+    return AutoencoderKLWan(base_dim=3, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
+
+
+def ltx_vae() -> AutoencoderKLLTXVideo:
+    """The autoencoder of LTX-Video, whose decoder is told a time."""
+    return AutoencoderKLLTXVideo(
+        latent_channels=8,
+        block_out_channels=(8,) * 4,
+        decoder_block_out_channels=(8,) * 4,
+        layers_per_block=(1,) * 5,
+        decoder_layers_per_block=(1,) * 5,
+        spatio_temporal_scaling=(True, True, False, False),
+        decoder_spatio_temporal_scaling=(True, True, False, False),
+        timestep_conditioning=True,
+        patch_size=1,
+    )
+
+
+def umt5(tokenizer: Any) -> UMT5EncoderModel:
     """The text encoder of AuraFlow."""
-    return UMT5EncoderModel(UMT5Config(vocab_size=words, d_model=WIDTH, d_kv=8, d_ff=32, num_layers=1, num_heads=2))
+    size = {"d_model": WIDTH, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    return UMT5EncoderModel(UMT5Config(vocab_size=len(tokenizer), **size))
 
 
-def gemma(words: int) -> GemmaModel:
-    """The text encoder of Lumina."""
-    return GemmaModel(GemmaConfig(vocab_size=words, **TEXT))
+def language(kind: str, model: str = "Model", layers: int = 2, **more: Any) -> Callable[[Any], Any]:
+    """Makes a language model of transformers for a tokenizer."""
+    size = {**TEXT, "num_hidden_layers": layers, **more}
+
+    def make(tokenizer: Any) -> Any:
+        config = getattr(transformers, f"{kind}Config")(vocab_size=len(tokenizer), **size)
+        return getattr(transformers, f"{kind}{model}")(config)
+
+    return make
 
 
-def gemma2(words: int) -> Gemma2Model:
-    """The text encoder of Sana and Lumina 2."""
-    return Gemma2Model(Gemma2Config(vocab_size=words, **TEXT))
-
-
-def glm(words: int) -> GlmModel:
-    """The text encoder of CogView 4."""
-    return GlmModel(GlmConfig(vocab_size=words, pad_token_id=0, eos_token_id=0, **TEXT))
-
-
-def qwen3(words: int, *, head: bool = False, layers: int = 2) -> Any:
-    """The text encoder of Z-Image, Ovis and FLUX.2 klein."""
-    config = Qwen3Config(vocab_size=words, **{**TEXT, "num_hidden_layers": layers})
-    return (Qwen3ForCausalLM if head else Qwen3Model)(config)
-
-
-def qwen25_vl(words: int) -> Qwen2_5_VLForConditionalGeneration:
+def qwen25_vl(tokenizer: Any) -> Qwen2_5_VLForConditionalGeneration:
     """The text encoder of Qwen-Image."""
     rope = {"type": "default", "mrope_section": [2, 1, 1], "rope_theta": 10000.0}
-    text = {**{key: size for key, size in TEXT.items() if key != "head_dim"}, "vocab_size": words}
-    vision = {"depth": 1, "hidden_size": WIDTH, "intermediate_size": WIDTH, "num_heads": 2, "out_hidden_size": WIDTH}
-    return Qwen2_5_VLForConditionalGeneration(
-        Qwen2_5_VLConfig(text_config={**text, "rope_parameters": rope}, vision_config=vision)
-    )
+    text = {**{key: size for key, size in TEXT.items() if key != "head_dim"}, "vocab_size": len(tokenizer)}
+    config = Qwen2_5_VLConfig(text_config={**text, "rope_parameters": rope}, vision_config=VISION)
+    return Qwen2_5_VLForConditionalGeneration(config)
+
+
+def qwen3_vl(tokenizer: Any, *, head: bool = False, layers: int = 2) -> Any:
+    """The text encoder of Ideogram 4, Krea 2 and Nucleus-Image."""
+    rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 10000.0, "mrope_interleaved": True}
+    text = {**TEXT, "num_hidden_layers": layers, "vocab_size": len(tokenizer), "rope_parameters": rope}
+    vision = {**VISION, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
+    config = Qwen3VLConfig(text_config=text, vision_config=vision)
+    return (Qwen3VLForConditionalGeneration if head else Qwen3VLModel)(config)
+
+
+def mistral3(tokenizer: Any) -> Mistral3ForConditionalGeneration:
+    """The text encoder of FLUX.2."""
+    text = {**TEXT, "num_hidden_layers": 30, "vocab_size": len(tokenizer), "model_type": "mistral"}
+    vision = {
+        "model_type": "pixtral",
+        "hidden_size": WIDTH,
+        "intermediate_size": WIDTH,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "head_dim": 8,
+        "image_size": 16,
+        "patch_size": 8,
+    }
+    return Mistral3ForConditionalGeneration(Mistral3Config(text_config=text, vision_config=vision))

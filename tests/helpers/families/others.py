@@ -1,12 +1,8 @@
-"""Families that predict noise or velocity, chains of models, and models of classes."""
+"""Families of another shape than :class:`tests.helpers.families.Family` has."""
 
-from collections.abc import Callable
 from typing import Any
 
 from diffusers import (
-    CogVideoXDDIMScheduler,
-    CogView3PlusPipeline,
-    CogView3PlusTransformer2DModel,
     DDIMPipeline,
     DDIMScheduler,
     DDPMScheduler,
@@ -18,24 +14,22 @@ from diffusers import (
     IFPipeline,
     Kandinsky3Pipeline,
     Kandinsky3UNet,
+    KandinskyCombinedPipeline,
+    KandinskyV22CombinedPipeline,
     LatentConsistencyModelPipeline,
     LCMScheduler,
-    PixArtSigmaPipeline,
+    PriorTransformer,
     StableDiffusionXLPipeline,
+    UnCLIPScheduler,
     UNet2DConditionModel,
     UNet2DModel,
 )
+from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig, MultilingualCLIP
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from invmm_eval.testing import tiny
 from tests.helpers.families import parts
-from tests.helpers.families.parts import WIDTH
-
-NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-
-
-def pixart_sigma() -> PixArtSigmaPipeline:
-    """PixArt-sigma."""
-    return PixArtSigmaPipeline(**tiny.tiny_pixart().components)
+from tests.helpers.families.parts import NOISE, WIDTH
 
 
 def lcm() -> LatentConsistencyModelPipeline:
@@ -105,30 +99,6 @@ def kandinsky3() -> Kandinsky3Pipeline:
         unet=unet,
         scheduler=DDPMScheduler(**{**NOISE, "beta_end": 0.02}),
         movq=parts.movq(),
-    )
-
-
-def cogview3() -> CogView3PlusPipeline:
-    """CogView 3 Plus: velocity, with a last time of pure noise."""
-    tokenizer = tiny.tiny_t5_tokenizer()
-    transformer = CogView3PlusTransformer2DModel(
-        in_channels=4,
-        out_channels=4,
-        num_layers=1,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        text_embed_dim=WIDTH,
-        time_embed_dim=16,
-        condition_dim=2,
-        pos_embed_max_size=8,
-        sample_size=8,
-    )
-    return CogView3PlusPipeline(
-        tokenizer=tokenizer,
-        text_encoder=tiny.tiny_t5_encoder(tokenizer),
-        vae=parts.kl(4),
-        transformer=transformer,
-        scheduler=CogVideoXDDIMScheduler(**NOISE, prediction_type="v_prediction", rescale_betas_zero_snr=True),
     )
 
 
@@ -202,25 +172,71 @@ def pixel_classes() -> DDIMPipeline:
     return DDIMPipeline(unet, DDIMScheduler())
 
 
-def ddim() -> DDIMPipeline:
-    """A pixel model without classes."""
-    return DDIMPipeline(tiny.tiny_ddpm().unet, DDIMScheduler())
+def prior() -> dict[str, Any]:
+    """The parts of the first model."""
+    tokenizer = tiny.tiny_clip_tokenizer()
+    vision = CLIPVisionConfig(
+        hidden_size=WIDTH,
+        intermediate_size=WIDTH,
+        projection_dim=WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=8,
+        patch_size=4,
+    )
+    scheduler = UnCLIPScheduler(variance_type="fixed_small_log", prediction_type="sample", clip_sample_range=10.0)
+    return {
+        "prior_prior": PriorTransformer(
+            num_attention_heads=2, attention_head_dim=8, num_layers=1, embedding_dim=WIDTH, num_embeddings=77
+        ),
+        "prior_image_encoder": CLIPVisionModelWithProjection(vision),
+        "prior_text_encoder": tiny.tiny_clip_encoder(tokenizer, projection=True),
+        "prior_tokenizer": tokenizer,
+        "prior_scheduler": scheduler,
+        "prior_image_processor": CLIPImageProcessorPil(size=8, crop_size=8),
+    }
 
 
-CLASSIC: dict[str, Callable[[], Any]] = {
-    "stable-diffusion": tiny.tiny_stable_diffusion,
-    "stable-diffusion-xl": tiny.tiny_sdxl,
-    "pixart-alpha": tiny.tiny_pixart,
-    "pixart-sigma": pixart_sigma,
-    "lcm": lcm,
-    "hunyuan": hunyuan,
-    "kandinsky3": kandinsky3,
-    "cogview3": cogview3,
-    "if": deepfloyd,
-    "DiT": dit,
-    "EDM": sdxl_edm,
-    "LDM": tiny.tiny_ldm,
-    "DDPM": tiny.tiny_ddpm,
-    "DDIM": ddim,
-    "DDIM with classes": pixel_classes,
-}
+def decoder(kind: str) -> dict[str, Any]:
+    """The parts of the second model, of which the embedding of an image is an input: ``image`` or ``text_image``."""
+    unet = UNet2DConditionModel(
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        in_channels=4,
+        out_channels=8,
+        addition_embed_type=kind,
+        encoder_hid_dim=WIDTH,
+        encoder_hid_dim_type=f"{kind}_proj",
+        cross_attention_dim=WIDTH,
+        attention_head_dim=4,
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        resnet_time_scale_shift="scale_shift",
+    )
+    times = DDIMScheduler(beta_start=0.00085, beta_end=0.012, clip_sample=False, steps_offset=1)
+    return {"unet": unet, "movq": parts.movq(), "scheduler": times}
+
+
+def kandinsky() -> KandinskyCombinedPipeline:
+    """Kandinsky 2.1, whose second model reads the text too."""
+    tokenizer = tiny.tiny_t5_tokenizer()
+    config = MCLIPConfig(
+        transformerDimSize=WIDTH,
+        imageDimSize=WIDTH,
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=90,
+    )
+    return KandinskyCombinedPipeline(
+        **prior(), **decoder("text_image"), text_encoder=MultilingualCLIP(config), tokenizer=tokenizer
+    )
+
+
+def kandinsky22() -> KandinskyV22CombinedPipeline:
+    """Kandinsky 2.2."""
+    return KandinskyV22CombinedPipeline(**prior(), **decoder("image"))
