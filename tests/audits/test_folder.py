@@ -463,8 +463,9 @@ def test_a_failed_image_is_measured_again_and_its_last_line_counts(tmp_path: Pat
 
 
 def hand_made(**changes: Any) -> Result:
+    """With values that JSON does not know, and a name with the end of a line of Unicode."""
     check = Check(passed=False, similarities={1.0: (0.5, float("nan"))}, samples={1.0: torch.zeros(2, 1, 4, 4).byte()})
-    result = Result(0, "n", Target(PICTURES[0]).digest, Status.EXHAUSTED, kl=1.0, check=check)
+    result = Result(0, "un\u2028usual\n", Target(PICTURES[0]).digest, Status.EXHAUSTED, kl=1.0, check=check)
     return replace(result, trace=(Point(5, 0.1, 1.0, 1.0, float("-inf")),), **changes)
 
 

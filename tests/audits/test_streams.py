@@ -10,11 +10,11 @@ from datasets.packaged_modules.parquet import parquet
 from PIL import Image
 
 from invmm_eval.audits import streams
-from invmm_eval.audits.images import Source, find_images
-from invmm_eval.audits.pictures import prepare
+from invmm_eval.audits.images import find_images
 from invmm_eval.errors import InvMMError
 from tests.helpers import audits
 from tests.helpers.exact import Mixture, pictures
+from tests.helpers.images import shade
 
 SHADES = list(range(40))
 
@@ -38,10 +38,6 @@ def short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def streamed(folder: Path) -> datasets.IterableDataset:
     return datasets.load_dataset(str(folder), split="train", streaming=True)
-
-
-def shade(source: Source) -> int:
-    return int(prepare(source.value, (1, 4, 4))[0, 0, 0])
 
 
 def test_a_stream_gives_its_images_in_any_order(folder: Path) -> None:

@@ -1,6 +1,5 @@
 """The commands that measure: what they print and where, what arrives of their options, and what they keep."""
 
-import json
 import re
 from pathlib import Path
 
@@ -111,38 +110,6 @@ def test_an_audit_of_which_one_image_fails_and_its_status(
     assert spent == f"Network rows: {sum(each):,} spent, about {sum(each) // 2:,} left."
     assert rate == "The audit is running."
     assert invoke("verify", out_folder)[0] == 0
-
-
-def test_every_option_of_a_run_arrives(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:
-    code, _, err = invoke(
-        *("run", "--model", tiny_folder, "--images", images / "b.png", "--images", images, "--out", tmp_path / "out"),
-        *("--revision", "v1", "--backbone", "ddpm", "--similarity", "ssim", "--noise", "isotropic-gaussian"),
-        *("--recipe", "demo", "--seed", "3", "--batch-size", "1", "--micro-batch", "1"),
-        *("--device", "cpu", "--dtype", "float32", *SET, "--set", "threshold=0.75"),
-    )
-    assert code == 0
-    assert "pixel-cosine" not in err
-    config = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert config["model"] == f"{tiny_folder}@v1"
-    assert config["similarity"]["name"] == "ssim"
-    assert config["noise"] == {"name": "isotropic-gaussian"}
-    assert config["seed"] == 3
-    recipe = config["recipe"]
-    assert {key: recipe[key] for key in (*TINY, "threshold")} == {**TINY, "threshold": 0.75}
-    assert recipe["name"].startswith("demo with ")
-    names = [row["name"] for row in lines(tmp_path / "out")]
-    assert names == [(images / "b.png").as_posix(), "a.png", "b.png"]
-    expected = audit(
-        tiny_folder,
-        [images / "b.png", *sorted(images.iterdir())],
-        recipe="demo",
-        settings={**TINY, "threshold": 0.75},
-        similarity="ssim",
-        noise="isotropic-gaussian",
-        seed=3,
-        micro_batch=1,
-    )
-    assert [row["kl"] for row in lines(tmp_path / "out")] == [found.kl for found in expected]
 
 
 def test_a_run_where_all_images_fail_is_an_error(invoke: Invoke, tiny_folder: Path, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Flags are derived from the options of an audit; KEY=VALUE texts are read."""
 
 from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from typer.main import get_command
 
 from invmm_eval.audits.options import ALL_OPTIONS, OPTIONS, RUN_OPTIONS, SCREEN_OPTIONS, SET_OPTIONS
 from invmm_eval.cli.app import app
-from invmm_eval.cli.options import pairs, read_options, with_flags
+from invmm_eval.cli.options import pairs
 from invmm_eval.errors import InvMMError
 from tests.helpers.command import Invoke
 
@@ -41,49 +40,27 @@ def test_a_command_has_a_flag_for_each_option(command: str, names: Collection[st
         assert flag.default == ([] if option.repeatable else option.default)
 
 
-def test_an_option_is_changed_in_one_place() -> None:
-    changed = {"seed": replace(OPTIONS["seed"], default=7, help="Another text.")}
-    program = typer.Typer()
-
-    @program.callback()
-    def several_commands() -> None:
-        pass
-
-    @program.command()
-    @with_flags(changed)
-    def command(**options: Any) -> None:
-        pass
-
-    flag = flags(program, "command")["seed"]
-    assert (flag.default, flag.help) == (7, "Another text.")
-
-
-def test_flags_become_the_values_of_options() -> None:
-    texts = {"settings": ["draws=4", "guidance=1,2"], "noise_options": ["rank=2"], "seed": 3}
-    assert read_options(texts) == {
-        "settings": {"draws": 4, "guidance": (1.0, 2.0)},
-        "noise_options": {"rank": 2},
-        "seed": 3,
-    }
-
-
-def test_every_flag_of_calibrate_arrives(invoke: Invoke, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", ["run", "audit", "screen", "calibrate"])
+def test_every_flag_arrives(command: str, invoke: Invoke, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arrived: dict[str, Any] = {}
 
-    def calibrate(*_: object, **options: Any) -> None:
+    def stop(*_: object, **options: Any) -> None:
         arrived.update(options)
         raise InvMMError("That is enough.")
 
-    monkeypatch.setattr("invmm_eval.audits.held_out.calibrate", calibrate)
-    values = dict.fromkeys(OFFERED["calibrate"], "3")
-    values |= {name: "key=3" for name, option in OPTIONS.items() if option.repeatable} | {"settings": "draws=3"}
-    flags = [part for name, value in values.items() for part in (OPTIONS[name].flag, value)]
-    code, _, err = invoke("calibrate", "--model", "model", "--held-out", images, "--out", "out", *flags)
+    for taken in ("invmm_eval.audits.held_out.calibrate", "invmm_eval.audits.request.Request.of"):
+        monkeypatch.setattr(taken, stop)
+    offered = {name: ALL_OPTIONS[name] for name in OFFERED[command]}
+    values = {name: "key=3" if option.repeatable else "3" for name, option in offered.items()}
+    values |= {"settings": "draws=3"} if "settings" in offered else {}
+    flags = [part for name, value in values.items() for part in (offered[name].flag, value)]
+    images_flag = "--held-out" if command == "calibrate" else "--images"
+    code, _, err = invoke(command, "--model", "model", images_flag, images, "--out", "out", *flags)
     assert code == 1
     assert err.endswith("error That is enough.\n")
-    numbers = {name: OPTIONS[name].parse(3) for name in OFFERED["calibrate"]}
-    pairs = {name: {"key": 3} for name, option in OPTIONS.items() if option.repeatable} | {"settings": {"draws": 3}}
-    assert {name: value for name, value in arrived.items() if name in OPTIONS} == numbers | pairs
+    expected = {name: {"key": 3} if option.repeatable else option.parse("3") for name, option in offered.items()}
+    expected |= {"settings": {"draws": 3}} if "settings" in offered else {}
+    assert {name: value for name, value in arrived.items() if name in offered} == expected
 
 
 def test_pairs() -> None:

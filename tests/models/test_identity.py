@@ -209,10 +209,3 @@ def test_a_file_and_a_folder_that_is_no_pipeline_are_all_their_bytes(tmp_path: P
 def test_a_model_that_is_nowhere_has_no_identity() -> None:
     assert model_identity("nobody/nothing") is None
     assert model_identity(object()) is None
-
-
-def test_what_lightning_notes_of_a_compiled_network_leaves_the_identity() -> None:
-    pixels = tiny_ddpm()
-    before = model_identity(pixels)
-    pixels.unet._compile_kwargs = {"backend": "eager"}
-    assert model_identity(pixels) == before

@@ -98,10 +98,6 @@ def test_headings_are_explained() -> None:
             assert " ".join(f"{field.title}: {field.summary}".split()) in lines
 
 
-def test_no_result_is_an_empty_table() -> None:
-    assert rows(shown([])) == []
-
-
 @pytest.mark.parametrize(
     ("result", "code"),
     [(BY_DOSE[4], "\x1b[1;31m"), (RESULTS[2], "\x1b[33m"), (RESULTS[1], "far    "), (RESULTS[0], "\x1b[34m")],

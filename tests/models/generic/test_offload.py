@@ -1,7 +1,6 @@
 """Offloading on the CPU: values are the same, and no copy of a weight is kept for the gradient."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +40,6 @@ def latents(**options: Any) -> Diffusers:
     return Latent(tiny.tiny_ldm(), **LOADING, **options)
 
 
-def stored(folder: Path, **options: Any) -> Diffusers:
-    model: Any = load_backbone(folder, **options)
-    return model  # type: ignore[no-any-return]
-
-
 def found(make: Callable[..., Backbone], **options: Any) -> list[Tensor]:
     """An estimate, its gradients, an encoded and a decoded image."""
     model = make(**options)
@@ -66,12 +60,6 @@ def test_values_and_gradients_are_those_without(
     how: str, make: Callable[..., Backbone], options: dict[str, bool]
 ) -> None:
     for tensor, expected in zip(found(make, offload=how, **options), found(make), strict=True):
-        assert torch.equal(tensor, expected)
-
-
-def test_a_stored_model_is_offloaded_by_the_option(tiny_stable_diffusion_folder: Path) -> None:
-    make = partial(stored, tiny_stable_diffusion_folder)
-    for tensor, expected in zip(found(make, offload="group"), found(make), strict=True):
         assert torch.equal(tensor, expected)
 
 
