@@ -69,7 +69,7 @@ COG = {
     "time_embed_dim": 16,
     "sample_size": 8,
 }
-FLUX2 = {**WIDE_LAYER, "in_channels": 8, "num_single_layers": 1, "joint_attention_dim": 3 * WIDTH}
+FLUX2: dict[str, Any] = {**WIDE_LAYER, "in_channels": 8, "num_single_layers": 1, "joint_attention_dim": 3 * WIDTH}
 FLUX2 |= {"timestep_guidance_channels": 16, "axes_dims_rope": [4, 4, 4, 4]}
 LINEAR_SHIFTS = flow(
     base_shift=0.25, max_shift=0.75, base_image_seq_len=256, use_dynamic_shifting=True, time_shift_type="linear"
@@ -83,7 +83,13 @@ LONG = partial(parts.byte_tokenizer, 1024)
 GEMMA2, QWEN3 = parts.language("Gemma2"), parts.language("Qwen3")
 OF_T5 = (tiny.tiny_t5_tokenizer, tiny.tiny_t5_encoder)
 """A tokenizer and the encoder for it."""
-IDEOGRAM = {"in_channels": 8, "num_layers": 1, "attention_head_dim": 16, "num_attention_heads": 1, "adaln_dim": 8}
+IDEOGRAM: dict[str, Any] = {
+    "in_channels": 8,
+    "num_layers": 1,
+    "attention_head_dim": 16,
+    "num_attention_heads": 1,
+    "adaln_dim": 8,
+}
 IDEOGRAM |= {"intermediate_size": 16, "llm_features_dim": 13 * WIDTH, "mrope_section": (4, 2, 2)}
 
 
