@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tqdm.auto import tqdm
 
+from invmm_eval.audits.launched import launched
+
 if TYPE_CHECKING:
     from invmm_eval.search.search import Search
 
@@ -23,7 +25,8 @@ class Bar:
 
     Args:
         images: Number of images.
-        shown: False draws nothing, as does an error stream that is no terminal outside a notebook.
+        shown: False draws nothing, as do ranks that do not lead, and an error stream that is no terminal outside a
+            notebook.
         also: Called with the searches after each step too.
         doing: What goes on before the first step.
     """
@@ -48,7 +51,7 @@ class Bar:
             file=sys.stderr,
             leave=False,
             dynamic_ncols=True,
-            disable=None if shown else True,
+            disable=None if shown and launched()[1] else True,
         )
 
     def __enter__(self) -> "Bar":

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from invmm_eval.audits.launched import launched
 from invmm_eval.audits.options import (
     ALL_OPTIONS,
     OPTIONS,
@@ -115,7 +116,9 @@ class Request:
 
     @property
     def expected(self) -> int:
-        """The number of images; about so many if only a shard of them is audited."""
+        """The number of images; about so many if only a shard of them is audited, and 0 in ranks that do not lead."""
+        if not launched()[1]:
+            return 0
         shard = self.output.part()
         return round(len(self.sources) / shard.of) if shard else len(self.sources)
 

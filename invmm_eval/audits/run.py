@@ -60,8 +60,7 @@ def audit(
             incompatible.
     """
     request = Request.of(model, images, captions, names=RUN_OPTIONS, **options)
-    leads = launched()[1]
-    with Bar(request.expected if leads else 0, shown=progress and leads, also=on_step) as bar:
+    with Bar(request.expected, shown=progress, also=on_step) as bar:
         found = bar.over(run(request, out=out, on_step=bar.on_step))
         return Results(sorted(found, key=lambda result: result.index))
 

@@ -129,7 +129,7 @@ def run(
     from invmm_eval.audits.progress import Bar
     from invmm_eval.audits.run import run as results
 
-    with Bar(request.expected if leads else 0, shown=leads) as bar:
+    with Bar(request.expected) as bar:
         for _ in bar.over(results(request, out=out_folder, on_step=bar.on_step)):
             pass
     if leads:
@@ -144,7 +144,7 @@ def screen(request: "Request", out_folder: Path, leads: bool) -> None:
     from invmm_eval.audits.whole.screening import scored
     from invmm_eval.reports.terminal import scores_table
 
-    with Bar(request.expected if leads else 0, shown=leads) as bar:
+    with Bar(request.expected) as bar:
         scores = ranked(bar.over(scored(request, out=out_folder)))
     if not leads:
         return

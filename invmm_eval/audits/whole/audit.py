@@ -11,7 +11,6 @@ from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.scores import Score
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source
-from invmm_eval.audits.launched import launched
 from invmm_eval.audits.options import SET_OPTIONS, Extent, with_options
 from invmm_eval.audits.plan import OnStep, load, make_plan
 from invmm_eval.audits.progress import Bar
@@ -71,12 +70,7 @@ def audited(
 ) -> WholeSet | None:
     """The same for a request, with a progress bar for its screen and one for its searches."""
     alone = request.resources.workers is None
-    leads = launched()[1]
-    shown = progress and leads
-    with (
-        Bar(request.expected if leads else 0, shown=shown) as screening,
-        Bar(0, shown=shown, also=on_step) as searching,
-    ):
+    with Bar(request.expected, shown=progress) as screening, Bar(0, shown=progress, also=on_step) as searching:
         backbone = load(request.model, request.resources.device) if alone else None
         scores = ranked(screening.over(scored(request, out=out, backbone=backbone)))
         if request.output.shard:
