@@ -1,7 +1,8 @@
 """The values of a dataclass, checked by its type hints."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from inspect import Signature, signature
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
@@ -52,6 +53,14 @@ def typed(value: Any, hint: Any, name: str) -> Any:
             raise InvMMError(f"{name} is {value}; it must be finite.") from None
     words = " or ".join(dict.fromkeys(map(_in_words, kinds)))
     raise InvMMError(f"{name} is {value!r}; it must be {words}.")
+
+
+def signature_of(function: Callable[..., Any]) -> Signature:
+    """The signature of a function, whose hints are read where they are texts of names that are known."""
+    try:
+        return signature(function, eval_str=True)
+    except NameError:
+        return signature(function)
 
 
 def is_plain(hint: Any) -> bool:

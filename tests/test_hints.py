@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from invmm_eval.errors import InvMMError
-from invmm_eval.hints import check_types
+from invmm_eval.hints import check_types, signature_of
 
 if TYPE_CHECKING:
     Other = list[str]
@@ -66,3 +66,12 @@ def test_what_fits_is_taken_and_numbers_are_pythons() -> None:
     assert (some.count, some.share, some.scales, some.names) == (3, 0.5, (1.0, 2.5), ("a",))
     assert [type(value) for value in (some.count, some.share, *some.scales)] == [int, float, float, float]
     assert (some.stop, some.how, some.where, some.more, some.other) == (False, "all", Path("x"), {"a": 1}, ["b"])
+
+
+def test_hints_that_are_texts_are_read_where_their_names_are_known() -> None:
+    def known(side: "int") -> None: ...
+
+    def unknown(side: "int", other: "Other") -> None: ...
+
+    assert signature_of(known).parameters["side"].annotation is int
+    assert signature_of(unknown).parameters["side"].annotation == "int"

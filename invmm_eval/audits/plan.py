@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -18,7 +18,7 @@ from invmm_eval.audits.options import LOADING_OPTIONS, Choices, ModelOptions, wi
 from invmm_eval.audits.request import Request
 from invmm_eval.device import find_device
 from invmm_eval.errors import InvMMError
-from invmm_eval.hints import is_plain, typed
+from invmm_eval.hints import is_plain, signature_of, typed
 from invmm_eval.models.additions import Additions
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.identity import model_identity
@@ -37,6 +37,7 @@ from invmm_eval.similarity import Similarity
 from invmm_eval.similarity.near import NearCopies, split_options
 from invmm_eval.similarity.sscd import WEIGHTS_VARIABLE
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _RESERVED = {"device", "dtype", "offload", "revision"}
@@ -116,12 +117,13 @@ def make_plan(
     similarity = choices.similarity or default_similarity()
     if isinstance(similarity, str):
         own, near = split_options(choices.similarity_options)
-        similarity = made(partial(host().similarity(similarity), device=backbone.device), similarity, own)
+        make = partial(host().similarity(similarity), device=backbone.device)
+        similarity = named(made(make, similarity, own), "similarity", similarity)
         if near:
             similarity = made(partial(NearCopies, similarity), "Near copies", near)
     family = made(host().noise_family(choices.noise), choices.noise, choices.noise_options)
     recipe = _recipe(choices, backbone, similarity)
-    estimators = [made(host().estimator(name), name, {}) for name in recipe.estimators]
+    estimators = [named(made(host().estimator(name), name, {}), "estimator", name) for name in recipe.estimators]
     config = {
         **model_config(model, backbone),
         "similarity": {"name": similarity.name, "threshold": similarity.threshold, **similarity.settings},
@@ -262,14 +264,30 @@ def _warn_without_sscd() -> None:
     )
 
 
+def named(part: T, kind: str, name: str) -> T:
+    """The part, if it has the name it is registered under: records have its own, and find its package by it."""
+    if (own := getattr(part, "name", None)) != name:
+        raise InvMMError(
+            f"The {kind} that is registered as {name!r} has the name {own!r}; its plugin must give it one."
+        )
+    return part
+
+
 def made(maker: Callable[..., Any], name: str, options: Mapping[str, Any]) -> Any:
     """What a maker makes with options; unknown ones and values of the wrong type are reported before it is called."""
-    parameters = inspect.signature(maker).parameters.values()
-    known = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
+    try:
+        parameters = signature_of(maker).parameters.values()
+    except ValueError as error:
+        given = ", ".join(getattr(maker, "keywords", ()))
+        raise InvMMError(f"{name} is made with the arguments {given}; its maker must take them all.") from error
+    known = {each.name for each in parameters if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)}
     free = set(options) - _RESERVED if len(known) < len(parameters) else set()
     if unknown := sorted(options.keys() - (known - _RESERVED) - free):
         available = ", ".join(sorted(known - _RESERVED)) or "none"
         raise InvMMError(f"{name} has no option {unknown[0]!r}; its options are: {available}.")
+    for parameter in parameters:
+        if parameter.default is parameter.empty and parameter.name in known - options.keys():
+            raise InvMMError(f"{name} needs the option {parameter.name!r}.")
     hints = {parameter.name: parameter.annotation for parameter in parameters if is_plain(parameter.annotation)}
     checked = {key: typed(options[key], hint, f"{name}'s {key}") for key, hint in hints.items() if key in options}
     try:

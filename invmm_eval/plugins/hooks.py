@@ -6,13 +6,14 @@ makers. A maker is called only when its part is needed: it imports heavy librari
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from inspect import Signature, signature
+from inspect import Signature
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
 
 from invmm_eval.errors import InvMMError
+from invmm_eval.hints import signature_of
 
 if TYPE_CHECKING:
     import torch
@@ -73,6 +74,11 @@ class BackboneEntry:
     pipelines: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not callable(self.make):
+            raise InvMMError(
+                f"A backbone's make is {self.make!r}; give what loads a model: a class, a function, or "
+                "lazy('package.module:name')."
+            )
         if isinstance(self.pipelines, str):
             raise InvMMError(f"A backbone's pipelines are a tuple of class names: write ({self.pipelines!r},).")
 
@@ -90,15 +96,13 @@ class CommandEntry:
     help: str
 
     def __post_init__(self) -> None:
-        module, _, name = self.target.partition(":")
-        if not (module and name):
-            raise InvMMError(f"A command's target is 'package.module:name', not {self.target!r}.")
+        _check_target("A command's target", self.target)
 
     def load(self) -> Any:
         """Import the target and build typer's command from it."""
         import typer
 
-        target = resolve_name(self.target)
+        target = _found(self.target)
         app = typer.Typer()
         if isinstance(target, typer.Typer):
             app.add_typer(target, name="command")
@@ -109,6 +113,7 @@ class CommandEntry:
 
 def lazy(target: str) -> Callable[..., Any]:
     """Return a maker that imports ``"package.module:name"`` when it is called, and calls it."""
+    _check_target("What is imported lazily", target)
     return _Lazy(target)
 
 
@@ -117,11 +122,32 @@ class _Lazy:
         self._target = target
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return resolve_name(self._target)(*args, **kwargs)
+        return _found(self._target)(*args, **kwargs)
 
     @property
     def __signature__(self) -> Signature:
-        return signature(resolve_name(self._target))
+        return signature_of(_found(self._target))
+
+
+def _check_target(what: str, target: str) -> None:
+    module, _, name = target.partition(":")
+    if not (module and name):
+        raise InvMMError(f"{what} is 'package.module:name', not {target!r}.")
+
+
+def _found(target: str) -> Any:
+    """Import what a target names.
+
+    Raises:
+        InvMMError: It cannot be imported.
+    """
+    try:
+        return resolve_name(target)
+    except (AttributeError, ImportError) as error:
+        raise InvMMError(
+            f"{target} cannot be imported ({type(error).__name__}: {error}); correct the name in the plugin, or "
+            "install what it needs."
+        ) from error
 
 
 @hookspec

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib import metadata
+from inspect import signature
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -261,13 +262,17 @@ def _collect(plugin: object, source: _Source) -> dict[str, Mapping[str, Any]]:
     Each plugin has its own manager: a shared one would not say which plugin a part or a misspelt hook belongs to.
     """
     stated = getattr(plugin, "invmm_eval_api", API_VERSION)
+    if not isinstance(stated, int):
+        raise InvMMError(f"its invmm_eval_api is {stated!r}; make it the number {API_VERSION}")
     if stated != API_VERSION:
         older = "invmm-eval" if stated > API_VERSION else source.distribution or "the plugin"
         raise InvMMError(f"it is written for version {stated} of the hooks, not {API_VERSION}; upgrade {older}")
     manager = pluggy.PluginManager("invmm_eval")
     manager.add_hookspecs(hookspecs)
+    for name in dir(plugin):
+        if marked := manager.parse_hookimpl_opts(plugin, name):
+            _check_hook(marked["specname"] or name, getattr(plugin, name))
     manager.register(plugin)
-    manager.check_pending()
     callers = manager.get_hookcallers(plugin)
     if not callers:
         raise InvMMError("it implements no hook; mark hooks with invmm_eval.plugin.hookimpl")
@@ -278,13 +283,24 @@ def _collect(plugin: object, source: _Source) -> dict[str, Mapping[str, Any]]:
             raise InvMMError(f"{caller.name} returned a {type(by_name).__name__}, not a mapping")
         entry = _ENTRIES.get(caller.name)
         for name, part in by_name.items():
+            if not isinstance(name, str):
+                raise InvMMError(f"{caller.name} has the name {name!r}; make it a text")
             if not (isinstance(part, entry) if entry else callable(part)):
-                expected = entry.__name__ if entry else "maker"
-                raise InvMMError(f"{caller.name} maps {name!r} to a {type(part).__name__}, not to a {expected}")
+                expected = entry.__name__ if entry else "maker (its class, or lazy('package.module:Class'))"
+                found = f"the class {part.__name__}" if isinstance(part, type) else f"a {type(part).__name__}"
+                raise InvMMError(f"{caller.name} maps {name!r} to {found}, not to a {expected}")
             if entry is CommandEntry and not re.fullmatch("[a-z][a-z0-9-]*", name):
                 raise InvMMError(f"{caller.name} has the name {name!r}; use lower-case words joined by hyphens")
         parts[caller.name] = by_name
     return parts
+
+
+def _check_hook(hook: str, function: Callable[..., object]) -> None:
+    if hook not in _KINDS:
+        close = "".join(f" (did you mean {match!r}?)" for match in get_close_matches(hook, _KINDS, n=1))
+        raise InvMMError(f"there is no hook {hook!r}{close}; hooks are {', '.join(_KINDS)}")
+    if parameters := signature(function).parameters:
+        raise InvMMError(f"{hook} takes the arguments {', '.join(parameters)}; a hook takes none")
 
 
 def _claims(source: _Source, parts: Mapping[str, Mapping[str, Any]]) -> list[str]:

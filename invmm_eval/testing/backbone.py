@@ -12,15 +12,7 @@ from invmm_eval.models.condition import Condition, Context
 from invmm_eval.models.schedule import Schedule, broadcast
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.sampling import sample
-from invmm_eval.testing.promises import (
-    hold_leaves,
-    hold_members,
-    hold_rows,
-    hold_tensor,
-    near,
-    promise,
-    seeded,
-)
+from invmm_eval.testing.promises import checked, hold_leaves, hold_rows, hold_tensor, near, promise, seeded
 
 ROWS = 3
 MANY_STEPS = 2000
@@ -52,7 +44,7 @@ def check_backbone(
     Raises:
         BrokenPromise: Which promise is broken, and how to fix it, in one sentence.
     """
-    hold_members(backbone, Backbone, "The backbone")
+    backbone = checked(backbone, Backbone, "The backbone")
     _hold_attributes(backbone)
     _hold_schedule(backbone.schedule, backbone.device)
     if images is None:
@@ -108,7 +100,7 @@ def _hold_attributes(backbone: Backbone) -> None:
 
 
 def _hold_schedule(schedule: Schedule, device: torch.device) -> None:
-    hold_members(schedule, Schedule, "The schedule")
+    schedule = checked(schedule, Schedule, "The schedule")
     times, again = (schedule.draw(64, seeded()) for _ in range(2))
     promise(
         times.shape == (64,) and times.device.type == "cpu",
@@ -125,7 +117,12 @@ def _hold_schedule(schedule: Schedule, device: torch.device) -> None:
     )
     times = times.to(device)
     for t in (times, times[0]):
-        for level, name in zip(schedule(t), ("alpha", "sigma"), strict=True):
+        levels = schedule(t)
+        promise(
+            isinstance(levels, tuple | list) and len(levels) == 2,
+            f"The schedule returns a {type(levels).__name__} for times; return alpha and sigma, a pair of tensors.",
+        )
+        for level, name in zip(levels, ("alpha", "sigma"), strict=True):
             hold_tensor(
                 level, f"The schedule's {name} for times of shape {tuple(t.shape)}", shape=t.shape, device=device
             )
@@ -173,10 +170,6 @@ def _hold_autoencoder(backbone: Backbone, images: Tensor) -> Tensor:
     device = backbone.device
     x_0 = backbone.encode(images)
     hold_tensor(x_0, "The output of encode", device=device)
-    promise(
-        x_0.ndim > 1 and len(x_0) == len(images),
-        f"encode returns the shape {tuple(x_0.shape)} for {len(images)} images; its first dimension counts images.",
-    )
     promise(not x_0.requires_grad, "The output of encode requires a gradient; encode under torch.no_grad.")
     hold_rows(backbone.encode, "encode", images)
     back = backbone.decode(x_0)
@@ -200,10 +193,9 @@ def _hold_autoencoder(backbone: Backbone, images: Tensor) -> Tensor:
 
 def _hold_condition(backbone: Backbone, caption: str | None) -> None:
     device = backbone.device
-    condition, other = (backbone.condition(caption) for _ in range(2))
-    hold_members(condition, Condition, "The condition")
+    condition, other = (checked(backbone.condition(caption), Condition, "The condition") for _ in range(2))
     parameters = condition.parameters()
-    hold_leaves(parameters, "The condition's parameters", device)
+    hold_leaves(parameters, "the condition", device)
     promise(
         not any(mine is its for mine in parameters.values() for its in other.parameters().values()),
         "Two conditions share a parameter; make new ones for each image.",

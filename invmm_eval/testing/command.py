@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from typing import Any
 
+from invmm_eval.errors import InvMMError
 from invmm_eval.plugins.hooks import CommandEntry
 from invmm_eval.testing.promises import BrokenPromise, promise
 
@@ -25,10 +26,12 @@ def check_command(entry: CommandEntry) -> None:
     )
     try:
         command = entry.load()
+    except InvMMError as error:
+        raise BrokenPromise(str(error)) from error
     except Exception as error:
-        message = " ".join(str(error).split())
+        message = " ".join(str(error).split()).rstrip(".")
         raise BrokenPromise(
-            f"{entry.target} cannot be loaded ({type(error).__name__}: {message}); name a function with typer's "
+            f"{entry.target} is no command ({type(error).__name__}: {message}); name a function with typer's "
             "annotations, or a typer.Typer."
         ) from error
     for name, leaf in _leaves(entry.target, command):

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.reference import pictures
 from invmm_eval.search.detectors import Detector
 from invmm_eval.search.rows import Counted
 from invmm_eval.search.target import Target
-from invmm_eval.testing.promises import hold_members, near, promise
+from invmm_eval.testing.promises import BrokenPromise, checked, near, promise
 
 IMAGES = 4
 MICRO_BATCH = 3
@@ -24,12 +25,13 @@ def check_detector(detector: Detector, backbone: Backbone, targets: Sequence[Tar
     Args:
         detector: The detector.
         backbone: A model that it can score images for.
-        targets: At least two images of the model's size; pictures of the reference set by default.
+        targets: At least two images of the model's size, with captions that the model takes; pictures of the reference
+            set with the caption "a picture" by default.
 
     Raises:
         BrokenPromise: Which promise is broken, and how to fix it, in one sentence.
     """
-    hold_members(detector, Detector, "The detector")
+    detector = checked(detector, Detector, "The detector")
     promise(
         type(detector.rows) is int and detector.rows >= 0,
         f"The detector's rows are {detector.rows!r}; give the network rows per image as a whole number.",
@@ -41,7 +43,13 @@ def check_detector(detector: Detector, backbone: Backbone, targets: Sequence[Tar
     counted = Counted(backbone)
 
     def score(rows: slice = slice(None), micro_batch: int = MICRO_BATCH) -> Tensor:
-        return detector(cast("Backbone", counted), x_0[rows], targets[rows], seed=0, micro_batch=micro_batch)
+        try:
+            return detector(cast("Backbone", counted), x_0[rows], targets[rows], seed=0, micro_batch=micro_batch)
+        except InvMMError as error:
+            raise BrokenPromise(
+                f"The detector or the backbone refuses an image ({str(error).rstrip('.')}); give check_detector "
+                "targets= with captions that both take."
+            ) from error
 
     scores = score()
     _hold_scores(scores, len(targets))

@@ -14,7 +14,7 @@ from invmm_eval.search.proposals import Proposal, Proposals
 from invmm_eval.search.ray import Ray
 from invmm_eval.search.result import Check, Status
 from invmm_eval.statistics.response import Outcome
-from invmm_eval.testing.promises import BrokenPromise, hold_members, promise, seeded
+from invmm_eval.testing.promises import BrokenPromise, checked, promise, seeded, watched
 
 SHAPE = (3, 4, 4)
 THRESHOLD = 0.5
@@ -28,7 +28,7 @@ def check_estimator(estimator: Estimator) -> None:
     Raises:
         BrokenPromise: Which promise is broken, and how to fix it, in one sentence.
     """
-    hold_members(estimator, Estimator, "The estimator")
+    checked(estimator, Estimator, "The estimator")
     fields = estimator.fields
     promise(
         isinstance(fields, Mapping)
@@ -37,36 +37,33 @@ def check_estimator(estimator: Estimator) -> None:
         f"The estimator's fields are {fields!r}; map the name of each value to a short description.",
     )
     for status, with_ray in itertools.product(DOSES, (True, False)):
-        case = f"for an image that was {status}, {'with' if with_ray else 'without'} a ray"
+        what = f"For an image that was {status}, {'with' if with_ray else 'without'} a ray, the estimator"
         found = simulated(status, with_ray=with_ray)
-        values = estimator(found)
-        _hold_values(values, fields, case)
+        values = watched(estimator, what)(found)
+        _hold_values(values, fields, what)
         promise(
             bool(found.noise.kl().isfinite()),
-            f"The estimator leaves q with a KL that is not finite {case}; change q's parameters to finite values only.",
+            f"{what} leaves q with a KL that is not finite; change q's parameters to finite values only.",
         )
         promise(
             estimator(simulated(status, with_ray=with_ray)) == values,
-            f"The estimator returns other values for the same image {case}; keep nothing between images, and draw "
-            "random numbers from a generator with a fixed seed.",
+            f"{what} returns other values when it is called again; keep nothing between images, and draw random "
+            "numbers from a generator with a fixed seed.",
         )
 
 
-def _hold_values(values: Any, fields: Mapping[str, str], case: str) -> None:
+def _hold_values(values: Any, fields: Mapping[str, str], what: str) -> None:
     if values is None:
         return
-    promise(
-        isinstance(values, Mapping),
-        f"The estimator returns a {type(values).__name__} {case}; return a mapping or None.",
-    )
+    promise(isinstance(values, Mapping), f"{what} returns a {type(values).__name__}; return a mapping or None.")
     unknown = sorted(set(values).difference(fields), key=str)
-    promise(not unknown, f"The estimator returns {unknown} {case}, which its fields do not name; add them to fields.")
+    promise(not unknown, f"{what} returns {unknown}, which its fields do not name; add them to fields.")
     try:
         json.dumps(dict(values), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise BrokenPromise(
-            f"The estimator returns {dict(values)!r} {case}, which JSON cannot store; return numbers that are finite, "
-            "texts, lists and None."
+            f"{what} returns {dict(values)!r}, which JSON cannot store; return numbers that are finite, texts, lists "
+            "and None."
         ) from error
 
 

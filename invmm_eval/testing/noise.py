@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from invmm_eval.noise import Noise, NoiseFamily
-from invmm_eval.testing.promises import hold_leaves, hold_members, hold_tensor, near, promise, seeded
+from invmm_eval.testing.promises import checked, hold_leaves, hold_tensor, near, promise, seeded, watched
 
 DRAWS = 20_000
 SHAPES = ((1, 2, 3), (4, 2))
@@ -34,6 +34,7 @@ def check_noise_family(family: NoiseFamily) -> None:
     Raises:
         BrokenPromise: Which promise is broken, and how to fix it, in one sentence.
     """
+    family = watched(family, "The noise family")
     for shape in SHAPES:
         like = torch.zeros(shape)
         _hold_start(family, like)
@@ -41,10 +42,10 @@ def check_noise_family(family: NoiseFamily) -> None:
 
 
 def _hold_start(family: NoiseFamily, like: Tensor) -> None:
-    q, other = family(like), family(torch.randn(like.shape, generator=seeded()))
-    hold_members(q, Noise, "The distribution")
+    q = checked(family(like), Noise, "The distribution")
+    other = family(torch.randn(like.shape, generator=seeded()))
     parameters, others = q.parameters(), other.parameters()
-    hold_leaves(parameters, "The distribution's parameters", like.device)
+    hold_leaves(parameters, "the distribution", like.device)
     promise(bool(parameters), "The distribution has no parameters; there is nothing to optimize.")
     promise(
         not like.requires_grad and not any(mine is its for mine in parameters.values() for its in others.values()),

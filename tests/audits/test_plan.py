@@ -82,7 +82,13 @@ class Parts:
 
     @hookimpl
     def register_similarities(self) -> Mapping[str, SimilarityMaker]:
-        return {"strict": lazy("tests.audits.test_plan:Strict")}
+        return {
+            "strict": lazy("tests.audits.test_plan:Strict"),
+            "stern": Strict,
+            "gone": lazy("tests.audits.test_plan:Gone"),
+            "sideless": lambda *, device, side: Strict(device=device, threshold=side),
+            "deviceless": lambda: Strict(device=torch.device("cpu")),
+        }
 
     @hookimpl
     def register_noise_families(self) -> Mapping[str, NoiseFamilyMaker]:
@@ -90,7 +96,7 @@ class Parts:
 
     @hookimpl
     def register_estimators(self) -> Mapping[str, EstimatorMaker]:
-        return {"copies": Copies}
+        return {"copies": Copies, "instance": Copies()}  # type: ignore[dict-item]
 
     def make_noise(self, **options: Any) -> NoiseFamily:
         self.noise_options = options
@@ -190,6 +196,11 @@ def test_how_a_backbone_is_asked_for(parts: Parts, tmp_path: Path) -> None:
             {"similarity": "strict", "similarity_options": {"threshold": "high"}},
             "strict's threshold is 'high'; it must be a number",
         ),
+        ({"similarity": "stern"}, "similarity that is registered as 'stern' has the name 'strict'"),
+        ({"similarity": "gone"}, r"test_plan:Gone cannot be imported \(AttributeError: .*; correct the name"),
+        ({"similarity": "sideless"}, "sideless needs the option 'side'"),
+        ({"similarity": "deviceless"}, "deviceless is made with the arguments device; its maker must take them"),
+        ({"settings": {"estimators": ("instance",)}}, "instance needs the option 'found'"),
         ({"noise_options": {"rank": 2}}, r"diagonal-gaussian has no option 'rank'; its options are: none\."),
         ({"recipe": "papers"}, "no recipe 'papers'; choose one of fast, paper, dose, demo"),
         ({"settings": {"steps": 3}}, "no setting 'steps'; it has check_every, "),

@@ -52,8 +52,11 @@ BROKEN = {
     "raises no exception": ("raise BaseException('odd')", "BaseException: odd"),
     "import": ("import a_library_that_is_not_there", "ModuleNotFoundError: .*a_library_that_is_not_there"),
     "syntax": ("def :", "SyntaxError"),
-    "misspelt": (gives("register_backbone", "{}"), "unknown hook 'register_backbone'"),
-    "argument": (gives("register_backbones", "{}").replace("():", "(model):"), "model"),
+    "misspelt": (gives("register_backbone", "{}"), "no hook 'register_backbone' .did you mean 'register_backbones'"),
+    "argument": (
+        gives("register_backbones", "{}").replace("():", "(model):"),
+        "takes the arguments model; a hook takes none",
+    ),
     "raises": (gives("register_noise_families", "1 / 0"), "ZeroDivisionError: division by zero"),
     "lines": (
         gives("register_noise_families", "(_ for _ in ()).throw(ValueError('one\\ntwo'))"),
@@ -63,12 +66,16 @@ BROKEN = {
     "nothing": (gives("register_similarities", "None"), "register_similarities returned a NoneType"),
     "entry": (
         gives("register_backbones", "{'toy': dict}"),
-        "register_backbones maps 'toy' to a type, not to a BackboneEntry",
+        "register_backbones maps 'toy' to the class dict, not to a BackboneEntry",
     ),
     "maker": (
         gives("register_similarities", "{'toy': 3}"),
         "register_similarities maps 'toy' to a int, not to a maker",
     ),
+    "make": (gives("register_backbones", "{'toy': BackboneEntry('toy:Net')}"), "make is 'toy:Net'; give what loads"),
+    "lazy": (gives("register_similarities", "{'toy': lazy('toy')}"), "is 'package.module:name', not 'toy'"),
+    "name": (gives("register_similarities", "{3: dict}"), "has the name 3; make it a text"),
+    "text": (gives("register_backbones", "{}", "invmm_eval_api = '1'"), "invmm_eval_api is '1'; make it the number 1"),
     "command": (gives("register_commands", "{'toy': print}"), "register_commands maps .* not to a CommandEntry"),
     "target": (gives("register_commands", "{'toy': CommandEntry('toy', '')}"), "target is 'package.module:name'"),
     "words": (gives("register_commands", "{'a toy': CommandEntry('toy:run', '')}"), "has the name 'a toy'"),
@@ -347,7 +354,7 @@ def test_a_class_is_registered_by_hand_whole_or_not_at_all() -> None:
 
 def test_a_broken_object_is_an_error_even_where_lenient() -> None:
     found = Host(entry_points=False)
-    with pytest.raises(InvMMError, match=r"'Misspelt'.*unknown hook 'register_noise_family'"):
+    with pytest.raises(InvMMError, match=r"'Misspelt'.*no hook 'register_noise_family'"):
         found.register(Misspelt())
     assert found.broken == ()
     found.register(Mine())

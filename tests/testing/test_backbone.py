@@ -132,10 +132,11 @@ BREACHES: list[tuple[str, Breach]] = [
     (r"settings have 'dtype': torch.float32", sets(settings={"dtype": torch.float32})),
     (r"settings have 'scale': inf", sets(settings={"scale": float("inf")})),
     (r"clip is 0", sets(clip=0.0)),
-    (r"The schedule has no grid", sets(schedule=SimpleNamespace(draw=Levels().draw))),
+    (r"The schedule has no __call__", sets(schedule=SimpleNamespace(draw=Levels().draw))),
     (r"draw\(64\) returns the shape \(64, 1\)", times(after("draw", lambda t: t[:, None]))),
     (r"draw returns other times", times(after("draw", lambda t: t[torch.randperm(len(t))]))),
     (r"draw returns the same times", times(after("draw", lambda t: torch.arange(len(t))))),
+    (r"schedule returns a Tensor for times", times(after("levels", lambda pair: pair[0]))),
     (r"alpha for .* shape \(64,\) has the shape", times(after("levels", lambda pair: (pair[0][None], pair[1])))),
     (r"alpha for .* shape \(\) has the shape", times(after("levels", lambda pair: [x.reshape(-1) for x in pair]))),
     (r"sigma for .* is torch.float64", times(after("levels", lambda pair: (pair[0], pair[1].double())))),
@@ -149,7 +150,8 @@ BREACHES: list[tuple[str, Breach]] = [
     (r"draws times with sigma from 0.0000", times(after("draw", lambda t: t.where(t > 500, -1)))),
     (r"output of encode is torch.float16", after("encode", Tensor.half)),
     (r"output of encode is on meta", after("encode", lambda x_0: x_0.to("meta"))),
-    (r"encode returns the shape \(1, 3", after("encode", lambda x_0: x_0[:1])),
+    (r"encode returns the shape \(1, 3, 8, 8\) for inputs of length 3;", after("encode", lambda x_0: x_0[:1])),
+    (r"encode returns the shape \(3, 8, 8\) for inputs of length 1;", after("encode", lambda x_0: x_0[0])),
     (r"output of encode requires a gradient", after("encode", Tensor.requires_grad_)),
     (r"encode changes its input", before("encode", lambda images: (images.mul_(0.9),))),
     (r"encode returns something else", after("encode", lambda x_0: x_0 + 0.1 * torch.randn(x_0.shape))),
@@ -161,9 +163,9 @@ BREACHES: list[tuple[str, Breach]] = [
     (r"decode returns something else for a row", after("decode", lambda images: images * len(images) / 3)),
     (r"is 0.5.. away from the images", after("decode", lambda images: images / 2)),
     (r"The condition has no prompt", words(lambda c: SimpleNamespace(parameters=c.parameters, rsample=0, null=0))),
-    (r"parameters are a list", words(sets(parameters=list))),
-    (r"parameters, 'theta', cannot be optimized", words(sets(theta=torch.zeros(3)))),
-    (r"parameters, 'theta', is torch.float16", words(sets(theta=torch.zeros(3, dtype=torch.half)))),
+    (r"parameters\(\) of the condition returns a list", words(sets(parameters=list))),
+    (r"The parameter 'theta' of the condition cannot be optimized", words(sets(theta=torch.zeros(3)))),
+    (r"The parameter 'theta' of the condition is torch.float16", words(sets(theta=torch.zeros(3, dtype=torch.half)))),
     (r"Two conditions share a parameter", words(lambda _: SHARED)),
     (r"null\(3\) is a Tensor", words(after("null", lambda context: context["words"]))),
     (r"null\(3\) has the shapes \[\(1, 3\)\]", words(after("null", lambda context: {"words": context["words"][:1]}))),
@@ -194,6 +196,11 @@ BREACHES: list[tuple[str, Breach]] = [
         before("predict_x0", lambda x_t, t, context: (x_t, t, {"words": context["words"].round()})),
     ),
     (r"after a gradient was computed", drifting),
+    (
+        r"predict_x0 fails with RuntimeError \(.*\(float32 \(3, 3, 8, 8\), .*\{'words': float32 \(3, 3\)\}\);",
+        within("network", nn.Module.double),
+    ),
+    (r"condition fails with TypeError \(.*\) when it is called with \(None\); make", sets(condition=lambda: Words())),
 ]
 
 
@@ -221,8 +228,10 @@ def test_a_broken_promise_is_named(sentence: str, breach: Breach) -> None:
 def test_what_is_missing_is_named() -> None:
     broken = Good()
     del broken.clip
-    with pytest.raises(BrokenPromise, match="The backbone has no clip"):
+    with pytest.raises(BrokenPromise, match=r"The backbone has no clip; add it as invmm_eval\.plugin\.Backbone"):
         check_backbone(broken)
+    with pytest.raises(BrokenPromise, match="The backbone is a class, Good; give an instance"):
+        check_backbone(Good)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from invmm_eval.models.ddpm import DDPM
-from invmm_eval.plugin import Backbone, Target, generator
+from invmm_eval.plugin import Backbone, InvMMError, Target, Unconditional, generator
 from invmm_eval.testing import BrokenPromise, check_detector
 from invmm_eval.testing.tiny import tiny_ddpm
 from tests.helpers.breaches import Breach, sets
@@ -85,3 +85,13 @@ def test_a_good_detector_passes_with_other_images_too(backbone: Backbone) -> Non
 def test_a_broken_promise_is_named(sentence: str, breach: Breach, backbone: Backbone) -> None:
     with pytest.raises(BrokenPromise, match=sentence):
         check_detector(breach(Good()), backbone)
+
+
+def test_captions_that_the_model_refuses_are_named() -> None:
+    class Choosy(DDPM):
+        def condition(self, caption: str | None = None) -> Unconditional:
+            raise InvMMError(f"There is no class {caption!r}.")
+
+    choosy = Choosy(tiny_ddpm(), revision=None, device=torch.device("cpu"), dtype=torch.float32)
+    with pytest.raises(BrokenPromise, match=r"refuses an image \(There is no class .*\); give check_detector targets="):
+        check_detector(Good(), choosy)

@@ -46,12 +46,16 @@ BREACHES: list[tuple[str, Breach]] = [
     (r"fields are \{\}", sets(fields={})),
     (r"fields are \['hit_rate'\]", sets(fields=["hit_rate"])),
     (r"fields are \{'hit_rate': ''\}", sets(fields={"hit_rate": ""})),
-    (r"returns a float for an image that was replicated, with a ray", returns(lambda *_: 0.5)),
+    (r"For an image that was replicated, with a ray, the estimator returns a float", returns(lambda *_: 0.5)),
+    (
+        r"without a ray, the estimator fails with TypeError .*\(a Found\)",
+        returns(lambda _, found: {"hit_rate": len(vars(found.ray))}),
+    ),
     (r"returns \['share'\]", returns(lambda *_: {"share": 0.5})),
     (r"JSON cannot store", returns(lambda *_: {"hit_rate": float("nan")})),
     (r"JSON cannot store", returns(lambda *_: {"hit_rate": torch.ones(())})),
     (r"KL that is not finite", returns(explode)),
-    (r"returns other values for the same image", returns(lambda *_: {"hit_rate": random.random()})),
+    (r"returns other values when", returns(lambda *_: {"hit_rate": random.random()})),
 ]
 
 

@@ -83,11 +83,12 @@ class Mixture(Good):
 
 
 BREACHES: list[tuple[str, NoiseFamily]] = [
+    (r"The noise family fails with TypeError .*\(float32 \(1, 2, 3\)\); make", diagonal),  # type: ignore[list-item]
     (r"The distribution has no kl", broken(lambda q: SimpleNamespace(parameters=q.parameters, rsample=q.rsample))),
-    (r"parameters are a list", broken(sets(parameters=list))),
+    (r"parameters\(\) of the distribution returns a list", broken(sets(parameters=list))),
     (r"has no parameters", broken(sets(parameters=dict))),
-    (r"'mu', is torch.float64", broken(within("mu", Tensor.double))),
-    (r"'mu', cannot be optimized", broken(within("mu", Tensor.clone))),
+    (r"'mu' of the distribution is torch.float64", broken(within("mu", Tensor.double))),
+    (r"'mu' of the distribution cannot be optimized", broken(within("mu", Tensor.clone))),
     (r"take the tensor they are made like", own),
     (r"share a parameter", memory()),
     (r"Two starts of the family differ", guess),

@@ -16,7 +16,7 @@ from invmm_eval.audits.folder.ranking import ranked
 from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.scores import Score, Scores
 from invmm_eval.audits.options import SCREEN_OPTIONS, ModelOptions, Screen, with_options
-from invmm_eval.audits.plan import load, made, model_config, versions
+from invmm_eval.audits.plan import load, made, model_config, named, versions
 from invmm_eval.audits.record import kept
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.run import team
@@ -110,7 +110,8 @@ def make_detector(screen: Screen) -> Detector:
     Raises:
         InvMMError: It, or one of its options, is unknown.
     """
-    detector: Detector = made(host().detector(screen.detector), screen.detector, screen.detector_options)
+    make = host().detector(screen.detector)
+    detector: Detector = named(made(make, screen.detector, screen.detector_options), "detector", screen.detector)
     return detector
 
 

@@ -12,6 +12,7 @@ from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.plugins.hooks import API_VERSION
 
 _RUN = "run --model MODEL --images IMAGES --out AUDIT"
+_SCREEN = "screen --model MODEL --images IMAGES --out AUDIT"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ _KINDS = {
     "similarity": _Kind("similarity", "register_similarities", "SimilarityMaker", f"{_RUN} --similarity NAME"),
     "noise": _Kind("noise family", "register_noise_families", "NoiseFamilyMaker", f"{_RUN} --noise NAME"),
     "estimator": _Kind("estimator", "register_estimators", "EstimatorMaker", f"{_RUN} --set estimators=NAME"),
-    "detector": _Kind("detector", "register_detectors", "DetectorMaker", "plugins"),
+    "detector": _Kind("detector", "register_detectors", "DetectorMaker", f"{_SCREEN} --detector NAME"),
     "command": _Kind("command", "register_commands", "CommandEntry", "NAME --help"),
 }
 KINDS = tuple(_KINDS)
