@@ -17,6 +17,8 @@ from invmm_eval.models.generic.probe import Done, Probe
 
 _BASE = 256
 _TOLERANCE = 1e-4
+PIXELS = 512 * 512
+"""The most pixels that are decoded at once, or one image: decoding takes more memory for each than the network."""
 
 
 class Latents:
@@ -103,11 +105,15 @@ class Latents:
         """Images ``(n, C, H, W)``, clipped to [0, 1]."""
         if self._autoencoder is None:
             return (x_0 / 2 + 0.5).clamp(0, 1)
+        _, height, width = self.image_shape
+        # A decoder of videos may have arguments for one row.
+        at_once = max(1, PIXELS // (height * width)) if len(self._z_shape) == 3 else 1
         if self.small is not None:
-            images = [self.small.decode(row / self.small.config.scaling_factor).sample for row in torch.split(x_0, 1)]
+            z = torch.split(x_0 / self.small.config.scaling_factor, at_once)
+            images = [self.small.decode(rows).sample for rows in z]
         else:
-            z = self._z(x_0).reshape(-1, *self._z_shape)
-            images = [_image(self._decode(row)) for row in torch.split(z, 1)]
+            z = torch.split(self._z(x_0).reshape(-1, *self._z_shape), at_once)
+            images = [_image(self._decode(rows)) for rows in z]
         return (torch.cat(images) / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
