@@ -57,6 +57,7 @@ def a_base_model_and_a_lora(folder: Path) -> None:
 
 
 GIVEN: Mapping[str, Callable[[Path], None]] = {
+    "README.md": a_model_and_its_images,
     "docs/check.md": two_models_and_images,
     "docs/compare.md": two_models_and_images,
     "docs/model-cards.md": an_audit,
@@ -93,8 +94,8 @@ def readme(ran: Ran) -> None:
     audit, price, again, report, results, finding = ran.printed
     assert "Results are in audit." in audit
     assert "rows" in price
-    assert "Results are in audit." in again
-    assert report == "Wrote audit/report.html.\n"
+    assert "Results are in my-audit." in again
+    assert report == "Wrote my-audit/report.html.\n"
     assert results.startswith("1 image: 1 memorized, ")
     assert re.search(r"replicated|memorized", finding)
     assert (ran.folder / "first.png").exists()
