@@ -17,7 +17,15 @@ PARTS = (0.2, 0.3, 0.4, 0.5)
 DRAWS = 5
 """Samples of a round from each of them."""
 ROUNDS = 17
-"""The most rounds. They end where the estimate is :data:`PRECISE`, or two standard errors below what is memorized."""
+"""The most rounds.
+
+They end where the estimate is :data:`PRECISE`; after the first, where it is two standard errors below
+:data:`NEGLIGIBLE`; and after :data:`ENOUGH`, where it is two standard errors below what is memorized.
+"""
+ENOUGH = 5
+"""Rounds after which the standard error is trusted: of fewer samples all copies may be such as weigh little."""
+NEGLIGIBLE = 1e-6 * MEMORIZED
+"""A share that more samples would not raise to what is memorized."""
 PRECISE = 0.2
 """The relative standard error of the estimate that is precise enough."""
 
@@ -48,8 +56,9 @@ class PlainShare:
             for number in range(ROUNDS):
                 drawn = _drawn(found)
                 rate, error = plain_share(*drawn).rate, relative_error(*drawn)
-                rare = number and rate * (1 + 2 * error) < MEMORIZED
-                if not rate or error <= PRECISE or rare:
+                least = MEMORIZED if number >= ENOUGH else NEGLIGIBLE
+                is_rare = number and rate * (1 + 2 * error) < least
+                if not rate or error <= PRECISE or is_rare:
                     break
                 found.sample(DRAWS, *(found.proposals.at(part * max(1, -math.log(rate))) for part in PARTS))
         samples = _samples(found)

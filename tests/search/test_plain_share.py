@@ -9,8 +9,10 @@ from invmm_eval.noise import Noise, NoiseFamily
 from invmm_eval.noise.gaussian import diagonal
 from invmm_eval.recipe import Recipe, fast
 from invmm_eval.search.engine import invert
+from invmm_eval.search.estimators import Found, Samples, Shifted
 from invmm_eval.search.plain_share import PlainShare
-from invmm_eval.search.result import Result, Status
+from invmm_eval.search.proposals import Proposal, Proposals
+from invmm_eval.search.result import Check, Result, Status
 from invmm_eval.search.sentence import sentence
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 from invmm_eval.testing import check_estimator
@@ -75,6 +77,29 @@ def test_a_common_picture_takes_fewer_samples_than_a_rare_one_and_so_does_one_th
     *known, never = rows
     assert known == sorted(set(known))
     assert never < known[-1]
+
+
+@pytest.mark.parametrize(("nats", "rounds"), [(18.0, 5), (60.0, 1)])
+def test_few_samples_without_a_copy_do_not_show_that_a_picture_is_not_memorized(nats: float, rounds: int) -> None:
+    """The search's only copies weigh little; a share of 1e-8 could still be one of 0.001, one of 1e-26 could not."""
+    proposals = Proposals(torch.ones(8))
+    far = proposals.at(nats)
+    samples = [Shifted(1.0, far, 10, far.mean[None])]
+    calls = []
+
+    def sample(n: int, *drawn: Proposal) -> Samples:
+        calls.append(len(drawn))
+        samples.extend(Shifted(1.0, one, n, torch.zeros(0, 8)) for one in drawn)
+        return Samples(torch.zeros(0, 8), (), (), torch.zeros(0))
+
+    found = Found(
+        Status.REPLICATED, RECIPE, 0.9, Check(True, {1.0: (1.0,)}, {}), diagonal()(torch.zeros(8)), None, sample,
+        shifted=lambda: samples, propose=lambda _: proposals,
+    )  # fmt: skip
+    values = PlainShare()(found)
+    assert values is not None
+    assert 0 < values["share"] < 1e-7
+    assert calls == [4] * rounds
 
 
 def test_the_one_shot_search_of_a_new_picture_ends_at_its_largest_dose_with_an_upper_limit(cosine: PixelCosine) -> None:
