@@ -171,16 +171,6 @@ def test_a_config_that_is_no_json_is_told(tmp_path: Path, value: object) -> None
         Store(tmp_path, {"noise": {"rank": value}})
 
 
-def test_what_is_found_in_a_folder_is_what_was_found(tmp_path: Path) -> None:
-    measured, read = (run(plan(), SOURCES[2:], tmp_path) for _ in range(2))
-    for result, other in zip(read, measured, strict=True):
-        assert result.record() == other.record()
-        assert (result.check is None) == (other.check is None)
-        for kept, expected in ((result.noise, other.noise), (result.check.samples, other.check.samples)):  # type: ignore[union-attr]
-            assert kept.keys() == expected.keys()
-            assert all(torch.equal(kept[name], expected[name]) for name in kept)  # type: ignore[index]
-
-
 def interrupted_by_its_consumer(folder: Path, batch_size: int) -> None:
     results = run_plan(plan(), ALL, Resources(batch_size=batch_size), out=folder)
     next(results)

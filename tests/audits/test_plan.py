@@ -213,14 +213,6 @@ def test_what_does_not_exist_is_told(choices: dict[str, Any], told: str) -> None
         audit("any", MEMORIZED[0], **{"backbone": "exact", **choices})
 
 
-def test_a_model_that_nobody_serves_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InvMMError, match="no folder"):
-        audit(tmp_path / "nowhere", MEMORIZED[0])
-    (tmp_path / "model_index.json").write_text('{"_class_name": "OtherPipeline"}')
-    with pytest.raises(InvMMError, match=r"cannot be loaded.*OtherPipeline"):
-        audit(tmp_path, MEMORIZED[0])
-
-
 def test_a_similarity_may_be_an_object(cosine: PixelCosine) -> None:
     strict = Strict(device=torch.device("cpu"), threshold=1.0)
     plan = planned(Mixture(MEMORIZED), similarity=strict, settings=SHORT)

@@ -28,8 +28,7 @@ def test_captions_lie_beside_the_images(
     assert (code, out) == (1, "")
     assert err.endswith("needs a caption for each image; pass them with captions= or --captions.\n")
     assert not (tmp_path / "out").exists()
-    code, _, err = invoke(*told, "--captions", ".txt")
-    assert code == 0, err
+    invoke.out(*told, "--captions", ".txt")
     rows = read(tmp_path / "out").rows
     assert [row["caption"] for row in rows] == [row["prompt"] for row in rows] == ["a red cat", "the blue heart"]
 
@@ -67,8 +66,7 @@ def test_a_run(
     written = {path: path.stat().st_mtime_ns for path in out_folder.glob("*/*/*")}
     kept = lines(out_folder)
     Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(images / "c.png")
-    code, again, _ = invoke(*command)
-    assert code == 0
+    again = invoke.out(*command)
     assert "Of 3 images: 0 memorized, 0 replicable, 3 not replicated, 0 failed." in again
     assert lines(out_folder)[:2] == kept
     assert {path: path.stat().st_mtime_ns for path in written} == written
@@ -85,8 +83,7 @@ def test_an_audit_of_which_one_image_fails_and_its_status(
 ) -> None:
     out_folder = tmp_path / "out"
     (images / "c.png").write_bytes(b"no image")
-    code, out, _ = invoke("run", "--model", tiny_folder, "--images", images, "--out", out_folder, *SET)
-    assert code == 0
+    out = invoke.out("run", "--model", tiny_folder, "--images", images, "--out", out_folder, *SET)
     counts, failed, _, again = out.splitlines()[-4:]
     assert counts == "Of 3 images: 0 memorized, 0 replicable, 2 not replicated, 1 failed."
     assert failed.startswith(f"1 failed: The image '{images / 'c.png'}' cannot be used: ")
@@ -161,8 +158,7 @@ def test_a_gate_on_memorized_needs_a_recipe_that_tells_it(
         code, _, err = invoke(*command, "--fail-on", "memorized", *more)
         assert (code, (tmp_path / "out").exists()) == (1, False)
         assert "The recipe demo does not estimate the share of plain samples that are copies" in err
-    code, out, _ = invoke(*command, "--fail-on", "replicated")
-    assert code == 0
+    out = invoke.out(*command, "--fail-on", "replicated")
     assert NO_SHARE in out
     assert NO_SHARE in find(tmp_path / "out").paragraphs
 

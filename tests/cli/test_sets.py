@@ -12,8 +12,7 @@ from tests.helpers.command import SET, Invoke, lines
 
 def test_a_set_is_ranked_and_the_ranking_kept(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:
     command = ["screen", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out"]
-    code, out, err = invoke(*command)
-    assert code == 0, err
+    out = invoke.out(*command)
     table = pyarrow.csv.read_csv(tmp_path / "out" / "screening.csv").to_pylist()
     assert {row["name"] for row in table} == {"a.png", "b.png"}
     assert table[0]["score"] >= table[1]["score"]
@@ -30,13 +29,11 @@ def test_a_set_is_ranked_and_the_ranking_kept(invoke: Invoke, tiny_folder: Path,
 
 def test_a_set_is_audited(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:
     command = ["audit", "--model", tiny_folder, "--images", images, "--out", tmp_path / "out"]
-    code, out, err = invoke(*command, "--clean", "1", "--control", "1", "--recipe", "fast")
-    assert code == 0, err
+    out = invoke.out(*command, "--clean", "1", "--control", "1", "--recipe", "fast")
     assert "0 of the 1 most suspicious images are memorized, and 0 of the 1 drawn at random" in out
     assert "since 1 in a row are not memorized" in out
     assert {row["name"] for row in lines(tmp_path / "out")} == {"a.png", "b.png"}
-    code, out, _ = invoke("status", tmp_path / "out")
-    assert out.startswith("2 of 2 images are done")
+    assert invoke.out("status", tmp_path / "out").startswith("2 of 2 images are done")
     assert invoke("verify", tmp_path / "out")[0] == 0
     for file in ("screening.jsonl", "whole.json"):
         (tmp_path / "out" / file).write_text("{}")
@@ -49,8 +46,7 @@ def test_a_dry_run_writes_nothing(
     monkeypatch.setattr(price, "row_seconds", partial(price.row_seconds, seconds=0.1))
     for name, more in (("screen", ()), ("audit", ()), ("run", SET)):
         command = [name, "--model", tiny_folder, "--images", images, "--out", tmp_path / "out", "--dry-run", *more]
-        code, out, err = invoke(*command)
-        assert code == 0, err
+        out = invoke.out(*command)
         assert out.startswith("2 images. Nothing was written.")
         assert ("Screen: 8 network rows" in out) is (name != "run")
         assert ("Search: " in out) is (name != "screen")
@@ -60,8 +56,7 @@ def test_a_dry_run_writes_nothing(
         ("demo", "--quick", "--out", tmp_path / "out"),
     )
     for other, told in zip(others, ("1 image.", "2 images.", "7 images."), strict=True):
-        code, out, err = invoke(*other, "--dry-run")
-        assert code == 0, err
+        out = invoke.out(*other, "--dry-run")
         assert out.startswith(f"{told} Nothing was written.")
         assert "Search: " in out
     assert not (tmp_path / "out").exists()

@@ -20,8 +20,7 @@ def test_the_tasks_are_those_of_the_entries_that_a_card_brings(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folder = guided(tmp_path / "audit")
-    code, _, err = invoke("card", folder, "--model-card", "README.md", "--dataset", "ORG/DATASET")
-    assert code == 0, err
+    invoke.out("card", folder, "--model-card", "README.md", "--dataset", "ORG/DATASET")
     written = parse_eval_result_entries(yaml.safe_load((tmp_path / ".eval_results" / "invmm.yaml").read_text()))
     assert [entry.task_id for entry in written] == [task["id"] for task in EVAL["tasks"]]
     assert all(entry.date and entry.dataset_id == "ORG/DATASET" for entry in written)

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,6 @@ SET = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}
 _COUNTED = {**TINY, "max_steps": 1, "sampler_steps": 6, "threshold": 0.9, "estimators": "plain-share", "plain": 32}
 SHARE = ["--recipe", "demo", *(part for key, value in _COUNTED.items() for part in ("--set", f"{key}={value}"))]
 """Of the reference model the share of plain samples alone: the first picture is 1 in 5 of them."""
-
-Invoke = Callable[..., tuple[int, str, str]]
 
 
 def uncoloured(text: str) -> str:
@@ -43,20 +41,32 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     host.cache_clear()
 
 
-@pytest.fixture
-def invoke(plain: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Invoke:  # noqa: ARG001
-    """Runs a command in this process: its exit code, what it printed, and what it printed on stderr."""
+class Invoke:
+    """Runs commands in this process."""
 
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["invmm-eval", *map(str, arguments)])
-        capsys.readouterr()
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, *arguments: object) -> tuple[int, str, str]:
+        """The exit code of a command, what it printed, and what it printed on stderr."""
+        self._monkeypatch.setattr(sys, "argv", ["invmm-eval", *map(str, arguments)])
+        self._capsys.readouterr()
         with pytest.raises(SystemExit) as stop:
             main()
         assert isinstance(stop.value.code, int)
-        out, err = capsys.readouterr()
+        out, err = self._capsys.readouterr()
         return stop.value.code, uncoloured(out), uncoloured(err)
 
-    return run
+    def out(self, *arguments: object) -> str:
+        """What a command printed that succeeds."""
+        code, out, err = self(*arguments)
+        assert code == 0, err
+        return out
+
+
+@pytest.fixture
+def invoke(plain: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Invoke:  # noqa: ARG001
+    return Invoke(monkeypatch, capsys)
 
 
 def python(code: str, *arguments: object, path: list[str] | None = None, **environment: str) -> tuple[int, str, str]:

@@ -3,7 +3,6 @@
 import json
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -15,7 +14,6 @@ from torchmetrics import MetricTracker
 from invmm_eval.audits.run import audit
 from invmm_eval.errors import InvMMError
 from invmm_eval.integrations.torchmetrics import InvMM
-from invmm_eval.testing.tiny import SIDE, tiny_stable_diffusion
 from tests.helpers.command import TINY, python
 from tests.helpers.exact import Mixture, pictures
 
@@ -106,18 +104,6 @@ def test_what_cannot_be_measured_is_told(tiny_pipeline: DDIMPipeline) -> None:
         metric.update(torch.zeros(1, 5, 8, 8))
     with pytest.raises(ValueError, match="batchsize"):
         InvMM(tiny_pipeline, batchsize=3)
-
-
-def test_a_backbone_has_its_options() -> None:
-    model, images = tiny_stable_diffusion(), pictures(1, (3, SIDE, SIDE))
-    how: dict[str, Any] = {"backbone_options": {"prompt_mode": "empty"}, "settings": {**TINY, "guidance": (1.0,)}}
-    metric = InvMM(model, **how)
-    metric.update(images)
-    [told] = audit(model, [*images], **how)
-    assert told.prompt == ""
-    assert metric.compute()["similarity"].tolist() == pytest.approx(told.similarity)
-    with pytest.raises(InvMMError, match="There is no prompt_mode 'none'"):
-        InvMM(model, backbone_options={"prompt_mode": "none"})
 
 
 def test_a_search_that_fails_is_not_a_number(tiny_pipeline: DDIMPipeline, caplog: pytest.LogCaptureFixture) -> None:

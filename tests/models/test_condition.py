@@ -36,13 +36,6 @@ def test_rows_are_cut_by_slice_or_index() -> None:
     assert rows(prompts(5), torch.tensor([], dtype=torch.long))["tokens"].shape == (0, 2, 3)
 
 
-def test_gradients_pass_through() -> None:
-    logits = torch.zeros(3, requires_grad=True)
-    joined = join([{"logits": logits}, {"logits": 10 * logits}])
-    (gradient,) = torch.autograd.grad(rows(joined, torch.tensor([0, 5]))["logits"].sum(), logits)
-    assert gradient.tolist() == [1, 0, 10]
-
-
 def soft(length: int = 2, vocabulary: int = 5, tau: float = 2.0) -> SoftPrompt:
     """Its context is the mixtures themselves, its text the likeliest tokens."""
     return SoftPrompt(

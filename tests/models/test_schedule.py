@@ -72,13 +72,6 @@ def test_levels_are_those_of_diffusers(beta_schedule: str) -> None:
     torch.testing.assert_close(x_t, scheduler.add_noise(x_0, noise, t))
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (5,), (2, 3)])
-def test_levels_have_the_shape_of_the_times(shape: tuple[int, ...]) -> None:
-    for level in linear_schedule()(torch.full(shape, 7)) + flow_schedule()(torch.full(shape, 0.7)):
-        assert level.shape == shape
-        assert level.dtype == torch.float32
-
-
 @pytest.mark.parametrize("times", [1, 2, 7, 50])
 def test_the_grid_falls_from_the_last_time_to_the_clean_one(times: int) -> None:
     for steps in range(1, times + 1):
@@ -132,16 +125,6 @@ def test_the_flows_grid_is_even_or_as_given() -> None:
     assert squared.grid(2).tolist() == [1, 0.25, 0]
 
 
-@pytest.mark.parametrize("schedule", [linear_schedule(), flow_schedule()])
-def test_draws_depend_on_the_generator_alone(schedule: Schedule) -> None:
-    generator = seeded()
-    first, second = schedule.draw(64, generator), schedule.draw(64, generator)
-    assert first.shape == (64,)
-    assert torch.equal(first, schedule.draw(64, seeded()))
-    assert not torch.equal(first, second)
-    assert not torch.equal(first, schedule.draw(64, seeded(1)))
-
-
 # Conversions
 
 
@@ -159,11 +142,3 @@ def test_a_perfect_output_gives_the_clean_sample_back(kind: str) -> None:
         "flow_prediction": noise - x_0,
     }
     torch.testing.assert_close(X0_FROM[kind](outputs[kind], x_t, alpha_t, sigma_t), x_0, atol=2e-4, rtol=0)
-
-
-@pytest.mark.parametrize("dimensions", [1, 2, 4, 5])
-def test_levels_broadcast_along_rows(dimensions: int) -> None:
-    x_t = torch.randn((3, *[2] * (dimensions - 1)), generator=seeded())
-    values = torch.tensor([2.0, 0.0, -1.0])
-    product = broadcast(values, x_t) * x_t
-    assert all(torch.equal(product[row], value * x_t[row]) for row, value in enumerate(values))

@@ -115,8 +115,7 @@ def test_a_terminal_shows_the_beginning_of_a_long_change(
     invoke: Invoke, copy: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publish, "out", Console(force_terminal=True))
-    code, out, _ = invoke("push", copy, "org/audit")
-    assert code == 0
+    out = invoke.out("push", copy, "org/audit")
     lines = (copy / "push.diff").read_text("utf-8").splitlines(keepends=True)
     assert "".join(lines[: publish.LINES]) in out
     assert "".join(lines[: publish.LINES + 1]) not in out
@@ -127,8 +126,7 @@ def test_a_terminal_shows_the_beginning_of_a_long_change(
 @pytest.mark.parametrize("options", [[], ["--public"]])
 def test_it_is_shown_first_and_then_sent(invoke: Invoke, copy: Path, hub: Hub, options: list[str]) -> None:
     seen = "public" if options else "private"
-    code, out, _ = invoke("push", copy, "org/audit", *options)
-    assert code == 0
+    out = invoke.out("push", copy, "org/audit", *options)
     assert out.startswith(
         f"Wrote the dataset to {copy / 'dataset'}.\nOn the Hub org/audit will be {seen}.\n--- /dev/null\n"
     )

@@ -25,10 +25,10 @@ from invmm_eval.reports.findings import Findings, find
 from invmm_eval.reports.numbers import capital
 from invmm_eval.reports.terminal import ResultsTable
 from invmm_eval.search import fields as module
-from invmm_eval.search.fields import FIELDS, Field, columns, fields, number, percent, present
+from invmm_eval.search.fields import FIELDS, Field, fields, number, percent, present
 from invmm_eval.search.result import Result, Status
 from invmm_eval.search.sentence import sentence
-from invmm_eval.statistics.response import Count, Outcome, Response
+from invmm_eval.statistics.response import Outcome, Response
 from tests.helpers import audits
 from tests.helpers.command import TINY
 from tests.helpers.exact import pictures
@@ -131,13 +131,6 @@ def test_metrics_return_a_field(tiny_pipeline: DDIMPipeline, monkeypatch: pytest
         for end in ("", "_low", "_high"):
             assert found[f"{name}{end}"] == [None, None], "not by dose"
             assert tensors[f"{name}{end}"].isnan().all()
-
-
-def test_the_ends_of_intervals_are_columns(found: Findings) -> None:
-    [result] = found.results
-    values = {column.name: column.value(result) for column in columns("metric", found.results)}
-    assert [values[f"ed90{end}"] for end in ("", "_low", "_high")] == list(RESPONSE.dose(0.9))
-    assert [values[f"rate{end}"] for end in ("", "_low", "_high")] == [60 / 64, *Count(60, 64).interval]
 
 
 def test_only_fields_with_a_value_are_present() -> None:

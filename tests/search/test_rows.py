@@ -1,6 +1,5 @@
 """Rows are counted where they are spent: those of a search are the same in any company, and are all there are."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -46,14 +45,3 @@ def test_an_image_that_is_not_replicated_costs_its_steps_and_checks(cosine: Pixe
     [result] = run(Mixture(KNOWN[:2]), KNOWN[3:], cosine, recipe=RECIPE.changed(guidance=(1.0, 2.0))).values()
     # one sample at each scale at the first check, all at the last; the scale 2 takes two rows
     assert result.rows == 3 * 20 * 3 + (1 + 2) * 5 + 4 * (1 + 2) * 5
-
-
-def _alone(images: Tensor, cosine: PixelCosine) -> Sequence[int | None]:
-    return [
-        found.rows for image in images for found in run(Mixture(KNOWN[:2]), image[None], cosine, recipe=RECIPE).values()
-    ]
-
-
-def test_the_rows_of_an_image_do_not_depend_on_its_company(cosine: PixelCosine) -> None:
-    together = run(Mixture(KNOWN[:2]), KNOWN, cosine, recipe=RECIPE, batch_size=4)
-    assert [result.rows for result in together.values()] == _alone(KNOWN, cosine)

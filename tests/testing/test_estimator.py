@@ -70,13 +70,6 @@ def test_good_and_built_in_estimators_pass(estimator: Estimator) -> None:
     check_estimator(estimator)
 
 
-def test_a_missing_member_is_named() -> None:
-    broken = Good()
-    del broken.fields
-    with pytest.raises(BrokenPromise, match="The estimator has no fields"):
-        check_estimator(broken)
-
-
 def test_most_simulated_samples_of_a_replicated_image_are_copies() -> None:
     rates = {
         status: sum(simulated(status).sample(1000).hits) / 1000 for status in (Status.REPLICATED, Status.EXHAUSTED)

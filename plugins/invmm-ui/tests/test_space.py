@@ -172,14 +172,12 @@ def test_the_command_shows_what_it_would_send_and_sends_it(
     assert (code, "org/invmm" in err) == (1, True)
     with Hub() as hub:
         hub.redirect(monkeypatch, tmp_path / "home")
-        code, printed, _ = invoke(*command, "--push", "org/invmm")
-        assert code == 0
+        printed = invoke.out(*command, "--push", "org/invmm")
         assert "org/invmm will be private." in printed
         assert "+sdk: gradio" in printed
         assert printed.endswith("Nothing was sent. Add --yes to send it.\n")
         assert not hub.repositories
-        code, printed, err = invoke(*command, "--push", "org/invmm", "--yes")
-        assert code == 0, err
+        printed = invoke.out(*command, "--push", "org/invmm", "--yes")
         sent = hub.repositories["spaces/org/invmm"].files
         assert sent["app.py"] == (out / "app.py").read_bytes()
         assert len([json.loads(line) for line in sent["audit/results.jsonl"].splitlines()]) == 7
