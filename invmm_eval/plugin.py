@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from invmm_eval.device import to_device as to_device
     from invmm_eval.errors import InvMMError as InvMMError
     from invmm_eval.metric import MODULE as MODULE
-    from invmm_eval.models.autoencoder import Autoencoder as Autoencoder
     from invmm_eval.models.backbone import Backbone as Backbone
     from invmm_eval.models.condition import Condition as Condition
     from invmm_eval.models.condition import Context as Context
