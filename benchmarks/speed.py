@@ -9,8 +9,10 @@ On the pixel model that ships with the package, and on a small guided Stable Dif
 limit        a step, and a whole audit, over the forward and backward passes that they make of the bare network
 plain        the published protocol done plainly over ours: one image at a time, every check complete at all guidance
              scales; with equal random numbers, so that verdicts and values must agree
-fast         the published protocol at full length, done plainly, over the recipe fast: rows, and seconds; what is not
-             replicated is timed for a few periods of steps and a check, in proportion to all of them
+fast         the published protocol at full length, done plainly, over the recipe fast: rows, seconds, and seconds a
+             row, where a row with gradients counts as three or as what it takes here; what is not replicated is timed
+             for one period of steps and a check, in proportion to all of them. And images together, at 64 rows, over
+             one by one
 options      images one by one, and what changes the arithmetic, over the default at equal seeds: time, verdicts and
              values, with those of other seeds
 network      milliseconds a row of the network by the number of rows at once, and by the size of the images
@@ -27,7 +29,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from operator import truediv
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
@@ -47,7 +49,7 @@ from invmm_eval.models.condition import Context, repeat
 from invmm_eval.recipe import RECIPES
 from invmm_eval.reference import MODEL, Picture, choose, pictures
 from invmm_eval.search.result import Status
-from invmm_eval.search.rows import Counted
+from invmm_eval.search.rows import GRADIENT, Counted
 from invmm_eval.search.target import Target
 
 T = TypeVar("T")
@@ -110,6 +112,11 @@ class Recorded(Counted):
         inputs = x_t.detach(), t, {name: tensor.detach() for name, tensor in context.items()}
         self.calls.append((*inputs, self.rows - before > len(x_t)))
         return x_0
+
+
+def priced(calls: Iterable[Call], gradient: float = GRADIENT) -> float:
+    """The rows of network calls, where one with gradients counts as so many."""
+    return sum(len(x_t) * (gradient if gradients else 1) for x_t, _, _, gradients in calls)
 
 
 def bare(backbone: Backbone, calls: Sequence[Call]) -> None:
@@ -176,37 +183,61 @@ def against_plain(checks: int, most: int, device: str | None) -> Figures:
 
 
 def against_fast(periods: int, most: int, device: str | None) -> Figures:
-    """The published protocol at full length, done plainly, over the recipe fast without its pool of plain samples."""
+    """The published protocol at full length, done plainly, over the recipe fast without its pool of plain samples.
+
+    An image is timed as the second of a run, so that what all images have in common is there.
+    """
     clock, figures = Clock(find_device(device)), Figures()
     for model in FIFTH:
         backbone = load_backbone(MODELS[model], device=device)
         published = backbone.recipe.changed(threshold=FIFTH[model]["threshold"])
-        part = published.changed(max_steps=periods * published.check_every)
         fast = RECIPES["fast"](published)
         ours = planned(backbone, fast.changed(plain=0))
         known = {kind: targets_of(chosen[:most], backbone) for kind, chosen in memorized_and_new(model).items()}
         first = known["memorized"][0]
-        measure(ours, [first])
         draw = partial(similarities, backbone, first.image[None], ours.similarity, samples=fast.plain)
         pool = partial(draw, steps=fast.sampler_steps, sampler=fast.sampler)
         figures[f"{model}: seconds of the pool of {fast.plain} plain samples"] = clock.timed(pool)[1]
         for kind, targets in known.items():
+            length = published.check_every * (periods if kind == "memorized" else 1)
+            part = published.changed(max_steps=length)
             spent = []
             for target in targets:
-                [result], took = clock.timed(partial(measure, ours, [target]))
-                counted = Counted(backbone)
-                outcome, longer = clock.timed(partial(plain, planned(counted, part), target))
-                whole = 1 if outcome.status is Status.REPLICATED else published.max_steps / part.max_steps
-                spent.append((took, longer * whole, result.rows or 0, counted.rows * whole))
-            seconds, slow, rows, more = zip(*spent, strict=True)
-            figures |= {
-                f"{model}, {kind}: seconds of fast": median(seconds),
-                f"{model}, {kind}: seconds of plain": median(slow),
-                f"{model}, {kind}: plain over fast, seconds": median(map(truediv, slow, seconds)),
-                f"{model}, {kind}: rows of fast": median(rows),
-                f"{model}, {kind}: plain over fast, rows": median(map(truediv, more, rows)),
-            }
+                searched, plainly = Recorded(backbone), Recorded(backbone)
+                results = replace(ours, backbone=searched).measure([first, target])
+                next(results)
+                searched.calls.clear()
+                _, seconds = clock.timed(partial(list, results))
+                outcome, longer = clock.timed(partial(plain, planned(plainly, part), target))
+                whole = 1 if outcome.status is Status.REPLICATED else published.max_steps / length
+                gradient = gradient_price(clock, backbone, plainly.calls)
+                mine, theirs = ((priced(one.calls), priced(one.calls, gradient)) for one in (searched, plainly))
+                spent.append(
+                    {
+                        "rows of fast": mine[0],
+                        "plain over fast, rows": whole * theirs[0] / mine[0],
+                        "plain over fast, seconds": whole * longer / seconds,
+                        "seconds a row, fast over plain": seconds / mine[0] / (longer / theirs[0]),
+                        "a row with gradients over one without": gradient,
+                        "seconds a row with gradients at that": seconds / mine[1] / (longer / theirs[1]),
+                    }
+                )
+            figures |= {f"{model}, {kind}: {what}": median(one[what] for one in spent) for what in spent[0]}
+        audit = list(chain(*known.values()))
+        together = partial(measure, ours, batch_size=len(audit), micro_batch=64)
+        found = clock.compared(partial(measure, ours), together, [audit] * (1 if most == 1 else 3))
+        figures |= {f"{model}, one by one and {len(audit)} together: {what}": value for what, value in found.items()}
     return figures
+
+
+def gradient_price(clock: Clock, backbone: Backbone, calls: Sequence[Call], pairs: int = 9) -> float:
+    """The seconds of network calls with gradients over those of the same calls without."""
+
+    def seconds(call: Call, gradient: bool) -> float:
+        return clock.timed(partial(bare, backbone, [(*call[:3], gradient)]))[1]
+
+    chosen = [call for call in calls if call[3]][:pairs]
+    return median(seconds(call, True) / seconds(call, False) for call in chosen)
 
 
 def options(models: Sequence[str], checks: int, most: int, seeds: int, device: str | None) -> Figures:
@@ -256,7 +287,7 @@ def network(repeats: int, device: str | None) -> Figures:
 PARTS: dict[str, Callable[[bool, str | None], Figures]] = {
     "limit": lambda quick, device: limit(3 if quick else 9, 1 if quick else 9, device),
     "plain": lambda quick, device: against_plain(3 if quick else 20, 1 if quick else 3, device),
-    "fast": lambda quick, device: against_fast(1 if quick else 4, 1 if quick else 5, device),
+    "fast": lambda quick, device: against_fast(1 if quick else 4, 1 if quick else 4, device),
     "options": lambda quick, device: options(*((["guided"], 3, 1, 1) if quick else (list(FIFTH), 5, 2, 3)), device),
     "network": lambda quick, device: network(1 if quick else 5, device),
 }

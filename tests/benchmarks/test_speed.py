@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.common.plain import plain, with_gradients
 from benchmarks.common.plans import measure, planned
-from benchmarks.speed import Recorded, bare, fifth, main, memorized_and_new, targets_of
+from benchmarks.speed import Recorded, bare, fifth, main, memorized_and_new, priced, targets_of
 from invmm_eval.audits.plan import Plan
 from invmm_eval.search.result import Status
 from tests.helpers.exact import QUICK, Choosing, Mixture, pictures, targets
@@ -53,6 +53,7 @@ def test_the_bare_network_sees_as_many_rows_as_the_audit() -> None:
     recorded = Recorded(model)
     measure(setup(recorded, max_steps=20), targets(IMAGES[2:]))
     assert sum(len(x_t) for x_t, _, _, gradient in recorded.calls if gradient) == 20 * QUICK.draws
+    assert priced(recorded.calls) == recorded.rows == priced(recorded.calls, 1) + 2 * 20 * QUICK.draws
     seen = model.rows_seen.copy()
     model.rows_seen.clear()
     bare(model, recorded.calls)
