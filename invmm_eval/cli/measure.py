@@ -16,7 +16,7 @@ from invmm_eval.audits.options import OPTIONS, RUN_OPTIONS, SCREEN_OPTIONS, SET_
 from invmm_eval.cli.console import err, hide_library_bars, out, say
 from invmm_eval.cli.ending import FOUND, SHOWN, FailOn, end, say_price
 from invmm_eval.cli.options import Folder, read_options, with_flags
-from invmm_eval.errors import InvMMError
+from invmm_eval.errors import InvMMError, on_disk
 
 if TYPE_CHECKING:
     from invmm_eval.audits.request import Request
@@ -244,7 +244,14 @@ def named(images: list[str]) -> str:
 def status(folder: Folder) -> None:
     """Show the progress of an audit, its rate, and the network rows and the time left."""
     from invmm_eval.audits.folder import read
+    from invmm_eval.audits.folder.scores import FILE, read_scores
 
+    if (folder / FILE).exists() and not (folder / "config.json").exists():
+        with on_disk(f"{folder} cannot be read"):
+            _, scores = read_scores(folder)
+        failed = sum(score.score is None for score in scores.values())
+        say(f"{len(scores) - failed:,} images have a score, {failed:,} failed; none was searched.")
+        return
     audit = read(folder)
     now = audit.progress
     found = ", ".join(f"{number:,} {verdict}" for verdict, number in now.counts.items())

@@ -394,8 +394,9 @@ def test_killed_at_any_moment_an_audit_goes_on_to_the_same_end(tmp_path: Path, u
     run(plan(), ALL, tmp_path / "another", batch_size=2)
     duration = time.process_time() - started
     folder = tmp_path / "out"
-    killed = [
-        in_a_process(lambda: run(plan(), ALL, folder, batch_size=2), moments.uniform(0, duration)) for _ in range(10)
+    killed = [  # the earliest first: a run that ends leaves later ones nothing to be killed at
+        in_a_process(lambda: run(plan(), ALL, folder, batch_size=2), moment)
+        for moment in sorted(moments.uniform(0, duration) for _ in range(10))
     ]
     assert -signal.SIGPROF in killed
     assert set(killed) <= {0, -signal.SIGPROF}

@@ -20,6 +20,8 @@ def test_a_set_is_ranked_and_the_ranking_kept(invoke: Invoke, tiny_folder: Path,
     assert shown == [row["name"] for row in table]
     assert "These are the 2 most suspicious of 2 images; 0 failed." in out
     kept = (tmp_path / "out" / "screening.jsonl").read_bytes()
+    told = (0, "2 images have a score, 0 failed; none was searched.\n", "")
+    assert invoke("status", tmp_path / "out") == told
     assert invoke(*command)[1] == out
     assert (tmp_path / "out" / "screening.jsonl").read_bytes() == kept
     code, _, err = invoke(*command, "--seed", "1")
