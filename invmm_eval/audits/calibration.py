@@ -68,7 +68,7 @@ class Calibration:
         """
         if not config["weights"]:
             raise InvMMError(
-                "The identity of the model is not known, so a calibration cannot be told to be its own; set the "
+                "The identity of the model is not known, so nothing shows that the calibration is of it; set the "
                 "threshold that it gave by settings."
             )
         if names := differing(_basis(self.config), _basis(config)):

@@ -114,7 +114,7 @@ def _by_name(name: str | Path, captions: str | None) -> list[Source]:
         if name.startswith(("dataset:", "stream:")):
             return _loaded(name, captions)
         if not name:
-            raise InvMMError("The name of an image or folder is empty; for the present folder give a dot.")
+            raise InvMMError("The name of an image or folder is empty; for the current folder give a dot.")
         if pictures := named(name):
             return [Source(picture.name, picture.image) for picture in pictures]
     if is_place(str(name)):
@@ -245,7 +245,7 @@ def _loaded(text: str, captions: str | None) -> list[Source]:
     match = _DATASET.fullmatch(text)
     if not match:
         raise InvMMError(
-            f"{text!r} does not read dataset:NAME, dataset:NAME:SPLIT, dataset:NAME:CONFIG/SPLIT or "
+            f"{text!r} is not of the form dataset:NAME, dataset:NAME:SPLIT, dataset:NAME:CONFIG/SPLIT or "
             "dataset:NAME:SPLIT:COLUMN, or the same with stream: in place of dataset:."
         )
     name, (config, slash, split) = match["name"], (match["split"] or "").rpartition("/")

@@ -99,7 +99,9 @@ class _Stream:
                 self._begin(0)
                 value = self._next(number)
         if _key(value) != self._listed[number]:
-            raise InvMMError(f"{self._title!r} gives other images each time it is read; fix the order of its images.")
+            raise InvMMError(
+                f"{self._title!r} gives different images each time it is read; fix the order of its images."
+            )
         return _contents(value)
 
     def _begin(self, mark: int) -> None:

@@ -214,7 +214,7 @@ def _index_file(model: object, revision: str | None) -> Path:
         raise InvMMError(of_blocks(model)) from None
     except Exception as error:
         raise InvMMError(
-            f"{model} is neither a folder here nor a diffusers pipeline that the Hub gave us ({first_line(error)})."
+            f"{model} is neither a local folder nor a diffusers pipeline that the Hub provides ({first_line(error)})."
         ) from error
 
 

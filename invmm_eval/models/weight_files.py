@@ -51,7 +51,9 @@ def _downloaded(name: str, kind: str) -> Path:
         files = [file.rfilename for file in HfApi().model_info(model).siblings or ()]
         return Path(hf_hub_download(model, _only([file for file in files if _AT_TOP.fullmatch(file)], model, kind)))
     except (OSError, ValueError) as error:
-        raise InvMMError(f"The {kind} {name} is neither here nor did the Hub give it ({first_line(error)}).") from error
+        raise InvMMError(
+            f"The {kind} {name} is not a local file or folder, and the Hub does not provide it ({first_line(error)})."
+        ) from error
 
 
 def _only(files: Sequence[str], where: object, kind: str) -> str:

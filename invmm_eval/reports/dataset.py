@@ -41,7 +41,7 @@ def write_dataset(findings: Findings, folder: Path, *, pictures: bool = False) -
     features = Features.from_arrow_schema(pa.schema([(column.name, column.type) for column in findings.columns]))
     if pictures:
         features |= {"pictures": Image()}
-    title = f"Memorization audit of {findings.config['model']}"
+    title = f"Memorization audit of {findings.model}"
     metadata = DatasetCardData(
         pretty_name=title,
         tags=["memorization", "invmm"],

@@ -43,6 +43,12 @@ class Summary:
         return self.record.config
 
     @property
+    def model(self) -> str:
+        """The model that was measured, with the files of its LoRAs and embeddings."""
+        added = [part["file"] for kind in ("loras", "embeddings") for part in self.config.get(kind, ())]
+        return f"{self.config['model']} with {', '.join(added)}" if added else str(self.config["model"])
+
+    @property
     def images(self) -> int:
         """Number of images that have a result."""
         return len(self.results)

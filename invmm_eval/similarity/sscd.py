@@ -72,7 +72,7 @@ class SSCD:
         self._device = device
         self._network = (_graph if path.suffix.lower() == ".onnx" else _torchscript)(content, path, device)
         if side is not None and self._network.side not in (None, side):
-            raise InvMMError(f"{path} takes images of side {self._network.side} alone; leave out side={side}.")
+            raise InvMMError(f"{path} takes only images of side {self._network.side}; leave out side={side}.")
         self._side = side or self._network.side
         self.settings: Mapping[str, str | int | float | None] = {"sha256": digest, "side": self._side}
         self._check_network(path)
@@ -165,7 +165,7 @@ def _graph(content: bytes, path: Path, device: torch.device) -> _Network:
             )
     sides = {side for side in (height, width) if isinstance(side, int)}
     if len(sides) > 1:
-        raise InvMMError(f"{path} takes images of {height}x{width} alone; export SSCD for square ones or for any size.")
+        raise InvMMError(f"{path} takes only images of {height}x{width}; export SSCD for square ones or for any size.")
     fixed_batch = batch if isinstance(batch, int) else None
 
     def run(images: Tensor) -> Tensor:

@@ -354,7 +354,10 @@ ROW = {"image": b"one", "text": "\udcff"}
             None,
             "A DatasetDict has several data sets; give one of its splits (train, test), as in images['train'].",
         ),
-        *((text, None, "does not read dataset:NAME") for text in ("dataset:", "dataset::train", "dataset:x:train[")),
+        *(
+            (text, None, "is not of the form dataset:NAME")
+            for text in ("dataset:", "dataset::train", "dataset:x:train[")
+        ),
         ("dataset:/none/such", None, "The split 'train' of the dataset '/none/such' cannot be loaded"),
         (table(label=["a"]), None, "no images in any column; its columns are label"),
         *(

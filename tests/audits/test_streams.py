@@ -101,7 +101,7 @@ def test_what_a_stream_lacks_is_told(folder: Path) -> None:
     ):
         with pytest.raises(InvMMError, match=sentence):
             find_images(given, captions=captions)
-    with pytest.raises(InvMMError, match="'dataset' gives other images each time it is read; fix the order"):
+    with pytest.raises(InvMMError, match="'dataset' gives different images each time it is read; fix the order"):
         shade(find_images(changing)[0])
 
 

@@ -66,7 +66,7 @@ def test_a_folder_is_loaded_in_the_precision_asked_for_and_a_pipeline_stays_as_i
         ("/nowhere/model.pth", "There is no file /nowhere/model.pth"),
         ("model.pth", "There is no file model.pth"),
         ("folder/model.safetensors", "There is no file folder/model.safetensors"),
-        ("nobody/nothing", "neither a folder here nor a diffusers pipeline that the Hub gave"),
+        ("nobody/nothing", "neither a local folder nor a diffusers pipeline that the Hub provides"),
     ],
 )
 def test_no_model_there(model: object, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:

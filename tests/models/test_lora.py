@@ -118,7 +118,9 @@ def test_a_lora_of_the_hub_is_the_only_file_of_its_repository_or_the_named_one(
         assert found == [(lora.read_bytes(), 0.5), (other, 1.0)]
         with pytest.raises(InvMMError, match=r"org/two has 2 .safetensors files; name the LoRA itself"):
             read_loras("org/two")
-        with pytest.raises(InvMMError, match=r"The LoRA org/three is neither here nor did the Hub give it"):
+        with pytest.raises(
+            InvMMError, match=r"The LoRA org/three is not a local file or folder, and the Hub does not provide it"
+        ):
             read_loras("org/three")
 
 

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from invmm_eval.recipe import STABLE_DIFFUSION, by_dose
+from invmm_eval.reports import report
 from invmm_eval.reports.findings import Findings, find
 from tests.helpers import audits
 
@@ -20,3 +21,13 @@ def test_settings_are_in_words(found: Findings, tmp_path: Path) -> None:
     assert find(audits.write(tmp_path, [], config)).settings["Doses"] == (
         "from 2 nats, doubled after each failed check; 64 samples for the curve, InvMM read at 95 %"
     )
+
+
+def test_a_model_is_named_with_what_was_added_to_it(found: Findings, tmp_path: Path) -> None:
+    assert found.model == "org/painter@v1.0"
+    lora = {"file": "style.safetensors", "weight": 0.8, "sha256": "b" * 64}
+    token = {"file": "cat.safetensors", "token": "<cat>", "sha256": "c" * 64}
+    added = find(audits.write(tmp_path, [], {**audits.CONFIG, "loras": [lora], "embeddings": [token]}))
+    assert added.model == "org/painter@v1.0 with style.safetensors, cat.safetensors"
+    written = report(tmp_path).read_text("utf-8")
+    assert f"<title>Memorization audit of {added.model}</title>" in written

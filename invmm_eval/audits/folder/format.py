@@ -108,7 +108,7 @@ def hold_same(folder: Path, what: str, stored: Mapping[str, Any], requested: Map
         more = f" (and {len(told) - _SHOWN} more)" if len(told) > _SHOWN else ""
         raise InvMMError(
             f"{folder} holds {what} with another config: {'; '.join(told[:_SHOWN])}{more}. Choose another folder, "
-            "or request the same."
+            "or use its settings."
         )
     if requested.get("weights", ...) is None:
         raise InvMMError(

@@ -332,5 +332,5 @@ def _time(args: Any, kwargs: Mapping[str, Any]) -> Tensor:
     """The time that a denoiser is told, by name or after what it denoises."""
     named: list[Tensor] = [kwargs[name] for name in _TIMES if name in kwargs]
     if not named and len(args) < 2:
-        raise InvMMError("The pipeline tells its denoising network no time, so its rows cannot have their own.")
+        raise InvMMError("The pipeline passes no time to its denoising network, so its rows cannot have their own.")
     return named[0] if named else args[1]

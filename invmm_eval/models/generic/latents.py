@@ -73,7 +73,7 @@ class Latents:
             self._order = order, order.argsort()
         if not kept or (self._z(self.ordered(random[None])) - found).abs().max() > _TOLERANCE * found.abs().max():
             raise InvMMError(
-                "The pipeline decodes its latents in a way that cannot be turned round: they are not those of its "
+                "The pipeline decodes its latents in a way that cannot be inverted: they are not those of its "
                 f"{type(self._autoencoder).__name__}, scaled, shifted and reordered."
             )
 

@@ -46,7 +46,7 @@ class Answer:
     @property
     def question(self) -> str:
         """What was asked."""
-        return f"Did {self.findings.config['model']} memorize {self.result.name}?"
+        return f"Did {self.findings.model} memorize {self.result.name}?"
 
     @property
     def short(self) -> str:

@@ -21,7 +21,7 @@ def test_latents_that_are_not_only_reordered_are_refused() -> None:
     pipeline = build("chroma")
     unpack = pipeline._unpack_latents
     pipeline._unpack_latents = lambda *args: unpack(*args).tanh()
-    with pytest.raises(InvMMError, match="cannot be turned round"):
+    with pytest.raises(InvMMError, match="cannot be inverted"):
         Diffusers(pipeline, **LOADING, prompt_mode="empty")
 
 
