@@ -139,9 +139,10 @@ def run(
 @measures(SCREEN_OPTIONS, "Ranking {images} by how well {model} restores them", screens=True, searches=False)
 def screen(request: "Request", out_folder: Path, leads: bool) -> None:
     """Rank a set of images by how likely a search is to find them memorized. It searches none of them."""
-    from invmm_eval.audits.folder.ranking import ranked, write_ranking
+    from invmm_eval.audits.folder.ranking import hold_scored, ranked, write_ranking
     from invmm_eval.audits.progress import Bar
     from invmm_eval.audits.whole.screening import scored
+    from invmm_eval.reports.numbers import images
     from invmm_eval.reports.terminal import scores_table
 
     with Bar(request.expected) as bar:
@@ -152,9 +153,10 @@ def screen(request: "Request", out_folder: Path, leads: bool) -> None:
     path = write_ranking(scores, out_folder)
     failed = sum(score.score is None for score in scores)
     say(
-        f"These are the {min(MOST_SUSPICIOUS, len(scores)):,} most suspicious of {len(scores):,} images; {failed:,} "
+        f"These are the {min(MOST_SUSPICIOUS, len(scores)):,} most suspicious of {images(len(scores))}; {failed:,} "
         f"failed. The whole ranking: {path}"
     )
+    hold_scored(scores)
     say("A score proves nothing. To search the suspicious ones, run invmm-eval audit with the same options.")
 
 

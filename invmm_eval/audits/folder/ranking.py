@@ -8,7 +8,7 @@ import pyarrow.csv
 
 from invmm_eval.audits.folder.files import write_atomically
 from invmm_eval.audits.folder.scores import Score
-from invmm_eval.errors import on_disk
+from invmm_eval.errors import InvMMError, on_disk
 
 
 def ranked(scores: Iterable[Score]) -> list[Score]:
@@ -24,6 +24,16 @@ def distinct(scores: Sequence[Score]) -> list[Score]:
             first.setdefault(score.picture, score.index)
     chosen = set(first.values())
     return [score for score in scores if score.index in chosen]
+
+
+def hold_scored(scores: Sequence[Score]) -> None:
+    """Check that not all images of a ranking failed.
+
+    Raises:
+        InvMMError: They did.
+    """
+    if scores and scores[0].score is None:
+        raise InvMMError(f"No image could be scored. Of {scores[0].name}: {scores[0].error}")
 
 
 def write_ranking(scores: Sequence[Score], folder: Path) -> Path:

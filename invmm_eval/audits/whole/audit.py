@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from invmm_eval.audits.folder.ranking import distinct, ranked
+from invmm_eval.audits.folder.ranking import distinct, hold_scored, ranked
 from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.scores import Score
 from invmm_eval.audits.folder.writing import Store
@@ -21,7 +21,6 @@ from invmm_eval.audits.whole.agenda import Agenda, Outcome
 from invmm_eval.audits.whole.found import FILE, Design, WholeSet, memorized
 from invmm_eval.audits.whole.screening import make_detector, scored
 from invmm_eval.audits.workers.team import Team
-from invmm_eval.errors import InvMMError
 from invmm_eval.search.result import Result
 
 
@@ -75,8 +74,7 @@ def audited(
         scores = ranked(screening.over(scored(request, out=out, backbone=backbone)))
         if request.output.shard:
             return None
-        if scores and scores[0].score is None:
-            raise InvMMError(f"No image could be scored. Of {scores[0].name}: {scores[0].error}")
+        hold_scored(scores)
         make = partial(make_plan, request.model, sendable(request), backbone=backbone)
         with team(request, make, on_step=searching.on_step) as workers:
             if not workers:
