@@ -15,6 +15,7 @@ from invmm_eval.audits.request import Request
 from invmm_eval.audits.whole.audit import audited
 from invmm_eval.cli.console import err, out, say
 from invmm_eval.cli.ending import say_price
+from invmm_eval.errors import on_disk
 from invmm_eval.reference import MICRO_BATCH, MODEL, THRESHOLD, Picture, all_pictures, choose, pictures, plain_samples
 from invmm_eval.reports.figures import COLOURS
 from invmm_eval.reports.terminal import Name
@@ -71,8 +72,10 @@ def run_demo(
         say(words)
     rest = [(p, r) for p, r in zip(copies, results, strict=True) if r.verdict is not Verdict.MEMORIZED]
     drawn = [*found, *rest[: max(3, len(found) // 3)]]
-    draw([picture for picture, _ in drawn], [result for _, result in drawn]).savefig(folder / "replicas.png", dpi=120)
-    say(f"Each image found, and some others, with the model's samples: {folder / 'replicas.png'}")
+    path = folder / "replicas.png"
+    with on_disk(f"The samples cannot be drawn in {path}"):
+        draw([picture for picture, _ in drawn], [result for _, result in drawn]).savefig(path, dpi=120)
+    say(f"Each image found, and some others, with the model's samples: {path}")
     say(f"Results are in {folder}. To write a report: invmm-eval report {folder}")
 
 

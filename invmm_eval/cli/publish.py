@@ -8,6 +8,7 @@ import typer
 
 from invmm_eval.cli.console import err, out, printable, say
 from invmm_eval.cli.options import Folder
+from invmm_eval.errors import on_disk
 
 if TYPE_CHECKING:
     from invmm_eval.reports.hub import Content, Kind, Repository
@@ -126,7 +127,8 @@ def send(
     shown = LINES if out.is_terminal else len(lines)
     typer.echo("".join(lines[:shown]) or f"{repository.name} is up to date.\n", nl=False)
     if changes:
-        diff.write_text(changes, encoding="utf-8")
+        with on_disk(f"The changes cannot be written to {diff}"):
+            diff.write_text(changes, encoding="utf-8")
         more = f"{len(lines) - shown:,} more lines are" if len(lines) > shown else "The same is"
         say(f"{more} in {diff}.")
     say("Nothing was sent. Add --yes to send it.")

@@ -31,7 +31,7 @@ def test_a_set_is_ranked_and_the_ranking_kept(invoke: Invoke, tiny_folder: Path,
     code, out, err = invoke(*command[:3], "--images", tmp_path / "bad.png", "--out", tmp_path / "bad")
     assert code == 1
     assert "These are the 1 most suspicious of 1 image; 1 failed." in out
-    assert err.splitlines()[-1].startswith("error No image could be scored. Of bad.png: The image ")
+    assert err.splitlines()[-1].startswith(f"error No image could be scored. Of {tmp_path / 'bad.png'}: The image ")
 
 
 def test_a_set_is_audited(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:

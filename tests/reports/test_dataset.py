@@ -109,6 +109,11 @@ def test_without_a_network_all_of_it_is_shown(invoke: Invoke, copy: Path, monkey
     assert "".join(f"+{line}\n" for line in card.splitlines()) in (copy / "push.diff").read_text("utf-8")
     code, _, err = invoke("push", copy, "org/audit", "--yes")
     assert (code, err.splitlines()[-1][:34]) == (1, "error The Hub could not be reached")
+    diff = copy / "push.diff"
+    diff.unlink()
+    diff.mkdir()
+    code, _, err = invoke("push", copy, "org/audit")
+    assert (code, err.splitlines()[-1]) == (1, f"error The changes cannot be written to {diff}: Is a directory.")
 
 
 def test_a_terminal_shows_the_beginning_of_a_long_change(
