@@ -97,12 +97,13 @@ def test_a_run_that_was_killed_leaves_no_manifest_and_its_next_one_writes_it(cop
     assert verify(killed) == []
 
 
-def test_a_refused_run_leaves_the_manifest(copied: Path) -> None:
+def test_a_refused_run_leaves_the_manifest_and_lets_the_folder_go(copied: Path) -> None:
     before = (copied / FILE).read_bytes()
-    with pytest.raises(InvMMError, match="another config"):
+    with pytest.raises(InvMMError, match="another config") as refused:
         Store(copied, {**CONFIG, "seed": 4})
     assert (copied / FILE).read_bytes() == before
     assert verify(copied) == []
+    assert refused.value, "it holds the refused store, which would let the folder go when it is deleted"
 
 
 def test_a_folder_without_an_audit_and_a_newer_manifest_are_told(copied: Path, tmp_path: Path) -> None:
