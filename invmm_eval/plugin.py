@@ -65,7 +65,6 @@ if TYPE_CHECKING:
     from invmm_eval.reports.card import TEMPLATES as TEMPLATES
     from invmm_eval.reports.findings import Findings as Findings
     from invmm_eval.reports.findings import find as find
-    from invmm_eval.reports.hub import Repository as Repository
     from invmm_eval.reports.shown import Shown as Shown
     from invmm_eval.reports.wording import limits as limits
     from invmm_eval.reports.wording import meaning as meaning
@@ -80,14 +79,11 @@ if TYPE_CHECKING:
     from invmm_eval.search.sampling import sample as sample
     from invmm_eval.search.search import Search as Search
     from invmm_eval.search.sentence import one_in as one_in
-    from invmm_eval.search.sentence import sentence as sentence
-    from invmm_eval.search.sheet import opened as opened
     from invmm_eval.search.status import Status as Status
     from invmm_eval.search.status import Verdict as Verdict
     from invmm_eval.search.target import Target as Target
     from invmm_eval.search.target import generator as generator
     from invmm_eval.similarity import Similarity as Similarity
-    from invmm_eval.similarity.near import NearCopies as NearCopies
 
 _HOMES = exported(__file__)
 
