@@ -460,6 +460,16 @@ def hand_made(**changes: Any) -> Result:
     return replace(result, trace=(Point(5, 0.1, 1.0, 1.0, float("-inf")),), **changes)
 
 
+def test_failed_images_are_not_known(tmp_path: Path) -> None:
+    good, late = Target(PICTURES[0], "n"), Target(PICTURES[1], "late")
+    with Store(tmp_path, CONFIG) as store:
+        store.add(hand_made(), good)
+        store.add(Result(2, "late", late.digest, Status.FAILED, error="It broke."), late)
+        assert (store.knows(0, good), store.knows(2, late)) == (True, False)
+    with Store(tmp_path, CONFIG) as store:
+        assert (store.knows(0, good), store.knows(2, late)) == (True, False)
+
+
 def test_a_row_is_short_whatever_the_search(tmp_path: Path) -> None:
     """What a row leaves out is read from the file of tensors, once it is looked at."""
     trace = tuple(Point(50 * step, 0.1234567 / step, step / 30, 1 / step, step / 70) for step in range(1, 41))
