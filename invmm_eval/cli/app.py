@@ -38,8 +38,9 @@ class PluginCommand(TyperCommand):
         try:
             command = self._entry.load()
         except (Exception, SystemExit) as error:
+            cause = error.__cause__ if isinstance(error, InvMMError) and error.__cause__ else error
             raise InvMMError(
-                f"The command {info_name!r} of a plugin cannot be loaded ({type(error).__name__}: {error}); reinstall "
+                f"The command {info_name!r} of a plugin cannot be loaded ({type(cause).__name__}: {cause}); reinstall "
                 "or update the plugin."
             ) from error
         return command.make_context(info_name, args, parent, **extra)
