@@ -47,6 +47,7 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 nitpicky = True
+linkcheck_ignore = ["FILE:"]  # options of docstrings, such as FILE:WEIGHT, look like links
 html_theme = "furo"
 html_static_path = ["site.css"]
 html_css_files = ["site.css"]
