@@ -120,7 +120,7 @@ def verdict(results: Sequence[Result]) -> str:
 
 
 def figure(shown: Mapping[str, Path]) -> Figure:
-    """Of each audit two repeated and two held-out pictures, each with four samples at its first guidance scale."""
+    """Of each audit two repeated and two held-out pictures, with at most four samples at its first guidance scale."""
     drawn = Figure(figsize=(12.4, 0.85 * len(shown)), layout="constrained")
     for axes, (name, folder) in zip(drawn.subplots(len(shown), 4, squeeze=False), shown.items(), strict=True):
         axes[0].text(-0.03, 0.5, name, transform=axes[0].transAxes, ha="right", va="center", fontsize=9)
@@ -130,7 +130,7 @@ def figure(shown: Mapping[str, Path]) -> Figure:
             axis.axis("off")
         for axis, row in zip(axes, [*rows[:half][:2], *rows[half:][:2]], strict=False):
             sheet, side = opened(picture_of(folder, row)), FAMILIES[name].side
-            axis.imshow(sheet.crop((0, 0, 5 * (side + GAP) - GAP, side)))
+            axis.imshow(sheet.crop((0, 0, min(5 * (side + GAP) - GAP, sheet.width), side)))
             axis.set_title(f"{row['name']}: {row['status']}", fontsize=8)
     return drawn
 
