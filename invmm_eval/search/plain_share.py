@@ -19,13 +19,15 @@ DRAWS = 5
 ROUNDS = 17
 """The most rounds.
 
-They end where the estimate is :data:`PRECISE`; after the first, where it is two standard errors below
-:data:`NEGLIGIBLE`; and after :data:`ENOUGH`, where it is two standard errors below what is memorized.
+They end where the estimate is :data:`PRECISE`; after the first, where it is :data:`FAR` below :data:`NEGLIGIBLE`; and
+after :data:`ENOUGH`, where it is that far below what is memorized.
 """
 ENOUGH = 5
 """Rounds after which the standard error is trusted: of fewer samples all copies may be such as weigh little."""
 NEGLIGIBLE = 1e-6 * MEMORIZED
 """A share that more samples would not raise to what is memorized."""
+FAR = 5
+"""Standard errors. Few copies show too small a one."""
 PRECISE = 0.2
 """The relative standard error of the estimate that is precise enough."""
 
@@ -57,7 +59,7 @@ class PlainShare:
                 drawn = _drawn(found)
                 rate, error = plain_share(*drawn).rate, relative_error(*drawn)
                 least = MEMORIZED if number >= ENOUGH else NEGLIGIBLE
-                is_rare = number and rate * (1 + 2 * error) < least
+                is_rare = number and rate * (1 + FAR * error) < least
                 if not rate or error <= PRECISE or is_rare:
                     break
                 found.sample(DRAWS, *(found.proposals.at(part * max(1, -math.log(rate))) for part in PARTS))
