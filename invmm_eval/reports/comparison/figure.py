@@ -54,9 +54,9 @@ def changes(comparison: Comparison, *, ink: str = INK, width: float = 6.4) -> Fi
                 line(-math.log(MEMORIZED), color=ink, linestyle=":", linewidth=1)
         what = "plain samples per copy" if shares else "nats in total"
         axes.set(xlim=(0, 1.03 * none), ylim=(0, 1.03 * none), xlabel=f"A: {what}", ylabel=f"B: {what}")
-        _ticks(axes, far, none, shares=shares)
+        _ticks(axes, far, none, shares=shares, width=width)
         title = f"{comparison.word} in"
-        figure.legend(title=title, loc="outside upper center", ncols=len(COLOURS), fontsize="small")
+        figure.legend(title=title, loc="outside upper center", ncols=4 if width > 5 else 2, fontsize="small")
     return figure
 
 
@@ -71,15 +71,17 @@ def _bars(pairs: Sequence[Pair], side: int, places: Sequence[float], none: float
     ]
 
 
-def _ticks(axes: Axes, far: float, none: float, *, shares: bool) -> None:
+def _ticks(axes: Axes, far: float, none: float, *, shares: bool, width: float) -> None:
+    most = 5 if width > 5 else 3
     if shares:
         decades = int(far / math.log(10))
-        powers = range(0, decades + 1, max(1, -(-decades // 5)))
+        powers = range(0, decades + 1, max(1, -(-decades // most)))
         places = [power * math.log(10) for power in powers]
         labels = list(map(samples_per_copy, powers))
     else:
-        places = [far * part / 4 for part in range(5)]
+        places = [far * part / (most - 1) for part in range(most)]
         labels = [number(place) for place in places]
+    apart = [place for place in places if none - place > none / width]
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(FixedLocator([*places, none]))
-        axis.set_ticklabels([*labels, "no copy"])
+        axis.set_major_locator(FixedLocator([*apart, none]))
+        axis.set_ticklabels([*labels[: len(apart)], "no copy"])

@@ -48,7 +48,7 @@ def write_page(comparison: Comparison, path: Path) -> None:
         settings={name: value for name, value in comparison.a.settings.items() if name not in comparison.differing},
         comparison=comparison,
         paragraphs=list(paragraphs(comparison)),
-        figures=figures(partial(changes, comparison), 6.4),
+        figures=figures(partial(changes, comparison), 4.4, 6.4),
         rows=[_row(comparison, pair, at < ILLUSTRATED) for at, pair in enumerate(comparison.pairs[:SHOWN])],
         hidden=max(0, len(comparison.pairs) - SHOWN),
     )

@@ -1,9 +1,11 @@
 """The figure of a comparison shows every picture that has a value in both audits."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pytest
 from matplotlib.collections import PathCollection
 
 from invmm_eval.reports.comparison import Comparison, compare
@@ -29,6 +31,18 @@ def test_each_picture_is_at_its_distances_and_without_a_copy_at_the_end(compared
     assert np.allclose(found, known)
     axes = changes(compared).axes[0]
     assert [text.get_text() for text in axes.get_xticklabels()][-1] == "no copy"
+
+
+@pytest.mark.parametrize("width", [4.4, 6.4])
+def test_all_is_inside_the_figure_on_a_phone_too(compared: Comparison, width: float) -> None:
+    figure = changes(compared, width=width)
+    figure.draw_without_rendering()
+    drawn = figure.get_tightbbox()
+    assert (drawn.x0, drawn.y0) >= (0, 0)
+    assert drawn.x1 <= width
+    labels = figure.axes[0].get_xticklabels()
+    boxes = [label.get_window_extent() for label in labels]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_without_shares_the_axes_are_nats(tmp_path: Path) -> None:
