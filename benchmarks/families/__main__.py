@@ -129,8 +129,9 @@ def figure(shown: Mapping[str, Path]) -> Figure:
         for axis in axes:
             axis.axis("off")
         for axis, row in zip(axes, [*rows[:half][:2], *rows[half:][:2]], strict=False):
-            sheet, side = opened(picture_of(folder, row)), FAMILIES[name].side
-            axis.imshow(sheet.crop((0, 0, min(5 * (side + GAP) - GAP, sheet.width), side)))
+            if sheet := opened(picture_of(folder, row)):
+                side = FAMILIES[name].side
+                axis.imshow(sheet.crop((0, 0, min(5 * (side + GAP) - GAP, sheet.width), side)))
             axis.set_title(f"{row['name']}: {row['status']}", fontsize=8)
     return drawn
 

@@ -34,8 +34,9 @@ def report(folder: str | Path, out: str | Path | None = None, format: str = "htm
         raise InvMMError(f"There is no format {format!r}; choose one of {', '.join(FORMATS)}.")
     folder = folder_named(folder)
     path = Path(out) if out else folder / f"report.{format}"
+    findings = find(folder)
     with on_disk(f"The report cannot be written to {path}"):
-        write_to(path, partial(FORMATS[format], find(folder)))
+        write_to(path, partial(FORMATS[format], findings))
     return path
 
 

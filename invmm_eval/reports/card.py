@@ -110,8 +110,10 @@ class Addition:
         Raises:
             InvMMError: The card cannot be updated, or a file cannot be read or written.
         """
+        with on_disk(f"The card {path} cannot be read"):
+            before = path.read_bytes() if path.exists() else b""
+        after = self.to(before)
         with on_disk(f"The card {path} cannot be written"):
-            after = self.to(path.read_bytes() if path.exists() else b"")
             for name, content in self.files.items():
                 (path.parent / name).parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(path.parent / name, methodcaller("write_bytes", content))

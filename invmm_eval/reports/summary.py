@@ -118,11 +118,10 @@ class Summary:
         """What is in :meth:`picture`; None if the folder has none, or not the similarities of its samples.
 
         Raises:
-            InvMMError: The file is damaged.
+            InvMMError: The file cannot be read, or is damaged.
         """
-        path = self.picture(result)
         known = result.check and result.check.similarities  # else its tensors were removed
-        return opened(path) if known and path.is_file() else None
+        return opened(self.picture(result)) if known else None
 
     def public(self, *, names: bool = False) -> Self:
         """A copy that can be published, without rows: images named by their digest, the model's folder without its

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from invmm_eval.errors import InvMMError
+from invmm_eval.errors import InvMMError, on_disk
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,14 +48,18 @@ def cut(sheet: Image.Image, shape: Sequence[int], row: int, column: int) -> Imag
     return sheet.crop((left, top, left + width, top + height))
 
 
-def opened(path: Path) -> Image.Image:
-    """The sheet in a file.
+def opened(path: Path) -> Image.Image | None:
+    """The sheet in a file; None if there is no file.
 
     Raises:
-        InvMMError: The file is damaged.
+        InvMMError: The file cannot be read, or is damaged.
     """
+    with on_disk(f"{path} cannot be read"):
+        if not path.is_file():
+            return None
+        content = path.read_bytes()
     try:
-        with Image.open(path) as sheet:
+        with Image.open(BytesIO(content)) as sheet:
             sheet.load()
             return sheet
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -72,10 +76,11 @@ def picture_of(image: "Tensor | Path", samples: "Tensor") -> Image.Image | None:
     import torch
 
     if isinstance(image, Path):
-        if not image.exists():
+        sheet = opened(image)
+        if sheet is None:
             return None
         channels, height, width = samples.shape[1:]
-        first = cut(opened(image), samples.shape[1:], 0, 0)
+        first = cut(sheet, samples.shape[1:], 0, 0)
         pixels = np.array(first.convert("L" if channels == 1 else "RGB"))
         image = torch.from_numpy(pixels).reshape(height, width, channels).permute(2, 0, 1)
     return strip(image, {1.0: samples})

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from invmm_eval.audits.calibration import Calibration
 from invmm_eval.audits.folder import read
+from invmm_eval.audits.folder.manifest import write_manifest
 from invmm_eval.audits.folder.scores import Score, Scores, read_scores
 from invmm_eval.audits.images import Source
 from invmm_eval.audits.plan import Plan
@@ -23,6 +24,7 @@ from invmm_eval.errors import InvMMError
 from invmm_eval.reports.findings import find
 from invmm_eval.search.result import Result
 from tests.helpers.audits import planned, run_plan
+from tests.helpers.command import Invoke
 from tests.helpers.exact import Mixture, pictures
 
 PICTURES = torch.cat([pictures(2), pictures(1, seed=99)])
@@ -196,3 +198,25 @@ def test_the_way_out_leads_out(file: str, finished: Path, tmp_path: Path) -> Non
     path.unlink()
     assert resumed(folder) == expected
     looked_at(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "command"),
+    [
+        *((file, [command]) for file in ("whole.json", "tensors", "samples") for command in ("report", "verify")),
+        *((file, ["card", "--pictures", "--model-card", "README.md"]) for file in ("whole.json", "samples")),
+    ],
+)
+def test_what_cannot_be_read_is_named_in_one_sentence_which_does_not_say_that_writing_failed(
+    file: str, command: list[str], finished: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = shutil.copytree(finished, tmp_path / "audit")
+    write_manifest(folder)
+    (folder / file).rename(tmp_path / "moved")
+    (folder / file).symlink_to("x" * 300)  # as without permission, every look at it is an error, for root too
+    code, _, err = invoke(command[0], folder, *command[1:])
+    assert (code, "Traceback" in err, "written" in err) == (1, False, False), err
+    assert str(folder / file) in err
+    assert "cannot be read" in err
+    assert "File name too long" in err

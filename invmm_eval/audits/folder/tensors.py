@@ -34,12 +34,14 @@ def result_of(folder: Path, row: Mapping[str, Any]) -> Result:
 
 
 def _record_in(path: Path, digest: str) -> dict[str, Any]:
+    with on_disk(f"{path} cannot be read"):
+        if not path.exists():
+            return {}
+        path.open("rb").close()  # safetensors says of a file that may not be read that there is none
     try:
         record = saved_record(path)
         if record["digest"] == digest:
             return record
-    except FileNotFoundError:
-        return {}
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         pass
     raise InvMMError(f"{path} is not what the audit wrote; remove it, and the same command measures its image again.")
@@ -49,17 +51,17 @@ def hold_files(folder: Path, row: Mapping[str, Any]) -> None:
     """The files of a row are what a run wrote.
 
     Raises:
-        InvMMError: The tensors have another SHA-256, or the picture is missing or does not show the row's image and its
-            samples.
+        InvMMError: A file cannot be read, the tensors have another SHA-256, or the picture is missing or does not show
+            the row's image and its samples.
     """
     found = result_of(folder, row)
     if not found.check or not row["sha256"]:
         return
     len(found.noise)
     path = picture_of(folder, row)
-    if not path.exists():
-        raise InvMMError(f"{path} is missing; the same command measures its image again.")
     sheet = opened(path)
+    if sheet is None:
+        raise InvMMError(f"{path} is missing; the same command measures its image again.")
     samples = {scale: found.check.samples[scale] for scale in found.check.similarities}  # safetensors keeps no order
     channels, height, width = next(iter(samples.values())).shape[1:]
     first = cut(sheet, (channels, height, width), 0, 0)

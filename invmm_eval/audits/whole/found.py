@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from invmm_eval.audits.folder.files import read_object, write_object
-from invmm_eval.errors import InvMMError
+from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.hints import check_types
 from invmm_eval.search.result import Result
 from invmm_eval.search.status import Verdict
@@ -50,12 +50,13 @@ class Design:
         """Read it from an audit's folder; None if the audit is not of a whole set, or not complete.
 
         Raises:
-            InvMMError: It is damaged, or of a newer format.
+            InvMMError: It cannot be read, is damaged, or of a newer format.
         """
         path = folder / FILE
-        if not path.exists():
-            return None
-        record = read_object(path)
+        with on_disk(f"{path} cannot be read"):
+            if not path.exists():
+                return None
+            record = read_object(path)
         if type(record.get("format")) is int and record["format"] > FORMAT:
             raise InvMMError(f"{path} has format {record['format']}; this version reads {FORMAT}. Upgrade invmm-eval.")
         try:
