@@ -281,7 +281,8 @@ def made(maker: Callable[..., Any], name: str, options: Mapping[str, Any]) -> An
         given = ", ".join(getattr(maker, "keywords", ()))
         raise InvMMError(f"{name} is made with the arguments {given}; its maker must take them all.") from error
     known = {each.name for each in parameters if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)}
-    free = set(options) - _RESERVED if len(known) < len(parameters) else set()
+    is_open = any(each.kind is each.VAR_KEYWORD for each in parameters)
+    free = set(options) - _RESERVED if is_open else set()
     if unknown := sorted(options.keys() - (known - _RESERVED) - free):
         available = ", ".join(sorted(known - _RESERVED)) or "none"
         raise InvMMError(f"{name} has no option {unknown[0]!r}; its options are: {available}.")

@@ -88,6 +88,7 @@ class Parts:
             "gone": lazy("tests.audits.test_plan:Gone"),
             "sideless": lambda *, device, side: Strict(device=device, threshold=side),
             "deviceless": lambda: Strict(device=torch.device("cpu")),
+            "positional": lambda *rest, device: Strict(device=device),  # noqa: ARG005
         }
 
     @hookimpl
@@ -197,6 +198,7 @@ def test_how_a_backbone_is_asked_for(parts: Parts, tmp_path: Path) -> None:
             "strict's threshold is 'high'; it must be a number",
         ),
         ({"similarity": "stern"}, "similarity that is registered as 'stern' has the name 'strict'"),
+        ({"similarity": "positional", "similarity_options": {"side": 64}}, "positional has no option 'side'"),
         ({"similarity": "gone"}, r"test_plan:Gone cannot be imported \(AttributeError: .*; correct the name"),
         ({"similarity": "sideless"}, "sideless needs the option 'side'"),
         ({"similarity": "deviceless"}, "deviceless is made with the arguments device; its maker must take them"),
