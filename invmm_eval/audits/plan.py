@@ -268,7 +268,7 @@ def named(part: T, kind: str, name: str) -> T:
     """The part, if it has the name it is registered under: records have its own, and find its package by it."""
     if (own := getattr(part, "name", None)) != name:
         raise InvMMError(
-            f"The {kind} that is registered as {name!r} has the name {own!r}; its plugin must give it one."
+            f"The {kind} that is registered as {name!r} has the name {own!r}; its plugin must use one name for both."
         )
     return part
 
