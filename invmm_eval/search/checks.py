@@ -99,6 +99,7 @@ def check(
                 # Read when all is queued, so that the host waits once: the pixels are ready with the similarities.
                 read = torch.split(compared.cpu(), counts), torch.split(pixels.cpu(), counts)
                 for (index, scale, _), found, pixel in zip(requests, *read, strict=True):
+                    # What was drawn together counts in order: an earlier scale may have decided.
                     if complete or criterion.request(values[index]):
                         values[index][scale].extend(found.tolist())
                         samples[index][scale].append(pixel)
