@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from invmm_eval.cli import check, extend, folders, measure, publish
-from invmm_eval.cli.console import err, print_error, say, spell_what_the_terminal_lacks
+from invmm_eval.cli.console import end_if_stdout_fails, err, print_error, say, spell_what_the_terminal_lacks
 from invmm_eval.cli.options import refuse_empty_paths
 from invmm_eval.errors import InvMMError
 from invmm_eval.plugins.hooks import CommandEntry
@@ -153,4 +153,8 @@ for panel, commands in {
 def main() -> None:
     """Run the command line of this process, which is also an extension of the command ``hf``."""
     spell_what_the_terminal_lacks()
-    app(prog_name="hf invmm" if Path(sys.argv[0]).stem == "hf-invmm" else "invmm-eval")
+    try:
+        app(prog_name="hf invmm" if Path(sys.argv[0]).stem == "hf-invmm" else "invmm-eval")
+    except OSError:
+        end_if_stdout_fails()
+        raise

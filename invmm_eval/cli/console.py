@@ -1,6 +1,7 @@
 """The terminal: where tables and messages go."""
 
 import codecs
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -59,6 +60,16 @@ def say(message: object, console: Console = out, **style: Any) -> None:
 def print_error(message: object) -> None:
     """Print an error on stderr."""
     err.print(Text.assemble(("error ", "red"), str(message)), soft_wrap=not err.is_terminal)
+
+
+def end_if_stdout_fails() -> None:
+    """End the process with one sentence and exit code 1 where stdout still cannot be written, as to a full disk."""
+    try:
+        print(flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at the end
+        print_error(f"The output of this command cannot be written: {error.strerror}.")
+        sys.exit(1)
 
 
 def hide_library_bars() -> None:

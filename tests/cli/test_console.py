@@ -1,13 +1,16 @@
 """What is printed: any text is safe for a terminal, and any terminal takes any text."""
 
+import errno
 import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from invmm_eval.cli.console import Terminal, printable, say
+from tests.helpers.command import MAIN
 
 SENTENCE = r"""
 from invmm_eval.cli.console import say, spell_what_the_terminal_lacks
@@ -45,3 +48,19 @@ def test_a_terminal_of_any_encoding_takes_any_text(encoding: str) -> None:
     text = done.stdout.decode(encoding)
     assert r"\udcff \x1b[31m" in text
     assert text.startswith("InvMM \u221e\u2026 \u753b" if encoding == "utf-8" else "InvMM inf")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+@pytest.mark.parametrize("arguments", [["--help"], ["plugins", "--json"]])
+def test_a_full_disk_behind_stdout_is_one_sentence(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", MAIN, *arguments], stdout=full, stderr=subprocess.PIPE, text=True)
+    sentence = f"error The output of this command cannot be written: {os.strerror(errno.ENOSPC)}.\n"
+    assert (done.returncode, done.stderr) == (1, sentence)
+
+
+def test_an_error_that_is_not_of_stdout_keeps_its_traceback() -> None:
+    code = f"from invmm_eval.cli import extend\nextend.Table = lambda *_: open('nowhere')\n{MAIN}"
+    done = subprocess.run([sys.executable, "-c", code, "plugins"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0].startswith("Traceback")
