@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from invmm_eval import strict_json
-from invmm_eval.errors import InvMMError
+from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.models.configs import check_parts, check_pixels, check_stored, is_named
 from invmm_eval.models.layouts import of_blocks, why_no_pipeline
 from invmm_eval.models.quiet import unlogged
@@ -188,8 +188,9 @@ def pipeline_class(model: object, revision: str | None = None) -> str:
         return type(model).__name__
     index = _index_file(model, revision)
     try:
-        name = strict_json.read_object(index)["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError):
+        with on_disk(f"{index} cannot be read"):
+            name = strict_json.read_object(index)["_class_name"]
+    except (ValueError, KeyError, TypeError):
         raise InvMMError(f"The model_index.json of {model} is damaged: it names no pipeline class.") from None
     if not isinstance(name, str):
         raise InvMMError(f"{model} brings its own pipeline code, which is never run; convert it to a stock pipeline.")

@@ -84,6 +84,13 @@ def test_a_folder_without_an_index_or_with_a_damaged_one_is_no_pipeline(tmp_path
             pipeline_class(tmp_path)
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="only Linux has a file that root cannot read either")
+def test_an_index_that_cannot_be_read_is_not_said_to_be_damaged(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").symlink_to("/proc/self/mem")
+    with pytest.raises(InvMMError, match=r"^.*model_index\.json cannot be read: Input/output error\.$"):
+        pipeline_class(tmp_path)
+
+
 def test_a_checkpoint_of_a_training_is_told(tmp_path: Path) -> None:
     for name in ("unet", "unet_ema"):
         (tmp_path / name).mkdir()
