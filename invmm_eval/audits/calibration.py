@@ -115,10 +115,15 @@ def allowed(rate: float, images: int) -> int:
     count = math.floor(rate * (images + 1)) - 1
     if count < 0:
         raise InvMMError(
-            f"With {images} held-out images no rate below {1 / (images + 1):.2g} can be guaranteed; give "
+            f"With {held_out_images(images)} no rate below {1 / (images + 1):.2g} can be guaranteed; give "
             f"{math.ceil(1 / rate) - 1} or more, or choose a higher rate."
         )
     return count
+
+
+def held_out_images(count: int) -> str:
+    """``1 held-out image``, or ``2,000 held-out images``."""
+    return "1 held-out image" if count == 1 else f"{count:,} held-out images"
 
 
 def _basis(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -220,7 +220,7 @@ def calibrate(
     """Set the similarity threshold on held-out images, for a chosen rate of false replicas."""
     then = "nothing is written" if dry_run else f"results go to {out_folder}"
     say(f"Searching {model} for {named(held_out)}, which it must not have seen; {then}.", err)
-    from invmm_eval.audits.calibration import FILE
+    from invmm_eval.audits.calibration import FILE, held_out_images
     from invmm_eval.audits.held_out import calibrated, requested
     from invmm_eval.statistics.binomial import CONFIDENCE, percent
 
@@ -231,7 +231,7 @@ def calibrate(
         return
     found = calibrated(request, rate, out=out_folder)
     say(
-        f"The threshold is a similarity of {found.threshold:g}. {found.reached:,} of {found.images:,} held-out images "
+        f"The threshold is a similarity of {found.threshold:g}. {found.reached:,} of {held_out_images(found.images)} "
         f"reach it; of further images like them at most {percent(found.limit)} do (at {percent(CONFIDENCE)} "
         "confidence)."
     )

@@ -82,10 +82,11 @@ def test_searches_go_to_the_end_and_the_threshold_does_not_move_the_scores_that_
 
 
 @pytest.mark.parametrize(
-    ("rate", "count", "told"), [(0.05, 18, r"0\.053 .* give 19 or more"), (0.3, 2, r"0\.33 .* give 3")]
+    ("rate", "count", "told"),
+    [(0.05, 18, r"0\.053 .* give 19 or more"), (0.3, 2, r"0\.33 .* give 3"), (0.4, 1, "0.5 .* give 2")],
 )
 def test_a_rate_that_the_images_cannot_promise_is_refused_before_the_search(rate: float, count: int, told: str) -> None:
-    with pytest.raises(InvMMError, match=f"With {count} held-out images no rate below {told}"):
+    with pytest.raises(InvMMError, match=f"With {count} held-out image{'s' * (count > 1)} no rate below {told}"):
         calibrated([HELD_OUT[0]] * count, rate=rate, on_step=lambda _: pytest.fail("searched"))
     assert allowed(rate, count + 1) == 0
 
