@@ -519,28 +519,39 @@ def test_no_busy_process_outlives_the_driver_that_was_killed(
     assert all(row in found_in(undisturbed) for row in kept)
 
 
-def test_ranks_of_torchrun_find_the_same_in_a_whole_set_and_one_speaks(
-    images: Path, options: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize("way", [pytest.param("ray", marks=ray_is_there), "torchrun"])
+def test_workers_find_the_same_in_a_whole_set_and_one_speaks(
+    way: str, images: Path, options: dict[str, Any], tmp_path: Path
 ) -> None:
     """They screen it and search it, from a stream as from the folder."""
+    launch, more = ([], ["--workers", "2"]) if way == "ray" else (LAUNCH, [])
     extent = {"control": 2, "clean": 2, "settings": {**RECIPE, "confirm": 2}}
     expected = audit_set(MODEL, images, out=tmp_path / "one", batch_size=1, **{**options, **extent})
     asked = command(
-        f"stream:{images}", tmp_path / "ranks", "--control", "2", "--clean", "2", "--set", "confirm=2", verb="audit"
+        f"stream:{images}",
+        tmp_path / "many",
+        "--control",
+        "2",
+        "--clean",
+        "2",
+        "--set",
+        "confirm=2",
+        *more,
+        verb="audit",
     )
-    done = subprocess.run([sys.executable, *LAUNCH, *asked], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, *launch, *asked], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Results are in") == done.stderr.count("Auditing") == 1
     assert expected
-    assert found_in(tmp_path / "ranks") == found_in(tmp_path / "one")
-    by_ranks, by_one = (
+    assert found_in(tmp_path / "many") == found_in(tmp_path / "one")
+    by_many, by_one = (
         [
             replace(score, seconds=0.0, name="", error=None)
             for _, score in sorted(read_scores(tmp_path / name)[1].items())
         ]
-        for name in ("ranks", "one")
+        for name in ("many", "one")
     )
-    assert by_ranks == by_one
+    assert by_many == by_one
 
 
 def test_a_launcher_and_workers_exclude_each_other(
