@@ -149,7 +149,7 @@ def addition(findings: Findings, *, pictures: bool = False, dataset: str | None 
     files |= {shown[result.index]: sheet(findings, result) for result in top if pictures}
     if dataset:
         files[ENTRIES] = yaml_dump(eval_result_entries_to_yaml(_entries(findings, dataset)), sort_keys=False).encode()
-    return Addition(Path(findings.config["model"].partition("@")[0]).name, section, _results(findings, dataset), files)
+    return Addition(findings.short_model, section, _results(findings, dataset), files)
 
 
 def with_section(card: str, section: str) -> str:

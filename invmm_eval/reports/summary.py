@@ -45,8 +45,16 @@ class Summary:
     @property
     def model(self) -> str:
         """The model that was measured, with the files of its LoRAs and embeddings."""
+        return self._with_added(self.config["model"])
+
+    @property
+    def short_model(self) -> str:
+        """The same without the folder or organisation and the revision of the model."""
+        return self._with_added(Path(self.config["model"].partition("@")[0]).name)
+
+    def _with_added(self, model: str) -> str:
         added = [part["file"] for kind in ("loras", "embeddings") for part in self.config.get(kind, ())]
-        return f"{self.config['model']} with {', '.join(added)}" if added else str(self.config["model"])
+        return f"{model} with {', '.join(added)}" if added else model
 
     @property
     def images(self) -> int:

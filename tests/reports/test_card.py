@@ -323,6 +323,15 @@ def test_an_audit_that_measured_nothing_makes_no_card(tmp_path: Path, results: l
         addition(find(audits.write(tmp_path, results)))
 
 
+def test_what_was_added_to_a_model_is_in_the_title_and_in_the_metadata(tmp_path: Path) -> None:
+    lora = {"file": "style.safetensors", "weight": 0.8, "sha256": "b" * 64}
+    config = {**audits.CONFIG, "loras": [lora]}
+    folder = audits.write(tmp_path, [audits.result(0, Status.REPLICATED, 0.02)], config)
+    card = addition(find(folder).public()).to(b"")
+    assert "\n# painter with style.safetensors\n" in card.decode()
+    assert metadata(card).model_name == "painter with style.safetensors"
+
+
 def test_a_folder_is_named_without_its_path(tmp_path: Path) -> None:
     folder = audits.guided(tmp_path / "audit")
     config = read_object(folder / "config.json")
