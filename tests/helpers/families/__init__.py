@@ -25,6 +25,7 @@ class Family:
         parts: Makers of the scheduler, the autoencoder, the tokenizer, and the text encoder for a tokenizer.
         more: Makers of other parts, and other arguments of the pipeline.
         named: The argument of the pipeline that takes the tokenizer.
+        unset: The parameters of the transformer that its class leaves as memory was.
     """
 
     pipeline: str
@@ -33,6 +34,7 @@ class Family:
     parts: tuple[Callable[..., Any], ...]
     more: Mapping[str, Any] = field(default_factory=dict)
     named: str = "tokenizer"
+    unset: tuple[str, ...] = ()
 
     def __call__(self) -> Any:
         scheduler, vae, tokenizer_of, encoder = self.parts
@@ -42,7 +44,10 @@ class Family:
         return getattr(diffusers, self.pipeline)(transformer=transformer, **given, **more)
 
     def transformer(self) -> Any:
-        return getattr(diffusers, self.network)(**self.config)
+        made = getattr(diffusers, self.network)(**self.config)
+        for name in self.unset:
+            getattr(made, name).data.fill_(1.0)
+        return made
 
 
 def flow(**options: Any) -> Callable[[], Flow]:
@@ -92,18 +97,7 @@ IDEOGRAM: dict[str, Any] = {
 }
 IDEOGRAM |= {"intermediate_size": 16, "llm_features_dim": 13 * WIDTH, "mrope_section": (4, 2, 2)}
 
-
-class ZImage(Family):
-    """Its marks of padding are not initialised."""
-
-    def transformer(self) -> Any:
-        made = super().transformer()
-        for token in (made.x_pad_token, made.cap_pad_token):
-            token.data.fill_(1.0)
-        return made
-
-
-z_image = ZImage(
+z_image = Family(
     "ZImagePipeline",
     "ZImageTransformer2DModel",
     {
@@ -118,6 +112,7 @@ z_image = ZImage(
         "axes_lens": [1024, 32, 32],
     },
     (flow(shift=3.0), Z_KL, parts.byte_tokenizer, QWEN3),
+    unset=("x_pad_token", "cap_pad_token"),
 )
 
 
@@ -177,6 +172,7 @@ FAMILIES: dict[str, Callable[[], Any]] = {
         "LuminaNextDiT2DModel",
         {**LUMINA, "cross_attention_dim": WIDTH},
         (flow(), kl(), parts.gemma_tokenizer, parts.language("Gemma")),
+        unset=("pad_token",),
     ),
     "lumina2": Family(
         "Lumina2Pipeline",
