@@ -34,11 +34,12 @@ def rows(folder: str | Path, *, names: bool = False, pictures: bool = False) -> 
     findings = find(folder).public(names=names)
     known = share_is_known(findings.results.examples)
     data = []
-    for result, values in zip(findings.results, findings.table().to_pylist(), strict=True):
-        outputs = {**values, "memorized": result.verdict is Verdict.MEMORIZED if known else None}
-        if pictures and findings.picture(result).is_file():
-            outputs["pictures"] = Attachment(content_type="image/png", content_bytes=sheet(findings, result))
-        data.append({"inputs": {"image": result.name}, "outputs": outputs})
+    for results, part in findings.parts():
+        for result, values in zip(results, part.to_pylist(), strict=True):
+            outputs = {**values, "memorized": result.verdict is Verdict.MEMORIZED if known else None}
+            if pictures and findings.picture(result).is_file():
+                outputs["pictures"] = Attachment(content_type="image/png", content_bytes=sheet(findings, result))
+            data.append({"inputs": {"image": result.name}, "outputs": outputs})
     return data
 
 

@@ -11,7 +11,6 @@ from datasets import Features, Image
 from huggingface_hub import DatasetCardData
 
 from invmm_eval.audits.folder.files import write_atomically
-from invmm_eval.audits.results import table
 from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.reports.card import TEMPLATES, png, sheet
 from invmm_eval.reports.croissant import metadata as describe
@@ -75,9 +74,9 @@ def write_dataset(findings: Findings, folder: Path, *, pictures: bool = False) -
 
 def _write_rows(findings: Findings, schema: pa.Schema, path: Path) -> None:
     with pq.ParquetWriter(path, schema) as parquet:
-        for start in range(0, findings.images, _ROWS):
-            results = list(findings.results[start : start + _ROWS])
-            rows = table(results, findings.columns).to_pylist()
-            for row, result in zip(rows, results, strict=True) if "pictures" in schema.names else ():
-                row["pictures"] = {"bytes": sheet(findings, result)} if findings.picture(result).is_file() else None
+        for results, part in findings.parts(_ROWS):
+            rows = part.to_pylist()
+            if "pictures" in schema.names:
+                for row, result in zip(rows, results, strict=True):
+                    row["pictures"] = {"bytes": sheet(findings, result)} if findings.picture(result).is_file() else None
             parquet.write_table(pa.Table.from_pylist(rows, schema=schema))

@@ -27,6 +27,7 @@ from invmm_eval.reports.summary import NOT_PUBLISHED, Summary
 from invmm_eval.reports.whole import found_of, sentences
 from invmm_eval.reports.wording import limits
 from invmm_eval.search.fields import Field, columns, percent
+from invmm_eval.search.result import Result
 from invmm_eval.search.sentence import one_in, plain_samples, sentence
 from invmm_eval.search.status import MEMORIZED, Verdict
 
@@ -131,14 +132,14 @@ class Findings(Summary):
 
     def table(self) -> pa.Table:
         """One row per image in the order of ``results``, with these columns."""
-        return pa.concat_tables([table([], self.columns), *self.tables()])
+        return pa.concat_tables([table([], self.columns), *(part for _, part in self.parts())])
 
-    def tables(self) -> Iterator[pa.Table]:
-        """The same in parts, since memory does not hold all results."""
+    def parts(self, rows: int | None = None) -> Iterator[tuple[Sequence[Result], pa.Table]]:
+        """The results and their :meth:`table`, so many rows at a time, since memory does not hold all results."""
         with Bar(self.images, doing="writing") as bar:
             results = bar.over(self.results)
-            while part := list(islice(results, _ROWS)):
-                yield table(part, self.columns)
+            while part := list(islice(results, rows or _ROWS)):
+                yield part, table(part, self.columns)
 
 
 def _some(count: int, of: int, searched: str = "") -> str:

@@ -23,5 +23,5 @@ def write_table(findings: Findings, path: Path, *, writer: Callable[..., Abstrac
     """
     schema = pa.schema([(field.name, field.type) for field in findings.columns])
     with path.open("wb") as out, writer(out, schema) as file:
-        for part in findings.tables():
+        for _, part in findings.parts():
             file.write_table(part)
