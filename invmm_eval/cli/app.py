@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -136,15 +136,16 @@ def options(
         raise typer.Exit
 
 
-MEASURING = ("audit", "run", "check", "screen", "calibrate", "demo")
-"""Commands that keep what they finished when they are interrupted."""
-
-for panel, commands in {
+PANELS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "Measure": (measure.audit, measure.run, check.check, measure.screen, measure.calibrate, measure.demo),
     "Read": (publish.report, folders.compare, measure.status, folders.verify, folders.merge),
     "Publish": (publish.card, publish.push),
     "Extend": (extend.plugins, extend.new_plugin, extend.register),
-}.items():
+}
+MEASURING = [command.__name__ for command in PANELS["Measure"]]
+"""Commands that keep what they finished when they are interrupted."""
+
+for panel, commands in PANELS.items():
     for command in commands:
         refuse_empty_paths(command)
         app.command(command.__name__.replace("_", "-"), rich_help_panel=panel)(command)
