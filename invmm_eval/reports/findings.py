@@ -38,7 +38,7 @@ _ROWS = 1024
 class Findings(Summary):
     """One audit: its numbers (:class:`Summary`) and what they mean."""
 
-    @property
+    @cached_property
     def headline(self) -> str:
         """The verdict in one or two sentences, out of all images, or as many as were searched of a whole set."""
         if not self.images:
