@@ -14,8 +14,7 @@ ALONE = f"import sys; sys.modules |= dict.fromkeys(('torch', 'diffusers', 'datas
 
 def test_shards_are_run_and_merged(invoke: Invoke, tiny_folder: Path, images: Path, tmp_path: Path) -> None:
     command = ["run", "--model", tiny_folder, "--images", images, "--recipe", "demo", *SET]
-    code, _, err = invoke(*command, "--out", tmp_path / "whole")
-    assert code == 0, err
+    invoke.out(*command, "--out", tmp_path / "whole")
     parts = []
     for number in (1, 2):
         parts.append(tmp_path / f"part-{number}")
@@ -27,8 +26,7 @@ def test_shards_are_run_and_merged(invoke: Invoke, tiny_folder: Path, images: Pa
     merged, whole = ([audit.result(row).record() for row in audit.rows] for audit in audits)
     values = merged[0].keys() - {"seconds_steps", "seconds_checks"}
     assert [[row[key] for key in values] for row in merged] == [[row[key] for key in values] for row in whole]
-    code, out, err = invoke("status", tmp_path / "merged")
-    assert out.startswith("2 of 2 images are done")
+    assert invoke.out("status", tmp_path / "merged").startswith("2 of 2 images are done")
     assert invoke(*command, "--out", tmp_path / "merged")[0] == 0, "the merged folder is that of the whole run"
     code, _, err = invoke("merge", tmp_path / "merged", *parts)
     assert (code, err.count("\n")) == (1, 1)
@@ -71,16 +69,14 @@ def test_a_stream_is_screened_in_shards_of_which_one_is_killed_and_resumed(
     for value in range(10):
         Image.new("RGB", (8, 8), (20 * value, 90, 200)).save(tmp_path / "images" / f"{value}.png")
     command = ["screen", "--model", tiny_folder, "--images", f"stream:{tmp_path / 'images'}:train"]
-    assert invoke(*command, "--out", tmp_path / "whole")[0] == 0
+    invoke.out(*command, "--out", tmp_path / "whole")
     first = [*command, "--out", tmp_path / "1", "--shard", "1/2"]
     code, _, err = python(KILLED, *first)
     assert code == -signal.SIGKILL, err
     kept = (tmp_path / "1" / "screening.jsonl").read_bytes()
     assert kept.count(b"\n") == 3
     for again in (first, [*command, "--out", tmp_path / "2", "--shard", "2/2"]):
-        code, _, err = invoke(*again)
-        assert code == 0, err
+        invoke.out(*again)
     assert (tmp_path / "1" / "screening.jsonl").read_bytes().startswith(kept), "what is written is not computed again"
-    code, _, err = invoke("merge", tmp_path / "merged", tmp_path / "1", tmp_path / "2")
-    assert code == 0, err
+    invoke.out("merge", tmp_path / "merged", tmp_path / "1", tmp_path / "2")
     assert (tmp_path / "merged" / "screening.csv").read_text() == (tmp_path / "whole" / "screening.csv").read_text()
