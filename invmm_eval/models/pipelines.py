@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate.utils import extract_model_from_parallel
+from accelerate.utils.memory import should_reduce_batch_size
 from diffusers import DiffusionPipeline, UNet2DModel
 from huggingface_hub import hf_hub_download, list_repo_files
 from huggingface_hub.errors import RemoteEntryNotFoundError
@@ -262,20 +263,25 @@ def load_pipeline(
     except Exception as error:
         raise InvMMError(_why(model, files, first_line(error))) from error
     check_parts(pipeline.components)
-    return with_all_weights(pipeline, model).to(device)
+    return complete(pipeline, model, device)
 
 
-def with_all_weights(pipeline: Any, model: object) -> Any:
-    """The pipeline that was loaded from ``model``.
+def complete(pipeline: Any, model: object, device: torch.device) -> Any:
+    """The pipeline that was loaded from ``model``, on a device.
 
     Raises:
-        InvMMError: Some of its weights were not there.
+        InvMMError: Some of its weights were not there, or the device has not enough memory for them.
     """
     for part, module in pipeline.components.items():
         for name, tensor in module.state_dict().items() if isinstance(module, nn.Module) else ():
             if tensor.is_meta:
                 raise InvMMError(f"{model} cannot be loaded: its weights lack {part}.{name}.")
-    return pipeline
+    try:
+        return pipeline.to(device)
+    except RuntimeError as error:
+        if not should_reduce_batch_size(error):
+            raise
+        raise InvMMError(f"Memory ran out for the weights of {model}; choose a smaller dtype, or offload.") from error
 
 
 def _index(model: object, revision: str | None) -> dict[str, Any]:

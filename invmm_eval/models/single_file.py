@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.identity import folder_identity, model_identity
-from invmm_eval.models.pipelines import PICKLES, first_line, pipeline_class, with_all_weights
+from invmm_eval.models.pipelines import PICKLES, complete, first_line, pipeline_class
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class SingleFile:
             raise InvMMError(
                 f"{self.file} cannot be loaded as the {name} of {self.config}: {first_line(error)}"
             ) from error
-        return with_all_weights(pipeline, self.file).to(device)
+        return complete(pipeline, self.file, device)
 
 
 def single_file(model: object, config: object) -> SingleFile | None:

@@ -91,6 +91,19 @@ def test_an_index_that_cannot_be_read_is_not_said_to_be_damaged(tmp_path: Path) 
         pipeline_class(tmp_path)
 
 
+def test_memory_that_runs_out_for_the_weights_is_one_sentence(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nMore lines.")
+
+    monkeypatch.setattr(torch.nn.Module, "to", refuse)
+    with pytest.raises(
+        InvMMError, match=r"^Memory ran out for the weights of .*; choose a smaller dtype, or offload\.$"
+    ):
+        load_pipeline(tiny_folder, device=CPU)
+
+
 def test_a_checkpoint_of_a_training_is_told(tmp_path: Path) -> None:
     for name in ("unet", "unet_ema"):
         (tmp_path / name).mkdir()
