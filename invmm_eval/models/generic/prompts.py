@@ -178,9 +178,11 @@ class _Soft:
         """
         found: list[tuple[str, list[Tensor]]] = []
         tokenizer = getattr(self._tokenizer, "tokenizer", self._tokenizer)
-        tokens = min(tokens, tokenizer.model_max_length - tokenizer.num_special_tokens_to_add())
+        room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
+        tokens = min(tokens, room)
         for pair in _WORDS:
-            texts = [" ".join([word] * tokens) for word in pair]
+            words = min(tokens, room // max(len(tokenizer.tokenize(word)) for word in pair))
+            texts = [" ".join([word] * words) for word in pair]
             ids = [self._ids(text) for text in texts]
             if all(first.shape == second.shape for first, second in zip(*ids, strict=True)):
                 places = [(first != second)[0].nonzero()[:, 0] for first, second in zip(*ids, strict=True)]

@@ -1,5 +1,6 @@
 """Prompts as the pipelines encode them, fixed and searched."""
 
+import logging
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from torch import Generator
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.generic.backbone import Diffusers
+from invmm_eval.testing import tiny
 from tests.helpers.families import build
 
 LOADING: dict[str, Any] = {"revision": None, "device": torch.device("cpu"), "dtype": torch.float32, "image_size": 16}
@@ -27,15 +29,22 @@ def test_a_searched_prompt_of_whole_tokens_is_the_text() -> None:
     assert condition.prompt() == TEXT
 
 
-def test_no_more_words_are_placed_than_a_tokenizer_takes(capfd: pytest.CaptureFixture[str]) -> None:
-    """Otherwise the pipeline warns at length that they are cut."""
+@pytest.mark.parametrize("words", [tiny.WORDS, ()], ids=["of one token", "of several tokens"])
+def test_no_more_words_are_placed_than_a_tokenizer_takes(
+    words: tuple[str, ...], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the pipeline and its tokenizer warn at length that they are cut."""
+    for library in ("diffusers", "transformers"):
+        monkeypatch.setattr(logging.getLogger(library), "propagate", True)
     pipeline = build("stable-diffusion")
-    pipeline.tokenizer.model_max_length = 24
+    pipeline.tokenizer = tiny.tiny_clip_tokenizer(words=words)
+    pipeline.tokenizer.model_max_length = 26
+    pipeline.text_encoder = tiny.tiny_clip_encoder(pipeline.tokenizer)
     condition = Diffusers(pipeline, **LOADING).condition()
     condition.rsample(1, Generator().manual_seed(0))
     [logits] = condition.parameters().values()
-    assert len(logits) == 22
-    assert "truncated" not in capfd.readouterr().err
+    assert len(logits) == 24
+    assert caplog.messages == []
 
 
 def test_a_second_encoder_of_the_same_prompt_cannot_be_searched_around() -> None:
