@@ -93,8 +93,7 @@ class Addition:
         """The card with the section and the results; an empty card gets a heading.
 
         Raises:
-            InvMMError: The card is not UTF-8, the comments that mark the section are not one pair, or the front matter
-                is invalid.
+            InvMMError: The card is not UTF-8, its section's marks are not one pair, or its front matter is invalid.
         """
         try:
             text = card.decode()
@@ -111,8 +110,7 @@ class Addition:
             InvMMError: The card cannot be updated, or a file cannot be read or written.
         """
         with on_disk(f"The card {path} cannot be read"):
-            before = path.read_bytes() if path.exists() else b""
-        after = self.to(before)
+            after = self.to(path.read_bytes() if path.exists() else b"")
         with on_disk(f"The card {path} cannot be written"):
             for name, content in self.files.items():
                 (path.parent / name).parent.mkdir(parents=True, exist_ok=True)
