@@ -1,16 +1,13 @@
 """Measure each picture once: known ones come from the folder, equal ones share a measurement, unreadable ones fail."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.scores import Score
-from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source
-from invmm_eval.audits.options import Output
 from invmm_eval.audits.pictures import prepare
 from invmm_eval.audits.shards import Shard
 from invmm_eval.errors import InvMMError
@@ -41,34 +38,6 @@ class Keeper(Protocol[T]):
         ...
 
 
-def measured(
-    measure: Measure[Result],
-    sources: Sequence[Source],
-    image_shape: tuple[int, int, int],
-    config: Mapping[str, Any],
-    out: str | Path | None = None,
-    request: Mapping[str, Any] | None = None,
-    output: Output = Output(),
-) -> Iterator[Result]:
-    """Measure images and keep their results, yielding each as it is ready, with the position of its image as index.
-
-    Args:
-        measure: Measures prepared images.
-        sources: The images; one that cannot be read gives a failed result.
-        image_shape: ``(C, H, W)`` of the model's images.
-        config: What determines the values.
-        out: Output folder. An existing audit in it is resumed. None keeps nothing.
-        request: The request to keep in the folder.
-        output: What the folder gets.
-
-    Raises:
-        InvMMError: The folder cannot be used, or holds an audit with another config.
-    """
-    requested = Requested.now([source.name for source in sources], output.part())
-    with nullcontext() if out is None else Store(out, config, requested, request, keep=output.keep) as store:
-        yield from kept(measure, enumerate(sources), image_shape, store, Result, requested)
-
-
 def kept(
     measure: Measure[T],
     sources: Iterable[tuple[int, Source]],
@@ -77,9 +46,19 @@ def kept(
     kind: type[T],
     requested: Requested | None = None,
 ) -> Iterator[T]:
-    """The same for any kind of outcome, with images that have numbers of their own, which may come one by one.
+    """Measure images and keep what is found, yielding each outcome as it is ready, with its image's number as index.
 
-    If a shard is requested, the others are left out, and the folder gets the names of its images when all are read.
+    Args:
+        measure: Measures prepared images.
+        sources: The images with their numbers, which may come one by one; one that cannot be read gives a failure.
+        image_shape: ``(C, H, W)`` of the model's images.
+        keeper: The open folder; None keeps nothing.
+        kind: What is found for an image.
+        requested: What was requested. Of a shard, all other images are left out, and the folder gets the names of its
+            images when all are read.
+
+    Raises:
+        InvMMError: The folder cannot be read or written.
     """
     shard = requested.shard if requested else None
     images = _Images(sources, image_shape, keeper, kind, shard)

@@ -5,7 +5,7 @@ request  ->  plan  ->  images one by one  ->  invert  ->  results, kept in a fol
 
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 
+from invmm_eval.audits.folder.requested import Requested
+from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.launched import launched
 from invmm_eval.audits.options import RUN_OPTIONS, Choices, Resources, with_options
 from invmm_eval.audits.plan import OnStep, default_similarity, make_plan, no_captions
 from invmm_eval.audits.progress import Bar
-from invmm_eval.audits.record import measured
+from invmm_eval.audits.record import kept
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.results import Results
 from invmm_eval.audits.workers import actors, ranks
@@ -89,10 +91,11 @@ def run(
     make = partial(make_plan, request.model, sendable(request), backbone=backbone)
     with team(request, make, on_step=on_step) as workers:
         if workers:
-            first, sources = workers.first, request.sources
-            yield from measured(
-                workers.measure, sources, first.image_shape, first.config, out, request.record(), request.output
-            )
+            first, sources, keep = workers.first, request.sources, request.output.keep
+            requested = Requested.now([source.name for source in sources], request.output.part())
+            record = request.record()
+            with nullcontext() if out is None else Store(out, first.config, requested, record, keep=keep) as store:
+                yield from kept(workers.measure, enumerate(sources), first.image_shape, store, Result, requested)
 
 
 @contextmanager

@@ -51,15 +51,15 @@ def model() -> Iterator[Watched]:
 
 @pytest.mark.parametrize("out", [False, True])
 @pytest.mark.parametrize(
-    ("recipe", "settings", "most"),
+    ("recipe", "settings"),
     [
-        ("paper", {}, 11),
-        ("paper", {"optimizer": "dose", "first_dose": 2.0, "responses": 8, "confirm": 4}, 12),  # estimators sample on
-        ("fast", {}, 12),
+        ("paper", {}),
+        ("paper", {"optimizer": "dose", "first_dose": 2.0, "responses": 8, "confirm": 4}),  # estimators sample on
+        ("fast", {}),
     ],
 )
 def test_few_functions_are_between_an_audit_and_the_network(
-    recipe: str, settings: dict[str, Any], most: int, out: bool, model: Watched, tmp_path: Path
+    recipe: str, settings: dict[str, Any], out: bool, model: Watched, tmp_path: Path
 ) -> None:
     audit(
         "any",
@@ -73,7 +73,7 @@ def test_few_functions_are_between_an_audit_and_the_network(
     steps_and_checks = {stack for stack in model.stacks if stack[0] == "audit"}
     assert len(steps_and_checks) >= 2
     assert steps_and_checks == model.stacks
-    assert max(map(len, model.stacks)) <= most
+    assert max(len(stack[1:]) for stack in model.stacks) <= 10
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.images import Source
 from invmm_eval.audits.options import Choices, ModelOptions, Output, Resources
 from invmm_eval.audits.plan import OnStep, Plan, make_plan
-from invmm_eval.audits.record import measured
+from invmm_eval.audits.record import kept
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.recipe import STABLE_DIFFUSION
 from invmm_eval.reports.findings import Findings, find
@@ -43,7 +44,9 @@ def run_plan(
     """Measure images by a plan in this process, yielding each result as it is ready."""
     sizes = {"batch_size": resources.batch_size, "micro_batch": resources.micro_batch}
     measure = partial(plan.measure, **sizes, on_step=on_step)
-    return measured(measure, sources, plan.backbone.image_shape, plan.config, out, request, output)
+    requested = Requested.now([source.name for source in sources], output.part())
+    with nullcontext() if out is None else Store(out, plan.config, requested, request, keep=output.keep) as store:
+        yield from kept(measure, enumerate(sources), plan.backbone.image_shape, store, Result, requested)
 
 
 SCALES = (1.0, 3.0, 7.0)
