@@ -63,8 +63,8 @@ class Recipe:
         sampler_steps: Number of its steps.
         clip: Whether it clips its estimates of x_0: ``model`` does so if the model's own scheduler does, ``none`` (the
             paper's) never does; the sample itself is clipped either way.
-        reject: A sample is given up half-way if the estimate of x_0 there has a smaller centred cosine with the image,
-            in [-1, 1]; -1 gives none up.
+        reject: A sample is given up on the way if the estimate of x_0 there has a smaller cosine with the image, in
+            [-1, 1], or a part of it while the image hardly stands out of the noise; -1 gives none up.
         plain: Number of plain samples of the model, drawn once and compared with every image that takes no text of its
             own, for the share of copies among them.
         guidance: Scales of classifier-free guidance tried at a check. Scale 0 is the model without a prompt, which is
@@ -283,7 +283,7 @@ def fast(published: Recipe) -> Recipe:
         times="informative",
         first_weight=0.0,
         delta=0.0,
-        check_images=6,
+        check_images=4,
         sampler="dpm-solver++",
         sampler_steps=10,
         clip="model",
@@ -291,7 +291,7 @@ def fast(published: Recipe) -> Recipe:
         plain=512,
         first_dose=2.0,
         growth=2.5,
-        responses=18,
+        responses=20,
     )
 
 

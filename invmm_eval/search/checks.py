@@ -29,7 +29,8 @@ class Trial:
         features: The image's features, ``(1, ...)``.
         guidance: The guidance scales to try.
         x_0: The encoded image, ``(1, ...)``.
-        reject_at: The index of the sampler step at which samples may be given up.
+        rejection: The mean of the model's images, ``(1, ...)``, and by index of the sampler step the least cosine of a
+            sample that is not given up; None gives none up.
     """
 
     noise: Tensor
@@ -38,7 +39,7 @@ class Trial:
     features: Tensor
     guidance: tuple[float, ...]
     x_0: Tensor
-    reject_at: int = 0
+    rejection: tuple[Tensor, Mapping[int, float]] | None = None
 
 
 def check(
@@ -86,7 +87,7 @@ def check(
                     micro_batch=size,
                     sampler=recipe.sampler,
                     clip=recipe.clip == "model",
-                    rejection=_rejection(recipe, [trials[index] for index, _, _ in requests], counts),
+                    rejection=_rejection([trials[index] for index, _, _ in requests], counts),
                 )
                 features = torch.split(similarity.embed(images), counts)
                 compared = torch.cat(
@@ -143,12 +144,19 @@ def hold_finite(similarity: Similarity, values: Iterable[float]) -> None:
             )
 
 
-def _rejection(recipe: Recipe, trials: Sequence[Trial], counts: Sequence[int]) -> Rejection | None:
-    """By the recipe; several images are rejected at the latest step of theirs."""
-    if recipe.reject == -1:
+def _rejection(trials: Sequence[Trial], counts: Sequence[int]) -> Rejection | None:
+    """Of several trials of one model, of which each contributes a number of rows."""
+    wanted = [trial.rejection for trial in trials if trial.rejection]
+    if len(wanted) < len(trials):
         return None
     targets = [trial.x_0.expand(count, *trial.x_0.shape[1:]) for trial, count in zip(trials, counts, strict=True)]
-    return Rejection(torch.cat(targets), recipe.reject, max(trial.reject_at for trial in trials))
+    least = {
+        step: torch.tensor([cosines.get(step, -math.inf) for _, cosines in wanted]).repeat_interleave(
+            torch.tensor(counts)
+        )
+        for step in {step for _, cosines in wanted for step in cosines}
+    }
+    return Rejection(torch.cat(targets), wanted[0][0], least)
 
 
 def _requests(

@@ -13,16 +13,20 @@ from invmm_eval.search.status import MEMORIZED
 from invmm_eval.statistics.importance import plain_share, relative_error
 
 PARTS = (0.2, 0.3, 0.4, 0.5)
-"""The nats of the proposals that are drawn from, as parts of ``-ln p`` by the estimate so far."""
+"""The nats of the proposals that are drawn from, as parts of ``-ln p``.
+
+p is the estimate so far, or what is memorized where the estimate is below it: if the image is memorized after all,
+its copies are there.
+"""
 DRAWS = 5
 """Samples of a round from each of them."""
-ROUNDS = 17
+ROUNDS = 24
 """The most rounds.
 
 They end where the estimate is :data:`PRECISE`; after the first, where it is :data:`FAR` below :data:`NEGLIGIBLE`; and
 after :data:`ENOUGH`, where it is that far below what is memorized.
 """
-ENOUGH = 5
+ENOUGH = 3
 """Rounds after which the standard error is trusted: of fewer samples all copies may be such as weigh little."""
 NEGLIGIBLE = 1e-6 * MEMORIZED
 """A share that more samples would not raise to what is memorized."""
@@ -62,7 +66,8 @@ class PlainShare:
                 is_rare = number and rate * (1 + FAR * error) < least
                 if not rate or error <= PRECISE or is_rare:
                     break
-                found.sample(DRAWS, *(found.proposals.at(part * max(1, -math.log(rate))) for part in PARTS))
+                nats = max(1, -math.log(max(rate, MEMORIZED)))
+                found.sample(DRAWS, *(found.proposals.at(part * nats) for part in PARTS))
         samples = _samples(found)
         if not samples:
             return None

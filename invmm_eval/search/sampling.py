@@ -13,6 +13,7 @@ Guidance (Ho and Salimans 2022, "Classifier-Free Diffusion Guidance") is linear 
 ``x_0 = null + g * (conditional - null)``.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -70,17 +71,32 @@ def estimated(backbone: Backbone, x_t: Tensor, t: Tensor, context: Context, micr
 
 
 class Rejection(NamedTuple):
-    """When a row is given up: its image is then the estimate of x_0 at that step.
+    """Which rows are given up: the image of such a row is then the estimate of x_0 at that step.
+
+    A row goes on where the estimate agrees with the image in two ways: by the cosine of both less the mean of their
+    own pixels, and of both less the mean of the model's images.
 
     Attributes:
         target: The encoded image that each row is to become, ``(n, ...)``.
-        cosine: The least centred cosine of an estimate with it that is not given up, in [-1, 1].
-        step: Index of the sampler step.
+        mean: The mean of the model's images, encoded, ``(1, ...)``.
+        least: By index of the sampler step, the least cosine of each row that goes on, ``(n,)``, on the CPU.
     """
 
     target: Tensor
-    cosine: float
-    step: int
+    mean: Tensor
+    least: Mapping[int, Tensor]
+
+    def goes_on(self, x_0: Tensor, step: int, index: Tensor) -> Tensor:
+        """Whether each of some rows goes on, on the CPU: the one place where the sampler's host waits for the device.
+
+        Args:
+            x_0: Estimates, ``(k, ...)``.
+            step: Index of the sampler step, one of :attr:`least`.
+            index: Of these rows among all, ``(k,)``, on the CPU.
+        """
+        target = self.target[to_device(index, x_0.device)]
+        by_pixels, by_mean = _centred_cosine(x_0, target), _cosine(x_0 - self.mean, target - self.mean)
+        return torch.minimum(by_pixels, by_mean).cpu() >= self.least[step][index]
 
 
 class _Step(NamedTuple):
@@ -158,7 +174,7 @@ def sample(
     for cut in chunks(len(noise), micro_batch):
         x_t, scales, contexts, nulls = noise[cut], guidance[cut], rows(context, cut), rows(null, cut)
         previous = finished = x_t
-        kept = None
+        alive = torch.arange(cut.start, cut.start + len(x_t))
         guided, scale, both = _guided(scales, contexts, nulls, x_t)
         for index, step in enumerate(path):
             inputs = torch.cat([x_t, x_t[guided]]) if len(guided) else x_t
@@ -169,19 +185,20 @@ def sample(
                 x_0 = x_0.index_copy(0, guided, unconditional + scale * (x_0[guided] - unconditional))
             if clip and backbone.clip is not None:
                 x_0 = x_0.clamp(-backbone.clip, backbone.clip)
-            if rejection is not None and index == rejection.step:
-                # The one place where the host waits for the device.
-                alive = (_centred_cosine(x_0, rejection.target[cut]) >= rejection.cosine).cpu()
-                if not alive.all():
-                    finished, kept = x_0, to_device(alive.nonzero()[:, 0], x_0.device)
+            if rejection is not None and index in rejection.least:
+                goes_on = rejection.goes_on(x_0, index, alive)
+                if not goes_on.all():
+                    finished = _put(finished, alive - cut.start, x_0)
+                    alive, kept = alive[goes_on], to_device(goes_on.nonzero()[:, 0], x_0.device)
                     x_0, x_t, previous = x_0[kept], x_t[kept], previous[kept]
                     if not len(kept):
                         break
-                    guided, scale, both = _guided(scales[alive], rows(contexts, kept), rows(nulls, kept), x_t)
+                    scales, contexts, nulls = scales[goes_on], rows(contexts, kept), rows(nulls, kept)
+                    guided, scale, both = _guided(scales, contexts, nulls, x_t)
             if step.share is not None:
                 x_0, previous = x_0 + step.share * (x_0 - previous), x_0
             x_t = step.alpha_s * x_0 + step.sigma_s * (x_t - step.alpha_t * x_0) / step.sigma_t
-        x_0 = x_t if kept is None else finished.index_copy(0, kept, x_t)
+        x_0 = _put(finished, alive - cut.start, x_t)
         samples.append(backbone.decode(x_0) if decoded else x_0)
     return torch.cat(samples)
 
@@ -200,6 +217,14 @@ def _guided(scales: Tensor, context: Context, null: Context, like: Tensor) -> tu
     return guided, scale, join([context, rows(null, guided)]) if len(guided) else context
 
 
-def _centred_cosine(x_0: Tensor, target: Tensor) -> Tensor:
-    one, other = (x.flatten(1) - x.flatten(1).mean(dim=1, keepdim=True) for x in (x_0, target))
-    return cosine_similarity(one, other)
+def _put(all_rows: Tensor, index: Tensor, some: Tensor) -> Tensor:
+    """All rows, some of them replaced; the index is on the CPU."""
+    return some if len(some) == len(all_rows) else all_rows.index_copy(0, to_device(index, some.device), some)
+
+
+def _centred_cosine(one: Tensor, other: Tensor) -> Tensor:
+    return _cosine(*(x.flatten(1) - x.flatten(1).mean(dim=1, keepdim=True) for x in (one, other)))
+
+
+def _cosine(one: Tensor, other: Tensor) -> Tensor:
+    return cosine_similarity(one.flatten(1), other.flatten(1))

@@ -22,7 +22,7 @@ from invmm_eval.search.proposals import Proposal
 from invmm_eval.search.ray import Place
 from invmm_eval.search.result import Check, Point, Result, Status
 from invmm_eval.search.target import Target, generator
-from invmm_eval.search.times import drawn, first_decided, informative
+from invmm_eval.search.times import drawn, informative, least_cosines
 from invmm_eval.statistics.response import Outcome
 
 
@@ -93,11 +93,13 @@ class Search:
 
         self.optimizer = setup.optimizer(self.noise.parameters(), self.condition.parameters(), recipe, from_mean)
         self._times: Tensor | None = None
-        self._reject_at = 0
+        self._rejection: tuple[Tensor, Mapping[int, float]] | None = None
         if recipe.times == "informative" or recipe.reject > -1:
             distance = from_mean().norm().item()
             self._times = informative(backbone.schedule, distance) if recipe.times == "informative" else None
-            self._reject_at = first_decided(backbone.schedule, distance, recipe.sampler_steps)
+            if recipe.reject > -1:
+                least = least_cosines(backbone.schedule, distance, recipe.sampler_steps, recipe.reject)
+                self._rejection = setup.common.mean(self.x_0, self.condition), least
         seed, digest = setup.seed, self.target.digest
         self._steps = generator(seed, digest, "steps")
         self._checks = generator(seed, digest, "checks")
@@ -160,7 +162,7 @@ class Search:
                 features=self.features,
                 guidance=scales,
                 x_0=self.x_0,
-                reject_at=self._reject_at,
+                rejection=self._rejection,
             )
 
     def take_step(self, loss: Tensor | None = None) -> None:

@@ -20,6 +20,8 @@ FAINTEST = 0.5
 CLEAREST = 16.0
 DECIDED = 6.0
 """Two images at this distance from their mean are told apart with odds of ``exp(6^2)``, about 10^15 to 1."""
+FORESEEN = 4.0
+"""A sample may be given up from here on: before, a rare image may hide behind others that are more frequent."""
 
 
 def informative(schedule: Schedule, distance: float) -> Tensor:
@@ -51,20 +53,23 @@ def faintest(schedule: Schedule, distance: float) -> Tensor:
     return visible[0] if len(visible) else times[-1]
 
 
-def first_decided(schedule: Schedule, distance: float, steps: int) -> int:
-    """The index of the first sampler step, half-way at the earliest, at which a sample has become its image or not.
+def least_cosines(schedule: Schedule, distance: float, steps: int, cosine: float) -> dict[int, float]:
+    """How much the estimate of x_0 of a sample that may become its image agrees with it on the way.
 
     Args:
         schedule: Of the model.
         distance: ``|x_0 - m|``, above 0.
         steps: Number of sampler steps.
+        cosine: The least cosine where the image stands out by :data:`DECIDED` or more; less in proportion before.
 
     Returns:
-        The step from a time at which the image stands out by :data:`DECIDED`; the number of steps where there is none.
+        The least cosine by index of the step, for the first at which the image stands out by :data:`FORESEEN`, after
+        four tenths of the steps at the earliest, and for the one after the next, without the last.
     """
-    times = schedule.grid(steps)[:-1]
-    decided = [index for index, signal in enumerate(_signal(schedule, distance, times).tolist()) if signal >= DECIDED]
-    return max(len(times) // 2, decided[0] if decided else len(times))
+    signal = _signal(schedule, distance, schedule.grid(steps)[:-1]).tolist()
+    foreseen = next((index for index, value in enumerate(signal) if value >= FORESEEN), steps)
+    first = max(foreseen, -(-2 * steps // 5))
+    return {index: cosine * min(1.0, signal[index] / DECIDED) for index in (first, first + 2) if index < steps - 1}
 
 
 def drawn(times: Tensor, n: int, generator: Generator) -> Tensor:

@@ -274,7 +274,9 @@ def sampling(steps: int, giving_up: bool) -> int:
     with device:
         backbone = _loaded("pixel", torch.device(NAME, 0))
         noise = OnDevice(torch.randn((3, *backbone.image_shape), generator=torch.Generator().manual_seed(0)))
-        rejection = Rejection(noise[:1].expand(3, -1, -1, -1), cosine=0.9, step=1) if giving_up else None
+        rejection = (
+            Rejection(noise[:1].expand(3, -1, -1, -1), 0 * noise[:1], {1: torch.full((3,), 0.9)}) if giving_up else None
+        )
         device.waits = 0
         sample(backbone, noise, {}, {}, torch.ones(3), steps=steps, micro_batch=3, rejection=rejection)
         return device.waits

@@ -228,6 +228,12 @@ class Watched(RawChoosing):
         return super().predict_x0(x_t, t, context)
 
 
+def rejection_of(target: Tensor, *steps: int, cosine: float, mean: Tensor | None = None) -> Rejection:
+    """At all of these steps by the same cosine."""
+    mean = torch.zeros_like(target[:1]) if mean is None else mean
+    return Rejection(target, mean, {step: torch.full((len(target),), cosine) for step in steps})
+
+
 def test_rows_far_from_their_target_are_given_up_half_way() -> None:
     """The others end where they would have; both passes of a guided row end together."""
     backbone, noise, n = Watched(pictures(4)), noises(12), 12
@@ -242,7 +248,7 @@ def test_rows_far_from_their_target_are_given_up_half_way() -> None:
     near = torch.tensor([cosine(one, target[0]) for one in whole]) > 0.8
     assert 0 < near.sum() < n
     backbone.rows.clear()
-    drawn = run(rejection=Rejection(target, 0.5, 5))
+    drawn = run(rejection=rejection_of(target, 5, cosine=0.5))
     kept = (drawn - whole).flatten(1).norm(dim=1) < 1e-4
     assert (kept >= near).all(), "no copy is given up"
     assert backbone.rows == [n + 4] * 6 + [int(kept.sum() + (kept & (scales != 1)).sum())] * 4
@@ -259,9 +265,57 @@ def test_sampling_stops_half_way_where_no_row_is_left() -> None:
     context, null = chooser(n)
     target = -backbone.encode(pictures(4)[:1] / 255).expand(n, *SHAPE)
     sample(
-        backbone, noises(n), context, null, torch.ones(n), steps=10, micro_batch=n, rejection=Rejection(target, 0.9, 5)
+        backbone,
+        noises(n),
+        context,
+        null,
+        torch.ones(n),
+        steps=10,
+        micro_batch=n,
+        rejection=rejection_of(target, 5, cosine=0.9),
     )
     assert backbone.rows == [n] * 6
+
+
+def test_rows_are_given_up_at_each_step_by_a_bound_of_their_own_in_any_chunks() -> None:
+    """What is left after two rejections is what each row alone would leave; a row without a bound is always kept."""
+    backbone, n = Watched(pictures(4)), 12
+    noise, (context, null), scales = noises(n), chooser(n), torch.tensor([1.0, 2.5, 0.0] * 4)
+    target = backbone.encode(pictures(4)[:1] / 255).expand(n, *SHAPE)
+    early, late = torch.tensor([0.3, -1.0, 0.4] * 4), torch.tensor([0.5, -1.0, 0.9] * 4)
+    mean = backbone.points.mean(dim=0, keepdim=True)
+
+    def run(rejection: Rejection | None, micro_batch: int, cut: slice = slice(None)) -> Tensor:
+        one, other = ({key: value[cut] for key, value in some.items()} for some in (context, null))
+        return sample(
+            backbone, noise[cut], one, other, scales[cut], steps=10, micro_batch=micro_batch, rejection=rejection
+        )
+
+    together = run(Rejection(target, mean, {4: early, 7: late}), n)
+    rows_together = sum(backbone.rows)
+    torch.testing.assert_close(run(Rejection(target, mean, {4: early, 7: late}), 5), together)
+    backbone.rows.clear()
+    for index in range(n):
+        cut = slice(index, index + 1)
+        alone = run(Rejection(target[cut], mean, {4: early[cut], 7: late[cut]}), 1, cut)
+        torch.testing.assert_close(alone[0], together[index])
+    assert rows_together == sum(backbone.rows) < 10 * (n + 4)
+    torch.testing.assert_close(together[1::3], run(None, n)[1::3])
+
+
+def test_a_row_that_agrees_only_in_what_all_images_have_in_common_is_given_up() -> None:
+    backbone, n = Watched(pictures(4)), 12
+    context, null = chooser(n)
+    mean = backbone.points.mean(dim=0, keepdim=True)
+    target = mean + 1e-3 * backbone.encode(pictures(4)[:1] / 255).expand(n, *SHAPE)
+
+    def run(mean: Tensor) -> Tensor:
+        cut = rejection_of(target, 5, cosine=0.0, mean=mean)
+        return sample(backbone, noises(n), context, null, torch.ones(n), steps=10, micro_batch=n, rejection=cut)
+
+    whole = sample(backbone, noises(n), context, null, torch.ones(n), steps=10, micro_batch=n)
+    kept, by_mean = ((run(one) - whole).flatten(1).norm(dim=1) < 1e-4 for one in (torch.zeros_like(mean), mean))
+    assert by_mean.sum() < kept.sum()
 
 
 @pytest.mark.parametrize(("length", "size"), [(0, 3), (1, 1), (3, 3), (7, 3), (8, 100)])

@@ -5,7 +5,7 @@ import torch
 from torch import Generator
 
 from invmm_eval.models.schedule import Schedule
-from invmm_eval.search.times import CLEAREST, DECIDED, FAINTEST, drawn, faintest, first_decided, informative
+from invmm_eval.search.times import CLEAREST, DECIDED, FAINTEST, FORESEEN, drawn, faintest, informative, least_cosines
 from tests.helpers.exact import Mixture, flow_schedule, linear_schedule, pictures
 
 SCHEDULES = [linear_schedule(), flow_schedule()]
@@ -45,16 +45,22 @@ def test_where_none_is_informative_the_noisiest_is_taken() -> None:
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_samples_are_decided_half_way_at_the_earliest_and_once_the_image_stands_out(schedule: Schedule) -> None:
-    times = schedule.grid(10)
+def test_samples_are_given_up_once_the_image_stands_out_and_two_steps_later(schedule: Schedule) -> None:
+    alpha_t, sigma_t = schedule(schedule.grid(10))
     for distance in (0.5, 4.0, 8.0, 1000.0):
-        step = first_decided(schedule, distance, 10)
-        assert 5 <= step <= 10
-        alpha_t, sigma_t = schedule(times)
         signal = distance * alpha_t / sigma_t
-        assert step == 10 or signal[step] >= DECIDED
-        assert step == 5 or signal[step - 1] < DECIDED
-    assert first_decided(schedule, 0.5, 10) > first_decided(schedule, 1000.0, 10) == 5
+        least = least_cosines(schedule, distance, 10, 0.6)
+        assert least == pytest.approx({step: 0.6 * min(1.0, float(signal[step]) / DECIDED) for step in least})
+        assert all(signal[step] >= FORESEEN for step in least)
+        first = min(least, default=9)
+        assert first == 4 or signal[min(first, 9) - 1] < FORESEEN
+        assert list(least) == [step for step in (first, first + 2) if step < 9]
+    assert least_cosines(schedule, 1000.0, 10, 0.6) == {4: 0.6, 6: 0.6}
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(1, []), (2, []), (3, []), (4, [2]), (5, [2]), (50, [20, 22])])
+def test_no_sample_is_given_up_at_the_last_step(steps: int, expected: list[int]) -> None:
+    assert list(least_cosines(linear_schedule(), 1000.0, steps, 0.6)) == expected
 
 
 def test_each_time_is_drawn_about_equally_often() -> None:
