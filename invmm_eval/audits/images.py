@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from invmm_eval.audits.pictures import ImageLike, Stored, contents, reason
+from invmm_eval.audits.pictures import ImageLike, Stored, contents, readable, reason
 from invmm_eval.audits.pictures import Source as Source
 from invmm_eval.audits.places import SUFFIX, beside, check_texts, image_columns, is_place, pictures_at, text_of
 from invmm_eval.audits.streams import pictures_of
@@ -193,10 +193,10 @@ def _files(path: Path) -> list[Source]:
             raise InvMMError(
                 f"The pictures in {str(path)!r} are compressed together and cannot be read one by one; unpack it."
             )
-        return [Source(readable(path.as_posix()), path.absolute())]
+        return [Source(path.as_posix(), path.absolute())]
     base = str(path.absolute())
     try:
-        sources = [Source(readable(name), f"{base}/{name}") for name in sorted(_names(str(path)))]
+        sources = [Source(name, f"{base}/{name}") for name in sorted(_names(str(path)))]
     except OSError as error:
         raise InvMMError(f"The folder {error.filename!r} cannot be listed: {reason(error)}.") from error
     if not sources:
@@ -221,11 +221,6 @@ def _is_file(entry: "os.DirEntry[str]") -> bool:
     if not entry.is_symlink():
         return entry.is_file()
     return os.path.isfile(entry.path) or not os.path.exists(entry.path)  # noqa: PTH110, PTH113
-
-
-def readable(path: str) -> str:
-    """A path or another text as files and terminals can hold it: what is not Unicode in it is escaped."""
-    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def _captioned(source: Source, ending: str | None) -> Source:

@@ -27,7 +27,7 @@ class Source:
     """An image that is listed but not read.
 
     Attributes:
-        name: Its name in results.
+        name: Its name in results; what files cannot hold of it is escaped.
         value: What :func:`prepare` reads.
         caption: Its text, for models that take one.
     """
@@ -35,6 +35,14 @@ class Source:
     name: str
     value: ImageLike
     caption: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", readable(self.name))
+
+
+def readable(text: str) -> str:
+    """A path or another text as files and terminals can hold it: what is not Unicode in it is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from invmm_eval.audits.images import Source, find_images, readable
+from invmm_eval.audits.images import Source, find_images
 from invmm_eval.audits.options import insert, with_options
-from invmm_eval.audits.pictures import prepare
+from invmm_eval.audits.pictures import prepare, readable
 from invmm_eval.audits.plan import load, weights_of
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.results import summarize

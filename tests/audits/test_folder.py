@@ -625,13 +625,6 @@ def test_progress(finished: Path, tmp_path: Path) -> None:
     assert later.left == timedelta(minutes=80)
 
 
-def test_lines_are_read_part_by_part(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = list(read(finished).rows)
-    for size in (1, 100, 5000):
-        monkeypatch.setattr("invmm_eval.audits.folder.rows._BLOCK", size)
-        assert list(read(finished).rows) == whole
-
-
 def test_the_strip_in_the_folder_is_that_of_the_samples(undisturbed: Path) -> None:
     path = next(undisturbed.glob("tensors/*/*"))
     result = Result.load(path)

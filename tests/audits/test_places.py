@@ -85,6 +85,12 @@ def test_the_images_of_tar_files_are_read_at_their_place_in_it(place: str, memor
     assert [shade(source) for source in sources] == [10, 20]
 
 
+def test_a_name_in_a_tar_file_that_is_not_unicode_is_escaped(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("\udcff.png"))
+    assert [source.name for source in find_images(tmp_path / "a.tar")] == ["a.tar/\\udcff.png"]
+
+
 @pytest.mark.parametrize("stored", [True, False])
 def test_the_rows_of_parquet_files_are_read_group_by_group(
     stored: bool, memory: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

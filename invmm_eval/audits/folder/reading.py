@@ -1,20 +1,16 @@
 """Read an audit's folder without changing it, also while the audit runs, and, but for old rows, without torch."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from sqlite3 import Connection
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from invmm_eval.audits.folder.files import damaged, folder_named, in_use, picture_of, read_object
 from invmm_eval.audits.folder.format import upgraded_config
-from invmm_eval.audits.folder.index import last_lines
 from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.rows import Lines, Rows
 from invmm_eval.audits.request import command, published, rebuilt, without_path
@@ -146,29 +142,14 @@ def read(folder: str | Path) -> Record:
     folder = folder_named(folder)
     try:
         config = _config(folder / "config.json")
-        lines = Lines.read(folder / "results.jsonl")
+        lines = Lines(folder / "results.jsonl")
         latest = Requested.load(folder)
         request = read_request(folder)
     except OSError as error:
         raise InvMMError(f"{folder} holds no audit that can be read: {error.filename}: {error.strerror}.") from error
-    order = _order(lines, latest)
-    rows = Rows(lines, order)
-    progress = _progress(lines.columns.take(pa.array(order)), rows, latest, in_use(folder))
+    rows = lines.latest(latest.by_index if latest else None)
+    progress = _progress(lines.table, rows, latest, in_use(folder))
     return Record(folder, config, rows, request, progress)
-
-
-def _order(lines: Lines, latest: Requested | None) -> NDArray[np.int64]:
-    """The last line of each place, in the order of the places; of requested images only, if these are known."""
-    indices, order = last_lines(lines.columns["index"].to_numpy(), np.arange(len(lines.columns)))
-    if not latest:
-        return order
-    places = np.arange(len(latest.names)) if latest.indices is None else np.array(latest.indices, np.int64)
-    places, requested = last_lines(places, np.arange(len(places)))
-    _, rows, at = np.intersect1d(indices, places, assume_unique=True, return_indices=True)
-    written = lines.columns["name"].take(pa.array(order[rows]))
-    same = pc.equal(written, pa.array(latest.names, pa.string()).take(pa.array(requested[at])))
-    kept: NDArray[np.int64] = order[rows[same.to_numpy()]]
-    return kept
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -212,26 +193,26 @@ def read_request(folder: Path) -> dict[str, Any] | None:
     return request
 
 
-def _progress(results: pa.Table, rows: Rows, latest: Requested | None, running: bool) -> Progress:
-    rate = None
-    if latest:
-        times = results["finished"].filter(pc.greater(results["finished"], pa.scalar(latest.asked)))
-        rate = len(times) / (pc.max(times).as_py() - latest.asked).total_seconds() if len(times) else None
+def _progress(table: Connection, rows: Rows, latest: Requested | None, running: bool) -> Progress:
+    """What the table ``latest`` says of these rows."""
+    asked = latest.asked.timestamp() if latest else math.inf
+    [(finished, last)] = table.execute("SELECT count(*), max(finished) FROM latest WHERE finished > ?", (asked,))
+    [(spent,)] = table.execute("SELECT sum(rows) FROM latest")
     return Progress(
-        counts=Late(_counts, results["verdict"], rows),
+        counts=Late(_counts, table, rows),
         waiting=max(0, latest.images - len(rows)) if latest else 0,
-        spent=pc.sum(results["rows"]).as_py() or 0,
-        rate=rate,
+        spent=spent or 0,
+        rate=finished / (last - asked) if finished else None,
         running=running,
     )
 
 
-def _counts(verdicts: pa.ChunkedArray, rows: Rows) -> dict[Verdict, int]:
+def _counts(table: Connection, rows: Rows) -> dict[Verdict, int]:
     """The number of rows of each verdict; rows of older formats do not hold theirs."""
-    found = Counter({count["values"]: count["counts"] for count in verdicts.value_counts().to_pylist()})
+    found = Counter(dict(table.execute("SELECT verdict, count(*) FROM latest GROUP BY verdict")))
     if found.pop(None, 0):
         from invmm_eval.search.result import Result
 
-        older = np.flatnonzero(verdicts.is_null()).tolist()
-        found.update(Result.from_record(rows[number]).verdict for number in older)
+        older = table.execute("SELECT rowid - 1 FROM latest WHERE verdict IS NULL")
+        found.update(Result.from_record(rows[number]).verdict for (number,) in older)
     return {verdict: found[verdict] for verdict in Verdict}

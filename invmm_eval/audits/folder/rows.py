@@ -1,95 +1,128 @@
-"""``results.jsonl``: one row per image, of which a few columns are read at once and the rest when it is looked at.
+"""``results.jsonl``: one row per image. Where each line is, is held in memory; it is read when it is looked at.
 
-A million rows are gigabytes; reading these columns with pyarrow takes seconds and little memory.
+A million rows are gigabytes. What finds and counts them is a table of SQLite, a quarter of a gigabyte then, since
+Python's texts and mappings take several times as much.
 """
 
 import json
+import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from datetime import datetime
 from io import BytesIO
+from operator import index
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, overload
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
-from pyarrow import json as arrow_json
+from typing import Any, get_type_hints, overload
 
 from invmm_eval import strict_json
-from invmm_eval.audits.folder.files import STEM
+from invmm_eval.audits.folder.files import stem
 from invmm_eval.audits.folder.format import upgraded_row
 from invmm_eval.errors import InvMMError
-from invmm_eval.hints import check_types
+from invmm_eval.hints import is_plain, typed
 from invmm_eval.search.status import Status, Verdict
 
 Span = tuple[int, int]
 """Start and end of a line in its file, in bytes."""
 
-_BLOCK = 1 << 21
-"""Bytes that are parsed at once, which takes several times as much memory."""
-COLUMNS = pa.schema(
-    [
-        ("index", pa.int64()),
-        *((name, pa.string()) for name in ("name", "digest", "caption", "status")),
-        ("finished", pa.timestamp("ms", "UTC")),
-        ("rows", pa.int64()),
-        ("verdict", pa.string()),
-    ]
-)
-"""The columns that are read at once; of the digests, what :func:`~invmm_eval.audits.folder.files.stem` takes. Rows of
-formats up to 3 have no verdict."""
+_TABLE = """
+CREATE TABLE line (
+    stop INTEGER PRIMARY KEY, start INTEGER NOT NULL,
+    place INTEGER NOT NULL, name TEXT NOT NULL, picture TEXT NOT NULL, measured INTEGER NOT NULL,
+    verdict TEXT, rows INTEGER, finished REAL NOT NULL
+);
+CREATE INDEX of_picture ON line (picture);
+CREATE INDEX of_place ON line (place);
+"""
 
 
-@dataclass(frozen=True)
 class Lines:
-    """The complete lines of ``results.jsonl``.
+    """The complete lines of a file; of those of a picture, or of a place in the list of images, the last counts.
+
+    Threads may share it.
+
+    Args:
+        path: The file, which may not exist yet.
 
     Attributes:
         path: The file.
-        ends: The end of each line in bytes, after a first 0.
-        columns: Their values of :data:`COLUMNS`.
+        end: Where the last line ends, in bytes.
+        table: The table ``line`` of SQLite: start and stop of a line; the place and the name of its image, and the
+            :func:`~invmm_eval.audits.folder.files.stem` of its picture; whether that was measured; its verdict (formats
+            up to 3 have none), its network rows, and when it was finished, in seconds since 1970.
+
+    Raises:
+        InvMMError: A line is damaged.
+        OSError: The file cannot be read.
     """
 
-    path: Path
-    ends: NDArray[np.int64]
-    columns: pa.Table
-
-    @classmethod
-    def read(cls, path: Path) -> "Lines":
-        """Read all complete lines, without holding more than a part of the file.
-
-        Raises:
-            InvMMError: A line is damaged.
-            OSError: The file cannot be read.
-        """
-        ends, tables = [np.zeros(1, np.int64)], [COLUMNS.empty_table()]
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.end = 0
+        self.table = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        self.table.executescript(_TABLE)
         with path.open("rb") if path.exists() else BytesIO() as file:
-            rest = b""
-            while block := file.read(_BLOCK):
-                whole, newline, rest = (rest + block).rpartition(b"\n")
-                if newline:
-                    breaks = np.flatnonzero(np.frombuffer(whole + newline, np.uint8) == ord("\n")) + 1
-                    table = _parsed(whole + newline, longest=int(np.diff(breaks, prepend=0).max()))
-                    if table is None or len(table) != len(breaks):
-                        _blame(path, whole, sum(map(len, tables)))
-                    ends.append(ends[-1][-1] + breaks)
-                    tables.append(table)
-        return cls(path, np.concatenate(ends), pa.concat_tables(tables))
+            for number, line in enumerate(file, 1):
+                if line.endswith(b"\n"):
+                    try:
+                        self.add(json.loads(line), len(line))
+                    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, sqlite3.Error) as error:
+                        raise _damaged(number, path) from error
 
-    def span(self, number: int) -> Span:
-        """Start and end of a line."""
-        return int(self.ends[number]), int(self.ends[number + 1])
+    def add(self, row: Mapping[str, Any], size: int) -> None:
+        """Count the line of a row, of this size in bytes, at the end."""
+        columns = (
+            self.end + size,
+            self.end,
+            index(row["index"]),
+            row["name"],
+            stem(row["digest"], row.get("caption")),
+            Status(row["status"]) is not Status.FAILED,
+            row.get("verdict") and Verdict(row["verdict"]),
+            row.get("rows"),
+            datetime.fromisoformat(row["finished"]).timestamp(),
+        )
+        self.table.execute("INSERT INTO line VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", columns)
+        self.end += size
+
+    def picture(self, picture: str) -> Span | None:
+        """The line of a picture that was measured, by its stem."""
+        asked = "SELECT start, stop FROM line WHERE picture = ? AND measured ORDER BY stop DESC"
+        span: Span | None = self.table.execute(asked, (picture,)).fetchone()
+        return span
+
+    def place(self, place: int) -> tuple[str, str, int, int] | None:
+        """The name and the stem of the picture at a place, and start and end of its line."""
+        asked = "SELECT name, picture, start, stop FROM line WHERE place = ? ORDER BY stop DESC"
+        found: tuple[str, str, int, int] | None = self.table.execute(asked, (place,)).fetchone()
+        return found
+
+    def has(self, place: int, name: str, picture: str) -> bool:
+        """Whether the picture of this name has the line of this place."""
+        return (self.place(place) or ())[:2] == (name, picture)
+
+    def forget(self, picture: str) -> None:
+        """Do not count the lines of a picture."""
+        self.table.execute("DELETE FROM line WHERE picture = ?", (picture,))
+
+    def latest(self, names: Mapping[int, str] | None) -> "Rows":
+        """The rows of all places, in their order; with ``names`` by place, those of images with these names only."""
+        self.table.execute("CREATE TABLE wanted (place INTEGER PRIMARY KEY, name TEXT)")
+        self.table.executemany("INSERT INTO wanted VALUES (?, ?)", (names or {}).items())
+        self.table.execute(
+            "CREATE TABLE latest AS SELECT * FROM line WHERE stop IN (SELECT max(stop) FROM line GROUP BY place) "
+            "AND (? OR (place, name) IN (SELECT place, name FROM wanted)) ORDER BY place",
+            (names is None,),
+        )
+        [(count,)] = self.table.execute("SELECT count(*) FROM latest")
+        return Rows(self, range(1, count + 1))
 
 
 class Rows(Sequence[Mapping[str, Any]]):
     """Rows in some order, each read when it is looked at."""
 
-    def __init__(self, lines: Lines, order: NDArray[np.int64]) -> None:
+    def __init__(self, lines: Lines, numbers: range) -> None:
         self._lines = lines
-        self._order = order
+        self._numbers = numbers
 
     @overload
     def __getitem__(self, at: int) -> Mapping[str, Any]: ...
@@ -99,11 +132,12 @@ class Rows(Sequence[Mapping[str, Any]]):
 
     def __getitem__(self, at: int | slice) -> "Mapping[str, Any] | Rows":
         if isinstance(at, slice):
-            return Rows(self._lines, self._order[at])
-        return row_at(self._lines.path, self._lines.span(self._order[at]))
+            return Rows(self._lines, self._numbers[at])
+        asked = "SELECT start, stop FROM latest WHERE rowid = ?"
+        return row_at(self._lines.path, self._lines.table.execute(asked, (self._numbers[at],)).fetchone())
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._numbers)
 
 
 def line_of(row: Mapping[str, Any]) -> bytes:
@@ -152,71 +186,25 @@ def _damaged(number: int, path: Path) -> InvMMError:
     return InvMMError(f"Line {number} of {path} is damaged; remove it to measure its image again.")
 
 
-@dataclass(frozen=True)
-class _Row:
-    """The types of a row's values, as earlier versions wrote them."""
-
-    index: int
-    name: str
-    digest: str
-    caption: str | None
-    status: Literal["replicated", "exhausted", "failed"]
-    kl: float | None
-    dimensions: int | None
-    steps: int
-    passed: bool | None
-    similarities: Mapping[str, Any]
-    prompt: str | None
-    trace: tuple[Any, ...]
-    seconds_steps: float
-    seconds_checks: float
-    error: str | None
-    traceback: str | None
-    estimates: Mapping[str, Any]
-    sha256: str | None
-    finished: str
-
-
 def _check_row(row: Mapping[str, Any]) -> None:
-    """Raise an error unless the row is one that a run writes."""
+    """Raise an error unless the row is one that an earlier version writes."""
+    from invmm_eval.search.result import Result
+
+    found = Result.from_record(row)
+    similarities = found.check.similarities if found.check else {}
+    numbers = [value for part in (*similarities.values(), *found.trace) for value in part]
+    given = {"passed": bool | None, "prompt": str | None, "sha256": str | None}
     try:
-        check_types(_Row(**{field.name: row[field.name] for field in fields(_Row)}))
+        for name, hint in get_type_hints(Result).items():
+            if is_plain(hint):
+                typed(getattr(found, name), hint, name)
     except InvMMError as error:
         raise ValueError from error
-    values = [*row["similarities"].values(), *row["trace"]]
-    if not all(value is None or isinstance(value, int | float) for part in values for value in part):
+    if not all(isinstance(row[name], kind) for name, kind in given.items()):
         raise ValueError
-    if any(len(point) != 5 or point[0] is None for point in row["trace"]):
+    if not all(isinstance(value, int | float) for value in numbers):
         raise ValueError
-    for scale in row["similarities"]:
-        float(scale)
     if not all(isinstance(part, Mapping) for part in row["estimates"].values()):
         raise ValueError
-    if row["status"] != Status.FAILED and not row["similarities"]:
+    if found.status is not Status.FAILED and not similarities:
         raise ValueError
-
-
-def _parsed(lines: bytes, longest: int) -> pa.Table | None:
-    """:data:`COLUMNS` of some lines, None if a run does not write such lines."""
-    if lines.startswith(b"{") + lines.count(b"\n{") != lines.count(b"\n") + (not lines.endswith(b"\n")):
-        return None  # pyarrow crashes where the first value is null
-    reading = arrow_json.ReadOptions(block_size=max(longest, 1 << 20))
-    options = arrow_json.ParseOptions(explicit_schema=COLUMNS, unexpected_field_behavior="ignore")
-    try:
-        table = arrow_json.read_json(pa.BufferReader(lines), reading, options)
-        table.validate(full=True)
-    except pa.ArrowInvalid:
-        return None
-    known = set(table["status"].unique().to_pylist()) <= set(Status)
-    known &= set(table["verdict"].unique().to_pylist()) <= {*Verdict, None}
-    nulls = sum(table[name].null_count for name in ("index", "name", "digest", "finished"))
-    if not known or nulls:
-        return None
-    place = COLUMNS.names.index("digest")
-    return table.set_column(place, COLUMNS[place], pc.utf8_slice_codeunits(table["digest"], 0, STEM))
-
-
-def _blame(path: Path, lines: bytes, before: int) -> None:
-    """Raise InvMMError about the first damaged line."""
-    numbers = (n for n, line in enumerate(lines.split(b"\n"), before + 1) if len(_parsed(line, len(line)) or ()) != 1)
-    raise _damaged(next(numbers, before + 1), path)

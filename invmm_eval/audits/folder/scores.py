@@ -102,9 +102,8 @@ class Scores:
     def __init__(self, folder: str | Path, config: Mapping[str, Any]) -> None:
         self.folder = folder_named(folder)
         self._path = self.folder / FILE
-        self._known: dict[str, tuple[float, float]] = {}
-        self._at: dict[int, tuple[str, str]] = {}
-        self._found: dict[int, Score] = {}
+        self._known: dict[str, Score] = {}
+        self._at: dict[int, Score] = {}
         self._unsynced = 0
         self._lock = lock_of(self.folder)
         with opened_alone(self.folder, self._lock):
@@ -126,15 +125,14 @@ class Scores:
         known = self._known.get(stem(target.digest, target.caption))
         if known is None:
             return False
-        own = Score(index, target.name, target.digest, target.caption, *known)
-        if self._at.get(index) != (own.name, own.picture):
-            self._append(own)
-        self._found[index] = own
+        own = known.placed(index, target.name, None)
+        if self._at.get(index) != own:
+            self.add(own, target)
         return True
 
     def result(self, index: int) -> Score:
         """The score of an image that is known."""
-        return self._found.pop(index)
+        return self._at[index]
 
     def add(self, result: Score, _: "Target | None") -> Score:
         """Write a score.
@@ -142,17 +140,14 @@ class Scores:
         Raises:
             InvMMError: The folder cannot be written.
         """
-        self._append(result)
-        return result
-
-    def _append(self, score: Score) -> None:
         with self._written():
-            self._file.write(_line(score))
+            self._file.write(_line(result))
             self._file.flush()
             self._unsynced += 1
             if self._unsynced == BATCH:
                 self._sync()
-        self._remember(score)
+        self._remember(result)
+        return result
 
     def _sync(self) -> None:
         self._file.flush()
@@ -160,9 +155,9 @@ class Scores:
         self._unsynced = 0
 
     def _remember(self, score: Score) -> None:
-        self._at[score.index] = score.name, score.picture
+        self._at[score.index] = score
         if score.score is not None:
-            self._known[score.picture] = score.score, score.seconds
+            self._known[score.picture] = score
 
     def _open(self, config: dict[str, Any]) -> None:
         complete = 0

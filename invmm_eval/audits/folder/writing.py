@@ -27,11 +27,10 @@ from invmm_eval.audits.folder.files import (
     write_object,
 )
 from invmm_eval.audits.folder.format import FORMAT, as_json, hold_same, upgraded_config
-from invmm_eval.audits.folder.index import Index
 from invmm_eval.audits.folder.manifest import FILE as MANIFEST
 from invmm_eval.audits.folder.manifest import write_manifest
 from invmm_eval.audits.folder.requested import Requested
-from invmm_eval.audits.folder.rows import Lines, Span, line_of, row_at
+from invmm_eval.audits.folder.rows import Lines, line_of, row_at
 from invmm_eval.audits.folder.tensors import result_of
 from invmm_eval.errors import InvMMError
 from invmm_eval.search.result import Result
@@ -86,13 +85,11 @@ class Store:
                 (self.folder / part).mkdir(exist_ok=True)
             self._open(as_json(config))
             (self.folder / MANIFEST).unlink(missing_ok=True)
-            lines = self._complete_lines()
+            self._lines = self._complete_lines()
             if images is not None:
                 images.save(self.folder)
             if request is not None:
                 write_object(self.folder / "request.json", request, indent=2)
-        self._index = Index(lines)
-        self._renewed: set[str] = set()
 
     def __enter__(self) -> "Store":
         return self
@@ -130,9 +127,9 @@ class Store:
 
     def _complete_lines(self) -> Lines:
         """The complete lines; a last one that an interruption left unfinished is cut off."""
-        lines = Lines.read(self._results)
-        if self._results.exists() and self._results.stat().st_size > lines.ends[-1]:
-            os.truncate(self._results, lines.ends[-1])
+        lines = Lines(self._results)
+        if self._results.exists():
+            os.truncate(self._results, lines.end)
         return lines
 
     @property
@@ -141,15 +138,7 @@ class Store:
 
     def recall(self, index: int, name: str, files: str) -> Result | None:
         """The result of a picture by its :func:`stem`, which gets a row at this place; None if it was not measured."""
-        if not (span := self._index.picture(files)):
-            return None
-        if self._has(index, name, files):
-            return self.result(index)
-        return result_of(self.folder, self._repeated(index, name, files, span))
-
-    def _has(self, index: int, name: str, files: str) -> bool:
-        """Whether the picture of this name has a line at this place."""
-        return (self._index.place(index) or ())[:2] == (name, files)
+        return self.result(index) if self._placed(index, name, files) else None
 
     def knows(self, index: int, target: Target) -> bool:
         """Whether this picture was measured before, under any name; if so, it gets a row at this place too.
@@ -161,25 +150,19 @@ class Store:
         files = stem(target.digest, target.caption)
         if files in self._unwritten:
             self._submit(lambda: None).result()  # waits for all that was added
-        if not (span := self._index.picture(files)):
-            return False
         picture = picture_of(self.folder, {"digest": target.digest, "caption": target.caption})
         missing = [path for path in (tensors_of(self.folder, files), picture) if not path.exists()]
-        if missing and row_at(self._results, span)["sha256"]:
+        if missing and (span := self._lines.picture(files)) and row_at(self._results, span)["sha256"]:
             _log.warning("%s is missing, so its image is measured again.", missing[0])
-            self._index.forget(files)
-            self._renewed.add(files)
-            return False
-        if files in self._renewed or not self._has(index, target.name, files):
-            self._repeated(index, target.name, files, span)
-        return True
+            self._lines.forget(files)
+        return self._placed(index, target.name, files)
 
     def result(self, index: int) -> Result:
         """The result of an image that is known; its tensors are read when they are looked at."""
-        place = self._index.place(index)
+        place = self._lines.place(index)
         assert place
         with self._told():
-            return result_of(self.folder, row_at(self._results, place[-1]))
+            return result_of(self.folder, row_at(self._results, place[2:]))
 
     def add(self, result: Result, target: Target | None) -> Result:
         """Have a result written; its row comes last, so that a row means that all else is there.
@@ -219,24 +202,27 @@ class Store:
                 path.parent.mkdir(exist_ok=True)
             digest = write_atomically(tensors, result.save)
             write_atomically(picture, lambda partial: sheet.save(partial, "PNG"))
-        self._append({**row, "sha256": digest}, files)
+        self._append({**row, "sha256": digest})
         self._unwritten.discard(files)
         return digest
 
-    def _repeated(self, index: int, name: str, files: str, span: Span) -> dict[str, Any]:
-        """The row of a known picture, once it is written for another place too."""
-        with self._told():
-            row = {**row_at(self._results, span), "index": index, "name": name}
-        self._submit(lambda: self._append(row, files)).result()
-        return row
+    def _placed(self, index: int, name: str, files: str) -> bool:
+        """Whether a picture was measured; if so, it has a row of this place and this name too."""
+        if not (span := self._lines.picture(files)):
+            return False
+        if not self._lines.has(index, name, files):
+            with self._told():
+                row = {**row_at(self._results, span), "index": index, "name": name}
+            self._submit(lambda: self._append(row)).result()
+        return True
 
-    def _append(self, row: Mapping[str, Any], files: str) -> None:
+    def _append(self, row: Mapping[str, Any]) -> None:
+        line = line_of({**row, "format": FORMAT})
         with self._results.open("ab") as lines:
-            start = lines.tell()
-            lines.write(line_of({**row, "format": FORMAT}))
+            lines.write(line)
             lines.flush()
             os.fsync(lines.fileno())
-            self._index.add((start, lines.tell()), row["index"], row["name"], files, row["status"])
+        self._lines.add(row, len(line))
 
     def _submit(self, work: Callable[[], T]) -> Future[T]:
         """Have the thread do some work, after all that it was given before."""
