@@ -177,8 +177,8 @@ class Extent:
 
     budget: "str | int | None" = option(
         None,
-        "Most that the audit may cost: a number of network rows such as 200000, or hours such as 2h. By default no "
-        "limit. What the control sample will cost is kept back.",
+        "What the audit may cost, earlier runs included: a number of network rows such as 200000, or hours such as 2h. "
+        "It ends the search of suspects; what the control sample will cost is kept back. By default no limit.",
         parse=str,
     )
     control: int = option(

@@ -258,6 +258,8 @@ def status(folder: Folder) -> None:
     now = audit.progress
     found = ", ".join(f"{number:,} {verdict}" for verdict, number in now.counts.items())
     say(f"{now.done:,} of {now.images:,} images are done: {found}, {now.waiting:,} waiting.")
+    if now.waiting and "control" in audit.request:
+        say("These are the images of the set that are certain to be searched; others may follow.")
     if now.spent:
         ahead = f", about {now.ahead:,} left" if now.ahead else ""
         say(f"Network rows: {now.spent:,} spent{ahead}.")

@@ -44,13 +44,13 @@ class Findings(Summary):
         if not self.images:
             return "This audit has no results yet."
         alone = self.images == 1
-        searched = " searched" if self.images < self.total else ""
+        searched = " searched" if self.images < self.total or self.is_part else ""
         if not self.measured:
             return "The image could not be measured." if alone else f"None of the {self.images:,} images was measured."
         if memorized := self.of(Verdict.MEMORIZED):
             kinds = {plain_samples(result) for result in memorized}
             plain = kinds.pop() if len(kinds) == 1 else "plain samples, with the prompt named below,"
-            found = found_of(self.whole) if self.whole else _some(len(memorized), self.images)
+            found = found_of(self.whole) if self.whole else _some(len(memorized), self.images, searched)
             each = "" if len(memorized) == 1 else "of each, "
             return f"{found} memorized: {each}at least {one_in(MEMORIZED)} {plain} is a copy."
         if replicable := self.of(Verdict.REPLICABLE):
@@ -81,6 +81,8 @@ class Findings(Summary):
             if self.whole:
                 _, *others = sentences(self.whole)  # the headline says the first
                 yield from others
+            if self.is_part:
+                yield "The audit of this set is not complete: nothing is known about images that were not searched."
         yield from self._failures()
         if self.images and not self.measured:
             yield "Nothing can be concluded about memorization."

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import timedelta
 
+from invmm_eval.audits.options import Extent
 from invmm_eval.audits.price import Price, Searches
 
 
@@ -41,7 +42,22 @@ def _totals(price: Price, searches: Searches, screen: int) -> Iterator[str]:
         f"memorized image adds its search, and up to {price.extent.clean - 1:,} others behind it."
     )
     if price.extent.budget is not None:
-        yield f"The search of suspects ends at the budget of {price.extent.budget}."
+        yield _within(price, price.extent, searches, screen)
+
+
+def _within(price: Price, extent: Extent, searches: Searches, screen: int) -> str:
+    """What a budget suffices for."""
+    budget, unit = extent.limit()
+    control = min(extent.control, price.images) * searches.clean_rows
+    if unit == "seconds":
+        left = (budget * price.processes - screen * price.screen_row_seconds) / searches.row_seconds - control
+    else:
+        left = budget - screen - control
+    of = f"The budget of {extent.budget}"
+    if left <= 0:
+        return f"{of} does not suffice for the screen and the control sample, which are completed all the same."
+    suspects = min(price.images, max(1, int(left / searches.clean_rows)))
+    return f"{of} suffices for the screen, the control sample and about {suspects:,} suspects that are not memorized."
 
 
 def _time(price: Price, rows: int, row_seconds: float) -> str:

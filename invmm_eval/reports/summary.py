@@ -70,10 +70,15 @@ class Summary:
     def whole(self) -> WholeSet | None:
         """What the audit says about the whole set that it chose its images from; None if it chose none."""
         design = Design.load(self.record.folder)
-        if design is None:
+        if design is None or not design.end:
             return None
         by_index = {result.index: result for result in self.results}
         return WholeSet(design, by_index) if by_index.keys() == {*design.suspects, *design.control} else None
+
+    @property
+    def is_part(self) -> bool:
+        """Whether its images are only some that an audit of a whole set chose, which is not complete."""
+        return self.whole is None and "control" in self.record.request
 
     @property
     def waiting(self) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from invmm_eval.audits.options import SCREEN_OPTIONS, SET_OPTIONS, Resources
+from invmm_eval.audits.options import SCREEN_OPTIONS, SET_OPTIONS, Extent, Resources
 from invmm_eval.audits.price import price, row_seconds, rows_of_search
 from invmm_eval.audits.request import Request
 from invmm_eval.recipe import DDPM, DEMO, Recipe, by_dose, fast
@@ -68,6 +68,13 @@ def test_a_dry_run_says_what_each_phase_costs_and_writes_nothing(
     said = " ".join(lines(found))
     assert "Screen: 36 network rows, about 0.36 s." in said
     assert f"If none is memorized, 5 images are searched: {36 + 5 * clean:,} rows together" in said
+    both = 36 + 2 * clean
+    for budget, told in (
+        (both + 4 * clean, "suffices for the screen, the control sample and about 4 suspects"),
+        ("0.001h", f"about {int((3.6 - 0.01 * both) / (0.01 * clean))} suspects that are not memorized"),
+        (both - 1, "does not suffice for the screen and the control sample, which are completed all the same"),
+    ):
+        assert told in " ".join(lines(replace(found, extent=Extent(control=2, clean=3, budget=budget))))
     plain = " ".join(lines(price(replace(request, extent=None, resources=Resources(workers=2)))))
     assert f"{9 * clean:,} rows" in plain
     assert "2 processes" in plain

@@ -36,9 +36,23 @@ def test_what_is_said() -> None:
         f"Of the 991 images that were not searched, at most {most - 1} are memorized. The screen missed at most 100 "
         "% of all memorized images (95 % confidence).",
         "No more suspects were searched, since 2 in a row are not memorized. This took 7,600 network rows, 4,000 of "
-        "them for the screen; to search all would take about 400,000.",
+        "them for the screen; to search all would take about 400,000. What all images share, such as plain samples of "
+        "the model, is not counted.",
         "1 image could not be searched: nothing is known about it.",
         "4 of 1,010 images could not be read or scored.",
+        "6 of 1,010 images are equal to others: equal ones count once.",
+    ]
+
+
+def test_what_is_said_without_a_suspect() -> None:
+    design = Design(9, 9, 0, (), (3, 7), "budget", 20, 36)
+    said = list(sentences(WholeSet(design, {index: result(index, Status.EXHAUSTED) for index in (3, 7)})))
+    assert said[1:4] == [
+        "0 of the 2 images drawn at random are memorized.",
+        f"Of the 7 images that were not searched, at most {most_in(9, 0, 2)} are memorized (95 % confidence).",
+        "No suspects were searched, since the budget was spent. This took 836 network rows, 36 of them for the screen; "
+        "to search all would take about 3,600. What all images share, such as plain samples of the model, is not "
+        "counted.",
     ]
 
 

@@ -5,9 +5,10 @@ these are the suspects. The control sample is the first ``control`` images of a 
 random order is fixed before anything is searched, and which images are suspects depends on the searches of suspects
 alone, so the control sample is a simple random one of all others.
 
-Both sets depend on the results only, not on what is searched at the same time, nor on interruptions. An image is given
-out only if it is certain to belong to one of them: a suspect that the results under way cannot exclude any more, or one
-of the first images of the random order, which is either a suspect or in the sample. So no search is for nothing.
+Both sets depend on the results only, not on what is searched at the same time, nor on interruptions; what was a suspect
+stays one if the audit is resumed with a smaller budget. An image is given out only if it is certain to belong to one of
+them: a suspect that the results under way cannot exclude any more, or one of the first images of the random order,
+which is either a suspect or in the sample. So no search is for nothing.
 """
 
 import math
@@ -46,8 +47,10 @@ class Agenda(Iterator[int]):
         control: Number of images of the control sample.
         clean: Number of images in a row that end the search of suspects.
         budget: What all of the audit may cost. What the control sample is expected to cost, by the suspects that are
-            not memorized, is kept back.
+            not memorized, or the cheapest of the others, is kept back.
         spent: What it has cost before.
+        known: Number of images at the head of the order that an earlier run searched as suspects: they are suspects,
+            whatever ``clean`` and ``budget`` are now.
 
     Attributes:
         outcomes: What is known, by image.
@@ -63,6 +66,7 @@ class Agenda(Iterator[int]):
         clean: int,
         budget: float = math.inf,
         spent: float = 0.0,
+        known: int = 0,
     ) -> None:
         self.outcomes: dict[int, Outcome] = {}
         self.end: End | None = None
@@ -72,6 +76,7 @@ class Agenda(Iterator[int]):
         self._clean = clean
         self._budget = budget
         self._spent = spent
+        self._known = known
         self._given: set[int] = set()
         self._done = 0
         self._streak = 0
@@ -117,9 +122,9 @@ class Agenda(Iterator[int]):
         while self.end is None:
             if self._done == len(self._order):
                 self.end = End.ALL
-            elif self._streak >= self._clean:
+            elif self._done >= self._known and self._streak >= self._clean:
                 self.end = End.CLEAN
-            elif self._left() <= 0:
+            elif self._done >= self._known and self._left() <= 0:
                 self.end = End.BUDGET
             elif outcome := self.outcomes.get(self._order[self._done]):
                 self._done += 1
@@ -146,5 +151,5 @@ class Agenda(Iterator[int]):
     def _left(self) -> float:
         """What may still be spent on suspects."""
         control = min(self._control, len(self._order) - self._done)
-        kept_back = control * fmean(self._costs_of_clean) if self._costs_of_clean else 0.0
-        return self._budget - self._spent - sum(self._costs) - kept_back
+        clean = fmean(self._costs_of_clean) if self._costs_of_clean else min(self._costs, default=0.0)
+        return self._budget - self._spent - sum(self._costs) - control * clean

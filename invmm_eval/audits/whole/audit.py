@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 from hashlib import sha256
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from invmm_eval.audits.record import kept
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.run import processes, sendable, team
 from invmm_eval.audits.whole.agenda import Agenda, Outcome
-from invmm_eval.audits.whole.found import FILE, Design, WholeSet, memorized
+from invmm_eval.audits.whole.found import Design, WholeSet, memorized
 from invmm_eval.audits.whole.screening import make_detector, scored
 from invmm_eval.audits.workers.team import Team
 from invmm_eval.search.result import Result
@@ -100,7 +101,8 @@ class _Search:
         budget, unit = self._extent.limit()
         self._in_seconds = unit == "seconds"
         seconds = sum(score.seconds for score in self._pictures.values())
-        self._agenda = Agenda(
+        self._make_agenda = partial(
+            Agenda,
             list(self._pictures),
             sorted(self._pictures, key=lambda index: _digest(request.choices.seed, self._pictures[index])),
             control=self._extent.control,
@@ -115,10 +117,16 @@ class _Search:
         first = self._workers.first
         self._requested = Requested.now([])
         with Store(self._out, first.config, request=self._request.record(), keep=self._request.output.keep) as store:
-            (self._out / FILE).unlink(missing_ok=True)
-            for index, score in self._pictures.items():
-                if known := store.recall(index, score.name, score.picture):
-                    self._record(known)
+            earlier = Design.load(self._out)
+            known = {
+                index: result
+                for index, score in self._pictures.items()
+                if (result := store.recall(index, score.name, score.picture))
+            }
+            suspects = known.keys() & (earlier.suspects if earlier else ())
+            self._agenda = self._make_agenda(known=len(list(takewhile(suspects.__contains__, self._pictures))))
+            for result in known.values():
+                self._record(result)
             certain = self._noted(store)
             yield from (self._results[index] for index in certain if index in self._results)
             while not self._agenda.finished:
@@ -126,22 +134,22 @@ class _Search:
                 images = map(lambda index: (index, sources[index]), self._agenda)  # noqa: C417
                 for result in kept(self._workers.measure, images, first.image_shape, store, Result):
                     self._record(result)
-                    if len(self._agenda.certain) > len(certain):
-                        certain = self._noted(store)
+                    certain = self._noted(store, certain)
                     yield result
             self._noted(store)
-            self._design().save(self._out)
 
     def found(self) -> WholeSet:
         """What was found, once all is known."""
         design = self._design()
         return WholeSet(design, {index: self._results[index] for index in (*design.suspects, *design.control)})
 
-    def _noted(self, store: Store) -> Sequence[int]:
-        """The images that are certain to be searched, once the folder and the bar say so."""
+    def _noted(self, store: Store, before: Sequence[int] = ()) -> Sequence[int]:
+        """The images that are certain to be searched, once the folder and the bar say so, and who is a suspect."""
         certain = self._agenda.certain
-        self._requested.only({index: self._pictures[index].name for index in certain}).save(store.folder)
-        self._bar.resize(len(certain))
+        if len(certain) > len(before):
+            self._requested.only({index: self._pictures[index].name for index in certain}).save(store.folder)
+            self._bar.resize(len(certain))
+        self._design().save(store.folder)
         return certain
 
     def _record(self, result: Result) -> None:
@@ -151,14 +159,13 @@ class _Search:
         self._agenda.record(result.index, Outcome(memorized(result), cost))
 
     def _design(self) -> Design:
-        assert self._agenda.end
         return Design(
             images=len(self._scores),
             pictures=len(self._pictures),
             unreadable=sum(score.score is None for score in self._scores),
             suspects=tuple(self._agenda.suspects),
             control=tuple(self._agenda.control),
-            end=str(self._agenda.end),
+            end=str(self._agenda.end) if self._agenda.finished else "",
             clean=self._extent.clean,
             screen_rows=self._screen_rows,
         )

@@ -27,7 +27,7 @@ class Design:
         unreadable: Number of images that could not be scored.
         suspects: Those that were searched in the order of their suspicion, by their position in the set.
         control: The random sample of the others.
-        end: Why no further suspects were searched: ``clean``, ``budget`` or ``all``.
+        end: Why no further suspects were searched: ``clean``, ``budget`` or ``all``; empty until all are searched.
         clean: The number in a row that ended it, if it was ``clean``.
         screen_rows: Network rows that the scores cost.
     """
@@ -47,7 +47,7 @@ class Design:
 
     @classmethod
     def load(cls, folder: Path) -> "Design | None":
-        """Read it from an audit's folder; None if the audit is not of a whole set, or not complete.
+        """Read it from an audit's folder; None if the audit is not of a whole set.
 
         Raises:
             InvMMError: It cannot be read, is damaged, or of a newer format.
@@ -64,7 +64,7 @@ class Design:
             design = cls(**values)
             check_types(design)
         except (KeyError, InvMMError) as error:
-            raise InvMMError(f"{path} is damaged; run the same audit again to write it anew.") from error
+            raise InvMMError(f"{path} is damaged; remove it, and run the same audit again.") from error
         return design
 
 

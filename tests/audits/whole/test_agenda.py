@@ -62,9 +62,10 @@ def test_all_images_are_searched_if_none_are_left() -> None:
 
 
 @pytest.mark.parametrize("places", [1, 4])
-def test_a_budget_ends_the_search_and_keeps_back_the_control_sample(places: int) -> None:
+@pytest.mark.parametrize("memorized", [3, 100])
+def test_a_budget_ends_the_search_and_keeps_back_the_control_sample(places: int, memorized: int) -> None:
     done = Agenda(range(100), range(99, -1, -1), control=10, clean=50, budget=500.0, spent=100.0)
-    given = searched(done, [image < 3 for image in range(100)], places, cost=10.0)
+    given = searched(done, [image < memorized for image in range(100)], places, cost=10.0)
     assert (done.end, len(done.suspects), len(done.control)) == (End.BUDGET, 30, 10)
     assert 100 + 10 * len(given) == 500
 
@@ -73,6 +74,16 @@ def test_a_budget_that_the_screening_has_spent_leaves_the_control_sample() -> No
     done = Agenda(range(9), range(9), control=2, clean=3, budget=5.0, spent=5.0)
     assert searched(done, [True] * 9, 4) == [0, 1]
     assert list(done.suspects) == []
+
+
+def test_what_was_a_suspect_stays_one_whatever_ends_the_search_now() -> None:
+    memorized = [image in (0, 5) for image in range(30)]
+    for known, suspects in ((3, 3), (8, 8)):
+        done = Agenda(range(30), range(29, -1, -1), control=2, clean=2, budget=5.0, known=known)
+        for image in range(known):
+            done.record(image, Outcome(memorized[image], 1.0))
+        searched(done, memorized, 3)
+        assert (len(done.suspects), done.end) == (suspects, End.CLEAN)
 
 
 def test_what_is_known_is_not_searched_again() -> None:

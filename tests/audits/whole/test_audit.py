@@ -16,9 +16,11 @@ from invmm_eval.audits.progress import Bar
 from invmm_eval.audits.request import Request, command
 from invmm_eval.audits.whole.audit import audited
 from invmm_eval.audits.whole.found import WholeSet
+from invmm_eval.cli.measure import status
 from invmm_eval.errors import InvMMError
 from invmm_eval.plugins.hooks import hookimpl
 from invmm_eval.plugins.host import host
+from invmm_eval.reports.findings import find
 from invmm_eval.search.status import Verdict
 from invmm_eval.statistics.finite import most_in
 from tests.audits.test_folder import in_a_process
@@ -165,6 +167,32 @@ def test_a_budget_in_rows_is_kept(tmp_path: Path) -> None:
     assert (found.design.end, found.design.suspects) == ("budget", full.design.suspects[:4])
     assert found.miss_rate is None
     assert found.most_not_searched == found.not_searched == 10
+
+
+@pytest.mark.parametrize("options", [{"budget": 1}, {"clean": 1}])
+def test_what_earlier_runs_searched_is_kept_with_a_smaller_budget(options: dict[str, Any], tmp_path: Path) -> None:
+    first = whole(tmp_path)
+    again = [whole(tmp_path, **options) for _ in range(2)]
+    assert [one.design.suspects for one in again] == [first.design.suspects] * 2
+    assert again[0].design.control == again[1].design.control == first.design.control
+
+
+def test_an_audit_that_is_cut_keeps_its_suspects_with_a_smaller_budget(
+    model: Known, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.fails_at = 150
+    with pytest.raises(KeyboardInterrupt):
+        whole(tmp_path, batch_size=1)
+    model.fails_at = None
+    unfinished = find(tmp_path)
+    assert unfinished.whole is None
+    assert unfinished.headline.startswith("The image searched is memorized:")
+    assert "The audit of this set is not complete" in " ".join(unfinished.paragraphs)
+    status(tmp_path)
+    assert "These are the images of the set that are certain to be searched" in capsys.readouterr().out
+    found = whole(tmp_path, budget=1)
+    assert found.design.end == "budget"
+    assert len(found.design.suspects) == unfinished.images
 
 
 def test_images_that_cannot_be_read_are_counted_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
