@@ -24,6 +24,8 @@ from invmm_eval.reference import named
 
 _DATASET = re.compile(r"(?P<kind>dataset|stream):(?P<name>[^:]+)(:(?P<split>([^:\[]|\[[^\]]*\])*)(:(?P<column>.+))?)?")
 """A colon in brackets, as in ``train[:100]``, belongs to the split."""
+_SHEET = re.compile(r"samples/(..)/\1[0-9a-f]{14}(-[0-9a-f]{8})?\.png")
+"""What an audit in the folder of its images wrote there, which are no images of the set."""
 _PACKED = {".7z", ".bz2", ".gz", ".rar", ".tgz", ".xz", ".zip", ".zst"}
 """The endings of files whose pictures cannot be read one by one."""
 
@@ -36,7 +38,8 @@ def find_images(
     Args:
         *where: Any of these, or lists, sets or streams of them. What a stream yields is kept in memory.
 
-            - A folder: all image files in and below it, sorted, named by their path in it; hidden ones are left out.
+            - A folder: all image files in and below it, sorted, named by their path in it; hidden ones and those that
+              an audit wrote are left out.
             - A file.
             - A URL of fsspec, such as ``hf://datasets/ORG/NAME/train/*.parquet`` or ``s3://BUCKET/FOLDER``, or a tar or
               Parquet file: images that are read where they are, one by one.
@@ -196,7 +199,8 @@ def _files(path: Path) -> list[Source]:
         return [Source(path.as_posix(), path.absolute())]
     base = str(path.absolute())
     try:
-        sources = [Source(name, f"{base}/{name}") for name in sorted(_names(str(path)))]
+        found = sorted(name for name in _names(str(path)) if not _SHEET.fullmatch(name))
+        sources = [Source(name, f"{base}/{name}") for name in found]
     except OSError as error:
         raise InvMMError(f"The folder {error.filename!r} cannot be listed: {reason(error)}.") from error
     if not sources:
@@ -205,7 +209,12 @@ def _files(path: Path) -> list[Source]:
 
 
 def _names(folder: str, above: str = "") -> Iterator[str]:
-    """The paths of the images in and below a folder, from it; of links those to files and to nothing."""
+    """The paths of the images in and below a folder, from it; of links those to files and to nothing.
+
+    A folder of an audit among them is left out: a run that resumes it would measure the samples in it.
+    """
+    if above and all(os.path.exists(f"{folder}/{part}") for part in ("tensors", "samples", "config.json")):  # noqa: PTH110
+        return
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):

@@ -19,7 +19,9 @@ from PIL import Image
 from invmm_eval.audits.images import Source, find_images
 from invmm_eval.audits.pictures import prepare
 from invmm_eval.audits.request import Request
+from invmm_eval.audits.run import audit
 from invmm_eval.errors import InvMMError
+from tests.helpers.command import TINY
 from tests.helpers.images import noise, png, shade
 
 
@@ -85,6 +87,17 @@ def test_a_folder_gives_its_image_files_sorted(tmp_path: Path) -> None:
     os.mkfifo(base / "pipe.png")
     assert names(base) == names(str(base)) == visible
     assert [source.value for source in find_images(base)] == [str(base / name) for name in visible]
+
+
+@pytest.mark.parametrize("where", ["", "below/audit"])
+def test_what_an_audit_wrote_among_its_images_is_not_audited(where: str, tiny_folder: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "samples/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(noise(8, 8 + len(name))).save(tmp_path / name)
+    (tmp_path / where).mkdir(parents=True, exist_ok=True)
+    found = audit(tiny_folder, tmp_path, out=tmp_path / where, recipe="demo", settings=TINY, similarity="pixel-cosine")
+    assert [result.name for result in found] == ["a.png", "samples/b.png"] == names(tmp_path)
+    assert len(list((tmp_path / where / "samples").glob("*/*.png"))) == 2
 
 
 def test_a_dangling_link_is_listed_and_fails_alone(tmp_path: Path) -> None:
