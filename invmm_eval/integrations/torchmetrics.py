@@ -17,6 +17,7 @@ import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from itertools import repeat
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -66,6 +67,7 @@ class InvMM(Metric):
     full_state_update = False
 
     pixels: list[Tensor] | Tensor
+    captions: list[Tensor] | Tensor
 
     @with_options()
     def __init__(self, model: object, **kwargs: Any) -> None:
@@ -78,23 +80,30 @@ class InvMM(Metric):
         if self._request.resources.workers == "ranks":
             raise InvMMError("torchmetrics shares the images among its own processes; leave workers out.")
         self._shape = load(self._request.model, self._request.resources.device).image_shape
-        # Values from 0 to 255 in one dimension, as torchmetrics can gather them where a process has none.
-        self.add_state("pixels", default=[], dist_reduce_fx="cat")
+        # Values from 0 to 255 in one dimension, as torchmetrics can gather them where a process has none. Captions are
+        # lines of JSON.
+        for state in ("pixels", "captions"):
+            self.add_state(state, default=[], dist_reduce_fx="cat")
 
-    def update(self, images: Any) -> None:
-        """Add images to watch; equal images count once.
+    def update(self, images: Any, captions: str | Sequence[str | None] | None = None) -> None:
+        """Add images to watch; equal images with equal captions count once.
 
         Args:
             images: A batch, uint8 or floats in [0, 1], as one tensor ``(n, C, H, W)`` or array ``(n, H, W, C)``; or a
                 list of images, a folder or a data set, as :func:`invmm_eval.audit` takes them.
+            captions: Their texts, for a model that takes them, or where they are, as :func:`invmm_eval.find_images`
+                takes them.
 
         Raises:
-            InvMMError: An image cannot be read.
+            InvMMError: An image or a caption cannot be read, or the number of captions is not that of the images.
         """
         assert isinstance(self.pixels, list)
+        assert isinstance(self.captions, list)
         batch = images if isinstance(images, np.ndarray | Tensor) else [images]
-        for source in find_images(*batch):
+        for source in find_images(*batch, captions=captions):
+            line = torch.tensor(list(f"{json.dumps(source.caption)}\n".encode()))
             self.pixels.append(prepare(source.value, self._shape).flatten().to(self.device, self.dtype))
+            self.captions.append(line.to(self.device, self.dtype))
 
     def compute(self) -> dict[str, Tensor]:
         """Measure the model as it is now.
@@ -111,11 +120,16 @@ class InvMM(Metric):
         Raises:
             InvMMError: There are no images, or a choice does not exist.
         """
-        images = dim_zero_cat(self.pixels) if len(self.pixels) else torch.empty(0)
-        targets = {t.digest: t for t in map(Target, images.view(-1, *self._shape).to("cpu", torch.uint8))}
+        pixels, lines = (
+            dim_zero_cat(state).to("cpu", torch.uint8) if len(state) else torch.empty(0, dtype=torch.uint8)
+            for state in (self.pixels, self.captions)
+        )
+        captions = map(json.loads, bytes(lines.tolist()).splitlines())
+        watched = (Target(*each) for each in zip(pixels.view(-1, *self._shape), repeat(""), captions, strict=False))
+        targets = {(target.digest, target.caption): target for target in watched}
         if not targets:
             raise InvMMError("There is no image to watch; give some to update() first.")
-        sources = [Source(str(index), target.image) for index, target in enumerate(targets.values())]
+        sources = [Source(str(index), one.image, one.caption) for index, one in enumerate(targets.values())]
         first, processes = 0, 1
         if self._is_synced:
             first = torch.distributed.get_rank(self.process_group)
@@ -153,7 +167,9 @@ class InvMM(Metric):
     def plot(
         self, val: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]] | None = None, ax: Axes | None = None
     ) -> tuple[Any, Axes]:
-        """Draw the InvMM of each image over checkpoints, filled where it was replicated, hollow at the top where not.
+        """Draw each image over checkpoints: the share of plain samples that are copies, or, without it, its InvMM.
+
+        Images of which no copy was found are hollow, at the edge.
 
         Args:
             val: What :meth:`compute` returned, once or at several checkpoints; None computes it now.
@@ -164,17 +180,22 @@ class InvMM(Metric):
         """
         values = [val] if isinstance(val, Mapping) else [self.compute()] if val is None else val
         axes = ax or plt.subplots()[1]
-        invmm = torch.stack([value["invmm"].cpu().view(-1) for value in values])
-        finite = invmm[invmm.isfinite()]
-        top = 2 * float(finite.max()) if len(finite) else 1.0
+        shares = any(not value.get("plain_share", torch.tensor(math.nan)).isnan().all() for value in values)
+        name, none = ("plain_share", 0.0) if shares else ("invmm", math.inf)
+        drawn = torch.stack([value[name].cpu().view(-1) for value in values])
+        found = drawn[drawn.isfinite() & (drawn != none)].tolist()
+        edge = min(found, default=1.0) / 2 if shares else 2 * max(found, default=0.5)
+        places = drawn.clamp(min=edge) if shares else drawn.clamp(max=edge)
         checkpoints = torch.arange(1, len(values) + 1)
-        for number, series in enumerate(invmm.T):
-            (line,) = axes.plot(checkpoints, series.clamp(max=top), label=f"image {number}")
-            for found, face in ((series.isfinite(), line.get_color()), (series.isinf(), "none")):
-                axes.plot(checkpoints[found], series[found].clamp(max=top), "o", mfc=face, mec=line.get_color())
-        axes.axhline(top, linestyle=":", color="grey", zorder=0)
-        axes.annotate("not replicated", (0.01, top), xycoords=("axes fraction", "data"), va="bottom", color="grey")
-        axes.set(yscale="log", xlabel="checkpoint", ylabel="InvMM (small: memorized)", xticks=checkpoints)
+        for number, (series, heights) in enumerate(zip(drawn.T, places.T, strict=True)):
+            (line,) = axes.plot(checkpoints, heights, label=f"image {number}")
+            for marked, face in ((series != none, line.get_color()), (series == none, "none")):
+                axes.plot(checkpoints[marked], heights[marked], "o", mfc=face, mec=line.get_color())
+        axes.axhline(edge, linestyle=":", color="grey", zorder=0)
+        edges = "no copy found" if shares else "not replicated"
+        axes.annotate(edges, (0.01, edge), xycoords=("axes fraction", "data"), va="bottom", color="grey")
+        label = "share of plain samples that are copies" if shares else "InvMM (small: memorized)"
+        axes.set(yscale="log", xlabel="checkpoint", ylabel=label, xticks=checkpoints)
         axes.legend()
         return axes.figure, axes
 

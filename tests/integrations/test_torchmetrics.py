@@ -38,15 +38,21 @@ torch.distributed.init_process_group(
     "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2, timeout=timedelta(days=1)
 )
 images = torch.cat([pictures(2), pictures(3, seed=99)])
+class Prompted(Mixture):
+    def condition(self, caption=None):
+        captions.add(caption)
+        return super().condition(caption)
+
 told = []
 for shares in cases:
-    model = Mixture(images[:2])
+    model, captions = Prompted(images[:2]), set()
     torchmetrics.load = plan.load = lambda *_: model
     metric = torchmetrics.InvMM("the model", recipe="paper", similarity="pixel-cosine", settings=SETTINGS, seed=5)
     if shares[rank]:
-        metric.update(images[shares[rank]])
+        metric.update(images[shares[rank]], captions=[f"No. {index}\\n🙂" for index in shares[rank]])
     found = {name: value.tolist() for name, value in metric.compute().items()}
     told.append({"found": found, "rows": sum(model.rows_seen), "images": len(metric.pixels)})
+    told[-1]["captions"] = sorted(captions - {None})
 with open(f"{folder}/{rank}.json", "w") as file:
     json.dump(told, file)
 torch.distributed.destroy_process_group()
@@ -102,6 +108,8 @@ def test_what_cannot_be_measured_is_told(tiny_pipeline: DDIMPipeline) -> None:
         metric.compute()
     with pytest.raises(InvMMError, match="shape"):
         metric.update(torch.zeros(1, 5, 8, 8))
+    with pytest.raises(InvMMError, match="3 captions for 2 images"):
+        metric.update(IMAGES[:2], captions=["a", "b", "c"])
     with pytest.raises(ValueError, match="batchsize"):
         InvMM(tiny_pipeline, batchsize=3)
 
@@ -127,6 +135,19 @@ def test_the_drawing_shows_each_image_over_checkpoints(tiny_pipeline: DDIMPipeli
     assert alone is figure
 
 
+def test_shares_are_drawn_where_they_are_known(tiny_pipeline: DDIMPipeline) -> None:
+    shares = ([0.0, 0.2], [0.1, torch.nan])
+    values = [{"invmm": torch.tensor([0.01, 0.01]), "plain_share": torch.tensor(row)} for row in shares]
+    _, axes = InvMM(tiny_pipeline).plot(values)
+    marks = [line for line in axes.lines if line.get_marker() == "o"]
+    drawn = {
+        (tuple(map(tuple, np.asarray(line.get_xydata()).round(3).tolist())), line.get_markerfacecolor() != "none")
+        for line in marks
+    }
+    assert drawn >= {(((2, 0.1),), True), (((1, 0.05),), False)}, "below all where no copy was found"
+    assert "share" in axes.get_ylabel()
+
+
 def test_two_processes_share_the_work(exact: Mixture, tmp_path: Path) -> None:
     shared_out, the_same_for_both, one_has_none = [[0, 2, 3], [1, 4, 0]], [[0, 1, 2], [0, 1, 2]], [[1, 3], []]
     distinct = [[0, 2, 3, 1, 4], [0, 1, 2], [1, 3]]
@@ -146,3 +167,5 @@ def test_two_processes_share_the_work(exact: Mixture, tmp_path: Path) -> None:
             assert process["images"] == len(share), "each keeps its own images"
             assert process["rows"] > 0, "each does a share"
         assert sum(process["rows"] for process in both) == sum(exact.rows_seen), "nothing is measured twice"
+        captions = [caption for process in both for caption in process["captions"]]
+        assert sorted(captions) == [f"No. {index}\n🙂" for index in sorted(images)], "each image has its own"
