@@ -1,7 +1,7 @@
 """Checks: sample the model from q and compare the samples with the image."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from invmm_eval.models.condition import Context, join, rows
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.criteria import Criterion
 from invmm_eval.search.memory import MicroBatch
+from invmm_eval.search.proposals import Proposal
 from invmm_eval.search.result import Check
 from invmm_eval.search.sampling import Rejection, sample
 from invmm_eval.similarity import Similarity
@@ -31,6 +32,8 @@ class Trial:
         x_0: The encoded image, ``(1, ...)``.
         rejection: The mean of the model's images, ``(1, ...)``, and by index of the sampler step the least cosine of a
             sample that is not given up; None gives none up.
+        complete: Whether all samples are drawn at all guidance scales, whatever the criterion requests.
+        proposal: What the noises were drawn from; None where that is q.
     """
 
     noise: Tensor
@@ -40,6 +43,8 @@ class Trial:
     guidance: tuple[float, ...]
     x_0: Tensor
     rejection: tuple[Tensor, Mapping[int, float]] | None = None
+    complete: bool = False
+    proposal: Proposal | None = None
 
 
 def check(
@@ -49,10 +54,8 @@ def check(
     criterion: Criterion,
     micro_batch: MicroBatch,
     trials: Sequence[Trial],
-    *,
-    complete: bool = False,
 ) -> list[Check]:
-    """Check several images together.
+    """Draw the samples of several trials together, and compare them with their images.
 
     Args:
         backbone: The model.
@@ -60,8 +63,7 @@ def check(
         recipe: The sampler, its steps, and from which cosine on samples are not given up.
         criterion: Requests samples and decides.
         micro_batch: Maximum number of rows sampled together.
-        trials: One per image.
-        complete: Draw all samples at all guidance scales, whatever the criterion requests.
+        trials: Of any images.
 
     Returns:
         One check per trial.
@@ -73,7 +75,7 @@ def check(
         with micro_batch as size:
             values: list[dict[float, list[float]]] = [{scale: [] for scale in trial.guidance} for trial in trials]
             samples: list[dict[float, list[Tensor]]] = [{scale: [] for scale in trial.guidance} for trial in trials]
-            while requests := _requests(trials, values, None if complete else criterion.request):
+            while requests := _requests(trials, values, criterion):
                 counts = [cut.stop - cut.start for _, _, cut in requests]
                 scales = torch.tensor([scale for _, scale, _ in requests]).repeat_interleave(torch.tensor(counts))
                 noise = torch.cat([trials[index].noise[cut] for index, _, cut in requests])
@@ -101,7 +103,7 @@ def check(
                 read = torch.split(compared.cpu(), counts), torch.split(pixels.cpu(), counts)
                 for (index, scale, _), found, pixel in zip(requests, *read, strict=True):
                     # What was drawn together counts in order: an earlier scale may have decided.
-                    if complete or criterion.request(values[index]):
+                    if trials[index].complete or criterion.request(values[index]):
                         values[index][scale].extend(found.tolist())
                         samples[index][scale].append(pixel)
             return [
@@ -162,12 +164,14 @@ def _rejection(trials: Sequence[Trial], counts: Sequence[int]) -> Rejection | No
 def _requests(
     trials: Sequence[Trial],
     values: Sequence[Mapping[float, Sequence[float]]],
-    request: Callable[[Mapping[float, Sequence[float]]], Mapping[float, int]] | None,
+    criterion: Criterion,
 ) -> list[tuple[int, float, slice]]:
-    """The samples to draw next, by image, scale and rows of the trial; without a request all that are missing."""
+    """The samples to draw next, by trial, scale and rows of the trial."""
     return [
         (index, scale, slice(len(drawn[scale]), count))
         for index, (trial, drawn) in enumerate(zip(trials, values, strict=True))
-        for scale, count in (request(drawn) if request else dict.fromkeys(drawn, len(trial.noise))).items()
+        for scale, count in (
+            dict.fromkeys(drawn, len(trial.noise)) if trial.complete else criterion.request(drawn)
+        ).items()
         if count > len(drawn[scale])
     ]

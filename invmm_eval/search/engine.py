@@ -8,32 +8,29 @@ Several images are searched together. Each has its own distribution, optimizer a
 seed and its own pixels, so that its result does not depend on the other images.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from itertools import chain, compress, islice
 from operator import not_
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
-from invmm_eval.models.condition import has_own_prompt
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.recipe import Recipe
-from invmm_eval.search.checks import check, hold_finite
+from invmm_eval.search.checks import Trial, check
 from invmm_eval.search.common import Common, Setup
 from invmm_eval.search.criteria import CRITERIA
-from invmm_eval.search.estimators import Estimator, Found, Samples, built_in_estimators
+from invmm_eval.search.estimating import Estimation
+from invmm_eval.search.estimators import Estimator, built_in_estimators
 from invmm_eval.search.memory import MicroBatch
 from invmm_eval.search.optimizers import OPTIMIZERS, OptimizerMaker
-from invmm_eval.search.proposals import Proposal
-from invmm_eval.search.result import Result, Status
+from invmm_eval.search.result import Check, Result, Status
 from invmm_eval.search.rows import Counted
 from invmm_eval.search.search import Search
 from invmm_eval.search.steps import backward
@@ -114,129 +111,96 @@ class _Engine:
         self._counted = counted
         self._micro_batch = micro_batch
         # The last digits of a network's output depend on the rows that it computes together.
-        self._checks_images_alone = images_alone
+        self._images_alone = images_alone
+        self._estimations: dict[Search, Estimation] = {}
         self._backward = partial(backward, setup.backbone, self._micro_batch)
-        self._check = partial(check, setup.backbone, setup.similarity, setup.recipe, setup.criterion, self._micro_batch)
 
     def run(self, targets: Iterable[Target], batch_size: int, on_step: OnStep | None) -> Iterator[Result]:
         """Results as they become ready; a place that becomes free goes to the next image."""
         tell = on_step or (lambda _: None)
         waiting = enumerate(targets)
         searches: list[Search] = []
+        steps = 0
         while True:
-            while len(searches) < batch_size and (entry := next(waiting, None)):
-                search = Search(*entry, self._setup)
-                with _failing(search):
-                    search.start()
-                if search.status:
-                    yield search.result()
-                else:
-                    searches.append(search)
+            if steps % self._setup.recipe.check_every == 0 or not _running(searches):
+                steps = 0
+                while len(searches) < batch_size and (entry := next(waiting, None)):
+                    search = Search(*entry, self._setup)
+                    with _failing(search):
+                        search.start()
+                    if search.status:
+                        yield search.result()
+                    else:
+                        searches.append(search)
             if not searches:
                 return
-            started = time.perf_counter()
-            self._take_steps(searches, tell)
-            stepped = time.perf_counter()
-            checked_searches = _running(searches)
-            self._check_all(checked_searches)
-            for search in checked_searches:
-                if search.status and search.status is not Status.FAILED:
-                    with _failing(search):
-                        self._estimate(search, tell)
-            checked = time.perf_counter()
-            for search in searches:
-                search.seconds_steps += (stepped - started) / len(searches)
-                search.seconds_checks += (checked - stepped) / len(searches)
-                if search.status:
-                    yield search.result()
-            searches = _running(searches)
+            if running := _running(searches):
+                started = time.perf_counter()
+                self._take_step(running)
+                tell(_running(running))
+                for search in running:
+                    search.seconds_steps += (time.perf_counter() - started) / len(running)
+                steps += 1
+            self._draw_samples(searches, tell, checked=steps % self._setup.recipe.check_every == 0)
+            ended = [search for search in searches if search.status and not self._is_estimating(search)]
+            for search in ended:
+                self._estimations.pop(search, None)
+                yield search.result()
+            searches = [search for search in searches if search not in ended]
 
-    def _take_steps(self, searches: Sequence[Search], tell: OnStep) -> None:
-        """C steps of each search."""
+    def _take_step(self, searches: Sequence[Search]) -> None:
+        """One step of each search."""
         with torch.inference_mode(mode=False), torch.enable_grad():
-            for _ in range(self._setup.recipe.check_every):
-                running = _running(searches)
-                uses_gradients = [search.optimizer.uses_gradients for search in running]
-                for search in compress(running, map(not_, uses_gradients)):
-                    with _failing(search):
-                        search.take_step()
-                draws = _drawn(Search.draw, list(compress(running, uses_gradients)))
-                for search, loss in self._isolated(self._backward, draws):
-                    with _failing(search):
-                        search.take_step(loss)
-                tell(_running(searches))
-        unread = _drawn(Search.unread, _running(searches))
+            uses_gradients = [search.optimizer.uses_gradients for search in searches]
+            for search in compress(searches, map(not_, uses_gradients)):
+                with _failing(search):
+                    search.take_step()
+            draws = _drawn(Search.draw, list(compress(searches, uses_gradients)))
+            for search, loss in self._isolated(self._backward, draws):
+                with _failing(search):
+                    search.take_step(loss)
+
+    def _draw_samples(self, searches: Sequence[Search], tell: OnStep, *, checked: bool) -> None:
+        """The samples that estimators wait for, and with them those of the checks that are due."""
+        started = time.perf_counter()
+        due = [search for search in searches if self._is_estimating(search) or (checked and not search.status)]
+        asked = dict(_drawn(self._trials, due))
+        unread = _drawn(lambda search: search.unread(asked[search]), list(asked))
         for (search, _), values in zip(unread, _read([tensor for _, tensor in unread]), strict=True):
             with _failing(search):
                 search.read(values)
+        jobs = [(search, trials) for search, trials in asked.items() if search.status is not Status.FAILED]
+        for group in [[job] for job in jobs] if self._images_alone else [jobs]:
+            for search, checks in self._isolated(self._check, group):
+                with _failing(search):
+                    self._take_samples(search, checks, asked[search], tell)
+        for search in due:
+            search.seconds_checks += (time.perf_counter() - started) / len(due)
 
-    def _check_all(self, searches: Sequence[Search]) -> None:
-        """A check of each search."""
-        for complete in (False, True):
-            chosen = [search for search in searches if search.is_checked_completely is complete]
-            trials = _drawn(Search.draw_trial, chosen)
-            for group in [[trial] for trial in trials] if self._checks_images_alone else [trials]:
-                drawn = dict(group)
-                for search, outcome in self._isolated(partial(self._check, complete=complete), group):
-                    with _failing(search):
-                        search.record_check(drawn[search], outcome)
+    def _trials(self, search: Search) -> Sequence[Trial]:
+        return self._estimations[search].trials if search in self._estimations else [search.draw_trial()]
 
-    def _estimate(self, search: Search, tell: OnStep) -> None:
-        """Run the estimators on an ended search."""
+    def _check(self, asked: Sequence[Sequence[Trial]]) -> list[list[Check]]:
+        """The checks of the trials of several searches."""
         setup = self._setup
-        origin = search.return_to_best_check()
-        assert search.status is not None
-        assert search.last_check is not None
-        scale = search.last_check.best_scale
-        if origin is None and 0 in search.last_check.similarities:
-            scale = 0.0  # Where no copy was found, only the plain samples without a prompt tell how many there are.
-        ray = search.optimizer.ray
+        trials = list(chain(*asked))
+        checks = iter(check(setup.backbone, setup.similarity, setup.recipe, setup.criterion, self._micro_batch, trials))
+        return [list(islice(checks, len(trials))) for trials in asked]
 
-        def drawn_more(n: int) -> None:
-            search.sampled += n
-            tell([search])
+    def _take_samples(self, search: Search, checks: Sequence[Check], trials: Sequence[Trial], tell: OnStep) -> None:
+        if search in self._estimations:
+            self._estimations[search].take(checks)
+        else:
+            search.record_check(trials[0], checks[0])
+            if search.status:
+                self._estimations[search] = Estimation(search, self._setup, lambda: tell([search]))
 
-        def sample(n: int, *proposals: Proposal) -> Samples:
-            known = found.proposals if proposals else None
-            rsamples = [partial(known.rsample, proposal) for proposal in proposals] if known else [None]
-            trials = [replace(search.draw_trial(n, rsample), guidance=(scale,)) for rsample in rsamples]
-            checks = self._check(trials, complete=True)
-            similarities = tuple(chain(*(check.similarities[scale] for check in checks)))
-            hold_finite(setup.similarity, similarities)
-            hits = tuple(value >= setup.threshold for value in similarities)
-            for trial, drawn, proposal in zip(trials, checks, proposals or [None], strict=True):
-                search.remember_samples(trial, drawn, search.kl, proposal)
-            drawn_more(len(hits))
-            noise, images = [trial.noise for trial in trials], [check.samples[scale] for check in checks]
-            return Samples(torch.cat(noise), similarities, hits, torch.cat(images))
-
-        found = Found(
-            status=search.status,
-            recipe=setup.recipe,
-            threshold=setup.threshold,
-            check=origin,
-            noise=search.noise,
-            ray=ray,
-            sample=sample,
-            shifted=lambda: [shifted for shifted in search.shifted if shifted.scale == scale],
-            outcomes=ray.outcomes.setdefault(scale, []) if ray else [],
-            guidance=scale if has_own_prompt(search.condition) else 0.0,
-            draw_plain=partial(
-                setup.common.plain,
-                scale,
-                search.x_0,
-                search.condition,
-                search.features,
-                setup.threshold,
-                drawn_more,
-            ),
-            propose=partial(setup.common.proposals, search.x_0, ray) if ray else None,
+    def _is_estimating(self, search: Search) -> bool:
+        return (
+            search in self._estimations
+            and search.status is not Status.FAILED
+            and bool(self._estimations[search].trials)
         )
-        with self._counted.shared([search]):
-            for estimator in setup.estimators:
-                values = estimator(found)
-                if values is not None:
-                    search.estimates[estimator.name] = _as_json(estimator.name, values)
 
     def _isolated(
         self, work: Callable[[Sequence[J]], Sequence[R]], jobs: Sequence[tuple[Search, J]]
@@ -300,15 +264,3 @@ def _read(tensors: Sequence[Tensor]) -> list[list[float]]:
     """The values of tensors of one dimension, in one copy from the device, so that the host waits once for all."""
     values = iter(torch.cat(list(tensors)).tolist() if tensors else [])
     return [list(islice(values, len(tensor))) for tensor in tensors]
-
-
-def _as_json(name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The values as they are read back from a file.
-
-    Raises:
-        InvMMError: JSON cannot hold them.
-    """
-    try:
-        return dict(json.loads(json.dumps(values, allow_nan=False)))
-    except (TypeError, ValueError) as error:
-        raise InvMMError(f"The estimator {name!r} returned values that JSON cannot hold: {error}.") from error

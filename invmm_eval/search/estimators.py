@@ -1,9 +1,10 @@
 """Estimators: values that are computed from what a search found and from further samples.
 
-An estimator runs once per image, after the search of the image has ended without an error.
+An estimator runs once per image, after the search of the image has ended without an error. It is a coroutine, and
+awaits the samples that it asks for: those of all images that are asked for at the same time are drawn together.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import cycle
@@ -54,9 +55,9 @@ class Shifted:
 
 
 class Draw(Protocol):
-    """Draws new samples."""
+    """Draws new samples, which are there when they have been awaited."""
 
-    def __call__(self, n: int, *proposals: Proposal) -> Samples:
+    def __call__(self, n: int, *proposals: Proposal) -> Awaitable[Samples]:
         """``n`` samples of noise from q as it is now; or from each of some proposals, in one go."""
         ...
 
@@ -73,8 +74,8 @@ class Found:
             most replicas. None where there is no such check; q is then the last one.
         noise: q. Where an estimator changes its parameters, the result is that of the changed q.
         ray: The ray that the mean of q lies on; None where the optimizer follows none.
-        sample: Draws ``n`` new samples from q as it is now, at the best guidance scale of the last check; or, with
-            further arguments, from each of these distributions, which are made by ``proposals``.
+        sample: ``await found.sample(n)`` draws ``n`` new samples from q as it is now, at the best guidance scale of the
+            last check; or, with further arguments, from each of these distributions, which are made by ``proposals``.
         guidance: That scale; 0 where there is no prompt.
         shifted: Returns all samples so far at that scale whose noise was plain noise shifted along a ray, or drawn from
             a proposal: those of the checks, and those that ``sample`` has drawn.
@@ -109,7 +110,7 @@ class Found:
 
 
 class Estimator(Protocol):
-    """Computes values for one image after its search."""
+    """Computes values for one image after its search, by ``async def __call__``."""
 
     @property
     def name(self) -> str:
@@ -121,7 +122,7 @@ class Estimator(Protocol):
         """The values it returns, by name, each with a short description that reports show."""
         ...
 
-    def __call__(self, found: Found) -> Mapping[str, Any] | None:
+    def __call__(self, found: Found) -> Coroutine[Any, Any, Mapping[str, Any] | None]:
         """The values by name, as JSON can hold them; None where nothing can be estimated."""
         ...
 
@@ -140,7 +141,7 @@ class DoseResponse:
         "ed90": "the same for 90 % of the samples",
     }
 
-    def __call__(self, found: Found) -> Mapping[str, Any] | None:
+    async def __call__(self, found: Found) -> Mapping[str, Any] | None:
         """``responses`` samples, ``check_images`` at a dose."""
         recipe, ray = found.recipe, found.ray
         if found.check is None or ray is None or not recipe.responses:
@@ -150,7 +151,7 @@ class DoseResponse:
         for _, share in zip(range(recipe.responses // recipe.check_images), cycle(DRAWN_AT), strict=False):
             if found.outcomes:
                 ray.move(min(Response(tuple(found.outcomes)).dose(share).nats, largest))
-            found.sample(recipe.check_images)
+            await found.sample(recipe.check_images)
         response = Response(tuple(found.outcomes))
         replicated = found.status is Status.REPLICATED
         ray.move(min(response.dose(recipe.rate).nats, largest) if replicated else reached)
@@ -163,11 +164,11 @@ class Confirmation:
     name = CONFIRMATION
     fields: Mapping[str, str] = {"hits": "number of replicas", "drawn": "number of samples"}
 
-    def __call__(self, found: Found) -> Mapping[str, Any] | None:
+    async def __call__(self, found: Found) -> Mapping[str, Any] | None:
         """``confirm`` samples."""
         if found.check is None or not found.recipe.confirm:
             return None
-        hits = found.sample(found.recipe.confirm).hits
+        hits = (await found.sample(found.recipe.confirm)).hits
         return {"hits": sum(hits), "drawn": len(hits)}
 
 

@@ -56,7 +56,7 @@ class PlainShare:
         "relative_error": "standard error of the share over the share, by the samples; null without any copy",
     }
 
-    def __call__(self, found: Found) -> Mapping[str, Any] | None:
+    async def __call__(self, found: Found) -> Mapping[str, Any] | None:
         """None without any sample of plain or shifted plain noise."""
         if found.check and found.proposals and found.shifted():
             for number in range(ROUNDS):
@@ -67,7 +67,7 @@ class PlainShare:
                 if not rate or error <= PRECISE or is_rare:
                     break
                 nats = max(1, -math.log(max(rate, MEMORIZED)))
-                found.sample(DRAWS, *(found.proposals.at(part * nats) for part in PARTS))
+                await found.sample(DRAWS, *(found.proposals.at(part * nats) for part in PARTS))
         samples = _samples(found)
         if not samples:
             return None

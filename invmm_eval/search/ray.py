@@ -64,7 +64,6 @@ class Ray:
         with torch.no_grad():
             self._mu.copy_(math.sqrt(2 * nats) * self.direction)
 
-    def distances(self, noise: Tensor) -> list[float]:
-        """The scalar products of ``noise`` ``(n, ...)`` with u."""
-        distances: list[float] = (noise.flatten(1) @ self.direction.flatten()).tolist()
-        return distances
+    def distances(self, noise: Tensor) -> Tensor:
+        """The scalar products of ``noise`` ``(n, ...)`` with u, ``(n,)``."""
+        return noise.flatten(1) @ self.direction.flatten()

@@ -65,6 +65,7 @@ class Search:
         self._losses: list[float] = []
         self._unread: list[Tensor] = []
         self._checked_kl = 0.0
+        self._distances: list[float] = []
         self._best_place: _Place | None = None
         self.shifted: list[Shifted] = []
 
@@ -124,11 +125,6 @@ class Search:
             return float(self.noise.kl())
 
     @property
-    def is_checked_completely(self) -> bool:
-        """Whether the next check draws all samples: the last one does, and every one if no check ends the search."""
-        return not self._setup.recipe.stop or self._is_last
-
-    @property
     def _is_last(self) -> bool:
         """Whether the budget is spent, in steps or in nats."""
         recipe = self._setup.recipe
@@ -148,7 +144,8 @@ class Search:
     def draw_trial(self, n: int | None = None, rsample: Callable[[int, Generator], Tensor] | None = None) -> Trial:
         """The random numbers of a check with n samples per guidance scale; None takes the criterion's number.
 
-        ``rsample`` draws the noises instead of q.
+        The last check draws all samples, and so does every one where none ends the search. ``rsample`` draws the noises
+        instead of q.
         """
         shared = self._setup.recipe.shared_context
         scales = different_scales(self.condition, self._setup.recipe.guidance)
@@ -163,6 +160,7 @@ class Search:
                 guidance=scales,
                 x_0=self.x_0,
                 rejection=self._rejection,
+                complete=not self._setup.recipe.stop or self._is_last,
             )
 
     def take_step(self, loss: Tensor | None = None) -> None:
@@ -176,10 +174,15 @@ class Search:
             self._unread.append(loss)
         self.step += 1
 
-    def unread(self) -> Tensor:
-        """The losses since the last check, followed by the KL of q, on the device."""
+    def unread(self, trials: Sequence[Trial]) -> Tensor:
+        """What is known on the device before the samples of trials are drawn, in one dimension.
+
+        The losses since the last check, the KL of q, and where along the ray the noises from q lie.
+        """
+        ray = self.optimizer.ray
         with torch.no_grad():
-            return torch.stack([*self._unread, self.noise.kl()])
+            places = [ray.distances(trial.noise) for trial in trials if ray and not trial.proposal]
+            return torch.cat([torch.stack([*self._unread, self.noise.kl()]), *places])
 
     def read(self, unread: Sequence[float]) -> None:
         """Take the values of :meth:`unread`, which the host has read for all searches at once.
@@ -187,7 +190,8 @@ class Search:
         Raises:
             InvMMError: A loss or the KL is not finite.
         """
-        *losses, self._checked_kl = unread
+        losses = unread[: len(self._unread)]
+        self._checked_kl, *self._distances = unread[len(losses) :]
         self._unread.clear()
         self._losses.extend(losses)
         for step, loss in enumerate(losses, start=self.step - len(losses) + 1):
@@ -209,23 +213,23 @@ class Search:
         average_loss = sum(window) / len(window) if window else math.nan
         self.trace.append(Point(self.step, average_loss, self._checked_kl, self.optimizer.weight, check.score))
         self.last_check = check
-        self.remember_samples(trial, check, self._checked_kl)
+        self.remember_samples(trial, check)
         self.status = setup.criterion.status(self.trace, passed=check.passed, last=self._is_last)
         if self.status is not Status.REPLICATED and self.optimizer.ray:
             self._remember_place(check, self.optimizer.ray.place())
         if self.status is None:
             self.optimizer.after_check(average_loss)
 
-    def remember_samples(self, trial: Trial, check: Check, kl: float, proposal: Proposal | None = None) -> None:
+    def remember_samples(self, trial: Trial, check: Check) -> None:
         """Keep which noises of the ray, or of a proposal, gave copies.
 
-        For the share only those of the ray count whose q, of this KL, has plain noise's variance.
+        For the share only those of the ray count whose q has plain noise's variance.
         """
         ray = self.optimizer.ray
         if ray is None:
             return
-        distances = [] if proposal else ray.distances(trial.noise)
-        if proposal is None and math.isclose(kl * ray.direction.numel(), ray.nats, rel_tol=1e-3):
+        proposal, distances = trial.proposal, [] if trial.proposal else self._distances
+        if proposal is None and math.isclose(self._checked_kl * ray.direction.numel(), ray.nats, rel_tol=1e-3):
             proposal = Proposal(math.sqrt(2 * ray.nats) * ray.direction)
         for scale, values in check.similarities.items():
             if scale and self.condition.parameters() and self.status is None:

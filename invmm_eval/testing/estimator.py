@@ -3,6 +3,8 @@
 import itertools
 import json
 from collections.abc import Mapping
+from functools import partial
+from inspect import iscoroutine
 from typing import Any
 
 import torch
@@ -39,17 +41,29 @@ def check_estimator(estimator: Estimator) -> None:
     for status, with_ray in itertools.product(DOSES, (True, False)):
         what = f"For an image that was {status}, {'with' if with_ray else 'without'} a ray, the estimator"
         found = simulated(status, with_ray=with_ray)
-        values = watched(estimator, what)(found)
+        values = watched(partial(_finished, estimator, what), what)(found)
         _hold_values(values, fields, what)
         promise(
             bool(found.noise.kl().isfinite()),
             f"{what} leaves q with a KL that is not finite; change q's parameters to finite values only.",
         )
         promise(
-            estimator(simulated(status, with_ray=with_ray)) == values,
+            _finished(estimator, what, simulated(status, with_ray=with_ray)) == values,
             f"{what} returns other values when it is called again; keep nothing between images, and draw random "
             "numbers from a generator with a fixed seed.",
         )
+
+
+def _finished(estimator: Estimator, what: str, found: Found) -> Mapping[str, Any] | None:
+    """The values of an estimator whose samples are there at once."""
+    values = estimator(found)
+    promise(iscoroutine(values), f"{what} returns at once; write async def __call__, and await found.sample(...).")
+    try:
+        values.send(None)
+    except StopIteration as done:
+        found_values: Mapping[str, Any] | None = done.value
+        return found_values
+    raise BrokenPromise(f"{what} awaits something else than found.sample(...); no other samples are drawn.")
 
 
 def _hold_values(values: Any, fields: Mapping[str, str], what: str) -> None:
@@ -84,22 +98,25 @@ def simulated(status: Status, *, with_ray: bool = True) -> Found:
     shifted: list[Shifted] = []
     outcomes: list[Outcome] = []
 
-    def sample(n: int, *chosen: Proposal) -> Samples:
+    def draw(n: int, *chosen: Proposal) -> Samples:
         with torch.no_grad():
             noise = [proposals.rsample(one, n, numbers) for one in chosen] or [q.rsample(n, numbers)]
-        similarities = torch.sigmoid(torch.tensor(ray.distances(torch.cat(noise))) - 3)
+        similarities = torch.sigmoid(ray.distances(torch.cat(noise)) - 3)
         hits = similarities >= THRESHOLD
         if with_ray:
             for one, part, copies in zip(
                 chosen or [Proposal(mu.detach().clone())], noise, torch.split(hits, n), strict=True
             ):
                 shifted.append(Shifted(1.0, one, n, part[copies]))
-            outcomes.extend(map(Outcome, [] if chosen else ray.distances(noise[0]), hits.tolist()))
+            outcomes.extend(map(Outcome, [] if chosen else ray.distances(noise[0]).tolist(), hits.tolist()))
         images = torch.zeros((len(hits), *SHAPE), dtype=torch.uint8)
         return Samples(torch.cat(noise), tuple(similarities.tolist()), tuple(hits.tolist()), images)
 
+    async def sample(n: int, *chosen: Proposal) -> Samples:
+        return draw(n, *chosen)
+
     recipe = Recipe(optimizer="dose", check_images=8, first_dose=1.0, responses=64, confirm=64)
-    shown = sample(recipe.check_images)
+    shown = draw(recipe.check_images)
     replicated = status is Status.REPLICATED
     check = Check(replicated, {1.0: shown.similarities}, {1.0: shown.images}) if replicated or with_ray else None
     return Found(

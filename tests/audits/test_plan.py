@@ -63,8 +63,8 @@ class Copies:
     name = "copies"
     fields: Mapping[str, str] = {"hits": "copies among four samples"}
 
-    def __call__(self, found: Found) -> Mapping[str, Any]:
-        return {"hits": sum(found.sample(4).hits)}
+    async def __call__(self, found: Found) -> Mapping[str, Any]:
+        return {"hits": sum((await found.sample(4)).hits)}
 
 
 class Parts:

@@ -1,5 +1,6 @@
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from math import nan
 from typing import NamedTuple
 
@@ -104,8 +105,7 @@ class Case(NamedTuple):
             self.recipe,
             criterion or AllSamples(self.recipe, BETA),
             MicroBatch(self.micro_batch),
-            trials,
-            complete=complete,
+            [replace(trial, complete=complete) for trial in trials],
         )
 
     def plain(self, trial: Trial, backbone: Labelled) -> tuple[bool, dict[float, list[float]]]:

@@ -171,6 +171,22 @@ def test_to_confirm_changes_nothing_else() -> None:
 # Estimators of others
 
 
+@pytest.mark.parametrize("micro_batch", [None, 1000])
+def test_what_several_images_wait_for_goes_through_the_network_in_one_call(micro_batch: int | None) -> None:
+    """Each ends at a check of its own, so that one's new samples go with another's check."""
+    images, recipe = torch.cat([TWO, UNSEEN]), replace(fast(QUICK), estimators=(), plain=0, reject=-1.0, confirm=20)
+    model = Mixture(TWO, torch.tensor([0.5, 1e-9]))
+    alone = run(model, images, recipe=recipe, batch_size=1)
+    model.rows_seen.clear()
+    together = run(model, images, recipe=recipe, batch_size=3, micro_batch=micro_batch)
+    most = max(model.rows_seen)
+    checks = [len(result.trace) for result in together]
+    assert checks[0] < checks[1]
+    assert most == (recipe.check_images + 20 if micro_batch else 20)
+    for one, other in zip(alone, together, strict=True):
+        assert (one.status, one.steps, one.confirmed) == (other.status, other.steps, other.confirmed)
+
+
 class MeanSimilarity:
     """The mean similarity of new samples."""
 
@@ -180,8 +196,8 @@ class MeanSimilarity:
     def __init__(self, samples: int) -> None:
         self.samples = samples
 
-    def __call__(self, found: Found) -> Mapping[str, Any]:
-        drawn = found.sample(self.samples)
+    async def __call__(self, found: Found) -> Mapping[str, Any]:
+        drawn = await found.sample(self.samples)
         assert drawn.noise.shape == (self.samples, *SHAPE)
         assert drawn.images.shape == (self.samples, *SHAPE)
         assert drawn.hits == tuple(value >= found.threshold for value in drawn.similarities)
@@ -207,7 +223,7 @@ def test_an_estimator_that_the_settings_switch_on_and_the_recipe_names_runs_once
 
 def test_values_that_json_cannot_hold_fail_the_image_in_one_sentence() -> None:
     class Broken(MeanSimilarity):
-        def __call__(self, found: Found) -> Mapping[str, Any]:  # noqa: ARG002
+        async def __call__(self, found: Found) -> Mapping[str, Any]:  # noqa: ARG002
             return {"mean": math.nan}
 
     [found] = run(Mixture(TWO), TWO[:1], recipe=QUICK, estimators=(Broken(1),))

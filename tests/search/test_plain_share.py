@@ -1,5 +1,6 @@
 """The share of copies among plain samples, against models whose samples have known shares."""
 
+import asyncio
 import math
 
 import pytest
@@ -90,7 +91,7 @@ def test_few_samples_without_a_copy_do_not_show_that_a_picture_is_not_memorized(
     samples = [Shifted(1.0, far, 10, far.mean[None])]
     calls = []
 
-    def sample(n: int, *drawn: Proposal) -> Samples:
+    async def sample(n: int, *drawn: Proposal) -> Samples:
         calls.append([float(one.mean.square().sum() / 2) for one in drawn])
         samples.extend(Shifted(1.0, one, n, torch.zeros(0, 8)) for one in drawn)
         return Samples(torch.zeros(0, 8), (), (), torch.zeros(0))
@@ -99,7 +100,7 @@ def test_few_samples_without_a_copy_do_not_show_that_a_picture_is_not_memorized(
         Status.REPLICATED, RECIPE, 0.9, Check(True, {1.0: (1.0,)}, {}), diagonal()(torch.zeros(8)), None, sample,
         shifted=lambda: samples, propose=lambda _: proposals,
     )  # fmt: skip
-    values = PlainShare()(found)
+    values = asyncio.run(PlainShare()(found))
     assert values is not None
     assert 0 < values["share"] < 1e-7
     likely = [part * math.log(1 / 1e-4) for part in (0.2, 0.3, 0.4, 0.5)]

@@ -25,11 +25,11 @@ SEARCHES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     "pixel, giving samples up": ("search", ["pixel"], ONE_SHOT),
     "guided": ("search", ["guided"], GUIDED),
 }
-ALONE, TOGETHER, ALONG_A_RAY, GIVING_UP = 5, 3, 7, 9
-"""Waits of a check of two images: one for the losses of both, and two, for similarities and pixels, for each round of
-samples, which two images have in common if they are checked together; one more for each to know where on a ray its
-samples lie, and one to give samples up."""
-BY_SEARCH = {"pixel, by dose": ALONG_A_RAY, "pixel, images together": TOGETHER, "pixel, giving samples up": GIVING_UP}
+ALONE, TOGETHER, GIVING_UP = 5, 3, 7
+"""Waits of a check of two images: one for the losses of both and where on a ray their noises lie, and two, for
+similarities and pixels, for each round of samples, which two images have in common if they are checked together; one
+more for each to give samples up."""
+BY_SEARCH = {"pixel, images together": TOGETHER, "pixel, giving samples up": GIVING_UP}
 
 
 @pytest.fixture(scope="module")

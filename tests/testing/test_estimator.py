@@ -1,5 +1,6 @@
 """Each promise of an estimator is broken by a fake that breaks no other."""
 
+import asyncio
 import random
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,11 +9,31 @@ import pytest
 import torch
 
 from invmm_eval.plugin import Estimator, Found
-from invmm_eval.search.estimators import Confirmation, DoseResponse
+from invmm_eval.search.estimators import Confirmation, DoseResponse, Samples
+from invmm_eval.search.proposals import Proposal
 from invmm_eval.search.result import Status
 from invmm_eval.testing import BrokenPromise, check_estimator
 from invmm_eval.testing.estimator import simulated
 from tests.helpers.breaches import Breach, sets
+
+
+class AtOnce:
+    """It returns its value at once."""
+
+    name, fields = "half", {"half": "one half"}
+
+    def __call__(self, _: Found) -> Mapping[str, Any]:
+        return {"half": 0.5}
+
+
+class Elsewhere:
+    """It awaits something else than samples."""
+
+    name, fields = "half", {"half": "one half"}
+
+    async def __call__(self, _: Found) -> Mapping[str, Any]:
+        await asyncio.sleep(0)
+        return {"half": 0.5}
 
 
 class Good:
@@ -23,8 +44,8 @@ class Good:
         self.fields: Mapping[str, str] = {"hit_rate": "share of 50 samples that are copies"}
         self.change: Callable[[Any, Found], Any] = lambda values, _: values
 
-    def __call__(self, found: Found) -> Mapping[str, Any] | None:
-        hits = found.sample(50).hits
+    async def __call__(self, found: Found) -> Mapping[str, Any] | None:
+        hits = (await found.sample(50)).hits
         values: Mapping[str, Any] | None = self.change(
             {"hit_rate": sum(hits) / len(hits)} if found.ray else None, found
         )
@@ -65,14 +86,27 @@ def test_a_broken_promise_is_named(sentence: str, breach: Breach) -> None:
         check_estimator(breach(Good()))
 
 
+@pytest.mark.parametrize(("estimator", "sentence"), [(AtOnce(), "async def __call__"), (Elsewhere(), "something else")])
+def test_samples_are_what_is_awaited(estimator: Any, sentence: str) -> None:
+    with pytest.raises(BrokenPromise, match=sentence):
+        check_estimator(estimator)
+
+
 @pytest.mark.parametrize("estimator", [Good(), DoseResponse(), Confirmation()])
 def test_good_and_built_in_estimators_pass(estimator: Estimator) -> None:
     check_estimator(estimator)
 
 
+def drawn(found: Found, n: int, *proposals: Proposal) -> Samples:
+    async def ask() -> Samples:
+        return await found.sample(n, *proposals)
+
+    return asyncio.run(ask())
+
+
 def test_most_simulated_samples_of_a_replicated_image_are_copies() -> None:
     rates = {
-        status: sum(simulated(status).sample(1000).hits) / 1000 for status in (Status.REPLICATED, Status.EXHAUSTED)
+        status: sum(drawn(simulated(status), 1000).hits) / 1000 for status in (Status.REPLICATED, Status.EXHAUSTED)
     }
     assert rates[Status.REPLICATED] > 0.99
     assert rates[Status.EXHAUSTED] < 0.05
@@ -82,11 +116,11 @@ def test_a_simulated_search_knows_its_samples_of_the_ray_those_of_the_check_amon
     found = simulated(Status.REPLICATED)
     assert found.proposals
     assert len(found.outcomes) == found.recipe.check_images
-    found.sample(3)
-    found.sample(5, found.proposals.at(2.0))
+    drawn(found, 3)
+    drawn(found, 5, found.proposals.at(2.0))
     assert len(found.outcomes) == found.recipe.check_images + 3
     assert [one.drawn for one in found.shifted()] == [found.recipe.check_images, 3, 5]
     without = simulated(Status.REPLICATED, with_ray=False)
-    without.sample(3)
+    drawn(without, 3)
     assert not without.outcomes
     assert not without.shifted()

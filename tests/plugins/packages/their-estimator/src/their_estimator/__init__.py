@@ -12,9 +12,9 @@ class MeanSimilarity:
     name = "mean-similarity"
     fields: Mapping[str, str] = {"mean": "mean similarity of four samples", "drawn": "number of samples"}
 
-    def __call__(self, found: Found) -> Mapping[str, Any]:
+    async def __call__(self, found: Found) -> Mapping[str, Any]:
         """Draw the samples."""
-        similarities = found.sample(4).similarities
+        similarities = (await found.sample(4)).similarities
         return {"mean": sum(similarities) / len(similarities), "drawn": len(similarities)}
 
 
