@@ -89,5 +89,9 @@ def end(folder: Path, *, debug: bool, fail_on: FailOn | None = None) -> None:
         raise typer.Exit(1)
     found = {None: [], FailOn.REPLICATED: replicated, FailOn.MEMORIZED: of[Verdict.MEMORIZED]}[fail_on]
     if found:
-        print_error(f"Exit code {FOUND}, because of {found[0]!r} and --fail-on {fail_on}.")
+        print_error(f"--fail-on {fail_on}: {len(found):,} of {len(audit.rows):,} images, such as {found[0]!r}.")
         raise typer.Exit(FOUND)
+    if fail_on and failures:
+        count = sum(map(len, failures))
+        print_error(f"--fail-on {fail_on}: {count:,} of {len(audit.rows):,} images could not be measured.")
+        raise typer.Exit(1)

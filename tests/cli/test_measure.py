@@ -147,7 +147,10 @@ def test_an_exit_code_tells_what_was_found(
     for verdict in ("replicated", "memorized"):
         code, _, err = invoke(*command, "--fail-on", verdict)
         assert code == found
-        assert (f"because of 'a.png' and --fail-on {verdict}" in err) is bool(found)
+        assert (f"--fail-on {verdict}: 2 of 2 images, such as 'a.png'." in err) is bool(found)
+    (images / "b.png").write_bytes(b"no picture")
+    code, _, err = invoke(*command, "--fail-on", "memorized")
+    assert (code, "1 of 2 images could not be measured" in err) == (found or 1, not found)
 
 
 def test_a_gate_on_memorized_needs_a_recipe_that_tells_it(
