@@ -153,7 +153,8 @@ def _without_names(result: Result) -> Result:
     nameless = copy(result)  # reads nothing, which replace would
     nameless.__dict__.update(
         name=result.digest[:16] or f"image {result.index}",
-        prompt="" if result.prompted else None,  # what is said depends on whether there was one
+        prompt="" if result.prompted else None,  # what is said depends on whether there was one,
+        captioned=result.captioned,  # and on whether it was the caption
         error=result.error and NOT_PUBLISHED,
         traceback=None,
     )

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import pyarrow as pa
 
 from invmm_eval.search.result import CONFIRMATION, DOSE_RESPONSE, PLAIN_SHARE, Result
-from invmm_eval.search.sentence import sentence, share_ends, share_text
+from invmm_eval.search.sentence import plain_prompt, sentence, share_ends, share_text
 from invmm_eval.search.status import Verdict
 from invmm_eval.strict_json import finite as finite
 
@@ -165,6 +165,16 @@ FIELDS: tuple[Field, ...] = (
         form_ends=share_ends,
     ),
     Field(
+        "plain_prompt",
+        pa.string(),
+        "prompt of these plain samples, with the guidance scale (a searched one is a mixture of tokens, which nobody "
+        "types); null for a model without prompts",
+        lambda r: plain_prompt(r) if r.plain_share else None,
+        _ALL - {"torchmetrics"},
+        "prompt",
+        lambda prompt: prompt or "none",
+    ),
+    Field(
         "limit_nats",
         pa.float64(),
         "limit of InvMM over all noise families, in nats in total: -ln(plain_share), the least KL of noise that always "
@@ -272,17 +282,12 @@ FIELDS: tuple[Field, ...] = (
         pa.int64(),
         "network rows spent on the image: samples in network calls, those with gradients counted three times",
         lambda r: r.rows,
-        _DATA,
+        _READ | _DATA,
+        "network rows",
     ),
     Field("seconds_steps", pa.float64(), "seconds spent on steps", lambda r: r.seconds_steps, _DATA),
     Field("seconds_checks", pa.float64(), "seconds spent on checks", lambda r: r.seconds_checks, _DATA),
-    Field(
-        "seconds",
-        pa.float64(),
-        "seconds spent on the image",
-        lambda r: r.seconds_steps + r.seconds_checks,
-        _READ,
-    ),
+    Field("seconds", pa.float64(), "seconds spent on the image", lambda r: r.seconds_steps + r.seconds_checks, _READ),
     Field("error", pa.string(), "why the search failed", lambda r: r.error, _DATA | {"metric"}, form=str),
 )
 """Every field, in the order of columns."""

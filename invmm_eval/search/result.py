@@ -60,8 +60,7 @@ class Result:
         trace: One point per check.
         seconds_steps: This image's share of the time spent on steps.
         seconds_checks: This image's share of the time spent on checks.
-        rows: Network rows spent on the image (see :mod:`invmm_eval.search.rows`), a share of those it had in common
-            with others; None in results of version 0.1.
+        rows: Network rows spent on the image (:mod:`invmm_eval.search.rows`); None in results of version 0.1.
         error: One sentence, where the status is ``failed``.
         caption: The image's caption, if any.
         traceback: Full text of an unexpected error; None for an :class:`InvMMError`.
@@ -182,6 +181,11 @@ class Result:
         """Whether there is a :attr:`prompt`, whose text is not read for this."""
         return self.__dict__["prompt"] is not None
 
+    @cached_property
+    def captioned(self) -> bool:
+        """Whether the :attr:`prompt` is the caption, which is known without reading it."""
+        return self.caption is not None and self.__dict__["prompt"] == self.caption
+
     @property
     def similarity(self) -> float | None:
         """The last check's score: the least similarity at the best guidance scale."""
@@ -213,9 +217,8 @@ class Result:
 
     def row(self) -> dict[str, Any]:
         """The values of :meth:`record` that others follow from, without how the search went: its trace, the similarity
-        of each sample and the outcomes of a dose-response curve. Values of None are left out. Of a prompt it says that
-        there is one: it is True if that is the caption, and else empty. The verdict follows from the others, and is
-        there to be counted without them.
+        of each sample and the outcomes of a dose-response curve. Values of None are left out. A prompt is True if it is
+        the caption, else empty. The verdict is there to be counted.
         """
         values: dict[str, Any] = {name: getattr(self, name) for name in _UNCHANGED}
         values |= {"status": str(self.status), "verdict": str(self.verdict)}

@@ -31,6 +31,10 @@ class Judgeable(Protocol):
         """Whether there is a prompt."""
 
     @property
+    def captioned(self) -> bool:
+        """Whether the prompt is the image's caption."""
+
+    @property
     def check(self) -> Check | None:
         """The last check."""
 
@@ -89,20 +93,29 @@ def share_ends(low: float, high: float) -> str:
     return f"{one_in(high, 'more')} to {one_in(low, 'less')}"
 
 
-def plain_samples(result: Judgeable) -> str:
-    """What the share of a result is a share of, such as ``plain samples with its prompt at guidance 7``."""
+def plain_prompt(result: Judgeable) -> str | None:
+    """The prompt of the plain samples that a result speaks of, such as ``its caption at guidance 7``.
+
+    None where there are no prompts, empty where these samples have none.
+    """
     if not result.prompted or result.check is None:
-        return "plain samples"
+        return None
     scale = result.estimates.get(PLAIN_SHARE, {}).get("plain_guidance", result.check.best_scale)
-    return f"plain samples with its prompt at guidance {scale:g}" if scale else "plain samples without a prompt"
+    return f"{'its caption' if result.captioned else 'a searched prompt'} at guidance {scale:g}" if scale else ""
+
+
+def plain_samples(result: Judgeable) -> str:
+    """What the share of a result is a share of, such as ``plain samples with its caption at guidance 7``."""
+    prompt = plain_prompt(result)
+    return "plain samples" if prompt is None else f"plain samples {f'with {prompt}' if prompt else 'without a prompt'}"
 
 
 def sentence(result: Judgeable) -> str:
     """What a result says about plain sampling, without a full stop.
 
     ``about`` needs an upper limit, which only plain samples support, and a standard error of no more than half of the
-    share (:data:`~invmm_eval.statistics.importance.SURE`); otherwise the share is ``at least`` its lower limit. What
-    gave no copy says how many plain samples gave none, or that none were counted.
+    share (:data:`~invmm_eval.statistics.importance.SURE`); otherwise the share is ``between`` its limits, or ``at
+    least`` the lower one. What gave no copy says how many plain samples gave none, or that none were counted.
     """
     share, values, plain = result.plain_share, result.estimates.get(PLAIN_SHARE, {}), plain_samples(result)
     if result.verdict is Verdict.FAILED:
@@ -112,6 +125,9 @@ def sentence(result: Judgeable) -> str:
             return f"no copy in {values['plain_samples']:,} {plain} ({_BOTH} confidence: {share_ends(0, share.high)})"
         if (values.get("relative_error") or 0) <= SURE:
             return f"about {_copies(share.rate, plain)} ({_BOTH} confidence: {share_ends(share.low, share.high)})"
+        if share.low:
+            ends = f"between {one_in(share.low, 'less')} and {one_in(share.high, 'more')} {plain}"
+            return f"{ends} is a copy ({_BOTH} confidence; estimate {one_in(share.rate)})"
     if result.least_share:
         why = f"estimate {one_in(share.rate)}" if share else "by the KL of the noise and its rate of copies"
         return f"at least {_copies(result.least_share, plain, 'less')} ({_ONE} confidence; {why})"

@@ -247,7 +247,7 @@ def test_the_section_has_all_findings(found: Findings, added: Addition) -> None:
     for text in (public.headline, *public.paragraphs, public.command, "### Citation", "arXiv", *public.limits):
         assert text in added.section
     assert f"]({FOLDER}/distribution.png)" in added.section
-    rows = re.findall(r"^\| ([0-9a-f]{16}) \| (\w+) \| ([^|]+) \| (\S+) \|", added.section, re.M)
+    rows = re.findall(r"^\| ([0-9a-f]{16}) \| (\w+) \| ([^|]+) \| [^|]+ \| (\S+) \|", added.section, re.M)
     assert [(name, verdict, float(value)) for name, verdict, _, value in rows] == [
         (result.digest[:16], result.verdict, result.invmm) for result in found.results[:4]
     ]

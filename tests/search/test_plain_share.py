@@ -142,7 +142,7 @@ def test_a_picture_that_only_a_prompt_gives_has_a_share_with_it(cosine: PixelCos
     values = found.estimates["plain-share"]
     assert (values["plain_guidance"], values["plain_samples"], values["high"]) == (1, 0, 1)
     assert values["low"] > 0
-    assert "plain samples with its prompt at guidance 1 " in sentence(found)
+    assert "plain samples with a searched prompt at guidance 1 " in sentence(found)
 
 
 def test_a_new_picture_costs_a_guided_model_one_gradient_and_the_samples_of_one_check_at_each_dose(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invmm_eval.search.result import CONFIRMATION, Result, Status
-from invmm_eval.search.sentence import one_in, sentence, share_ends
+from invmm_eval.search.result import CONFIRMATION, PLAIN_SHARE, Result, Status
+from invmm_eval.search.sentence import one_in, plain_prompt, sentence, share_ends
 from invmm_eval.search.status import Verdict
 from invmm_eval.statistics.bound import least_share
 from tests.helpers import audits
@@ -78,7 +78,7 @@ def test_limits_that_say_nothing_are_left_out() -> None:
         (
             shared(FOUND, **KNOWN, relative_error=0.7),
             Verdict.MEMORIZED,
-            "at least 1 in 58 plain samples is a copy (97.5 % confidence; estimate 1 in 39)",
+            "between 1 in 58 and 1 in 27 plain samples is a copy (95 % confidence; estimate 1 in 39)",
         ),
         (
             shared(FOUND, share=1 / 38.6, low=1 / 57.2, copies=90),
@@ -143,7 +143,10 @@ def test_a_measured_rate_gives_the_bound_and_a_supposed_one_does_not() -> None:
 
 def test_a_prompt_is_part_of_the_claim() -> None:
     guided = replace(shared(FOUND, **KNOWN), prompt="")
-    assert sentence(guided).startswith("about 1 in 39 plain samples with its prompt at guidance 3 is a copy")
+    assert sentence(guided).startswith("about 1 in 39 plain samples with a searched prompt at guidance 3 is a copy")
+    captioned = replace(guided, prompt="a cat", caption="a cat")
+    assert sentence(captioned).startswith("about 1 in 39 plain samples with its caption at guidance 3 is a copy")
+    assert plain_prompt(replace(captioned, estimates={PLAIN_SHARE: {"plain_guidance": 0.0}})) == ""
 
 
 def test_weights_that_vanish_are_still_copies() -> None:

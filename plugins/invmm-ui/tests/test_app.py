@@ -184,7 +184,7 @@ def test_a_picture_is_tried_and_an_audit_browsed(
     assert len(browser.find_elements(By.CSS_SELECTOR, "#images .thumbnail-item")) == 7
     css(browser, "#images .thumbnail-item").click()
     wait_for(browser, "#image h3", "<script>alert(1)</script>.png")
-    wait_for(browser, "#image p", "About 1 in 39 plain samples with its prompt at guidance 3 is a copy")
+    wait_for(browser, "#image p", "About 1 in 39 plain samples with a searched prompt at guidance 3 is a copy")
     assert len(browser.find_elements(By.CSS_SELECTOR, "#image .samples img")) == 2 + 8 + 1
     assert len(browser.find_elements(By.CSS_SELECTOR, "#image .copy")) == 8
     css(browser, "#filter input[value='not replicated']").click()

@@ -159,7 +159,9 @@ def build(plan: Plan, findings: Findings | None = None) -> gr.Blocks:
         with gr.Tab("Try a picture"):
             _try(plan)
         with gr.Accordion("Limits of this measure", open=False):
-            gr.Markdown("\n".join(f"- {limit}" for limit in limits(plan.recipe)))
+            gr.Markdown(
+                "\n".join(f"- {limit}" for limit in limits(plan.recipe, plan.backbone.settings.get("prompt_mode")))
+            )
     page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
     return page
 
