@@ -7,7 +7,7 @@ holds for that prompt.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -49,7 +49,7 @@ class Findings(Summary):
             return "The image could not be measured." if alone else f"None of the {self.images:,} images was measured."
         if memorized := self.of(Verdict.MEMORIZED):
             kinds = {plain_samples(result) for result in memorized}
-            plain = kinds.pop() if len(kinds) == 1 else "plain samples, with the prompt named below,"
+            plain = kinds.pop() if len(kinds) == 1 else "plain samples, with or without a prompt as named below,"
             found = found_of(self.whole) if self.whole else _some(len(memorized), self.images, searched)
             each = "" if len(memorized) == 1 else "of each, "
             return f"{found} memorized: {each}at least {one_in(MEMORIZED)} {plain} is a copy."
@@ -73,6 +73,11 @@ class Findings(Summary):
                 yield f"Most memorized is {first.name or 'an unnamed image'}: {sentence(first)}."
             if not share_is_known(self.results.examples):
                 yield NO_SHARE
+            if self.of(Verdict.MEMORIZED):
+                yield (
+                    "Before a release, take the memorized images out of the training, filter their copies, or decide "
+                    "that they may be given out. Then audit again."
+                )
             if self.of(Verdict.REPLICABLE):
                 yield (
                     "For an image that is replicable, compare its nats with those of images that are known to be new: "
@@ -100,7 +105,7 @@ class Findings(Summary):
     @property
     def limits(self) -> tuple[str, ...]:
         """What the measure cannot show with this recipe."""
-        return tuple(limits(self.recipe))
+        return tuple(limits(self.recipe, self.config["backbone"].get("prompt_mode")))
 
     @property
     def what_is_a_copy(self) -> str:
@@ -121,6 +126,19 @@ class Findings(Summary):
     def settings(self) -> Mapping[str, str]:
         """What was audited and how: settings by name, in words."""
         return settings.settings(self)
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """The settings, the time of the last result, and what the searches cost."""
+        if not self.written:
+            return self.settings
+        rows, seconds = self.results.rows, self.results.seconds
+        spent = f"{rows:,} network rows (one row: one sample in one network call), " if rows else ""
+        return {
+            **self.settings,
+            "Measured": f"{self.written:%Y-%m-%d %H:%M} UTC",
+            "Searches took": f"{spent}{timedelta(seconds=round(seconds))} hours",
+        }
 
     @property
     def command(self) -> str:

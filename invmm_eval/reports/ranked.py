@@ -22,15 +22,20 @@ class Ranked(Sequence[Result]):
     Attributes:
         keys: Their sort keys ``(n, 5)`` as :func:`~invmm_eval.search.result.rank` makes them, in their order.
         examples: A few results, which together have every field and every value that any of them has.
+        rows: The network rows spent on them.
+        seconds: The seconds spent on them.
     """
 
     def __init__(self, record: Record) -> None:
         self._record = record
         self._changes: tuple[Callable[[Result], Result], ...] = ()
         self.examples: Sequence[Result] = []
+        self.rows, self.seconds = 0, 0.0
         keys, known = array("d"), set[tuple[str, bool]]()
         for result in record.results():
             keys.extend(rank(result))
+            self.rows += result.rows or 0
+            self.seconds += result.seconds_steps + result.seconds_checks
             if not known.issuperset(held := _held(result)):
                 known |= held
                 self.examples.append(result)

@@ -52,7 +52,7 @@ def _doses(summary: Summary) -> dict[str, str]:
     curve = (
         f"; {recipe.responses} samples for the curve, InvMM read at {percent(recipe.rate)}" if recipe.responses else ""
     )
-    return {"Doses": f"from {recipe.first_dose:g} nats, doubled after each failed check{curve}"}
+    return {"Doses": f"from {recipe.first_dose:g} nats, times {recipe.growth:g} after each failed check{curve}"}
 
 
 def _calibration(config: Mapping[str, Any]) -> dict[str, str]:

@@ -26,18 +26,22 @@ _ALONG = (
     "The share is estimated along one direction of the noise. Copies whose noise lies elsewhere are missed, so that it "
     "is a lower limit unless plain samples were counted too."
 )
-_PROMPTED = (
-    "The prompt was searched or given: plain sampling with other prompts may give copies more or less often, and an "
-    "attacker may choose the prompt."
+_ROUGH = "InvMM is rough, since this recipe tries few distances of the noise: compare images by their share."
+_GIVEN = "Prompts other than the given one may give copies more or less often, and an attacker may choose the prompt."
+_SEARCHED = (
+    "The prompt was searched. An image may come back far more often with its caption: measure that too, with "
+    "--captions and --backbone-option prompt-mode=caption."
 )
 
 
-def limits(recipe: Recipe) -> Iterator[str]:
-    """What the measure cannot show with a recipe."""
+def limits(recipe: Recipe, prompt_mode: str | None = None) -> Iterator[str]:
+    """What the measure cannot show with a recipe, and of a model with prompts with a ``prompt_mode``."""
     yield from _LIMITS
     yield _NOISY if recipe.optimizer == "adam" else _ALONG
-    if any(scale != 1 for scale in recipe.guidance):
-        yield _PROMPTED
+    if recipe.optimizer == "one-shot":
+        yield _ROUGH
+    if prompt_mode:
+        yield _SEARCHED if prompt_mode == "soft" else _GIVEN
 
 
 def counted(counts: Mapping[Verdict, int]) -> str:

@@ -19,7 +19,7 @@ def test_settings_are_in_words(found: Findings, tmp_path: Path) -> None:
     assert "Doses" not in settings
     config = {**audits.CONFIG, "recipe": asdict(by_dose(STABLE_DIFFUSION))}
     assert find(audits.write(tmp_path, [], config)).settings["Doses"] == (
-        "from 2 nats, doubled after each failed check; 64 samples for the curve, InvMM read at 95 %"
+        "from 2 nats, times 2 after each failed check; 64 samples for the curve, InvMM read at 95 %"
     )
 
 

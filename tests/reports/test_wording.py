@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from invmm_eval.recipe import DDPM, STABLE_DIFFUSION, by_dose
+from invmm_eval.recipe import DDPM, by_dose, fast
 from invmm_eval.reports.findings import Findings, find
 from invmm_eval.reports.wording import counted, limits, meaning
 from invmm_eval.search.result import Status
@@ -43,11 +43,11 @@ def test_the_headline_follows_the_share_whatever_the_status(status: Status, tmp_
     others = [audits.result(1, Status.EXHAUSTED), audits.result(2, Status.FAILED)]
     findings = find(audits.write(tmp_path, [(audits.shared(image[0], **audits.KNOWN), image[1]), *others]))
     assert findings.headline == (
-        "1 of 3 images is memorized: at least 1 in 10,000 plain samples with its prompt at guidance "
+        "1 of 3 images is memorized: at least 1 in 10,000 plain samples with a searched prompt at guidance "
         f"{3 if status is Status.REPLICATED else 1} is a copy."
     )
     assert findings.paragraphs[0] == (
-        "Most memorized is picture 0.png: about 1 in 39 plain samples with its prompt at guidance "
+        "Most memorized is picture 0.png: about 1 in 39 plain samples with a searched prompt at guidance "
         f"{3 if status is Status.REPLICATED else 1} is a copy (95 % confidence: 1 in 27 to 1 in 58)."
     )
 
@@ -57,7 +57,7 @@ def test_the_headline_follows_the_share_whatever_the_status(status: Status, tmp_
     [
         ([0], "at least 1 in 10,000 plain samples without a prompt"),
         ([0, 0], "of each, at least 1 in 10,000 plain samples without a prompt"),
-        ([0, 3], "of each, at least 1 in 10,000 plain samples, with the prompt named below,"),
+        ([0, 3], "of each, at least 1 in 10,000 plain samples, with or without a prompt as named below,"),
     ],
 )
 def test_the_headline_names_the_samples_that_the_shares_are_of(
@@ -71,9 +71,18 @@ def test_the_headline_names_the_samples_that_the_shares_are_of(
     assert find(audits.write(tmp_path, rows)).headline.endswith(f" memorized: {samples} is a copy.")
 
 
+def test_a_caption_is_told_from_a_searched_prompt_in_files_and_without_names_too(tmp_path: Path) -> None:
+    result, target = audits.result(0, Status.REPLICATED, 0.5)
+    captioned = audits.shared(replace(result, prompt="a cat", caption="a cat"), **audits.KNOWN)
+    found = find(audits.write(tmp_path, [(captioned, replace(target, caption="a cat"))]))
+    for read in (found, found.public()):
+        assert read.headline.endswith("plain samples with its caption at guidance 3 is a copy.")
+
+
 def test_the_paragraphs_give_the_most_memorized_the_terms_and_failures(found: Findings) -> None:
-    first, replicable, failure = found.paragraphs
+    first, memorized, replicable, failure = found.paragraphs
     assert first == f"Most memorized is {audits.NAMES[0]}: {sentence(found.results[0])}."
+    assert memorized.endswith("Then audit again.")
     assert "compare its nats with those of images that are known to be new" in replicable
     assert failure == "1 failed: The image <b>cannot</b> be used: it is damaged."
 
@@ -119,7 +128,11 @@ def test_the_limits_fit_the_recipe_and_are_those_of_the_readme() -> None:
     assert ["is noisy" in limit for limit in paper].count(True) == 1
     assert not any("is noisy" in limit for limit in dose)
     assert any("along one direction" in limit for limit in dose)
-    assert len(list(limits(STABLE_DIFFUSION))) == len(paper) + 1
+    assert any("InvMM is rough" in limit for limit in limits(fast(DDPM)))
+    searched, given = (list(limits(DDPM, mode)) for mode in ("soft", "caption"))
+    assert (searched[:-1], given[:-1]) == (paper, paper)
+    assert "far more often with its caption" in searched[-1]
+    assert "Prompts other than the given one" in given[-1]
     text = " ".join((Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").replace("*", "").split())
     for words in ("does not prove that an image was not memorized", "is noisy", "not a membership test"):
         assert words in text

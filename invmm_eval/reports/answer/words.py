@@ -69,7 +69,10 @@ class Answer:
             copies = sum(sample.is_copy for sample in shown.samples)
             count = f"{copies:,} of the {len(shown.samples):,} samples shown"
             are = "is a copy" if copies == 1 else "are copies"
-            yield f"{count} {are}. They are not plain samples: the search chose their noise."
+            noise = (
+                "The search chose their noise, so they are no plain samples" if result.kl else "Their noise is plain"
+            )
+            yield f"{count} {are}. {noise}."
             if shown.copied:
                 yield shown.copied.sentence
         yield self._screen()
@@ -98,6 +101,4 @@ class Answer:
             if field.name not in _ELSEWHERE and self.result.check
         }
         digest = {"Image (SHA-256)": self.result.digest} if self.result.digest else {}
-        written = self.findings.written
-        when = {"Measured": f"{written:%Y-%m-%d %H:%M} UTC"} if written else {}
-        return {**fields, **digest, **self.findings.settings, **when}
+        return {**fields, **digest, **self.findings.facts}

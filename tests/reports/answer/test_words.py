@@ -56,7 +56,7 @@ def test_of_a_picture_that_could_not_be_measured_the_reason_alone_is_told(answer
     results = answer.findings.results.changed(lambda result: replace(result, error=error))
     told = replace(answer, findings=replace(answer.findings, results=results))
     assert told.paragraphs == ("The image cannot be used.",)
-    assert told.facts.keys() == {*answer.findings.settings, "Measured"}
+    assert told.facts.keys() == answer.findings.facts.keys()
 
 
 def test_the_facts_identify_picture_model_and_settings(answered: Answered) -> None:
