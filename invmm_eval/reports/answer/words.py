@@ -21,6 +21,13 @@ _SHORT = {
     Verdict.NOT_REPLICATED: "No copy was found. This does not rule out that it was memorized.",
     Verdict.FAILED: "It could not be measured.",
 }
+_MORE = "To look further, try another --seed, and near copies (--similarity-option flip=true, shift=2 or crop=0.8)."
+_NEXT = {
+    Verdict.MEMORIZED: "What to do: take the image out of the training, filter its copies, or decide that they may be "
+    "given out.",
+    Verdict.REPLICABLE: _MORE,
+    Verdict.NOT_REPLICATED: _MORE,
+}
 _ELSEWHERE = ("name", "verdict", "finding", "error", "similarity")
 """Fields that are said in sentences and below samples."""
 
@@ -55,7 +62,7 @@ class Answer:
 
     @property
     def paragraphs(self) -> tuple[str, ...]:
-        """The answer in full: the share, what is a copy, the samples shown, and the screen."""
+        """The answer in full: the share, what is a copy, the samples shown, the screen, and what to do."""
         return tuple(self._paragraphs())
 
     def _paragraphs(self) -> Iterator[str]:
@@ -76,6 +83,7 @@ class Answer:
             if shown.copied:
                 yield shown.copied.sentence
         yield self._screen()
+        yield _NEXT[result.verdict]
 
     def _screen(self) -> str:
         if self.score.score is None:

@@ -40,7 +40,7 @@ def _size(comparison: Comparison) -> Iterator[str]:
     if changed and comparison.word == "memorized":
         yield (
             f"{clear:,} of the {len(changed):,} changes of verdict {are(clear)} clear: the intervals of both shares do "
-            "not overlap." + (" The others may be due to chance." if clear < len(changed) else "")
+            "not overlap." + (" Of the others they overlap, or one has no upper limit." if clear < len(changed) else "")
         )
     if comparison.typical is not None:
         both = len(comparison.copied)
@@ -101,7 +101,7 @@ def change_text(pair: Pair) -> tuple[str, str]:
 
 
 def _factor(nats: float) -> str:
-    times = number(math.exp(min(abs(nats), 700)))
+    times = number(float(f"{math.exp(min(abs(nats), 700)):.3g}"))
     if times == "1":
         return "as frequent as before"
     return f"{times} times {'as rare' if nats > 0 else 'as frequent'} as before"

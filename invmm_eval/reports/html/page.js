@@ -164,7 +164,7 @@
   const agreeing = (row, detail) => {
     const [veil, sentence] = detail.copied;
     const over = svg("image", { href: veil, class: "veil", width: 1, height: aspect, preserveAspectRatio: "none" });
-    return html("figure", {}, part(row, detail, 0, 0, 1, 128, sentence, over), html("figcaption", {}, "copied part; the rest is faded"));
+    return html("figure", {}, part(row, detail, 0, 0, 1, 128, sentence, over), html("figcaption", {}, "copied part; the rest and parts without contrast are faded"));
   };
 
   const detailed = (row) => {

@@ -41,12 +41,14 @@ def test_what_is_a_copy_and_how_many_samples_are_is_said(answered: Answered) -> 
 
 def test_the_screen_is_a_ratio_of_errors_and_called_a_hint(answered: Answered) -> None:
     answer = answered(Verdict.MEMORIZED)
-    told = answer.paragraphs[-1]
+    *_, told, after = answer.paragraphs
+    assert after.startswith("What to do: ")
+    assert answered(Verdict.NOT_REPLICATED).paragraphs[-1].startswith("To look further, ")
     assert f"{math.exp(-0.7):.3g} times its error for the mirrored image" in told
     assert told.startswith("A hint from before the search: ")
     assert "This is no evidence" in told
     failed = replace(answer, score=replace(answer.score, score=None, error="It is too small."))
-    assert failed.paragraphs[-1] == "The screen failed: It is too small."
+    assert failed.paragraphs[-2] == "The screen failed: It is too small."
 
 
 def test_of_a_picture_that_could_not_be_measured_the_reason_alone_is_told(answered: Answered) -> None:
