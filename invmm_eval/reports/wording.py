@@ -34,7 +34,7 @@ _SEARCHED = (
 )
 
 
-def limits(recipe: Recipe, prompt_mode: str | None = None) -> Iterator[str]:
+def limits(recipe: Recipe, prompt_mode: object = None) -> Iterator[str]:
     """What the measure cannot show with a recipe, and of a model with prompts with a ``prompt_mode``."""
     yield from _LIMITS
     yield _NOISY if recipe.optimizer == "adam" else _ALONG
