@@ -85,7 +85,7 @@ def test_a_long_name_is_shortened_in_the_middle_to_fit_80_columns(name: str, res
 def test_columns_that_do_not_fit_are_named_below() -> None:
     text = shown(BY_DOSE, width=75)
     assert text.splitlines()[0].split() == ["image", "verdict", "plain", "samples", "InvMM", "ED50", "rate"]
-    assert text.splitlines()[-1] == "Not shown at this width: similarity"
+    assert text.splitlines()[-1] == "Not shown at this width: ED90, similarity"
     assert "Not shown" not in shown(BY_DOSE)
 
 
@@ -94,7 +94,7 @@ def test_headings_are_explained() -> None:
     told = {verdict for verdict in Verdict if f"{verdict}: {verdict.meaning}" in lines}
     assert told == {result.verdict for result in BY_DOSE}
     for field in FIELDS:
-        if field.name in ("invmm", "plain_share", "ed50", "rate", "similarity"):
+        if field.name in ("invmm", "plain_share", "ed50", "ed90", "rate", "similarity"):
             assert " ".join(f"{field.title}: {field.summary}".split()) in lines
 
 
@@ -114,4 +114,4 @@ def test_estimates_have_columns_with_intervals_where_there_are_any() -> None:
     assert first.split()[2:7] == ["1", "in", "39", "0", f"{ed50.nats:.3g}"]
     assert f"1 in 27{DASH}58" in second
     assert f"85 %{DASH}98 %" in second
-    assert shown([BY_DOSE[4], RESULTS[1]]).splitlines()[4].split() == ["far", "not", "replicated", *"-∞--", "0.10"]
+    assert shown([BY_DOSE[4], RESULTS[1]]).splitlines()[4].split() == ["far", "not", "replicated", *"-∞---", "0.10"]

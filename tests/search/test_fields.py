@@ -14,6 +14,7 @@ import datasets
 import pyarrow as pa
 import pytest
 from diffusers import DDIMPipeline
+from invmm_ui import view
 from rich.console import Console
 
 from invmm_eval.integrations.torchmetrics import InvMM as WatchedInvMM
@@ -78,7 +79,7 @@ def test_a_field_is_shown_to_people_with_its_value_and_description(
         assert told in text
     [result] = found.results
     for field in FIELDS:
-        if field.name in (*ESTIMATES, *SHARES) and ("table" in field.shown or face is html):
+        if field.name in (*ESTIMATES, *SHARES) and (field.name != "limit_nats" or face is html):
             assert (capital(field.title) if face is html else field.title) in text
             assert field.text(result) in text
 
@@ -92,6 +93,17 @@ def test_a_field_is_in_the_opened_row_of_the_page(found: Findings) -> None:
     assert facts["Dice odds"][0] == "54,321"
     assert facts["Plain samples"][0] == "1 in 39 (1 in 27 to 1 in 58)"
     assert facts["Limit, nats"][0] == f"{math.log(38.6):.3g} ({math.log(27.9):.3g} to {math.log(57.2):.3g})"
+
+
+@pytest.mark.usefixtures("added")
+def test_a_field_is_on_the_web_page_and_in_the_table_of_mlflow(found: Findings) -> None:
+    [result] = found.results
+    shown, [logged] = view.kept(found, result), found.public().table().to_pylist()
+    for field in fields("details", found.results):
+        if field.name in (*ESTIMATES, *SHARES, "oddity", "dice_odds"):
+            assert field.title in shown
+            assert field.text(result) in shown
+            assert logged[field.name] == field.value(result)
 
 
 @pytest.mark.usefixtures("added")
