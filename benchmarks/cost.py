@@ -116,7 +116,7 @@ def main() -> None:
     options = arguments.parse_args()
     rows = [row(name, options.tflops) for name in MODELS]
     title = f"An image that is never replicated, at {options.tflops:g} TFLOP/s, calculated"
-    show(list(rows[0]), (list(one.values()) for one in rows), title=title, width=140)
+    show(list(rows[0]), (one.values() for one in rows), title=title, width=140)
     write(options.json, rows)
 
 

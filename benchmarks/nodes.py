@@ -6,8 +6,8 @@
 The nodes are network namespaces of this machine, joined by a pair of virtual interfaces. ``invmm-eval audit`` screens
 and searches pictures of the reference model in one process, then by workers of Ray and by ranks of torchrun on the two
 nodes. When the second result is written, everything on the second node is killed by SIGKILL. torchrun ends then, and
-the same command is run again on both. Scores and results must be those of one process, but for times and order; the
-table says how many were kept from before. The tests of the package kill workers on one node.
+the same command is run again on both. Scores and results must be those of one process, but for times and order. The
+table has the number kept from before and the seconds to the end. The tests of the package kill workers on one node.
 """
 
 import os
@@ -30,7 +30,6 @@ NODES = {"invmm-a": "10.77.0.1", "invmm-b": "10.77.0.2"}
 HERE, THERE = NODES
 PORT = 29577
 TIMES = ("seconds_steps", "seconds_checks")
-COLUMNS = ("by", "kept", "seconds to the end", "same")
 SEARCH = [
     *("--similarity", "pixel-cosine", "--recipe", "demo", "--control", "3", "--clean", "3", "--batch-size", "1"),
     *("--set", "max_steps=20", "--set", "check_every=10", "--set", "draws=4", "--set", "sampler_steps=10"),
@@ -56,16 +55,15 @@ def kill_node(node: str) -> None:
 @contextmanager
 def nodes() -> Iterator[None]:
     """The two namespaces, which end with everything in them."""
-    ends = {name: f"veth-{name[-1]}" for name in NODES}
     with ExitStack() as stack:
         for name in NODES:
             ip("netns", "add", name)
             stack.callback(ip, "netns", "del", name)
             stack.callback(kill_node, name)
-        ip("link", "add", ends[HERE], "netns", HERE, "type", "veth", "peer", "name", ends[THERE], "netns", THERE)
+        ip("link", "add", "eth0", "netns", HERE, "type", "veth", "peer", "name", "eth0", "netns", THERE)
         for name, address in NODES.items():
-            ip("-n", name, "addr", "add", f"{address}/24", "dev", ends[name])
-            for device in ("lo", ends[name]):
+            ip("-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
+            for device in ("lo", "eth0"):
                 ip("-n", name, "link", "set", device, "up")
         yield
 
@@ -116,16 +114,12 @@ class Case:
 def by_ray(case: Case) -> tuple[int, float]:
     """Workers of Ray, whose head is on the first node and which has one core on each."""
     address = f"{NODES[HERE]}:{PORT}"
-    try:
-        for node, where in ((HERE, ("--head", "--port", str(PORT))), (THERE, ("--address", address))):
-            more = ("--node-ip-address", NODES[node], "--num-cpus", "1", "--disable-usage-stats")
-            case.hold(case.start(on(node, RAY, "start", *where, *more)).wait() == 0)
-        run = case.start(on(HERE, *case.command, "--workers", "2"), RAY_ADDRESS=address)
-        before = case.disturbed(run)
-        case.hold(run.returncode == 0)
-    finally:
-        for node in NODES:
-            kill_node(node)
+    for node, where in ((HERE, ("--head", "--port", str(PORT))), (THERE, ("--address", address))):
+        more = ("--node-ip-address", NODES[node], "--num-cpus", "1", "--disable-usage-stats")
+        case.hold(case.start(on(node, RAY, "start", *where, *more)).wait() == 0)
+    run = case.start(on(HERE, *case.command, "--workers", "2"), RAY_ADDRESS=address)
+    before = case.disturbed(run)
+    case.hold(run.returncode == 0)
     return before
 
 
@@ -158,15 +152,16 @@ def main() -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # which the head of a cluster asks of all others
     subprocess.run([RAY, "get-auth-token", "--generate"], check=True, capture_output=True)
     rows = []
-    with TemporaryDirectory() as temporary, nodes():
+    with TemporaryDirectory() as temporary:
         alone = Case(Path(temporary, "alone"))
         alone.hold(alone.start(alone.command).wait() == 0)
         for way in options.by:
             case = Case(Path(temporary, way))
-            kept, seconds = WAYS[way](case)
-            rows.append((way, str(kept), f"{seconds:.0f}", str(case.found() == alone.found())))
-    show(COLUMNS, rows)
-    write(options.json, [dict(zip(COLUMNS, row, strict=True)) for row in rows])
+            with nodes():
+                kept, seconds = WAYS[way](case)
+            rows.append({"by": way, "kept": kept, "seconds": round(seconds), "same": case.found() == alone.found()})
+    show(list(rows[0]), (row.values() for row in rows))
+    write(options.json, rows)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from invmm_eval.audits.pictures import Source
 from invmm_eval.reference import MICRO_BATCH, NAME, THRESHOLD, choose, pictures
 from tests.helpers.browser import screenshot, start
 
+DOCS = Path(__file__).parents[1] / "docs"
 VALUES = (0.0, 0.05, 0.5, 3.0)
 DOSES = (256, 64, 0)
 
@@ -56,12 +57,10 @@ def page(path: Path) -> None:
 
 
 def main() -> None:
-    arguments = parser(__doc__, json=False)
-    arguments.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs")
-    options = arguments.parse_args()
+    parser(__doc__, json=False).parse_args()
     torch.set_num_threads(1)
-    noise(options.docs / "noise.png")
-    page(options.docs / "report.png")
+    noise(DOCS / "noise.png")
+    page(DOCS / "report.png")
 
 
 if __name__ == "__main__":

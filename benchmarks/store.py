@@ -14,11 +14,12 @@ import multiprocessing
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.common.script import parser, show, write
+from benchmarks.common.script import parser, peak, show, write
 from invmm_eval import audit, find_images, report
 from invmm_eval.audits.folder import read
 from invmm_eval.audits.folder.requested import Requested
@@ -57,30 +58,24 @@ def resume(folder: Path) -> None:
         assert store.result(len(images.names) - 1).status is Status.EXHAUSTED
 
 
-def table(folder: Path) -> None:
-    report(folder, format="csv")
+Work = Callable[[Path], object]
+COMMANDS: dict[str, Work] = {"status": status, "resume": resume, "table": partial(report, format="csv"), "page": report}
 
 
-def page(folder: Path) -> None:
-    report(folder)
-
-
-def timed(work: Callable[[Path], None], folder: Path) -> dict[str, float]:
+def timed(work: Work, folder: Path) -> dict[str, float]:
     started, used = time.perf_counter(), time.process_time()
     work(folder)
-    seconds, used = time.perf_counter() - started, time.process_time() - used
-    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
-    return {"seconds": seconds, "CPU seconds": used, "GiB": peak / 2**20}
+    return {"seconds": time.perf_counter() - started, "CPU seconds": time.process_time() - used, "GiB": peak()}
 
 
 def measure(rows: int) -> dict[str, float]:
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         figures: dict[str, float] = {"rows": rows, "bytes a line": simulate(folder, rows)}
-        for work in (status, resume, table, page):
+        for name, work in COMMANDS.items():
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                 took = pool.submit(timed, work, folder).result()
-            figures |= {f"{work.__name__}, {what}": value for what, value in took.items()}
+            figures |= {f"{name}, {what}": value for what, value in took.items()}
     return figures
 
 

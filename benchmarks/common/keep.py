@@ -5,15 +5,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from invmm_eval.audits.folder.files import write_atomically
+
 
 def kept(path: Path, request: Mapping[str, Any], find: Callable[[], Any]) -> Any:
     """The finding in the JSON file ``path`` if it answers ``request``; else that of ``find()``, which is written."""
     wanted = json.loads(json.dumps(request))
-    if path.exists() and (known := json.loads(path.read_text()))["asked"] == wanted:
-        return known["found"]
-    found = json.loads(json.dumps(find()))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps({"asked": wanted, "found": found}) + "\n")
-    part.replace(path)
-    return found
+    if not path.exists() or json.loads(path.read_text())["asked"] != wanted:
+        text = json.dumps({"asked": wanted, "found": find()}) + "\n"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda part: part.write_text(text))
+    return json.loads(path.read_text())["found"]

@@ -1,4 +1,4 @@
-"""Command lines, tables and JSON files of the scripts."""
+"""Command lines, tables and JSON files of the scripts, and the memory they took."""
 
 import argparse
 import json as text
@@ -18,11 +18,16 @@ def parser(description: str | None, *, json: bool = True) -> argparse.ArgumentPa
     return made
 
 
-def show(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", width: int | None = None) -> None:
+def peak() -> float:
+    """The most memory that the process has had, GiB; needs Linux."""
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20
+
+
+def show(columns: Sequence[str], rows: Iterable[Iterable[Any]], *, title: str = "", width: int | None = None) -> None:
     """Print a table."""
     table = Table(*columns, title=title)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(str, row))
     Console(width=width).print(table)
 
 

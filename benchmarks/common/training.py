@@ -1,7 +1,7 @@
 """How all models of the benchmarks are trained."""
 
-import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, UNet2DModel
@@ -9,19 +9,19 @@ from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
+from tqdm import tqdm
 
 
 def fit(
     networks: Iterable[nn.Module], loss: Callable[[], Tensor], *, steps: int, rate: float, name: str, warmup: int = 100
 ) -> None:
     """Minimize ``loss()``, which draws its own batch, with AdamW; the weights end averaged along training (EMA)."""
-    networks = list(networks)
-    weights = [weight for network in networks for weight in network.train().parameters()]
+    every = nn.ModuleList(networks).train()
+    weights = list(every.parameters())
     average = EMAModel(weights, decay=0.999, use_ema_warmup=True, power=0.75, foreach=True)
     optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=1e-4)
     schedule = get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=warmup, num_training_steps=steps)
-    mean, started = 0.0, time.monotonic()
-    for step in range(1, steps + 1):
+    for _ in (bar := tqdm(range(steps), name, mininterval=5)):
         value = loss()
         optimizer.zero_grad()
         torch.autograd.backward(value)
@@ -29,27 +29,15 @@ def fit(
         optimizer.step()
         schedule.step()
         average.step(weights)
-        mean += (value.item() - mean) / min(step, 100)
-        if step % 250 == 0 or step == steps:
-            print(f"{name}: step {step} of {steps}, loss {mean:.4f}, {time.monotonic() - started:.0f} s", flush=True)
+        bar.set_postfix(loss=value.item(), refresh=False)
     average.copy_to(weights)
-    for network in networks:
-        network.eval()
+    every.eval()
 
 
 def fit_velocity(
-    unet: UNet2DModel,
-    noising: DDIMScheduler,
-    images: Tensor,
-    *,
-    batch: int,
-    steps: int,
-    rate: float,
-    warmup: int,
-    bfloat16: bool,
-    name: str,
+    unet: UNet2DModel, noising: DDIMScheduler, images: Tensor, *, batch: int, bfloat16: bool, **how: Any
 ) -> None:
-    """Fit the velocity ``v = alpha_t n - sigma_t x_0`` of images ``(n, C, H, W)`` in [-1, 1].
+    """:func:`fit` the velocity ``v = alpha_t n - sigma_t x_0`` of images ``(n, C, H, W)`` in [-1, 1].
 
     Salimans and Ho 2022, "Progressive Distillation for Fast Sampling of Diffusion Models", appendix D. An error in a
     predicted noise is multiplied by sigma_t / alpha_t in x_0. That is 157 at the noisiest of 1,000 linear steps, where
@@ -65,4 +53,4 @@ def fit_velocity(
             velocity = unet(noising.add_noise(x_0, n, t), t).sample
         return mse_loss(velocity.float(), noising.get_velocity(x_0, n, t))
 
-    fit([unet], loss, steps=steps, rate=rate, warmup=warmup, name=name)
+    fit([unet], loss, **how)

@@ -19,13 +19,13 @@ Models are kept in ``runs/families``, audits in ``runs/families/audits``: a seco
 
 import inspect
 import json
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from matplotlib.figure import Figure
@@ -37,12 +37,14 @@ from benchmarks.common.script import parser, show
 from benchmarks.families import models
 from benchmarks.families.data import Data, data, sources, stacked
 from benchmarks.families.models import FAMILIES, LATENT, Family, trained
+from benchmarks.families.outputs import row_number
 from invmm_eval import audit, host, screen
 from invmm_eval.audits.folder import read
 from invmm_eval.audits.folder.files import picture_of
 from invmm_eval.recipe import RECIPES, Recipe
 from invmm_eval.reference import MICRO_BATCH, Picture
 from invmm_eval.search.result import Result, Status
+from invmm_eval.search.sampling import chunks
 from invmm_eval.search.sheet import GAP, opened
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 from invmm_eval.testing.tiny import ready
@@ -77,7 +79,6 @@ def copies(
 def drawn_from(pipeline: Any, text: str, samples: int, family: Family) -> Tensor:
     """Images ``(samples, 3, side, side)`` of the pipeline's own call, not guided."""
     takes = inspect.signature(type(pipeline).__call__).parameters
-    batches = []
     given = {
         "height": family.side,
         "width": family.side,
@@ -88,28 +89,23 @@ def drawn_from(pipeline: Any, text: str, samples: int, family: Family) -> Tensor
         "generator": torch.Generator().manual_seed(0),
         **family.options,
     }
-    for start in range(0, samples, BATCH):
-        n = min(BATCH, samples - start)
-        prompts: dict[str, Any] = {"prompt": [text] * n}
-        if "class_labels" in takes:
-            prompts = {"class_labels": [pipeline.labels.get(text, len(pipeline.labels))] * n}
-        made = pipeline(**prompts, **{key: value for key, value in given.items() if key in takes}).images
-        batches.append(torch.from_numpy(made).movedim(-1, 1).to(pipeline.device))
-    return torch.cat(batches)
+    given = {key: value for key, value in given.items() if key in takes}
+    name, prompt = ("class_labels", row_number(pipeline, text)) if "class_labels" in takes else ("prompt", text)
+    sizes = (part.stop - part.start for part in chunks(samples, BATCH))
+    batches = [pipeline(**{name: [prompt] * size}, **given).images for size in sizes]
+    return torch.from_numpy(np.concatenate(batches)).movedim(-1, 1).to(pipeline.device)
 
 
-def screened(name: str, model: Path, known: Data, device: str) -> list[tuple[str, ...]]:
+def screened(name: str, model: Path, known: Data, device: str) -> Iterator[tuple[str, ...]]:
     """How each detector ranks all pictures, each with its caption: the repeated ones, and single and held-out ones."""
     family = FAMILIES[name]
     images = sources([*known.repeated, *known.single, *known.held_out], family.side, family.caption)
     options = {**family.options, "prompt_mode": "caption"}
-    rows: list[tuple[str, ...]] = []
     for detector in DETECTORS:
         found = screen(model, images, detector=detector, backbone_options=options, device=device)
         scores, labels = [one.score or 0 for one in found], [one.index < len(known.repeated) for one in found]
         separated = f"{auc(scores, labels):.3f}", f"{tpr(scores, labels):.2f}"
-        rows.append((name, detector, *separated, f"{host().detector(detector)().rows:g}"))
-    return rows
+        yield name, detector, *separated, f"{host().detector(detector)().rows:g}"
 
 
 def verdict(results: Sequence[Result]) -> str:
@@ -122,12 +118,11 @@ def verdict(results: Sequence[Result]) -> str:
 def figure(shown: Mapping[str, Path]) -> Figure:
     """Of each audit two repeated and two held-out pictures, with at most four samples at its first guidance scale."""
     drawn = Figure(figsize=(12.4, 0.85 * len(shown)), layout="constrained")
-    for axes, (name, folder) in zip(drawn.subplots(len(shown), 4, squeeze=False), shown.items(), strict=True):
+    every = drawn.subplots(len(shown), 4, squeeze=False, subplot_kw={"frame_on": False, "xticks": [], "yticks": []})
+    for axes, (name, folder) in zip(every, shown.items(), strict=True):
         axes[0].text(-0.03, 0.5, name, transform=axes[0].transAxes, ha="right", va="center", fontsize=9)
         rows = read(folder).rows
         half = len(rows) // 2
-        for axis in axes:
-            axis.axis("off")
         for axis, row in zip(axes, [*rows[:half][:2], *rows[half:][:2]], strict=False):
             if sheet := opened(picture_of(folder, row)):
                 side = FAMILIES[name].side
@@ -168,7 +163,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for mode, recipe in product(filter(options.modes.__contains__, family.modes), options.recipes):
             settings = {key: value for key, value in family.settings.items() if (recipe, key) != ("fast", "guidance")}
             folder = models.CACHE / "audits" / "-".join(filter(None, (name, mode, recipe)))
-            started = time.perf_counter()
             found = audit(
                 model,
                 sources(every, family.side, family.caption),
@@ -180,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 device=options.device,
                 micro_batch=MICRO_BATCH,
             )
-            seconds = f"{time.perf_counter() - started:.0f}"
+            seconds = f"{sum(one.seconds_steps + one.seconds_checks for one in found):.0f}"
             repeated, held_out = found[: len(chosen[0])], found[len(chosen[0]) :]
             area = auc([-one.invmm for one in found], [True] * len(repeated) + [False] * len(held_out))
             rows.append((name, mode or "-", recipe, verdict(repeated), verdict(held_out), f"{area:.2f}", seconds))

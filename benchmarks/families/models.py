@@ -136,8 +136,7 @@ def train(name: str, vae: Any, known: Data, steps: int, device: torch.device) ->
     torch.manual_seed(0)
     pipeline = build(name, vae, known).to(device)
     with torch.no_grad():
-        images = {picture: stacked([picture], family.side).to(device) for picture in set(known.rows)}
-        different = {picture: autoencoders.latents(vae, image) for picture, image in images.items()}
+        different = {one: autoencoders.latents(vae, stacked([one], family.side).to(device)) for one in set(known.rows)}
         x = torch.cat([different[picture] for picture in known.rows])
     captions = [family.caption(picture) for picture in known.rows]
     config = pipeline.scheduler.config

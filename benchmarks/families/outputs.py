@@ -100,8 +100,13 @@ def flux2_klein(pipeline: Any, x_t: Tensor, t: Tensor, prompts: list[str]) -> Te
     return unpacked
 
 
+def row_number(pipeline: Any, prompt: str) -> int:
+    """The class of a prompt; after the last is none."""
+    number: int = pipeline.labels.get(prompt, len(pipeline.labels))
+    return number
+
+
 def dit(pipeline: Any, x_t: Tensor, t: Tensor, prompts: list[str]) -> Tensor:
-    none = len(pipeline.labels)
-    labels = torch.tensor([pipeline.labels.get(prompt, none) for prompt in prompts], device=x_t.device)
+    labels = torch.tensor([row_number(pipeline, prompt) for prompt in prompts], device=x_t.device)
     output: Tensor = pipeline.transformer(x_t, timestep=t, class_labels=labels).sample[:, : x_t.shape[1]]
     return output

@@ -6,7 +6,10 @@ import datasets
 import numpy as np
 
 from benchmarks.common.data import assign, different
-from benchmarks.train_reference import REFERENCE, card
+from benchmarks.train_reference import card
+from invmm_eval.reference import MODEL
+
+REFERENCE = MODEL.parent
 
 
 def test_the_card_of_the_shipped_model_states_its_counts() -> None:
