@@ -77,11 +77,11 @@ class Case:
             *(sys.executable, "-m", "invmm_eval", "audit", "--model", "reference", "--images", "reference"),
             *("--out", str(folder), "--device", "cpu", *SEARCH),
         ]
-        self.told = folder.with_suffix(".log")
+        self.log = folder.with_suffix(".log")
 
     def start(self, command: Sequence[str], **environment: str) -> Run:
-        with self.told.open("ab") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **environment})
+        with self.log.open("ab") as file:
+            return subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, **environment})
 
     def kept(self) -> int:
         results = self.folder / "results.jsonl"
@@ -89,7 +89,7 @@ class Case:
 
     def hold(self, as_it_should: bool) -> None:
         if not as_it_should:
-            raise SystemExit(f"The run of {self.folder.name} ended otherwise:\n{self.told.read_text()[-2000:]}")
+            raise SystemExit(f"The run of {self.folder.name} ended otherwise:\n{self.log.read_text()[-2000:]}")
 
     def disturbed(self, run: Run) -> tuple[int, float]:
         """Kill the second node; the number of results before, and the seconds until the run on the first ended."""

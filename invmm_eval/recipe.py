@@ -45,12 +45,12 @@ class Recipe:
             :data:`invmm_eval.search.criteria.CRITERIA`.
         estimators: Registered names of further estimators that run after each search.
         max_steps: Maximum number of optimizer steps, a multiple of ``check_every``.
-        max_nats: A search also ends at the first check at which the KL has reached so many nats over all dimensions,
-            above 0: an image that needs more is not called memorized. None has no such limit.
+        max_nats: A search also ends at the first check at which the KL over all dimensions is at least this number of
+            nats, above 0: an image that needs more is not called memorized. None has no such limit.
         learning_rate: Step size of Adam.
         draws: Number of noises and times drawn per step (S).
         times: The times of a step: ``uniform`` (the paper's), or ``informative``, those at which a noised image can be
-            told from others (:func:`invmm_eval.search.times.informative`).
+            distinguished from others (:func:`invmm_eval.search.times.informative`).
         check_every: Number of steps between two checks (C).
         xi: The weight is halved if the average loss fell by less than this between two checks.
         delta: Growth of the weight per step otherwise.

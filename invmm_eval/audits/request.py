@@ -77,7 +77,7 @@ class Request:
             **options: Their values; what is left out takes its default, as does None for KEY=VALUE options.
 
         Raises:
-            InvMMError: There is no such option, a value is out of its range, or the recipe does not tell which images
+            InvMMError: There is no such option, a value is out of its range, or the recipe does not decide which images
                 of a whole set are memorized.
         """
         if isinstance(images, Iterator) and not hasattr(images, "seekable"):  # they are listed more than once
@@ -116,14 +116,14 @@ class Request:
 
     @property
     def expected(self) -> int:
-        """The number of images; about so many if only a shard of them is audited, and 0 in ranks that do not lead."""
+        """The number of images; an estimate if only a shard of them is audited, and 0 in ranks that do not lead."""
         if not launched()[1]:
             return 0
         shard = self.output.part()
         return round(len(self.sources) / shard.of) if shard else len(self.sources)
 
     @property
-    def tells_share(self) -> bool:
+    def estimates_share(self) -> bool:
         """Whether a search estimates the share of plain samples that are copies, as far as is known before loading."""
         settings = {**vars(self._recipe), **self.choices.settings}
         return PLAIN_SHARE in settings["estimators"] or bool(settings["confirm"])
@@ -135,12 +135,12 @@ class Request:
         return chosen if isinstance(chosen, Recipe) else RECIPES.get(chosen, fast)(DDPM)
 
     def hold_share(self) -> None:
-        """Check that a search tells whether an image is memorized, before anything is loaded.
+        """Check that a search decides whether an image is memorized, before anything is loaded.
 
         Raises:
             InvMMError: It does not.
         """
-        if not self.tells_share:
+        if not self.estimates_share:
             raise InvMMError(
                 f"The recipe {self._recipe.name} does not estimate the share of plain samples that are copies, which "
                 "decides whether an image is memorized; choose fast, or set confirm=100."

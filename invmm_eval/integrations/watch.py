@@ -208,9 +208,9 @@ class Watch:
         """What rank 0 says, in all ranks."""
         if _place()[1] == 1:
             return stop
-        told = torch.tensor(int(stop))
-        distributed.broadcast(told, 0, group=self._patient)
-        return bool(told)
+        agreed = torch.tensor(int(stop))
+        distributed.broadcast(agreed, 0, group=self._patient)
+        return bool(agreed)
 
     @cached_property
     def _patient(self) -> Any:

@@ -88,7 +88,7 @@ class DDPM:
     def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         """The network's estimate; a learned variance, if any, is ignored."""
         given = {"class_labels": t.new_zeros(len(x_t), dtype=torch.long)} if self._labels else {}
-        with self._gradient(), self._labels.told(context) if self._labels else nullcontext():
+        with self._gradient(), self._labels.mixed(context) if self._labels else nullcontext():
             output = self._unet(x_t.to(self._unet.dtype), t, **given).sample.float()
         alpha_t, sigma_t = (broadcast(level, x_t) for level in self.schedule(t))
         return self._x0_from(output[:, : x_t.shape[1]], x_t, alpha_t, sigma_t)

@@ -72,12 +72,12 @@ class Labels:
 
     def calls(self, context: Context) -> Iterator[tuple[Tensor | None, dict[str, Any]]]:
         """Arguments of a call of the pipeline, while the classes are those of ``context``."""
-        with self.told(context):
+        with self.mixed(context):
             yield None, {}
 
     @contextmanager
-    def told(self, context: Context) -> Iterator[None]:
-        """The denoiser gets the mixtures of ``context`` in place of the classes it is told."""
+    def mixed(self, context: Context) -> Iterator[None]:
+        """The denoiser gets the mixtures of ``context`` in place of its classes."""
         weights = context[LABELS]
 
         def mix(module: nn.Module, _: Any, output: Tensor) -> Tensor:

@@ -10,11 +10,11 @@ def unlogged(logger: str, start: str) -> Iterator[None]:
     """A context in which a logger leaves out the messages that start so."""
     log = logging.getLogger(logger)
 
-    def told(record: logging.LogRecord) -> bool:
+    def passes(record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith(start)
 
-    log.addFilter(told)
+    log.addFilter(passes)
     try:
         yield
     finally:
-        log.removeFilter(told)
+        log.removeFilter(passes)

@@ -155,7 +155,7 @@ class Findings(Summary):
         return pa.concat_tables([table([], self.columns), *(part for _, part in self.parts())])
 
     def parts(self, rows: int | None = None) -> Iterator[tuple[Sequence[Result], pa.Table]]:
-        """The results and their :meth:`table`, so many rows at a time, since memory does not hold all results."""
+        """The results and their :meth:`table`, a part of the rows at a time, since memory does not hold all results."""
         with Bar(self.images, doing="writing") as bar:
             results = bar.over(self.results)
             while part := list(islice(results, rows or _ROWS)):

@@ -25,21 +25,21 @@ class Agreement:
     Attributes:
         share: Share of the samples that agree at each place, in [0, 1], ``(h, w)``; of pictures up to :data:`SIDE`
             pixels a place is a pixel.
-        told: Whether the place has contrast, ``(h, w)``.
+        has_contrast: Whether the place has contrast, ``(h, w)``.
     """
 
     share: Tensor
-    told: Tensor
+    has_contrast: Tensor
 
     @property
     def copied(self) -> Tensor:
         """Whether most samples agree at a place that has contrast, ``(h, w)``."""
-        return (self.share > 0.5) & self.told
+        return (self.share > 0.5) & self.has_contrast
 
     @property
     def part(self) -> float | None:
         """Which part of the places with contrast is copied, in [0, 1]; None of a picture without contrast."""
-        return (self.copied.sum() / self.told.sum()).item() if self.told.any() else None
+        return (self.copied.sum() / self.has_contrast.sum()).item() if self.has_contrast.any() else None
 
 
 def agreement(image: Tensor, samples: Tensor, *, flip: bool = False) -> Agreement:

@@ -89,8 +89,8 @@ class Response:
         distances = (t + torch.special.ndtri(t.new_tensor(rate)) / b).clamp(min=0)
         return Dose(*self._summary(distances.square() / 2))
 
-    def told(self, rate: float) -> Dose | None:
-        """The dose at which the share ``rate`` replicates, as far as the samples tell it.
+    def dose_in_range(self, rate: float) -> Dose | None:
+        """The dose at which the share ``rate`` replicates, within the range of the samples.
 
         Returns:
             :meth:`dose`, its interval ended at the largest dose that a sample lies at. None where the curve falls, or
@@ -102,8 +102,8 @@ class Response:
         return Dose(dose.nats, dose.low, min(dose.high, furthest))
 
     def values(self) -> dict[str, Any]:
-        """The outcomes, and the doses at :data:`HALF` and :data:`MOST` as far as they are told, as JSON holds them."""
-        doses = {name: self.told(share) for name, share in (("ed50", HALF), ("ed90", MOST))}
+        """The outcomes, and the doses in their range at :data:`HALF` and :data:`MOST`, as JSON holds them."""
+        doses = {name: self.dose_in_range(share) for name, share in (("ed50", HALF), ("ed90", MOST))}
         return {
             "outcomes": list(map(list, self.outcomes)),
             **{name: dose and list(dose) for name, dose in doses.items()},

@@ -109,7 +109,7 @@ def test_each_verdict_has_its_colour(result: Result, code: str) -> None:
 
 def test_estimates_have_columns_with_intervals_where_there_are_any() -> None:
     first, second = shown([BY_DOSE[4], RESULTS[1]]).splitlines()[2:4]
-    ed50 = RESPONSE.told(0.5)
+    ed50 = RESPONSE.dose_in_range(0.5)
     assert ed50
     assert first.split()[2:7] == ["1", "in", "39", "0", f"{ed50.nats:.3g}"]
     assert f"1 in 27{DASH}58" in second

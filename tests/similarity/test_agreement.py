@@ -58,7 +58,7 @@ def test_plain_places_say_nothing() -> None:
     picture[:, :, :16] = noise(1)[0, :, :, :16]
     other = torch.full((2, 3, 32, 32), 255, dtype=torch.uint8)
     found = agreement(picture, other)
-    assert not found.told[:, 19:].any()
+    assert not found.has_contrast[:, 19:].any()
     assert found.part == pytest.approx(0, abs=0.1)
 
 

@@ -51,21 +51,21 @@ def test_what_samples_reach_is_told_and_what_they_do_not_reach_is_not(t: float, 
     reached = Response(drawn(t, b, torch.linspace(0, t + 3, 200), 6))
     short = Response(drawn(t, b, torch.linspace(t - 6, t - 4, 200), 6))
     for rate in (HALF, MOST):
-        told, furthest = reached.told(rate), max(one.distance for one in reached.outcomes)
-        assert told
-        assert told[:2] == reached.dose(rate)[:2]
-        assert told.high == min(reached.dose(rate).high, furthest**2 / 2)
-        assert short.told(rate) is None
+        dose, furthest = reached.dose_in_range(rate), max(one.distance for one in reached.outcomes)
+        assert dose
+        assert dose[:2] == reached.dose(rate)[:2]
+        assert dose.high == min(reached.dose(rate).high, furthest**2 / 2)
+        assert short.dose_in_range(rate) is None
 
 
 def test_a_curve_that_falls_has_no_dose() -> None:
     """Copies between two distances only, as where too much dose spoils the picture."""
     band = [Outcome(0.1 * place, 20 <= place < 40) for place in range(100)]
     assert Response(tuple(band)).falls
-    assert Response(tuple(band)).told(HALF) is None
+    assert Response(tuple(band)).dose_in_range(HALF) is None
     rising = Response(tuple(band[:40]))
     assert not rising.falls
-    assert rising.told(HALF)
+    assert rising.dose_in_range(HALF)
 
 
 def test_rising_curves_are_seldom_said_to_fall() -> None:

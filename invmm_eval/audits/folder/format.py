@@ -104,10 +104,10 @@ def hold_same(folder: Path, what: str, stored: Mapping[str, Any], requested: Map
     Raises:
         InvMMError: The configs differ, or they do not say which model they are of.
     """
-    if told := differences(stored, requested):
-        more = f" (and {len(told) - _SHOWN} more)" if len(told) > _SHOWN else ""
+    if differing := differences(stored, requested):
+        more = f" (and {len(differing) - _SHOWN} more)" if len(differing) > _SHOWN else ""
         raise InvMMError(
-            f"{folder} holds {what} with another config: {'; '.join(told[:_SHOWN])}{more}. Choose another folder, "
+            f"{folder} holds {what} with another config: {'; '.join(differing[:_SHOWN])}{more}. Choose another folder, "
             "or use its settings."
         )
     if requested.get("weights", ...) is None:

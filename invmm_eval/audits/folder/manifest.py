@@ -67,8 +67,8 @@ def verify(folder: str | Path) -> list[str]:
         return [*found, f"{path} is missing, as if the run had not ended; run the same command again to write it."]
     try:
         expected = _files_of(path)
-        told = "".join(found)
-        for file in (folder / name for name in _FILES if str(folder / name) not in told):
+        reported = "".join(found)
+        for file in (folder / name for name in _FILES if str(folder / name) not in reported):
             if (sha256_of(file) if file.exists() else None) != expected.get(file.name):
                 found.append(
                     f"{file} is not what the run wrote: its SHA-256 is not that in {path.name}. Restore it from a "

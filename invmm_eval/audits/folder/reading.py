@@ -95,7 +95,7 @@ class Progress:
 
     Attributes:
         counts: Number of images of each verdict; those that failed are tried again when the audit is resumed.
-        waiting: Number of images without a result; of a shard that was not read to its end about so many.
+        waiting: Number of images without a result; an estimate for a shard that was not read to its end.
         spent: Network rows that the results cost, as far as they say.
         rate: Results per second since the audit was last started or resumed; None before the first.
         running: Whether a run is writing to the folder now.

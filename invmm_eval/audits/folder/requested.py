@@ -47,7 +47,7 @@ class Requested:
 
     @property
     def images(self) -> int:
-        """The number of images; of a shard that is not read about so many."""
+        """The number of images; an estimate for a shard that is not read."""
         return round(len(self.names) / self.shard.of) if self.shard and self.indices is None else len(self.names)
 
     @cached_property

@@ -106,7 +106,7 @@ class Store:
         self._writer.shutdown()
         try:
             if self._lock.is_locked and not self._failure:
-                with self._told():
+                with self._disk_errors():
                     write_manifest(self.folder)
         finally:
             self._lock.release()
@@ -161,7 +161,7 @@ class Store:
         """The result of an image that is known; its tensors are read when they are looked at."""
         place = self._lines.place(index)
         assert place
-        with self._told():
+        with self._disk_errors():
             return result_of(self.folder, row_at(self._results, place[2:]))
 
     def add(self, result: Result, target: Target | None) -> Result:
@@ -211,7 +211,7 @@ class Store:
         if not (span := self._lines.picture(files)):
             return False
         if not self._lines.has(index, name, files):
-            with self._told():
+            with self._disk_errors():
                 row = {**row_at(self._results, span), "index": index, "name": name}
             self._submit(lambda: self._append(row)).result()
         return True
@@ -235,7 +235,7 @@ class Store:
     def _guarded(self, work: Callable[[], T]) -> T:
         self._raise_failure()
         try:
-            with self._told():
+            with self._disk_errors():
                 return work()
         except BaseException as error:
             self._failure = error
@@ -246,7 +246,7 @@ class Store:
             raise self._failure
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _disk_errors(self) -> Iterator[None]:
         """Turn errors of the disk into one sentence."""
         try:
             yield

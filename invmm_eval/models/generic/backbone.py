@@ -38,7 +38,7 @@ _GUIDED = 4.0
 """A guidance scale at which every pipeline guides."""
 
 _UNGUIDED: tuple[Mapping[str, float], ...] = ({}, {"guidance_scale": 1.0}, {"guidance_scale": 0.0})
-"""How pipelines are told not to guide. The first leaves a scale that is an input of the network as it is."""
+"""How guidance of pipelines is switched off. The first leaves a scale that is an input of the network as it is."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Diffusers:
         soft_tokens: Tokens of a searched prompt, at most; None takes 75, PixArt's all.
         image_size: Pixels a side of the images; None takes the pipeline's own.
         max_sequence_length: Places of a prompt; None takes the pipeline's own.
-        guidance_scale: Guidance that a distilled network is told; None takes the pipeline's own.
+        guidance_scale: Guidance that a distilled network gets; None takes the pipeline's own.
         tiny_autoencoder: Folder or Hub id of an AutoencoderTiny that decodes samples at checks, which is faster; its
             approximate decoding is then compared with the image.
         checkpointing: Recompute activations for the gradient: less memory, about a third more time per step.
@@ -228,7 +228,7 @@ class Diffusers:
     def _choose_times(self, shape: tuple[int, ...]) -> None:
         """Give the pipeline a time for each row, or its network where the pipeline reads a number."""
         x_t = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).to(self.device)
-        t = self._times.told(self.schedule.grid(8)[[2, 5]])
+        t = self._times.scheduler_time(self.schedule.grid(8)[[2, 5]])
         try:
             with torch.no_grad():
                 together = self._boundary.output(x_t, t, **self._first_call(2))
@@ -269,11 +269,11 @@ class Diffusers:
 
     def predict_x0(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         """The estimate from what the pipeline hands its scheduler."""
-        scaled, told = self._latents.denoised(self._times.scaled(x_t, t)), self._times.told(t)
+        scaled, times = self._latents.denoised(self._times.scaled(x_t, t)), self._times.scheduler_time(t)
         found, order = [], []
         for index, given in self._calls(context):
             rows = torch.arange(len(x_t), device=x_t.device) if index is None else index
-            found.append(self._boundary.output(scaled[rows], told[rows], **given).float())
+            found.append(self._boundary.output(scaled[rows], times[rows], **given).float())
             order.append(rows)
         output = found[0] if len(found) == 1 else torch.cat(found)[torch.cat(order).argsort()]
         return self._times.x_0(self._latents.ordered(output), x_t, t)
@@ -302,7 +302,7 @@ class Diffusers:
 
         for _, given in self._calls(context):
             start = self._latents.denoised(noise)
-            theirs = self._boundary.images(start, self._times.told(grid[:-1]), take_step, scale, **given)
+            theirs = self._boundary.images(start, self._times.scheduler_time(grid[:-1]), take_step, scale, **given)
         x_t = noise
         for step in range(len(grid) - 1):
             x_t = forward(x_t, self.predict_x0(x_t, grid[[step]], context), step)

@@ -173,7 +173,7 @@ class Boundary:
             raise Done(model_output.narrow(1, 0, sample.shape[1]))
 
         times = t[None] if self.slope is None else torch.full((1,), _MIDDLE * self.train_times, device=t.device)
-        with self._gradient(), self._told(t) if self.slope else nullcontext():
+        with self._gradient(), self._given_times(t) if self.slope else nullcontext():
             found: Tensor = self.call(len(x_t), self._probe(times, step, x_t), x_t=x_t, **given)
         return found
 
@@ -211,26 +211,26 @@ class Boundary:
         """The number of the scheduler's training times."""
         return int(self.pipe.scheduler.config.num_train_timesteps)
 
-    def _told(self, t: Tensor) -> RemovableHandle:
+    def _given_times(self, t: Tensor) -> RemovableHandle:
         """A context in which the denoiser gets each row's own time, where the pipeline gives all rows the same."""
         assert self.slope is not None
         start, slope = self.slope
 
-        def tell(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        def give(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             times = (start + slope * t).to(_time(args, kwargs).dtype)
             names = [name for name in _TIMES if name in kwargs]
             return (args, {**kwargs, names[0]: times}) if names else ((args[0], times, *args[2:]), kwargs)
 
-        handle: RemovableHandle = self.network.register_forward_pre_hook(tell, with_kwargs=True)
+        handle: RemovableHandle = self.network.register_forward_pre_hook(give, with_kwargs=True)
         return handle
 
     def learn_times(self, x_t: Tensor, **given: Any) -> None:
-        """Learn how the pipeline tells its denoiser the time, for pipelines that read it as a number.
+        """Learn how the pipeline gives its denoiser the time, for pipelines that read it as a number.
 
         The denoiser's argument is affine in the scheduler's time; two calls with one row show how.
 
         Raises:
-            InvMMError: The denoiser is told no time.
+            InvMMError: The denoiser gets no time.
         """
 
         def look(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
@@ -329,7 +329,7 @@ def _same(_: Tensor, __: Tensor, sample: Tensor) -> Tensor:
 
 
 def _time(args: Any, kwargs: Mapping[str, Any]) -> Tensor:
-    """The time that a denoiser is told, by name or after what it denoises."""
+    """The time that a denoiser gets, by name or after what it denoises."""
     named: list[Tensor] = [kwargs[name] for name in _TIMES if name in kwargs]
     if not named and len(args) < 2:
         raise InvMMError("The pipeline passes no time to its denoising network, so its rows cannot have their own.")

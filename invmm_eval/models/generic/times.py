@@ -24,14 +24,14 @@ class Times:
 
     Attributes:
         schedule: Times and noise levels.
-        told: The scheduler's time for a time of the schedule.
+        scheduler_time: The scheduler's time for a time of the schedule.
         scaled: What the network gets for ``x_t`` at times ``t``.
         x_0: The estimate, from the network's output, ``x_t`` and ``t``.
         clip: See :attr:`invmm_eval.models.backbone.Backbone.clip`.
     """
 
     schedule: Schedule
-    told: Callable[[Tensor], Tensor]
+    scheduler_time: Callable[[Tensor], Tensor]
     x_0: Callable[[Tensor, Tensor, Tensor], Tensor]
     scaled: Callable[[Tensor, Tensor], Tensor] = lambda x_t, t: x_t  # noqa: ARG005
     clip: float | None = None

@@ -40,7 +40,7 @@ def test_edm_scales_inputs_and_outputs_as_its_scheduler_does(prediction_type: st
     alpha_t, sigma_t = (broadcast(level, y) for level in times.schedule(s))
     x_t = alpha_t * x_0 + sigma_t * noise
     scheduler.set_timesteps(5)
-    assert torch.allclose(times.told(s), scheduler.timesteps.float())
+    assert torch.allclose(times.scheduler_time(s), scheduler.timesteps.float())
     for row, level in enumerate(s):
         expected = scheduler.precondition_inputs(y[row], level)
         torch.testing.assert_close(times.scaled(x_t, s)[row], expected)

@@ -44,7 +44,7 @@ def memorization(
     audit = Audit(request, out)
     samples = [Sample(source.name, id=number) for number, source in enumerate(audit.sources, 1)]
     name = images if isinstance(images, str) else ", ".join(images)
-    return Task(Images(samples, name, audit), solver=search(audit), scorer=memorized(known=request.tells_share))
+    return Task(Images(samples, name, audit), solver=search(audit), scorer=memorized(known=request.estimates_share))
 
 
 class Audit:
