@@ -4,7 +4,7 @@
         data=pandas.DataFrame({"image": files}),
         model_type="diffusion",
         evaluators="invmm",
-        evaluator_config={"model": "my-model", "recipe": "demo"},
+        evaluator_config={"model": "my-model"},
     )
 
 mlflow loads this module whenever it evaluates anything, so the imports of an audit are inside :meth:`evaluate`.

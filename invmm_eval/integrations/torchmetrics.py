@@ -1,6 +1,6 @@
 """InvMM as a torchmetrics metric: watch how much a model in training memorizes chosen images.
 
-    canaries = InvMM(pipeline, recipe="demo")
+    canaries = InvMM(pipeline)
     canaries.update(images)
     for _ in range(checkpoints):
         train(pipeline)

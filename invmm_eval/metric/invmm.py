@@ -69,7 +69,7 @@ Returns:
 Examples:
     >>> import evaluate, invmm_eval
     >>> invmm = evaluate.load(invmm_eval.metric_path())
-    >>> results = invmm.compute(references="reference:held-out", model="reference", recipe="demo")
+    >>> results = invmm.compute(references="reference:held-out", model="reference")
     >>> print(results["images"], results["replicated"])
     6 0
 """

@@ -39,7 +39,8 @@ def sentences(whole: WholeSet) -> Iterator[str]:
         End.BUDGET: f"No {'more ' * bool(design.suspects)}suspects were searched, since the budget was spent.",
         End.ALL: "All images were searched.",
     }[End(design.end)]
-    of_all = f"; to search all would take about {float(f'{whole.rows_of_all:.3g}'):,.0f}" if whole.rows_of_all else ""
+    left = whole.not_searched and whole.rows_of_all
+    of_all = f"; to search all would take about {float(f'{left:.3g}'):,.0f}" if left else ""
     yield (
         f"{ended} This took {whole.rows:,} network rows, {design.screen_rows:,} of them for the screen{of_all}. "
         "What all images share, such as plain samples of the model, is not counted."
