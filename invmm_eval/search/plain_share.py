@@ -26,7 +26,7 @@ ROUNDS = 24
 They end where the estimate is :data:`PRECISE`; after the first, where it is :data:`FAR` below :data:`NEGLIGIBLE`; and
 after :data:`ENOUGH`, where it is that far below what is memorized.
 """
-ENOUGH = 3
+ENOUGH = 4
 """Rounds after which the standard error is trusted: of fewer samples all copies may be such as weigh little."""
 NEGLIGIBLE = 1e-6 * MEMORIZED
 """A share that more samples would not raise to what is memorized."""
