@@ -19,7 +19,7 @@ from invmm_eval.search.checks import hold_finite
 from invmm_eval.search.criteria import Criterion
 from invmm_eval.search.estimators import Estimator, Shifted
 from invmm_eval.search.memory import MicroBatch
-from invmm_eval.search.optimizers import OptimizerMaker
+from invmm_eval.search.optimizers import Optimizer
 from invmm_eval.search.proposals import Proposal, Proposals, Spread
 from invmm_eval.search.ray import Ray
 from invmm_eval.search.sampling import chunks, estimated, sample
@@ -172,7 +172,7 @@ class Setup:
         family: The noise family of q.
         recipe: The settings.
         threshold: The similarity from which on a sample counts as a replica (beta).
-        optimizer: Makes the optimizer of a search.
+        optimizer: The kind of optimizer of each search.
         criterion: The stopping rule.
         estimators: They run after each search, in this order.
         seed: The seed of the run.
@@ -184,7 +184,7 @@ class Setup:
     family: NoiseFamily
     recipe: Recipe
     threshold: float
-    optimizer: OptimizerMaker
+    optimizer: type[Optimizer]
     criterion: Criterion
     estimators: Sequence[Estimator]
     seed: int

@@ -12,8 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import chain, compress, islice
-from operator import not_
+from itertools import chain, islice
 from typing import TypeVar, cast
 
 import torch
@@ -29,7 +28,7 @@ from invmm_eval.search.criteria import CRITERIA
 from invmm_eval.search.estimating import Estimation
 from invmm_eval.search.estimators import Estimator, built_in_estimators
 from invmm_eval.search.memory import MicroBatch
-from invmm_eval.search.optimizers import OPTIMIZERS, OptimizerMaker
+from invmm_eval.search.optimizers import OPTIMIZERS, Optimizer
 from invmm_eval.search.result import Check, Result, Status
 from invmm_eval.search.rows import Counted
 from invmm_eval.search.search import Search
@@ -120,7 +119,7 @@ class _Engine:
         tell = on_step or (lambda _: None)
         waiting = enumerate(targets)
         searches: list[Search] = []
-        steps = 0
+        steps, checked = 0, False
         while True:
             if steps % self._setup.recipe.check_every == 0 or not _running(searches):
                 steps = 0
@@ -135,30 +134,30 @@ class _Engine:
             if not searches:
                 return
             if running := _running(searches):
-                started = time.perf_counter()
-                self._take_step(running)
-                tell(_running(running))
-                for search in running:
-                    search.seconds_steps += (time.perf_counter() - started) / len(running)
                 steps += 1
-            self._draw_samples(searches, tell, checked=steps % self._setup.recipe.check_every == 0)
+                checked = steps % self._setup.recipe.check_every == 0
+                self._take_step(running, checked=checked)
+                tell(_running(running))
+            self._draw_samples(searches, tell, checked=checked)
             ended = [search for search in searches if search.status and not self._is_estimating(search)]
             for search in ended:
                 self._estimations.pop(search, None)
                 yield search.result()
             searches = [search for search in searches if search not in ended]
 
-    def _take_step(self, searches: Sequence[Search]) -> None:
+    def _take_step(self, searches: Sequence[Search], *, checked: bool) -> None:
         """One step of each search."""
+        started = time.perf_counter()
         with torch.inference_mode(mode=False), torch.enable_grad():
-            uses_gradients = [search.optimizer.uses_gradients for search in searches]
-            for search in compress(searches, map(not_, uses_gradients)):
-                with _failing(search):
-                    search.take_step()
-            draws = _drawn(Search.draw, list(compress(searches, uses_gradients)))
-            for search, loss in self._isolated(self._backward, draws):
-                with _failing(search):
-                    search.take_step(loss)
+            draws = _drawn(Search.draw, [search for search in searches if search.optimizer.uses_gradients])
+            losses = dict(self._isolated(self._backward, draws))
+            if moved := _running(searches):
+                with _failing(*moved):
+                    self._setup.optimizer.step([search.optimizer for search in moved], checked=checked)
+                    for search in moved:
+                        search.count_step(losses.get(search))
+        for search in searches:
+            search.seconds_steps += (time.perf_counter() - started) / len(searches)
 
     def _draw_samples(self, searches: Sequence[Search], tell: OnStep, *, checked: bool) -> None:
         """The samples that estimators wait for, and with them those of the checks that are due."""
@@ -230,7 +229,7 @@ def _find(kind: str, name: str, parts: Mapping[str, J]) -> J:
 
 
 def _hold_gradient_free(
-    optimizer: OptimizerMaker, noise: NoiseFamily, recipe: Recipe, backbone: Backbone, lacking: str
+    optimizer: type[Optimizer], noise: NoiseFamily, recipe: Recipe, backbone: Backbone, lacking: str
 ) -> None:
     """Check that an optimizer needs no gradient where no prompt is searched."""
     start = torch.ones(backbone.image_shape)
@@ -239,12 +238,13 @@ def _hold_gradient_free(
 
 
 @contextmanager
-def _failing(search: Search) -> Iterator[None]:
-    """An error fails the search instead of the run."""
+def _failing(*searches: Search) -> Iterator[None]:
+    """An error fails the searches instead of the run."""
     try:
         yield
     except Exception as error:
-        search.fail(error)
+        for search in searches:
+            search.fail(error)
 
 
 def _running(searches: Sequence[Search]) -> list[Search]:

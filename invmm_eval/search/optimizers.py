@@ -4,15 +4,16 @@ A new one is a class with the methods of :class:`Optimizer` and a line in :data:
 """
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.recipe import Recipe
-from invmm_eval.search.ray import Ray
+from invmm_eval.search.ray import Ray, aim, move
 
 Parameters = Mapping[str, Tensor]
 Start = Callable[[], Tensor]
@@ -20,7 +21,14 @@ Start = Callable[[], Tensor]
 
 
 class Optimizer(Protocol):
-    """Moves the parameters of one search, along the gradients of the loss in :mod:`invmm_eval.search.steps`."""
+    """Moves the parameters of a search, along the gradients of the loss in :mod:`invmm_eval.search.steps`.
+
+    One call takes a step of all searches of a batch. What a search becomes does not depend on the others.
+    """
+
+    def __init__(self, noise: Parameters, condition: Parameters, recipe: Recipe, start: Start) -> None:
+        """From the parameters of q and of the condition, by name."""
+        ...
 
     @property
     def weight(self) -> float:
@@ -37,10 +45,12 @@ class Optimizer(Protocol):
         """Whether the next step needs the gradients of the loss."""
         ...
 
-    def step(self, *, checked: bool) -> None:
-        """Move the parameters along their gradients.
+    @classmethod
+    def step(cls, optimizers: Sequence[Self], *, checked: bool) -> None:
+        """Move the parameters of several searches along their gradients.
 
         Args:
+            optimizers: One for each search, at least one.
             checked: Whether a check follows this step.
         """
         ...
@@ -79,15 +89,29 @@ class AdaptiveWeight:
         self._average_loss = average_loss
 
 
+class _Moments(NamedTuple):
+    """A parameter, the running means of its gradient and of that squared, and the number of steps."""
+
+    parameter: Tensor
+    mean: Tensor
+    square: Tensor
+    steps: Tensor
+
+    @classmethod
+    def of(cls, parameter: Tensor) -> Self:
+        zeros = torch.zeros_like(parameter, requires_grad=False)
+        return cls(parameter, zeros, zeros.clone(), torch.zeros((), device="cpu"))
+
+
 class Adam:
-    """The paper's: Adam on all parameters, with the adaptive weight."""
+    """The paper's: Adam on all parameters, in one call for all searches, with the adaptive weight of each."""
 
     ray: Ray | None = None
     uses_gradients = True
 
     def __init__(self, noise: Parameters, condition: Parameters, recipe: Recipe, start: Start) -> None:  # noqa: ARG002
-        moved = [*noise.values(), *condition.values()]
-        self._adam = torch.optim.Adam(moved, lr=recipe.learning_rate) if moved else None
+        self._moments = [_Moments.of(tensor) for tensor in (*noise.values(), *condition.values())]
+        self._learning_rate = recipe.learning_rate
         self._adaptive = AdaptiveWeight(recipe)
 
     @property
@@ -95,12 +119,20 @@ class Adam:
         """The adaptive weight."""
         return self._adaptive.value
 
-    def step(self, *, checked: bool) -> None:
+    @classmethod
+    @torch.no_grad()
+    def step(cls, optimizers: Sequence[Self], *, checked: bool) -> None:
         """One step of Adam."""
-        if self._adam:
-            self._adam.step()
+        if moved := [one for each in optimizers for one in each._moments if one.parameter.grad is not None]:
+            parameters, means, squares, steps = map(list, zip(*moved, strict=True))
+            adam(
+                parameters, _gradients(parameters), means, squares, [], steps,
+                amsgrad=False, beta1=0.9, beta2=0.999, lr=optimizers[0]._learning_rate, weight_decay=0, eps=1e-8,
+                maximize=False,
+            )  # fmt: skip
         if not checked:
-            self._adaptive.grow()
+            for optimizer in optimizers:
+                optimizer._adaptive.grow()
 
     def after_check(self, average_loss: float) -> None:
         """Adapt the weight."""
@@ -133,28 +165,30 @@ class Dose(Adam):
             raise InvMMError("A search by dose moves the mean of the noise, but this noise family has no mu.")
         for name, tensor in noise.items():
             tensor.requires_grad_(name == "mu")
-        self._mu = noise["mu"]
-        self.ray = Ray(self._mu)
-        self._average = torch.zeros_like(self._mu, requires_grad=False)
+        self.ray = Ray(noise["mu"])
+        self._average = torch.zeros_like(noise["mu"], requires_grad=False)
         self._memory = 1 - 1 / recipe.check_every
         self._dose = recipe.first_dose
         self._growth = recipe.growth
 
-    def step(self, *, checked: bool) -> None:
-        """Move the mean to the dose, along the average of gradients."""
-        self._aim()
-        self.ray.move(self._dose)
-        super().step(checked=checked)
+    @classmethod
+    def step(cls, optimizers: Sequence[Self], *, checked: bool) -> None:
+        """Move the means to their doses, along the averages of gradients."""
+        cls._aim(optimizers)
+        move([one.ray for one in optimizers], [one._dose for one in optimizers])
+        super().step(optimizers, checked=checked)
 
     def after_check(self, average_loss: float) -> None:
         """Raise the dose, from the next step on."""
         super().after_check(average_loss)
         self._dose *= self._growth
 
-    def _aim(self) -> None:
-        assert self._mu.grad is not None
-        self._average = self._memory * self._average - self._mu.grad
-        self.ray.aim(self._average)
+    @classmethod
+    def _aim(cls, optimizers: Sequence[Self]) -> None:
+        averages = [one._average for one in optimizers]
+        torch._foreach_mul_(averages, optimizers[0]._memory)
+        torch._foreach_sub_(averages, _gradients(one.ray.mu for one in optimizers))
+        aim([one.ray for one in optimizers], averages)
 
 
 class OneShot(Dose):
@@ -169,18 +203,22 @@ class OneShot(Dose):
         self.ray.aim(start())
         self.uses_gradients = bool(condition)
 
-    def step(self, *, checked: bool) -> None:
-        """Move the mean to the dose, and the prompt along its only gradient."""
-        super().step(checked=checked)
-        self.uses_gradients = False
-        self._adam = None
+    @classmethod
+    def step(cls, optimizers: Sequence[Self], *, checked: bool) -> None:
+        """Move the means to their doses, and prompts along their only gradient."""
+        super().step(optimizers, checked=checked)
+        for optimizer in optimizers:
+            optimizer.uses_gradients = False
+            optimizer._moments = []
 
-    def _aim(self) -> None:
-        """The direction is fixed."""
+    @classmethod
+    def _aim(cls, optimizers: Sequence[Self]) -> None:
+        """The directions are fixed."""
 
 
-OptimizerMaker = Callable[[Parameters, Parameters, Recipe, Start], Optimizer]
-"""``make(noise, condition, recipe, start)``: from the parameters of q and of the condition, by name."""
+def _gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
-OPTIMIZERS: dict[str, OptimizerMaker] = {"adam": Adam, "dose": Dose, "one-shot": OneShot}
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "dose": Dose, "one-shot": OneShot}
 """By the name that a recipe gives."""

@@ -163,13 +163,12 @@ class Search:
                 complete=not self._setup.recipe.stop or self._is_last,
             )
 
-    def take_step(self, loss: Tensor | None = None) -> None:
-        """Move along the gradients. The loss stays unread on its device, so that no step waits for it.
+    def count_step(self, loss: Tensor | None) -> None:
+        """Add a step that the optimizer took. The loss stays unread on its device, so that no step waits for it.
 
         Args:
-            loss: None where the optimizer uses no gradients.
+            loss: None where the optimizer used no gradients.
         """
-        self.optimizer.step(checked=(self.step + 1) % self._setup.recipe.check_every == 0)
         if loss is not None:
             self._unread.append(loss)
         self.step += 1

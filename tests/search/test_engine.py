@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Self
 
 import pytest
 import torch
@@ -14,12 +15,12 @@ from invmm_eval.audits.plan import load_backbone
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import Context
 from invmm_eval.noise.gaussian import diagonal
-from invmm_eval.recipe import Recipe, fast
+from invmm_eval.recipe import Recipe, by_dose, fast
 from invmm_eval.reference import MODEL
 from invmm_eval.reference import pictures as known
 from invmm_eval.search.criteria import CRITERIA, AllSamples
 from invmm_eval.search.engine import invert
-from invmm_eval.search.optimizers import OPTIMIZERS, Parameters, Start
+from invmm_eval.search.optimizers import OPTIMIZERS, Optimizer, Parameters, Start
 from invmm_eval.search.result import Point, Result, Status
 from invmm_eval.search.search import Search
 from invmm_eval.search.target import Target
@@ -74,6 +75,28 @@ def test_company_does_not_matter_to_a_network(cosine: PixelCosine) -> None:
         assert expected.check
         assert (result.kl, result.trace) == (expected.kl, expected.trace)
         assert result.check.similarities == expected.check.similarities
+
+
+@pytest.mark.parametrize("recipe", [QUICK, by_dose(QUICK).changed(responses=0), fast(QUICK).changed(estimators=())])
+def test_one_call_of_the_optimizer_moves_the_parameters_of_all_images(
+    cosine: PixelCosine, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the noise and of the prompt, with the same bits as alone."""
+    moved: list[int] = []
+
+    def step(cls: type[Optimizer], optimizers: Sequence[Optimizer], *, checked: bool) -> None:  # noqa: ARG001
+        moved.append(len(optimizers))
+        kind.step(optimizers, checked=checked)
+
+    kind = OPTIMIZERS[recipe.optimizer]
+    monkeypatch.setitem(OPTIMIZERS, recipe.optimizer, type("Watched", (kind,), {"step": classmethod(step)}))
+    recipe = recipe.changed(guidance=(1.0, 2.0), max_steps=4, check_every=2, stop=False)
+    model, images = Choosing(MEMORIZED), torch.cat([MEMORIZED[:2], UNSEEN])
+    together = run(model, images, cosine, recipe=recipe, batch_size=3)
+    assert moved == [3] * 4
+    for name, alone in run(model, images, cosine, recipe=recipe, batch_size=1).items():
+        assert alone.trace == together[name].trace
+        assert all(torch.equal(tensor, together[name].tensors()[key]) for key, tensor in alone.tensors().items())
 
 
 def test_one_seed_gives_the_same_numbers_and_another_gives_others(cosine: PixelCosine) -> None:
@@ -296,8 +319,10 @@ class Descent:
     def __init__(self, noise: Parameters, condition: Parameters, recipe: Recipe, start: Start) -> None:  # noqa: ARG002
         self._sgd = torch.optim.SGD([*noise.values(), *condition.values()], lr=recipe.learning_rate)
 
-    def step(self, *, checked: bool) -> None:  # noqa: ARG002
-        self._sgd.step()
+    @classmethod
+    def step(cls, optimizers: Sequence[Self], *, checked: bool) -> None:  # noqa: ARG003
+        for optimizer in optimizers:
+            optimizer._sgd.step()
 
     def after_check(self, average_loss: float) -> None:
         pass

@@ -75,7 +75,7 @@ def dose(nats: float, noise: Any, steps: int = 4) -> Dose:
 def step(optimizer: Dose, mu: Tensor, gradient: Tensor) -> None:
     mu.grad = None
     torch.autograd.backward((mu * gradient).sum())
-    optimizer.step(checked=False)
+    type(optimizer).step([optimizer], checked=False)
 
 
 def test_the_mean_moves_against_the_gradient_as_far_as_the_dose_allows() -> None:
@@ -145,7 +145,7 @@ def test_every_dose_lies_towards_the_image_and_needs_no_gradient() -> None:
     moved = one_shot(noise, towards, first_dose=2.0, growth=4.0)
     for nats in (2.0, 8.0, 32.0):
         assert not moved.uses_gradients
-        moved.step(checked=True)
+        OneShot.step([moved], checked=True)
         torch.testing.assert_close(noise.mu.detach(), math.sqrt(2 * nats) * towards / towards.norm())
         moved.after_check(math.nan)
 
@@ -156,7 +156,7 @@ def test_a_searched_prompt_takes_one_step_and_does_not_turn_the_direction() -> N
     assert moved.uses_gradients
     torch.autograd.backward((logits * torch.tensor([2.0, -0.1, 0.0])).sum() + (noise.mu * axis(1)).sum())
     for nats in (8.0, 32.0):
-        moved.step(checked=True)
+        OneShot.step([moved], checked=True)
         moved.after_check(math.nan)
         torch.testing.assert_close(logits.detach(), torch.tensor([-0.5, 0.5, 0.0]))
         torch.testing.assert_close(noise.mu.detach(), math.sqrt(2 * nats) * axis(0))
