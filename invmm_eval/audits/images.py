@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from invmm_eval.audits.pictures import ImageLike, Stored, contents, readable, reason
+from invmm_eval.audits.pictures import ImageLike, contents, readable, reason
 from invmm_eval.audits.pictures import Source as Source
 from invmm_eval.audits.places import SUFFIX, beside, check_texts, image_columns, is_place, pictures_at, text_of
 from invmm_eval.audits.streams import pictures_of
@@ -298,7 +298,7 @@ def _rows(
         check_texts(title, dataset.features, captions)
         texts = dataset.with_format(None)[captions]
     row = partial(_image_of_row, rows, column)
-    return [Source(f"{title}#{i}", Stored(partial(row, i)), caption) for i, caption in enumerate(texts)]
+    return [Source(f"{title}#{i}", partial(row, i), caption) for i, caption in enumerate(texts)]
 
 
 def _image_of_row(rows: datasets.Dataset, column: str, index: int) -> Mapping[str, Any] | None:

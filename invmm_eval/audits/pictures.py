@@ -2,7 +2,7 @@
 
 import stat
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +20,8 @@ ImageLike = str | Path | bytes | bytearray | memoryview | Image.Image | NDArray[
 """One image: a file, a file's contents, a PIL image, an array ``(H, W)`` or ``(H, W, C)``, a tensor ``(H, W)`` or
 ``(C, H, W)``, or a mapping with ``bytes`` or ``path`` as :class:`datasets.Image` stores it. Arrays and tensors are
 uint8, uint16, bool or floats in [0, 1]; of 2 or 4 channels the last is alpha."""
+Late = Callable[[], ImageLike | None]
+"""What reads an image when it is looked at."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -28,12 +30,12 @@ class Source:
 
     Attributes:
         name: Its name in results; what files cannot hold of it is escaped.
-        value: What :func:`prepare` reads.
+        value: What :func:`prepare` reads: an image, or what reads it.
         caption: Its text, for models that take one.
     """
 
     name: str
-    value: ImageLike
+    value: ImageLike | Late
     caption: str | None = None
 
     def __post_init__(self) -> None:
@@ -45,23 +47,6 @@ def readable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Stored(Mapping[str, Any]):
-    """A picture as :class:`datasets.Image` stores it, read when it is looked at: its contents, or a mapping of both."""
-
-    read: Callable[[], Mapping[str, Any] | bytes | None]
-
-    def __getitem__(self, key: str) -> Any:
-        stored = self.read()
-        return (stored if isinstance(stored, Mapping) else {"bytes": stored, "path": None})[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(("bytes", "path"))
-
-    def __len__(self) -> int:
-        return 2
-
-
 _WHITE = {"b1": 1, "u1": 255, "u2": 65535, "f4": 1, "f8": 1}
 """The value of white in arrays, by NumPy's kind and size."""
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -71,7 +56,7 @@ _ORIENTATION = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
 """Texts of a PNG that may hold its orientation."""
 
 
-def prepare(source: ImageLike, shape: tuple[int, int, int]) -> Tensor:
+def prepare(source: ImageLike | Late | None, shape: tuple[int, int, int]) -> Tensor:
     """Read one image as the model would see it.
 
     The first frame, turned upright by its EXIF orientation, laid on white where it is transparent, converted to the
@@ -79,7 +64,7 @@ def prepare(source: ImageLike, shape: tuple[int, int, int]) -> Tensor:
     the full range of 16. An image of the model's size keeps its pixels.
 
     Args:
-        source: The image.
+        source: The image, or what reads it.
         shape: The model's channels (1 or 3), height and width.
 
     Returns:
@@ -91,6 +76,7 @@ def prepare(source: ImageLike, shape: tuple[int, int, int]) -> Tensor:
     """
     channels, height, width = shape
     try:
+        source = source() if callable(source) else source
         image = _on_white(_decoded(source)).convert("RGB" if channels == 3 else "L")
         image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
     except Exception as error:  # a damaged file makes Pillow's readers raise nearly anything
@@ -98,7 +84,7 @@ def prepare(source: ImageLike, shape: tuple[int, int, int]) -> Tensor:
     return torch.from_numpy(np.array(image)).reshape(height, width, channels).permute(2, 0, 1).contiguous()
 
 
-def _decoded(source: ImageLike) -> Image.Image:
+def _decoded(source: ImageLike | None) -> Image.Image:
     if isinstance(source, np.ndarray):
         _check_size(*source.shape[:2])
         return _from_array(source, source.shape)

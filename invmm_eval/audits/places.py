@@ -15,7 +15,7 @@ import datasets
 import fsspec
 import pyarrow.parquet as pq
 
-from invmm_eval.audits.pictures import Source, Stored, reason
+from invmm_eval.audits.pictures import Source, reason
 from invmm_eval.errors import InvMMError
 
 SUFFIX = re.compile(
@@ -67,7 +67,7 @@ def _in_folder(system: Any, root: str, captions: str | None) -> Iterator[Source]
     for path in sorted(system.find(root)):
         name = path.removeprefix(base).removeprefix("/")
         if SUFFIX.fullmatch(name) and "/." not in f"/{name}":
-            yield Source(name, Stored(partial(system.cat_file, path)), _caption(system, path, captions))
+            yield Source(name, partial(system.cat_file, path), _caption(system, path, captions))
 
 
 def _in_files(system: Any, files: list[str], captions: str | None) -> Iterator[Source]:
@@ -76,7 +76,7 @@ def _in_files(system: Any, files: list[str], captions: str | None) -> Iterator[S
         if in_archive := _ARCHIVES.get(PurePosixPath(path).suffix):
             yield from in_archive(system, path, name, captions)
         elif system.isfile(path) and (SUFFIX.fullmatch(name) or len(files) == 1):
-            yield Source(name, Stored(partial(system.cat_file, path)), _caption(system, path, captions))
+            yield Source(name, partial(system.cat_file, path), _caption(system, path, captions))
         elif len(files) == 1:
             raise FileNotFoundError(f"there is no file or folder {path}")
 
@@ -96,7 +96,7 @@ def _in_tar(system: Any, path: str, title: str, captions: str | None) -> Iterato
             if text and text not in texts:
                 raise InvMMError(f"The image {name!r} of {title} has no text {text!r} beside it.")
             caption = text_of(texts[text]) if text else None
-            yield Source(f"{title}/{name}", Stored(partial(system.cat_file, path, start, start + size)), caption)
+            yield Source(f"{title}/{name}", partial(system.cat_file, path, start, start + size), caption)
 
 
 def _in_parquet(system: Any, path: str, title: str, captions: str | None) -> Iterator[Source]:
@@ -122,7 +122,7 @@ def _in_parquet(system: Any, path: str, title: str, captions: str | None) -> Ite
     groups = range(file.num_row_groups)
     rows = ((group, row) for group in groups for row in range(file.metadata.row_group(group).num_rows))
     for index, (place, text) in enumerate(zip(rows, texts, strict=False)):
-        yield Source(f"{title}#{index}", Stored(partial(image, *place)), text)
+        yield Source(f"{title}#{index}", partial(image, *place), text)
 
 
 def image_columns(features: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -87,8 +88,7 @@ class _Images(Iterator[Target], Generic[T]):
         self._kind: type[T] = kind
         self._shard = shard
         self.of_shard: dict[int, str] = {}
-        self._failed: deque[T] = deque()
-        self._known: deque[int] = deque()
+        self._skipped: deque[Callable[[], T]] = deque()
         self._waiting: dict[tuple[str, str | None], list[tuple[int, Target]]] = {}
 
     def __next__(self) -> Target:
@@ -97,12 +97,13 @@ class _Images(Iterator[Target], Generic[T]):
                 target = Target(prepare(source.value, self._image_shape), source.name, source.caption)
             except InvMMError as error:
                 if self._belongs("", index, source):
-                    self._failed.append(self._kind.failure(index, source.name, "", None, str(error)))
+                    failed = self._kind.failure(index, source.name, "", None, str(error))
+                    self._skipped.append(partial(self._kept, failed, None))
                 continue
             if not self._belongs(target.digest, index, source):
                 continue
             if self._store and self._store.knows(index, target):
-                self._known.append(index)
+                self._skipped.append(partial(self._store.result, index))
                 continue
             equal = self._waiting.setdefault((target.digest, target.caption), [])
             equal.append((index, target))
@@ -120,14 +121,13 @@ class _Images(Iterator[Target], Generic[T]):
 
     def skipped(self) -> Iterator[T]:
         """The results of images that were not measured since the last call: failed ones and known ones."""
-        while self._failed:
-            failed = self._failed.popleft()
-            yield self._store.add(failed, None) if self._store else failed
-        while self._store and self._known:
-            yield self._store.result(self._known.popleft())
+        while self._skipped:
+            yield self._skipped.popleft()()
 
     def shared(self, result: T) -> Iterator[T]:
         """The result of a measurement, for each image that waited for it."""
         for index, target in self._waiting.pop((result.digest, result.caption)):
-            own = result.placed(index, target.name, target.image)
-            yield self._store.add(own, target) if self._store else own
+            yield self._kept(result.placed(index, target.name, target.image), target)
+
+    def _kept(self, result: T, target: Target | None) -> T:
+        return self._store.add(result, target) if self._store else result

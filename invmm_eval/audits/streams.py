@@ -8,7 +8,6 @@ import sys
 from array import array
 from collections.abc import Iterator, Mapping
 from functools import partial
-from io import BytesIO
 from threading import Lock
 from typing import Any
 
@@ -16,7 +15,7 @@ import datasets
 import fsspec
 from PIL import Image
 
-from invmm_eval.audits.pictures import Source, Stored, reason
+from invmm_eval.audits.pictures import ImageLike, Source, reason
 from invmm_eval.audits.places import check_texts, image_columns
 from invmm_eval.errors import InvMMError
 
@@ -41,7 +40,7 @@ def pictures_of(
     try:
         stream = _Stream(dataset, title, column)
         for number, caption in enumerate(stream.captions(captions)):
-            yield Source(f"{title}#{number}", Stored(partial(stream.image, number)), caption)
+            yield Source(f"{title}#{number}", partial(stream.image, number), caption)
     except InvMMError:
         raise
     except Exception as error:  # a stream may run code of its user
@@ -86,8 +85,8 @@ class _Stream:
                 self._marks.append(self._rows.state_dict())
             yield caption
 
-    def image(self, number: int) -> bytes | None:
-        """The contents of an image: where the reading is, from the mark before it, or, if the data set does not give
+    def image(self, number: int) -> ImageLike | None:
+        """An image: where the reading is, from the mark before it, or, if the data set does not give
         the same images from there, as after a shuffle, from the beginning.
         """
         with self._lock:
@@ -125,13 +124,10 @@ def _key(value: Any) -> int:
     return hash(value.tobytes() if isinstance(value, Image.Image) else value)
 
 
-def _contents(value: Any) -> bytes | None:
-    if isinstance(value, Image.Image):
-        file = BytesIO()
-        value.save(file, "PNG")
-        return file.getvalue()
-    contents: bytes | None = value["bytes"] if isinstance(value, Mapping) else value
-    if contents is None and isinstance(value, Mapping):
+def _contents(value: Any) -> ImageLike | None:
+    """The image of a row, with the contents of a file that may lie elsewhere."""
+    if isinstance(value, Mapping) and value["bytes"] is None and value["path"]:
         with fsspec.open(value["path"], "rb") as opened:
-            contents = opened.read()
-    return contents
+            return {**value, "bytes": opened.read()}
+    image: ImageLike | None = value
+    return image

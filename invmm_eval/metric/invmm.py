@@ -169,7 +169,7 @@ def _stored(source: Source) -> str | dict[str, Any] | None:
     tensors, floats and names that are not Unicode. It would also open a file that has the name of the image, so such a
     name is left out, as is a name that is only the image's position.
     """
-    image: Any = source.value
+    image: Any = source.value() if callable(source.value) else source.value
     if isinstance(image, Mapping):
         contents = image.get("bytes")
         image = image.get("path") if contents is None else contents

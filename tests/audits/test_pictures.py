@@ -15,14 +15,14 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from invmm_eval.audits.images import find_images
-from invmm_eval.audits.pictures import ImageLike, prepare
+from invmm_eval.audits.pictures import ImageLike, Late, prepare
 from invmm_eval.errors import InvMMError
 from tests.helpers.images import encoded, noise
 
 HEIGHT, WIDTH = 7, 5
 
 
-def shown(source: ImageLike, height: int, width: int, channels: int = 3) -> Any:
+def shown(source: ImageLike | Late, height: int, width: int, channels: int = 3) -> Any:
     """The pixels ``(H, W, C)``, or ``(H, W)`` of one channel."""
     return prepare(source, (channels, height, width)).permute(1, 2, 0).squeeze(2).numpy()
 
@@ -36,7 +36,7 @@ def refusal(source: Any) -> str:
     return sentence
 
 
-def through_dataset(image: Image.Image) -> ImageLike:
+def through_dataset(image: Image.Image) -> ImageLike | Late:
     rows = datasets.Dataset.from_dict({"x": [image]}, features=datasets.Features({"x": datasets.Image()}))
     return find_images(rows)[0].value
 
@@ -45,7 +45,7 @@ def tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.atleast_3d(np.array(image))).movedim(-1, 0)
 
 
-CONTAINERS: dict[str, Callable[[Image.Image], ImageLike]] = {
+CONTAINERS: dict[str, Callable[[Image.Image], ImageLike | Late]] = {
     "PIL": lambda image: image,
     "PNG bytes": encoded,
     "PNG bytearray": lambda image: bytearray(encoded(image)),

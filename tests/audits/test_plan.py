@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from invmm_eval.audits.options import Resources
-from invmm_eval.audits.pictures import Source, Stored
+from invmm_eval.audits.pictures import Source
 from invmm_eval.audits.plan import load_backbone, model_name
 from invmm_eval.audits.run import audit
 from invmm_eval.errors import InvMMError
@@ -139,7 +139,7 @@ def test_images_are_read_when_there_is_a_place() -> None:
         return b""
 
     plan = planned(Mixture(MEMORIZED), settings={**SHORT, "max_steps": 5})
-    sources = [Source("first", MEMORIZED[0]), *(Source(str(i), Stored(partial(read, i))) for i in (1, 2))]
+    sources = [Source("first", MEMORIZED[0]), *(Source(str(i), partial(read, i)) for i in (1, 2))]
     results = run_plan(plan, sources, Resources(batch_size=1))
     assert opened == []
     assert next(results).name == "first"
