@@ -12,7 +12,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -200,22 +199,6 @@ def started(pool: ThreadPoolExecutor, store: Store, make_plan: MakePlan) -> Iter
     return on_torchrun._messages(store, worker, on_torchrun._Pulse(store, []))
 
 
-def test_ranks_find_the_same_and_exchange_it_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_torchrun, "PART", 100)
-    store, images = memory(), targets(4, 0, 1, 0)
-    store.set("places", "2")
-    with ThreadPoolExecutor(2) as pool:
-        messages, _ = (started(pool, store, plan) for _ in range(2))
-        first = on_torchrun._ready(next(messages)[0])
-        results, numbers = on_torchrun._results(messages, first, Result), count(1)
-        found = list(on_torchrun._measure(store, results, 3, numbers, images[:3]))
-        found += [replace(more, index=3) for more in on_torchrun._measure(store, results, 3, numbers, images[3:])]
-        on_torchrun._end(store, 2, numbers)
-    assert first.image_shape == (1, 4, 4)
-    assert first.config["seed"] == 0
-    assert comparable(found) == comparable(plan().measure(images))
-
-
 def test_ranks_that_torchrun_did_not_start_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(InvMMError, match="start the script by torchrun"), on_torchrun.ranks(plan, Resources(), 1):
@@ -253,7 +236,10 @@ def test_an_unexpected_error_of_the_thread_of_rank_0_ends_the_run() -> None:
         next(started(pool, memory(), broken))
 
 
-def test_a_run_of_ranks_can_be_stopped_and_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_ranks_exchanges_results_in_parts_and_can_be_stopped_and_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(on_torchrun, "PART", 100)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": 0, "WORLD_SIZE": 1}.items():
