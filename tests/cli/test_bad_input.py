@@ -4,7 +4,6 @@ Here is one case for each way in which a mistake reaches the command line, and t
 images, models, options and folders are refused for is tested with the module that refuses it.
 """
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -15,7 +14,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from invmm_eval.audits.folder import read
-from tests.helpers.audits import CONFIG
 from tests.helpers.command import SET, Invoke
 
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -86,20 +84,3 @@ def test_files_of_one_name_in_several_folders_are_different_images(invoke: Invok
         assert [row["name"] for row in read("out").rows] == ["a.jpg", "a.png", "a.png", "a.png"]
         assert len({row["digest"] for row in read("out").rows}) == 4
         assert Path("out", "results.jsonl").read_bytes().count(b"\n") == 4
-
-
-@pytest.mark.parametrize(
-    ("files", "sentence"),
-    [
-        ({}, "out holds no audit that can be read: .*config.json: No such file or directory."),
-        ({"config.json": "{}"}, "out/config.json is damaged, .*; choose another folder."),
-        ({"config.json": json.dumps(CONFIG), "results.jsonl": " null\n"}, "Line 1 of out/results.jsonl is damaged; .*"),
-    ],
-)
-def test_the_status_of_no_audit(files: dict[str, str], sentence: str, invoke: Invoke) -> None:
-    for name, text in files.items():
-        Path("out").mkdir(exist_ok=True)
-        Path("out", name).write_text(text)
-    code, out, err = invoke("status", "out")
-    assert (code, out) == (1, "")
-    assert re.fullmatch(f"error {sentence}\n", err)

@@ -17,7 +17,6 @@ from invmm_eval.cli import publish
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports.dataset import write_dataset
 from invmm_eval.reports.findings import Findings, find
-from invmm_eval.search.result import Status
 from tests.helpers import audits
 from tests.helpers.command import Invoke
 from tests.helpers.hub import Hub
@@ -29,12 +28,20 @@ def load(folder: Path, cache: Path) -> datasets.Dataset:
     return datasets.load_dataset(str(folder), split="test", cache_dir=str(cache))
 
 
-def test_datasets_reads_what_was_found(found: Findings, tmp_path: Path) -> None:
-    files = write_dataset(found.public(names=True), tmp_path / "dataset")
+def test_datasets_reads_what_was_found_and_written_in_parts(
+    found: Findings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("invmm_eval.reports.dataset._ROWS", 2)
+    files = write_dataset(found.public(names=True), tmp_path / "dataset", pictures=True)
     assert set(files) == FILES == {path.name for path in (tmp_path / "dataset").iterdir()}
     read = load(tmp_path / "dataset", tmp_path / "cache")
-    assert read.to_list() == found.table().to_pylist()
+    assert read.remove_columns("pictures").to_list() == found.table().to_pylist()
     assert json.loads(files["config.json"].read_text()) == found.config
+    assert read.features["pictures"] == datasets.Image()
+    assert read["pictures"][-1] is None
+    for row, result in zip(read, found.results[:-1], strict=False):
+        with Image.open(found.picture(result)) as expected:
+            assert np.array_equal(np.asarray(row["pictures"]), np.asarray(expected))
 
 
 def test_images_are_private_unless_requested(found: Findings, tmp_path: Path) -> None:
@@ -46,25 +53,6 @@ def test_images_are_private_unless_requested(found: Findings, tmp_path: Path) ->
     assert read["name"][:4] == [digest[:16] for digest in read["digest"][:4]]
     assert set(read["prompt"]) == {None}
     assert read["error"][-1] == "The reason is not published."
-
-
-def test_pictures_are_those_of_the_audit(found: Findings, tmp_path: Path) -> None:
-    write_dataset(found.public(), tmp_path / "dataset", pictures=True)
-    read = load(tmp_path / "dataset", tmp_path / "cache")
-    assert read.features["pictures"] == datasets.Image()
-    assert read["pictures"][-1] is None
-    for row, result in zip(read, found.results[:-1], strict=False):
-        with Image.open(found.picture(result)) as expected:
-            assert np.array_equal(np.asarray(row["pictures"]), np.asarray(expected))
-
-
-def test_more_rows_than_are_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("invmm_eval.reports.dataset._ROWS", 2)
-    many = [audits.result(index, Status.REPLICATED, 0.1 + index) for index in range(5)]
-    found = find(audits.write(tmp_path / "audit", many))
-    write_dataset(found, tmp_path / "dataset", pictures=True)
-    read = load(tmp_path / "dataset", tmp_path / "cache")
-    assert read.remove_columns("pictures").to_list() == found.table().to_pylist()
 
 
 def test_the_card_is_what_the_hub_reads(found: Findings, tmp_path: Path) -> None:

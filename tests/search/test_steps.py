@@ -76,12 +76,6 @@ def test_half_precision_does_not_lose_the_gradient(cosine: PixelCosine) -> None:
     assert (whole.sign() == half.sign()).float().mean() > 0.99
 
 
-def test_it_works_where_the_caller_has_switched_gradients_off(cosine: PixelCosine) -> None:
-    expected = run(Mixture(MEMORIZED), MEMORIZED[:1], cosine)["0"]
-    with torch.no_grad():
-        assert run(Mixture(MEMORIZED), MEMORIZED[:1], cosine)["0"].kl == expected.kl
-
-
 def test_settings_may_be_whole_numbers(cosine: PixelCosine) -> None:
     numbers = {kind: QUICK.changed(first_weight=kind(0), delta=kind(0), xi=kind(0)) for kind in (int, float)}
     whole, fractional = (
