@@ -1,5 +1,6 @@
-"""A new plugin of every kind installs, is found, and passes its own tests."""
+"""A new plugin of every kind installs, is found and used without a change to the core, and passes its own tests."""
 
+import csv
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from invmm_eval.cli.app import app
 from invmm_eval.plugins.scaffold import KINDS
+from tests.helpers.command import SET, several
 
 NAMES = [f"my-{kind}" for kind in KINDS]
 
@@ -60,6 +62,30 @@ def test_their_tests_pass(packages: list[Path], environment: dict[str, str], tmp
     )
     assert done.returncode == 0, done.stdout
     assert "13 passed" in done.stdout
+
+
+def test_an_estimator_and_a_command_are_used(
+    environment: dict[str, str], tiny_folder: Path, images: Path, tmp_path: Path
+) -> None:
+    """With a threshold that every sample passes."""
+    audit, table = tmp_path / "audit", tmp_path / "table.csv"
+    run = ["run", "--model", tiny_folder, "--images", images / "a.png", "--out", audit, *SET, "--set", "threshold=-1"]
+    *_, helped, listed = several(
+        [*run, "--set", "estimators=my-estimator"],
+        ["report", audit, "--format", "csv", "--out", table],
+        ["report", audit],
+        ["--help"],
+        ["my-command", audit],
+        path=environment["PYTHONPATH"].split(os.pathsep),
+    )
+    [row] = map(json.loads, (audit / "results.jsonl").read_text().splitlines())
+    assert row["estimates"]["my-estimator"] == {"half_dose_rate": 1.0}
+    assert json.loads((audit / "config.json").read_text())["versions"]["my-estimator"] == "0.1.0"
+    with table.open(encoding="utf-8", newline="") as file:
+        assert [float(image["my-estimator_half_dose_rate"]) for image in csv.DictReader(file)] == [1.0]
+    assert "My-estimator half_dose_rate" in (audit / "report.html").read_text("utf-8")
+    assert " my-command " in helped
+    assert listed == f"{row['digest']}\n"
 
 
 @pytest.mark.parametrize("arguments", [["check", "--select=B,E,F,I,UP,W"], ["format", "--check"]])
