@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
+from diffusers import DDIMPipeline, DDIMScheduler
 
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 from invmm_eval.similarity.sscd import WEIGHTS_VARIABLE
 from tests.helpers.command import images, invoke, plain  # noqa: F401
+from tests.helpers.pixels import unet
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 torch.set_num_threads(1)
@@ -32,18 +33,7 @@ def cosine() -> PixelCosine:
 @pytest.fixture(scope="session")
 def tiny_pipeline() -> DDIMPipeline:
     """A pixel pipeline with random weights, for shapes alone: 3 channels, 8x8."""
-    torch.manual_seed(0)
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=3,
-        out_channels=3,
-        layers_per_block=1,
-        block_out_channels=(8, 8),
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-    )
-    return DDIMPipeline(unet, DDIMScheduler(num_train_timesteps=50))
+    return DDIMPipeline(unet(), DDIMScheduler(num_train_timesteps=50))
 
 
 @pytest.fixture(scope="session")

@@ -26,24 +26,14 @@ from invmm_eval.integrations.watch import Watch
 from invmm_eval.search.status import Verdict
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 from invmm_eval.testing.tiny import SIDE, tiny_ddpm, tiny_stable_diffusion
-from tests.helpers.command import python
+from tests.helpers.command import TINY, python
 from tests.helpers.exact import Mixture, pictures
 
 KNOWN = pictures(8)
 CANARIES, TRAINING, REST = KNOWN[:2], KNOWN[2:6], KNOWN[6:]
 QUICK: dict[str, Any] = {"backbone": "exact", "similarity": "pixel-cosine", "settings": {"plain": 0}}
-SHORT: dict[str, Any] = {
-    "draws": 2,
-    "max_steps": 1,
-    "sampler_steps": 2,
-    "check_images": 2,
-    "responses": 2,
-    "plain": 0,
-    "estimators": (),
-    "confirm": 2,
-    "threshold": -1.0,
-    "guidance": (1.0,),
-}
+SHORT: dict[str, Any] = {**TINY, "max_steps": 1, "responses": 2, "plain": 0, "estimators": (), "confirm": 2}
+SHORT |= {"threshold": -1.0, "guidance": (1.0,)}
 """Every sample counts as a copy, so that all phases of a search run."""
 
 
@@ -361,7 +351,7 @@ from diffusers import DDIMPipeline
 from invmm_eval.audits import plan
 from invmm_eval.audits.whole import screening
 from invmm_eval.integrations import watch as watching
-from tests.helpers.command import python
+from tests.helpers.command import TINY, python
 from tests.helpers.exact import Mixture, pictures
 
 folder, model = sys.argv[1:]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler
 from torch import Tensor
 
 from invmm_eval.audits.plan import load_backbone
@@ -19,23 +19,9 @@ from invmm_eval.search.result import Status
 from invmm_eval.search.sampling import sample
 from invmm_eval.search.target import Target
 from invmm_eval.similarity.pixel_cosine import PixelCosine
+from tests.helpers.pixels import unet
 
 QUICK = Recipe(name="quick", max_steps=2, draws=2, check_every=1, check_images=2, sampler_steps=3)
-
-
-def unet(channels: int = 3, size: int | tuple[int, int] = 8, out: int | None = None, **options: Any) -> UNet2DModel:
-    torch.manual_seed(0)
-    return UNet2DModel(
-        sample_size=size,
-        in_channels=channels,
-        out_channels=out or channels,
-        layers_per_block=1,
-        block_out_channels=(8, 8),
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-        **options,
-    )
 
 
 def backbone(pipeline: Any) -> DDPM:

@@ -1,7 +1,6 @@
 """LoRAs are added to a model's weights, whatever program saved them, and recorded."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,9 @@ from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from invmm_eval import InvMMError, audit, load_backbone
+from invmm_eval import InvMMError, load_backbone
+from invmm_eval.audits.options import Choices, ModelOptions
+from invmm_eval.audits.plan import make_plan
 from invmm_eval.models.lora import add_loras, read_loras
 from invmm_eval.testing import tiny
 from tests.helpers.hub import Hub, Repository
@@ -124,32 +125,9 @@ def test_a_lora_of_the_hub_is_the_only_file_of_its_repository_or_the_named_one(
             read_loras("org/three")
 
 
-def test_an_audit_records_the_digest_and_the_weight(
-    lora: Path, tiny_stable_diffusion_folder: Path, tmp_path: Path
-) -> None:
-    pixels = torch.zeros(3, tiny.SIDE, tiny.SIDE)
-    settings = {
-        "max_steps": 1,
-        "check_every": 1,
-        "draws": 1,
-        "check_images": 1,
-        "sampler_steps": 1,
-        "guidance": (1.0,),
-        "plain": 8,
-    }
-    options = {"prompt_mode": "empty"}
-    list(
-        audit(
-            tiny_stable_diffusion_folder,
-            pixels,
-            lora=f"{lora}:0.5",
-            settings=settings,
-            backbone_options=options,
-            similarity="pixel-cosine",
-            out=tmp_path / "audit",
-        )
-    )
-    config = json.loads((tmp_path / "audit" / "config.json").read_text())
+def test_the_config_has_the_digest_and_the_weight(lora: Path, tiny_stable_diffusion_folder: Path) -> None:
+    model = ModelOptions(source=tiny_stable_diffusion_folder, lora=f"{lora}:0.5")
+    config = make_plan(model, Choices(similarity="pixel-cosine")).config
     digest = hashlib.sha256(lora.read_bytes()).hexdigest()
     assert config["loras"] == [{"file": lora.name, "sha256": digest, "weight": 0.5}]
 

@@ -63,7 +63,7 @@ FLUX_KL = kl(shift_factor=0.0609, scaling_factor=1.5035)
 Z_KL = kl(scaling_factor=0.3611, shift_factor=0.1159)
 ONE_LAYER = {"num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8}
 WIDE_LAYER = {**ONE_LAYER, "attention_head_dim": 16}
-QWEN_LAYER = {**WIDE_LAYER, "patch_size": 2, "in_channels": 16, "out_channels": 4, "joint_attention_dim": WIDTH}
+QWEN_LAYER = {**WIDE_LAYER, "in_channels": 16, "out_channels": 4, "joint_attention_dim": WIDTH}
 LUMINA = {"sample_size": 8, "in_channels": 4, "hidden_size": 32, "num_layers": 1, "num_attention_heads": 2}
 LUMINA |= {"num_kv_heads": 1, "multiple_of": 16}
 COG = {
@@ -215,8 +215,6 @@ FAMILIES: dict[str, Callable[[], Any]] = {
         "AuraFlowTransformer2DModel",
         {
             "sample_size": 8,
-            "in_channels": 4,
-            "out_channels": 4,
             "num_mmdit_layers": 1,
             "num_single_dit_layers": 1,
             "attention_head_dim": 8,

@@ -22,7 +22,6 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UnCLIPScheduler,
     UNet2DConditionModel,
-    UNet2DModel,
 )
 from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig, MultilingualCLIP
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -30,6 +29,7 @@ from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionMode
 from invmm_eval.testing import tiny
 from tests.helpers.families import parts
 from tests.helpers.families.parts import NOISE, WIDTH
+from tests.helpers.pixels import unet
 
 
 def lcm() -> LatentConsistencyModelPipeline:
@@ -43,9 +43,7 @@ def lcm() -> LatentConsistencyModelPipeline:
 def sdxl_edm() -> StableDiffusionXLPipeline:
     """Stable Diffusion XL with the noise levels of EDM, as Playground 2.5."""
     base = tiny.tiny_sdxl()
-    return StableDiffusionXLPipeline(
-        **{**base.components, "scheduler": EDMEulerScheduler(sigma_min=0.002, sigma_max=80.0)}, add_watermarker=False
-    )
+    return StableDiffusionXLPipeline(**{**base.components, "scheduler": EDMEulerScheduler()}, add_watermarker=False)
 
 
 def hunyuan() -> HunyuanDiTPipeline:
@@ -63,9 +61,6 @@ def hunyuan() -> HunyuanDiTPipeline:
         cross_attention_dim_t5=WIDTH,
         pooled_projection_dim=4,
         hidden_size=WIDTH,
-        text_len=77,
-        text_len_t5=256,
-        activation_fn="gelu-approximate",
     )
     return HunyuanDiTPipeline(
         vae=parts.kl(4),
@@ -145,7 +140,6 @@ def dit(classes: int = 1000) -> DiTPipeline:
         patch_size=4,
         attention_head_dim=8,
         num_attention_heads=2,
-        in_channels=4,
         out_channels=8,
         num_embeds_ada_norm=classes,
     )
@@ -153,23 +147,14 @@ def dit(classes: int = 1000) -> DiTPipeline:
     return DiTPipeline(
         transformer=transformer,
         vae=parts.kl(4),
-        scheduler=DDIMScheduler(beta_start=0.0001, beta_end=0.02, clip_sample=False),
+        scheduler=DDIMScheduler(clip_sample=False),
         id2label=names,
     )
 
 
 def pixel_classes() -> DDIMPipeline:
     """A pixel model of 5 classes, as ADM has them (Dhariwal and Nichol 2021)."""
-    unet = UNet2DModel(
-        sample_size=8,
-        layers_per_block=1,
-        block_out_channels=(8, 8),
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-        num_class_embeds=5,
-    )
-    return DDIMPipeline(unet, DDIMScheduler())
+    return DDIMPipeline(unet(num_class_embeds=5), DDIMScheduler())
 
 
 def prior() -> dict[str, Any]:
@@ -184,11 +169,9 @@ def prior() -> dict[str, Any]:
         image_size=8,
         patch_size=4,
     )
-    scheduler = UnCLIPScheduler(variance_type="fixed_small_log", prediction_type="sample", clip_sample_range=10.0)
+    scheduler = UnCLIPScheduler(prediction_type="sample", clip_sample_range=10.0)
     return {
-        "prior_prior": PriorTransformer(
-            num_attention_heads=2, attention_head_dim=8, num_layers=1, embedding_dim=WIDTH, num_embeddings=77
-        ),
+        "prior_prior": PriorTransformer(num_attention_heads=2, attention_head_dim=8, num_layers=1, embedding_dim=WIDTH),
         "prior_image_encoder": CLIPVisionModelWithProjection(vision),
         "prior_text_encoder": tiny.tiny_clip_encoder(tokenizer, projection=True),
         "prior_tokenizer": tokenizer,
@@ -203,7 +186,6 @@ def decoder(kind: str) -> dict[str, Any]:
         block_out_channels=(8, 8),
         layers_per_block=1,
         norm_num_groups=4,
-        in_channels=4,
         out_channels=8,
         addition_embed_type=kind,
         encoder_hid_dim=WIDTH,

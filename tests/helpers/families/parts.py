@@ -94,7 +94,6 @@ def dc() -> AutoencoderDC:
     """The deep-compression autoencoder of Sana."""
     blocks = ("ResBlock", "EfficientViTBlock")
     return AutoencoderDC(
-        in_channels=3,
         latent_channels=4,
         attention_head_dim=2,
         encoder_block_types=blocks,
@@ -107,8 +106,6 @@ def dc() -> AutoencoderDC:
         decoder_layers_per_block=(1, 1),
         downsample_block_type="conv",
         upsample_block_type="interpolate",
-        decoder_norm_types="rms_norm",
-        decoder_act_fns="silu",
         scaling_factor=0.41407,
     )
 
@@ -119,9 +116,7 @@ def movq() -> VQModel:
         block_out_channels=(32, 32),
         down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
         up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
-        layers_per_block=1,
         latent_channels=4,
-        norm_num_groups=32,
         norm_type="spatial",
         num_vq_embeddings=12,
         vq_embed_dim=4,
