@@ -113,24 +113,15 @@ def test_options_that_ask_for_nothing_are_none() -> None:
 
 
 MEMORIZED = exact.pictures(5, (1, 8, 8))
-MIRRORED = Target(MEMORIZED[0].flip(-1), "mirrored")
 
 
-@pytest.mark.parametrize(("options", "verdict"), [({}, Verdict.NOT_REPLICATED), ({"flip": True}, Verdict.MEMORIZED)])
-def test_a_model_that_gives_the_mirrored_picture_has_memorized_it_if_flips_count(
-    options: dict[str, Any], verdict: Verdict
-) -> None:
-    """The model gives each of five pictures in a fifth of its samples, and the picture that is asked for in none."""
-    plan = planned(
-        exact.Mixture(MEMORIZED),
-        similarity="pixel-cosine",
-        similarity_options=options,
-        settings={"plain": 256},
-    )
-    [result] = plan.measure([MIRRORED])
-    assert result.verdict is verdict
+def test_a_model_that_gives_the_mirrored_picture_has_not_memorized_it_if_flips_do_not_count() -> None:
+    """If they do, it has: that is tested with the way round of a search."""
+    plan = planned(exact.Mixture(MEMORIZED), similarity="pixel-cosine", settings={"plain": 256})
+    [result] = plan.measure([Target(MEMORIZED[0].flip(-1), "mirrored")])
+    assert result.verdict is Verdict.NOT_REPLICATED
     assert result.plain_share
-    assert (result.plain_share.low <= 0.2 <= result.plain_share.high) is bool(options)
+    assert result.plain_share.low == 0
 
 
 def test_samples_are_not_given_up_where_near_copies_count() -> None:

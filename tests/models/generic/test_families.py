@@ -389,10 +389,6 @@ def inpainting() -> Any:
     return pipeline
 
 
-def backwards() -> FlowMatchEulerDiscreteScheduler:
-    return FlowMatchEulerDiscreteScheduler(invert_sigmas=True)
-
-
 def refiner() -> Any:
     pipeline = tiny.tiny_sdxl()
     pipeline.text_encoder = None
@@ -412,7 +408,6 @@ def with_classes() -> Any:
         ("sdxl", refiner, "The backbone sdxl cannot serve this StableDiffusionXLPipeline"),
         ("ldm-vq", with_classes, "The backbone latent cannot serve this LDMPipeline: its call ends in ValueError"),
         ("sd1", inpainting, "The backbone stable-diffusion cannot serve this StableDiffusionPipeline"),
-        ("sd3", lambda: scheduled(tiny.tiny_sd3, backwards()), "runs from noise to data"),
     ],
 )
 def test_a_pipeline_that_it_does_not_serve_is_refused(name: str, make: Callable[[], Any], sentence: str) -> None:

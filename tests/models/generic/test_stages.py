@@ -7,7 +7,6 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Generator
 
-from invmm_eval.errors import InvMMError
 from invmm_eval.models.generic.backbone import Diffusers
 from invmm_eval.search.sampling import sample
 from tests.helpers.families import build
@@ -40,8 +39,3 @@ def test_samples_are_those_of_the_decoder_for_the_priors_embedding(name: str) ->
     context, null = condition.rsample(1, Generator()), condition.null(1)
     found = sample(model, noise, context, null, torch.tensor([3.0]), steps=4, micro_batch=1)
     torch.testing.assert_close(found, (expected / 2 + 0.5).clamp(0, 1), atol=1e-3, rtol=0)
-
-
-def test_a_prompt_cannot_be_searched_through_a_prior() -> None:
-    with pytest.raises(InvMMError, match=r"no text encoder of its own.*prompt_mode=caption"):
-        Diffusers(build("kandinsky"), **LOADING)
