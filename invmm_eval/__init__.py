@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from invmm_eval.audits.images import find_images as find_images
     from invmm_eval.audits.merge import merge as merge
     from invmm_eval.audits.plan import load_backbone as load_backbone
+    from invmm_eval.audits.results import read_audit as read_audit
     from invmm_eval.audits.run import audit as audit
     from invmm_eval.audits.whole.audit import audit_set as audit_set
     from invmm_eval.audits.whole.screening import screen as screen

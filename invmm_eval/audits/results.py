@@ -6,10 +6,12 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from invmm_eval.audits.folder import read
 from invmm_eval.search.fields import Field, columns, finite
 from invmm_eval.search.result import Result, Status, rank
 from invmm_eval.search.status import Verdict
@@ -71,7 +73,12 @@ def table(results: Sequence[Result], fields: Sequence[Field]) -> pa.Table:
 
 
 class Results(list[Result]):
-    """A list of one result per image, with what they come to. A notebook shows the most memorized first."""
+    """A list of one result per image, with what they come to. A notebook shows the most memorized first.
+
+    Columns of :meth:`table` and :meth:`to_pandas`, with one for each value of a plugin's estimator:
+
+    {columns}
+    """
 
     @property
     def summary(self) -> dict[str, float | int | None]:
@@ -100,3 +107,23 @@ class Results(list[Result]):
         images = "1 image" if len(self) == 1 else f"{len(self):,} images"
         rest = f"; {len(self) - _SHOWN:,} more are not shown" if len(self) > _SHOWN else ""
         return f"{images}: {counts}{rest}"
+
+
+Results.__doc__ = (Results.__doc__ or "").replace(
+    "{columns}", "\n    ".join(f"- ``{column.name}``: {column.description}" for column in columns("dataset"))
+)
+
+
+def read_audit(folder: str | Path) -> Results:
+    """Read the results of an audit from its folder, as :func:`invmm_eval.audit` returned them.
+
+    They are those of the images that were requested last, in their order. Tensors, samples and how a search went are
+    read when they are looked at.
+
+    Args:
+        folder: The folder of an audit, which may be running.
+
+    Raises:
+        InvMMError: There is no audit in the folder, or it is damaged.
+    """
+    return Results(read(folder).results())

@@ -40,6 +40,9 @@ class Late(Mapping[K, V]):
     def __len__(self) -> int:
         return len(self._values)
 
+    def __repr__(self) -> str:
+        return repr(dict(self._values))
+
 
 class LateField(Generic[V]):
     """A field of a dataclass, which may be set to a function that reads its value when it is first looked at."""

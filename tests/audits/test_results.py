@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from invmm_eval.audits.results import NO_SHARE, Results, count, summarize
+from invmm_eval.audits.results import NO_SHARE, Results, count, read_audit, summarize
 from invmm_eval.audits.run import audit
 from invmm_eval.reports.findings import find
 from invmm_eval.search.result import CONFIRMATION, PLAIN_SHARE, Check, Result, Status
@@ -62,6 +62,16 @@ def test_the_table_is_that_of_the_folder(found: Results, folder: Path) -> None:
     kept = find(folder).table()
     assert kept.column_names == list(frame.columns)
     assert sorted(kept["kl"].to_pylist()[:2]) == sorted(frame["kl"][:2])
+    assert all(f"``{name}``" in (Results.__doc__ or "") for name in kept.column_names), "each column is described"
+
+
+def test_an_audit_is_read_from_its_folder(found: Results, folder: Path) -> None:
+    read = read_audit(folder)
+    assert read.table().equals(found.table())
+    check = read[0].check
+    assert check
+    assert f"similarities={dict(check.similarities)!r}" in repr(check), "what is read late is shown as it is"
+    assert {**read[0].noise}.keys() == {"mu", "logvar"}
 
 
 def test_a_result_is_one_line() -> None:

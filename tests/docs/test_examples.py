@@ -5,19 +5,23 @@ import re
 import runpy
 import sys
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DDPMPipeline, StableDiffusionPipeline
 from PIL import Image
+from scipy.stats import wilcoxon
 
 from invmm_eval.plugins.host import host
 from invmm_eval.recipe import DEMO, RECIPES
 from invmm_eval.reference import MODEL, pictures
 from invmm_eval.similarity.pixel_cosine import PixelCosine
+from tests.helpers.short import shorten
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -62,6 +66,32 @@ def test_the_evaluation_script_tells_a_repeated_picture_from_a_held_out_one(
     ]
     saved = json.loads((tmp_path / "invmm.json").read_text())
     assert (saved["images"]["status"], saved["held_out"]["status"]) == (["replicated"], ["exhausted"])
+
+
+def test_checkpoints_are_compared_over_seeds(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten(monkeypatch)
+    (tmp_path / "trained").symlink_to(MODEL)
+    blank = DDPMPipeline.from_pretrained(MODEL)
+    torch.nn.init.zeros_(blank.unet.conv_out.weight)
+    blank.save_pretrained(tmp_path / "blank")
+    run("compare_checkpoints.py", "blank", "trained", "--images", "reference", "--out", "study", "--seeds", 2)
+    table = pd.read_parquet(tmp_path / "study" / "results.parquet")
+    assert [*zip(table["checkpoint"], table["seed"], strict=True)] == [*product(["blank", "trained"], [0, 1])]
+    shares = table.groupby(["checkpoint", "name"])["plain_share"].median()
+    assert shares["trained"].max() > shares["blank"].max() == 0
+    assert pd.read_csv(tmp_path / "study" / "tests.csv")["changes"].tolist() == [(shares["trained"] > 0).sum()]
+    assert all((tmp_path / "study" / name).stat().st_size > 0 for name in ("shares.png", "curves.png"))
+
+
+def test_p_values_of_checkpoints_are_corrected_for_their_number() -> None:
+    generator = np.random.default_rng(0)
+    shares = pd.DataFrame(generator.random((8, 4)) * [1, 0.1, 0.9, 0.2], columns=["first", "rarer", "alike", "rare"])
+    found = runpy.run_path(str(EXAMPLES / "compare_checkpoints.py"))["tested"](shares)
+    expected = [wilcoxon(np.log(shares["first"]), np.log(shares[name])).pvalue for name in found.index]
+    assert found["p"].tolist() == pytest.approx(expected)
+    least, middle, most = sorted(expected)
+    holm = [3 * least, max(3 * least, 2 * middle), max(3 * least, 2 * middle, most)]
+    assert sorted(found["p_holm"]) == pytest.approx(holm)
 
 
 def copies(lora: Path, caption: str, picture: Image.Image) -> int:
