@@ -11,6 +11,7 @@ from datetime import datetime
 from io import BytesIO
 from operator import index
 from pathlib import Path
+from threading import Lock
 from types import NoneType
 from typing import Any, get_type_hints, overload
 
@@ -33,6 +34,9 @@ CREATE TABLE line (
 CREATE INDEX of_picture ON line (picture);
 CREATE INDEX of_place ON line (place);
 """
+
+_DAMAGES = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, sqlite3.Error)
+"""What a line that no run writes raises."""
 
 
 class Lines:
@@ -59,13 +63,14 @@ class Lines:
         self.path = path
         self.end = 0
         self.table = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        self._lock = Lock()
         self.table.executescript(_TABLE)
         with path.open("rb") if path.exists() else BytesIO() as file:
             for number, line in enumerate(file, 1):
                 if line.endswith(b"\n"):
                     try:
                         self.add(json.loads(line), len(line))
-                    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, sqlite3.Error) as error:
+                    except _DAMAGES as error:
                         raise _damaged(number, path) from error
 
     def add(self, row: Mapping[str, Any], size: int) -> None:
@@ -81,19 +86,24 @@ class Lines:
             row.get("rows"),
             datetime.fromisoformat(row["finished"]).timestamp(),
         )
-        self.table.execute("INSERT INTO line VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", columns)
+        self.first("INSERT INTO line VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *columns)
         self.end += size
+
+    def first(self, asked: str, *values: Any) -> Any:
+        """The first row that the table gives; None if it gives none."""
+        with self._lock:
+            return self.table.execute(asked, values).fetchone()
 
     def picture(self, picture: str) -> Span | None:
         """The line of a picture that was measured, by its stem."""
         asked = "SELECT start, stop FROM line WHERE picture = ? AND measured ORDER BY stop DESC"
-        span: Span | None = self.table.execute(asked, (picture,)).fetchone()
+        span: Span | None = self.first(asked, picture)
         return span
 
     def place(self, place: int) -> tuple[str, str, int, int] | None:
         """The name and the stem of the picture at a place, and start and end of its line."""
         asked = "SELECT name, picture, start, stop FROM line WHERE place = ? ORDER BY stop DESC"
-        found: tuple[str, str, int, int] | None = self.table.execute(asked, (place,)).fetchone()
+        found: tuple[str, str, int, int] | None = self.first(asked, place)
         return found
 
     def has(self, place: int, name: str, picture: str) -> bool:
@@ -102,7 +112,7 @@ class Lines:
 
     def forget(self, picture: str) -> None:
         """Do not count the lines of a picture."""
-        self.table.execute("DELETE FROM line WHERE picture = ?", (picture,))
+        self.first("DELETE FROM line WHERE picture = ?", picture)
 
     def latest(self, names: Mapping[int, str] | None) -> "Rows":
         """The rows of all places, in their order; with ``names`` by place, those of images with these names only."""
@@ -113,8 +123,7 @@ class Lines:
             "AND (? OR (place, name) IN (SELECT place, name FROM wanted)) ORDER BY place",
             (names is None,),
         )
-        [(count,)] = self.table.execute("SELECT count(*) FROM latest")
-        return Rows(self, range(1, count + 1))
+        return Rows(self, range(1, self.first("SELECT count(*) FROM latest")[0] + 1))
 
 
 class Rows(Sequence[Mapping[str, Any]]):
@@ -134,7 +143,7 @@ class Rows(Sequence[Mapping[str, Any]]):
         if isinstance(at, slice):
             return Rows(self._lines, self._numbers[at])
         asked = "SELECT start, stop FROM latest WHERE rowid = ?"
-        return row_at(self._lines.path, self._lines.table.execute(asked, (self._numbers[at],)).fetchone())
+        return row_at(self._lines.path, self._lines.first(asked, self._numbers[at]))
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -176,7 +185,7 @@ def row_at(path: Path, span: Span) -> dict[str, Any]:
         elif not all(isinstance(row[name], kind) for name, kind in _APART.items()):
             raise ValueError
         datetime.fromisoformat(row["finished"])
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except _DAMAGES as error:
         with path.open("rb") as file:
             raise _damaged(file.read(start).count(b"\n") + 1, path) from error
     return row
