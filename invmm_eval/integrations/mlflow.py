@@ -133,13 +133,13 @@ def _log(findings: "Findings", folder: Path, run_id: str, *, pictures: bool) -> 
 def _gallery(findings: "Findings") -> pandas.DataFrame:
     """Images beside their samples, one row a guidance scale, as mlflow shows pictures in a table."""
     from invmm_eval.reports.card import sheet
-    from invmm_eval.search.fields import finite
+    from invmm_eval.search.sentence import sentence
 
     shown = [result for result in findings.results if findings.picture(result).is_file()][:GALLERY]
     return pandas.DataFrame(
         {
             "name": [result.name for result in shown],
-            "invmm": [finite(result.invmm) for result in shown],
+            "finding": [sentence(result) for result in shown],
             "pictures": [Image.open(BytesIO(sheet(findings, result))) for result in shown],
         }
     )
