@@ -80,8 +80,9 @@ class Findings(Summary):
                 )
             if self.of(Verdict.REPLICABLE):
                 yield (
-                    "For an image that is replicable, compare its nats with those of images that are known to be new: "
-                    "only clearly fewer nats suggest that it was memorized."
+                    "For an image that is replicable, look at the samples that count as copies: if they are none, set "
+                    "the threshold with invmm-eval calibrate. Then compare its nats with those of images that are "
+                    "known to be new: only clearly fewer nats suggest that it was memorized."
                 )
             if self.whole:
                 _, *others = sentences(self.whole)  # the headline says the first

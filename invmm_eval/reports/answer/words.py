@@ -25,7 +25,8 @@ _MORE = "To look further, try another --seed, and near copies (--similarity-opti
 _NEXT = {
     Verdict.MEMORIZED: "What to do: take the image out of the training, filter its copies, or decide that they may be "
     "given out.",
-    Verdict.REPLICABLE: _MORE,
+    Verdict.REPLICABLE: "Look at the samples that count as copies: if they are none, set the threshold with invmm-eval "
+    f"calibrate. {_MORE}",
     Verdict.NOT_REPLICATED: _MORE,
 }
 _ELSEWHERE = ("name", "verdict", "finding", "error", "similarity")
