@@ -58,8 +58,9 @@ class Recipe:
         window: Number of steps whose loss is averaged at a check.
         check_images: Number of samples at a check (K): at each guidance scale, or, with ``any-sample``, of all scales
             together.
-        sampler: The deterministic sampler of checks: ``ddim`` (the paper's), or ``dpm-solver++``, of second order,
-            which needs fewer steps for the same samples.
+        sampler: The sampler of checks: ``ddim`` (the paper's), ``dpm-solver++``, of second order, which needs fewer
+            steps for the same samples, or ``own``, that of the model's scheduler, for models that are made for few
+            steps (docs/models.md).
         sampler_steps: Number of its steps.
         clip: Whether it clips its estimates of x_0: ``model`` does so if the model's own scheduler does, ``none`` (the
             paper's) never does; the sample itself is clipped either way.
@@ -97,7 +98,7 @@ class Recipe:
     first_weight: float = 1.0
     window: int = 100
     check_images: int = 8
-    sampler: Literal["ddim", "dpm-solver++"] = "ddim"
+    sampler: Literal["ddim", "dpm-solver++", "own"] = "ddim"
     sampler_steps: int = 200
     clip: Literal["model", "none"] = "model"
     reject: float = -1.0
@@ -247,6 +248,16 @@ DEMO = Recipe(name="demo", max_steps=250, draws=8, check_every=25, sampler_steps
 """Short enough for a small pixel model on a CPU; the stopping rule is the paper's."""
 
 
+def sampled(recipe: Recipe, published: Recipe) -> Recipe:
+    """A recipe, with the samples of a model's own scheduler where the model is made for few steps.
+
+    None of these is given up on the way: there is little to save, and how early they are decided is not known.
+    """
+    if published.sampler != "own":
+        return recipe
+    return replace(recipe, sampler="own", sampler_steps=published.sampler_steps, reject=-1.0)
+
+
 def by_dose(published: Recipe) -> Recipe:
     """The search by dose (docs/estimator.md), up to 1,024 nats, with a family's published guidance and contexts."""
     return replace(
@@ -270,7 +281,7 @@ def fast(published: Recipe) -> Recipe:
     Of the published guidance scales it takes the least and the largest, besides the model without a prompt.
     """
     scales = published.guidance
-    return replace(
+    recipe = replace(
         published,
         name=f"fast-{published.name.removeprefix('paper-')}",
         optimizer="one-shot",
@@ -293,12 +304,13 @@ def fast(published: Recipe) -> Recipe:
         growth=2.5,
         responses=20,
     )
+    return sampled(recipe, published)
 
 
 RECIPES: Mapping[str, Callable[[Recipe], Recipe]] = {
     "fast": fast,
     "paper": lambda published: published,
     "dose": by_dose,
-    "demo": lambda _: DEMO,
+    "demo": lambda published: sampled(DEMO, published),
 }
 """What people choose by name, made from the published settings of a family."""

@@ -165,6 +165,7 @@ class _StandIn:
 
     def __init__(self, model: Backbone, picture: Tensor, searches_prompt: bool) -> None:
         self.device, self.schedule, self.recipe = model.device, model.schedule, model.recipe
+        self.own_path = getattr(model, "own_path", None)
         self._x_0 = self.encode(picture.to(self.device) / 255)
         self._searches_prompt = searches_prompt
 

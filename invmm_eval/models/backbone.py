@@ -20,6 +20,9 @@ class Backbone(Protocol):
 
     And it may have ``no_gradient``, a text that says why no gradient reaches its inputs. Then only searches that need
     none are possible.
+
+    And it may have ``own_path(steps)``, which returns how the model's own scheduler samples
+    (:class:`invmm_eval.models.few_steps.OwnPath`); without it recipes cannot take the sampler ``own``.
     """
 
     @property

@@ -4,8 +4,10 @@ The model's data are images in [-1, 1]; its output (noise, velocity or sample) b
 Ho et al. 2020, "Denoising Diffusion Probabilistic Models".
 """
 
+import copy
 from collections.abc import Mapping
 from contextlib import nullcontext
+from inspect import signature
 
 import torch
 from diffusers import UNet2DModel
@@ -13,11 +15,20 @@ from torch import Tensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import Condition, Context, Unconditional
+from invmm_eval.models.few_steps import (
+    FewTimes,
+    OwnPath,
+    by_itself,
+    few_steps_of,
+    in_steps,
+    read_path,
+    whole_times,
+)
 from invmm_eval.models.generic.offload import home
 from invmm_eval.models.generic.offload import offload as move
 from invmm_eval.models.labels import Labels
 from invmm_eval.models.pipelines import discrete, frozen, image_sides, load_pipeline
-from invmm_eval.models.schedule import broadcast
+from invmm_eval.models.schedule import Schedule, broadcast
 from invmm_eval.models.text import check_prompt_mode
 from invmm_eval.recipe import DDPM as PAPER
 from invmm_eval.recipe import Recipe
@@ -33,6 +44,8 @@ class DDPM:
         dtype: Precision of the network; x_0 is always float32. A loaded pipeline keeps its own.
         prompt_mode: For a network of classes: ``soft`` searches a mixture of classes, ``caption`` takes the image's
             caption as the number of its class, and ``empty`` is not possible. Other networks have no prompt.
+        few_steps: Steps in which a model that is made for few samples, by its own scheduler; 0 takes it for one of
+            many, and None what its pipeline says.
         offload: Keep weights in CPU memory: ``model`` moves the network to the device when it first computes, ``group``
             each layer while it computes.
 
@@ -48,6 +61,7 @@ class DDPM:
         device: torch.device,
         dtype: torch.dtype,
         prompt_mode: str = "soft",
+        few_steps: int | None = None,
         offload: str | None = None,
     ) -> None:
         pipeline = load_pipeline(model, revision=revision, device=home(offload, device), dtype=dtype)
@@ -63,8 +77,14 @@ class DDPM:
         if self._labels:
             self.settings = {**self.settings, "prompt_mode": prompt_mode}
         scheduler = discrete(pipeline.scheduler, self.device)
-        self.schedule, self._x0_from, self.clip = scheduler.schedule, scheduler.x0_from, scheduler.clip
+        self._levels, self._x0_from, self.clip = scheduler.schedule, scheduler.x0_from, scheduler.clip
+        self.schedule: Schedule = self._levels
         self.recipe: Recipe = PAPER
+        self._pipeline = pipeline
+        if few := few_steps_of(pipeline, few_steps):
+            self.settings = {**self.settings, "few_steps": few}
+            self.recipe = by_itself(PAPER, few, PAPER.guidance)
+            self.schedule = FewTimes(self._levels, [step.t for step in self.own_path(few).steps])
         if self._unet.class_embedding is not None and not self._unet.config.num_class_embeds:
             raise InvMMError("The network takes classes of a kind that is not supported (class_embed_type).")
         self.image_shape: tuple[int, int, int] = (self._unet.config.in_channels, *image_sides(self._unet))
@@ -90,5 +110,21 @@ class DDPM:
         given = {"class_labels": t.new_zeros(len(x_t), dtype=torch.long)} if self._labels else {}
         with self._gradient(), self._labels.mixed(context) if self._labels else nullcontext():
             output = self._unet(x_t.to(self._unet.dtype), t, **given).sample.float()
-        alpha_t, sigma_t = (broadcast(level, x_t) for level in self.schedule(t))
-        return self._x0_from(output[:, : x_t.shape[1]], x_t, alpha_t, sigma_t)
+        return self._x_0(output[:, : x_t.shape[1]], x_t, t)
+
+    def own_path(self, steps: int) -> OwnPath:
+        """How the pipeline's own scheduler samples.
+
+        Raises:
+            InvMMError: It keeps earlier estimates, samples at times between those of its training, or not in so many
+                steps.
+        """
+        scheduler = copy.deepcopy(self._pipeline.scheduler)
+        with in_steps(self._pipeline, steps):
+            scheduler.set_timesteps(steps)
+        times, takes = whole_times(scheduler).to(self.device), signature(type(self._pipeline).__call__).parameters
+        return read_path(scheduler, times, self._levels, self._x_0, takes)
+
+    def _x_0(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        alpha_t, sigma_t = (broadcast(level, x_t) for level in self._levels(t))
+        return self._x0_from(output, x_t, alpha_t, sigma_t)

@@ -11,20 +11,25 @@ the line through the last two estimates, by half of the step in the log-ratio ``
 
 Guidance (Ho and Salimans 2022, "Classifier-Free Diffusion Guidance") is linear in the network's output and so in x_0:
 ``x_0 = null + g * (conditional - null)``.
+
+Models that are made for few steps sample by their own scheduler (:mod:`invmm_eval.models.few_steps`). Where it is
+stochastic, the noise of a search is the first one, which users can choose; the noise of later steps is drawn anew, as
+for plain samples, by random numbers that the first one seeds. So a sample is a function of its first noise.
 """
 
+import hashlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn.functional import cosine_similarity
 
 from invmm_eval.device import to_device
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import Context, join, rows
-from invmm_eval.models.schedule import Schedule, broadcast
+from invmm_eval.models.schedule import broadcast
 
 
 def chunks(length: int, size: int) -> list[slice]:
@@ -109,6 +114,7 @@ class _Step(NamedTuple):
         alpha_s: The levels to which it goes.
         sigma_s: See ``alpha_s``.
         share: How far x_0 is extrapolated along the line through the last two estimates; None of DDIM.
+        fresh: How much new noise is added.
     """
 
     t: Tensor
@@ -117,10 +123,14 @@ class _Step(NamedTuple):
     alpha_s: Tensor
     sigma_s: Tensor
     share: Tensor | None
+    fresh: float = 0.0
 
 
-def _path(schedule: Schedule, steps: int, sampler: str) -> list[_Step]:
-    """All steps, computed at once on the device, so that no step of the sampler looks a level up."""
+def _path(backbone: Backbone, steps: int, sampler: str) -> tuple[float, list[_Step]]:
+    """What the noise is multiplied by, and all steps, computed at once, so that no step looks a level up."""
+    schedule = backbone.schedule
+    if sampler == "own":
+        return _own_path(backbone, steps)
     times = schedule.grid(steps)
     alpha, sigma = schedule(times)
     shares: list[Tensor | None] = [None] * (len(times) - 1)
@@ -129,7 +139,24 @@ def _path(schedule: Schedule, steps: int, sampler: str) -> list[_Step]:
         ratios = lengths[1:] / (2 * lengths[:-1])
         # The first step has no previous estimate, and a step to pure data (sigma 0) has no length.
         shares = list(torch.cat([ratios.new_zeros(1), torch.where(ratios.isfinite(), ratios, 0)]).float())
-    return list(map(_Step, times, alpha, sigma, alpha[1:], sigma[1:], shares))
+    return 1.0, list(map(_Step, times, alpha, sigma, alpha[1:], sigma[1:], shares))
+
+
+def _own_path(backbone: Backbone, steps: int) -> tuple[float, list[_Step]]:
+    read = getattr(backbone, "own_path", None)
+    if read is None:
+        raise InvMMError("This backbone does not know its model's own sampler; take ddim or dpm-solver++.")
+    start, own = read(steps)
+    times = to_device(torch.tensor([step.t for step in own]), backbone.device)
+    following = to_device(torch.tensor([step[1:3] for step in own]).T, backbone.device)
+    fresh = [step.fresh for step in own]
+    return start, list(map(_Step, times, *backbone.schedule(times), *following, [None] * len(own), fresh))
+
+
+def _fresh(noise: Tensor) -> list[Generator]:
+    """Random numbers of each row of ``noise``, which no other rows change."""
+    digests = [hashlib.sha256(row.numpy().tobytes()).digest() for row in noise.cpu()]
+    return [Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1) for digest in digests]
 
 
 @torch.no_grad()
@@ -158,7 +185,7 @@ def sample(
             at scale 0 that pass alone.
         steps: Number of sampler steps, at least 1.
         micro_batch: Maximum number of images sampled together, at least 1; guided ones take two rows each.
-        sampler: ``ddim`` or ``dpm-solver++``.
+        sampler: ``ddim``, ``dpm-solver++``, or ``own``, that of the model's scheduler.
         clip: Whether estimates of x_0 are clipped where the model's own scheduler clips them.
         rejection: Which rows are given up on the way; None gives none up.
         decoded: Whether the samples are decoded.
@@ -167,12 +194,15 @@ def sample(
         Images ``(n, C, H, W)``, float32 in [0, 1]; if they are not decoded, x_0 in the shape of ``noise``.
 
     Raises:
-        InvMMError: The backbone's estimates are not float32 in the shape of the noise.
+        InvMMError: The backbone's estimates are not float32 in the shape of the noise, or it does not know its model's
+            own sampler.
     """
-    path = _path(backbone.schedule, steps, sampler)
+    start, path = _path(backbone, steps, sampler)
+    adds_noise = any(step.fresh for step in path)
     samples = []
     for cut in chunks(len(noise), micro_batch):
-        x_t, scales, contexts, nulls = noise[cut], guidance[cut], rows(context, cut), rows(null, cut)
+        x_t, scales, contexts, nulls = start * noise[cut], guidance[cut], rows(context, cut), rows(null, cut)
+        fresh = _fresh(noise[cut]) if adds_noise else []
         previous = finished = x_t
         alive = torch.arange(cut.start, cut.start + len(x_t))
         guided, scale, both = _guided(scales, contexts, nulls, x_t)
@@ -195,9 +225,13 @@ def sample(
                         break
                     scales, contexts, nulls = scales[goes_on], rows(contexts, kept), rows(nulls, kept)
                     guided, scale, both = _guided(scales, contexts, nulls, x_t)
+                    fresh = [fresh[index] for index in goes_on.nonzero()[:, 0]] if adds_noise else []
             if step.share is not None:
                 x_0, previous = x_0 + step.share * (x_0 - previous), x_0
             x_t = step.alpha_s * x_0 + step.sigma_s * (x_t - step.alpha_t * x_0) / step.sigma_t
+            if step.fresh:
+                new = torch.stack([torch.randn(x_t.shape[1:], generator=own) for own in fresh])
+                x_t = x_t + step.fresh * to_device(new, x_t.device)
         x_0 = _put(finished, alive - cut.start, x_t)
         samples.append(backbone.decode(x_0) if decoded else x_0)
     return torch.cat(samples)

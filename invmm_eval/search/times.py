@@ -41,16 +41,13 @@ def informative(schedule: Schedule, distance: float) -> Tensor:
 
 
 def faintest(schedule: Schedule, distance: float) -> Tensor:
-    """The noisiest informative time, a scalar; the cleanest time where there is none.
+    """The noisiest informative time, a scalar, or the noisiest of all where there is none.
 
     Args:
         schedule: Of the model.
         distance: ``|x_0 - m|``, above 0.
     """
-    times = schedule.grid(1000)[:-1]
-    signal = _signal(schedule, distance, times)
-    visible = times[signal >= FAINTEST]
-    return visible[0] if len(visible) else times[-1]
+    return informative(schedule, distance)[0]
 
 
 def least_cosines(schedule: Schedule, distance: float, steps: int, cosine: float) -> dict[int, float]:

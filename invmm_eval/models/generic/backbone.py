@@ -12,6 +12,7 @@ from torch import Tensor
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import Condition, Context, Unconditional
 from invmm_eval.models.configs import check_pixels
+from invmm_eval.models.few_steps import FewTimes, OwnPath, by_itself, few_steps_of, in_steps, read_path
 from invmm_eval.models.generic.boundary import Boundary
 from invmm_eval.models.generic.latents import Latents
 from invmm_eval.models.generic.offload import home
@@ -51,7 +52,7 @@ class Family:
         pipelines: Class names of its pipelines; empty for any.
         searched: Names of the text encoders whose tokens are searched; the others read the caption.
         defaults: Returns defaults for a pipeline: of the options ``soft_tokens``, ``max_sequence_length`` and
-            ``guidance_scale``, and of ``sides``, the height and width of images.
+            ``guidance_scale``, ``few_steps``, and of ``sides``, the height and width of images.
         parts: Parts of a stored pipeline that are replaced when it is loaded; None leaves one out.
     """
 
@@ -80,6 +81,8 @@ class Diffusers:
         tiny_autoencoder: Folder or Hub id of an AutoencoderTiny that decodes samples at checks, which is faster; its
             approximate decoding is then compared with the image.
         checkpointing: Recompute activations for the gradient: less memory, about a third more time per step.
+        few_steps: Steps in which a model that is made for few samples, by its own scheduler; 0 takes it for one of
+            many, and None what its pipeline says.
         offload: Keep weights in CPU memory: ``model`` moves encoders, network and autoencoder to the device in turns,
             ``group`` each layer when it computes, which takes the least memory of the device and the most time.
         prove: ``quick``, or ``full`` to compare samples too.
@@ -104,6 +107,7 @@ class Diffusers:
         guidance_scale: float | None = None,
         tiny_autoencoder: str | None = None,
         checkpointing: bool = False,
+        few_steps: int | None = None,
         offload: str | None = None,
         prove: str = "quick",
     ) -> None:
@@ -125,15 +129,19 @@ class Diffusers:
         defaults = {**self.family.defaults(pipeline)}
         sides = defaults.pop("sides", None)
         tokens: int = defaults.pop("soft_tokens", _TOKENS)
+        usual: int | None = defaults.pop("few_steps", None)
         call = {**defaults, **given}
         if image_size:
             sides = image_size, image_size
             check_pixels(*sides)
         try:
             self._boundary = Boundary(pipeline, sides, (offload, device) if offload else None)
+            few = few_steps_of(self._boundary.pipe, few_steps, usual)
             self._read(prompt_mode, soft_tokens or tokens, checkpointing, call)
             latents, modules = self._latents, self._boundary.modules
             proved, lacking = show(self, self._name, prove, self._caption, latents.reconstruct, self._sampled, modules)
+            if few:
+                self._sample_in(few)
         except InvMMError:
             raise
         except Exception as error:
@@ -150,6 +158,7 @@ class Diffusers:
             "dtype": str(self._boundary.network.dtype),
             "prompt_mode": None if self._conditions is None else prompt_mode,
             **call,
+            **({"few_steps": few} if few else {}),
             "soft_tokens": None if soft_tokens == tokens else soft_tokens,
             "tiny_autoencoder": tiny_autoencoder,
             **({"tiny_autoencoder_weights": model_identity(tiny_autoencoder)} if tiny_autoencoder else {}),
@@ -213,9 +222,9 @@ class Diffusers:
 
     def _find_conditions(self, mode: str, tokens: int, guided: Mapping[str, Any]) -> Prompts | Labels | None:
         boundary = self._boundary
-        if "class_labels" in boundary.takes:
-            config = boundary.network.config
-            classes = config.get("num_embeds_ada_norm") or config.get("num_class_embeds")
+        config = boundary.network.config
+        classes = config.get("num_embeds_ada_norm") or config.get("num_class_embeds")
+        if "class_labels" in boundary.takes and classes:
             return Labels(boundary.network, self.device, classes, getattr(boundary.pipe, "labels", {}), mode)
         if not hasattr(boundary.pipe, "encode_prompt"):
             return None
@@ -249,6 +258,25 @@ class Diffusers:
         nearest = STABLE_DIFFUSION_3 if isinstance(self.schedule, RectifiedFlow) else STABLE_DIFFUSION
         recipe = replace(nearest, name="diffusers")
         return recipe if self._conditions.guidance else replace(recipe, guidance=(1.0,))
+
+    def _sample_in(self, few: int) -> None:
+        """Have samples made by the model's own scheduler, and ask the network at no other times than it does."""
+        has_null = self._conditions is not None and self._conditions.guidance
+        self.recipe = by_itself(self.recipe, few, (0.0, 1.0) if has_null else (1.0,))
+        times = [step.t for step in self.own_path(few).steps]
+        self.schedule = FewTimes(self.schedule, times)
+
+    def own_path(self, steps: int) -> OwnPath:
+        """How the pipeline's own scheduler samples.
+
+        Raises:
+            InvMMError: It keeps earlier estimates, samples at times between those of its training, or not in so many
+                steps.
+        """
+        with in_steps(self._boundary.pipe, steps):
+            scheduler = self._boundary.scheduler(steps, **self._first_call(1))
+        times = self._times.own(scheduler).to(self.device)
+        return read_path(scheduler, times, self._times.schedule, self._times.x_0, self._boundary.takes)
 
     def encode(self, images: Tensor) -> Tensor:
         """What the pipeline would denoise to get these images."""

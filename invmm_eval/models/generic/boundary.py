@@ -26,6 +26,8 @@ AUTOENCODERS = ("vae", "movq", "vqvae")
 _PREPARING = ("prepare_latents", "prepare_intermediate_images")
 _TIMES = ("timestep", "timesteps", "t")
 _MIDDLE = 0.5
+_SECOND = "intermediate_timesteps"
+"""The time of SanaSprint's second step of two, which it refuses for other numbers of steps."""
 _LEFT_OUT = ("safety_checker", "watermark", "watermarker")
 
 
@@ -95,7 +97,7 @@ class Boundary:
         if sides:
             self.options = {"height": sides[0], "width": sides[1], "max_area": sides[0] * sides[1]}
         self.options |= {"output_type": "np", "num_inference_steps": 1, "num_frames": 1}
-        self.options |= {"use_resolution_binning": False, "return_dict": False}
+        self.options |= {"use_resolution_binning": False, "return_dict": False, _SECOND: None}
         # Texts reach the encoders as they are: cleaning them depends on other libraries.
         self.options |= {"guidance_schedule": None, "clean_caption": False}
         self._preparing = next((method for method in _PREPARING if hasattr(type(pipeline), method)), None)
@@ -308,6 +310,8 @@ class Boundary:
         own.set_timesteps = read
         if hasattr(own, "scale_model_input"):
             own.scale_model_input = note
+        if steps == 2 and _SECOND in self.takes:
+            given[_SECOND] = inspect.signature(self._call).parameters[_SECOND].default
         with torch.no_grad(), torch.random.fork_rng(), self._stopped():
             self.call(1, own, **{**given, "num_inference_steps": steps})
         del own.set_timesteps

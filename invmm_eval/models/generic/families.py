@@ -64,8 +64,15 @@ class StableDiffusion3(Diffusers):
 
 
 def _flux(pipeline: Any) -> Mapping[str, Any]:
-    guidance = 3.5 if pipeline.transformer.config.guidance_embeds else None
-    return {"sides": image_sides(pipeline.vae), "max_sequence_length": 512, "guidance_scale": guidance}
+    # Of the published models schnell alone has neither guidance as an input nor a shift by the size of the image.
+    is_guided = pipeline.transformer.config.guidance_embeds
+    is_schnell = not is_guided and not pipeline.scheduler.config.get("use_dynamic_shifting")
+    return {
+        "sides": image_sides(pipeline.vae),
+        "max_sequence_length": 256 if is_schnell else 512,
+        "guidance_scale": 3.5 if is_guided else None,
+        "few_steps": 4 if is_schnell else None,
+    }
 
 
 class Flux(Diffusers):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
+from diffusers import SCMScheduler
 from torch import Tensor
 
 
@@ -49,6 +50,11 @@ class Probe:
         self._scheduler = scheduler
         self._step = step
         self._scale = scale
+        self._unit = 1.0
+        if isinstance(scheduler, SCMScheduler):
+            # Pipelines multiply the noise by this at first and divide by it at last, and leave the last time out.
+            self._unit = scheduler.config.sigma_data
+            timesteps = torch.cat([timesteps, torch.zeros_like(timesteps[:1])])
         self.timesteps = timesteps
         self.sigmas = torch.linspace(1, 0, len(timesteps) + 1)
 
@@ -69,7 +75,7 @@ class Probe:
 
     def step(self, model_output: Tensor, timestep: Tensor, sample: Tensor, *_: Any, **__: Any) -> Step:
         """The next sample."""
-        following = self._step(model_output, timestep, sample)
+        following = self._step(model_output / self._unit, timestep, sample / self._unit) * self._unit
         return Step(following, following)
 
 

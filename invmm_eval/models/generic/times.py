@@ -7,15 +7,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import EDMDPMSolverMultistepScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    CMStochasticIterativeScheduler,
+    EDMDPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchLCMScheduler,
+    SCMScheduler,
+)
 from torch import Generator, Tensor
 
 from invmm_eval.errors import InvMMError
+from invmm_eval.models.few_steps import whole_times
 from invmm_eval.models.pipelines import discrete
 from invmm_eval.models.schedule import RectifiedFlow, Schedule, broadcast, x0_from_flow
 
 _FLOWS = ("SanaPipeline",)
 """Pipelines of rectified flows that declare a scheduler which reads other networks too."""
+_FLOW_SCHEDULERS = (FlowMatchEulerDiscreteScheduler, FlowMatchLCMScheduler)
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,7 @@ class Times:
         scaled: What the network gets for ``x_t`` at times ``t``.
         x_0: The estimate, from the network's output, ``x_t`` and ``t``.
         clip: See :attr:`invmm_eval.models.backbone.Backbone.clip`.
+        own: The times of the schedule that a scheduler has, which is set for a number of steps.
     """
 
     schedule: Schedule
@@ -35,6 +45,7 @@ class Times:
     x_0: Callable[[Tensor, Tensor, Tensor], Tensor]
     scaled: Callable[[Tensor, Tensor], Tensor] = lambda x_t, t: x_t  # noqa: ARG005
     clip: float | None = None
+    own: Callable[[Any], Tensor] = lambda scheduler: scheduler.sigmas[: len(scheduler.timesteps)].float()
 
 
 def read_times(scheduler: Any, device: torch.device, ready: Callable[[int], Any]) -> Times:
@@ -64,7 +75,11 @@ def read_times(scheduler: Any, device: torch.device, ready: Callable[[int], Any]
         )
     if isinstance(scheduler, EDMEulerScheduler | EDMDPMSolverMultistepScheduler):
         return _edm(scheduler, device, ready)
-    flow = isinstance(scheduler, FlowMatchEulerDiscreteScheduler) or (
+    if isinstance(scheduler, CMStochasticIterativeScheduler):
+        return _consistency(scheduler, device)
+    if isinstance(scheduler, SCMScheduler):
+        return _trigonometric(device)
+    flow = isinstance(scheduler, _FLOW_SCHEDULERS) or (
         config.get("prediction_type") == "flow_prediction" and config.get("use_flow_sigmas")
     )
     return _flow(scheduler, device, ready) if flow else _discrete(scheduler, device)
@@ -80,7 +95,7 @@ def _discrete(scheduler: Any, device: torch.device) -> Times:
         return read.x0_from(output, x_t, alpha_t, sigma_t)
 
     # Dynamic thresholding clips to a quantile that is at least 1.
-    return Times(read.schedule, lambda t: t, x_0, clip=1.0 if thresholding else read.clip)
+    return Times(read.schedule, lambda t: t, x_0, clip=1.0 if thresholding else read.clip, own=whole_times)
 
 
 def _flow(scheduler: Any, device: torch.device, ready: Callable[[int], Any]) -> Times:
@@ -96,7 +111,7 @@ def _flow(scheduler: Any, device: torch.device, ready: Callable[[int], Any]) -> 
     # The training levels under the shift with which the pipeline samples.
     evenly = torch.arange(train_times, 0, -1, dtype=torch.float32) / train_times
     own = type(scheduler).from_config(config)
-    if not isinstance(own, FlowMatchEulerDiscreteScheduler):
+    if not isinstance(own, _FLOW_SCHEDULERS):
         shift = config.get("flow_shift") or 1.0
         sigmas = shift * evenly / (1 + (shift - 1) * evenly)
     elif config.use_dynamic_shifting:
@@ -180,3 +195,57 @@ def _edm(scheduler: Any, device: torch.device, ready: Callable[[int], Any]) -> T
     table = type(scheduler).from_config(config).sigmas
     schedule = Exploding(table[table > 0].float().to(device), levels)
     return Times(schedule, lambda t: 0.25 * t.log(), x_0, scaled)
+
+
+def _consistency(scheduler: Any, device: torch.device) -> Times:
+    """Song et al. 2023, "Consistency Models", appendix C."""
+    config = scheduler.config
+    data, least = float(config.sigma_data), float(config.sigma_min)
+
+    def scaled(x_t: Tensor, t: Tensor) -> Tensor:
+        s = broadcast(t, x_t)
+        factor: Tensor = ((1 + s**2) / (s**2 + data**2)).sqrt()
+        return x_t * factor
+
+    def x_0(output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        s = broadcast(t, x_t)
+        kept = data**2 / ((s - least) ** 2 + data**2)
+        estimate: Tensor = kept * x_t * (1 + s**2).sqrt() + (s - least) * data / (s**2 + data**2).sqrt() * output
+        return estimate
+
+    def levels(steps: int) -> Tensor:
+        ramp = torch.linspace(0, 1, steps, dtype=torch.float64) if steps > 1 else torch.zeros(1)
+        return torch.from_numpy(scheduler._convert_to_karras(ramp.numpy())).float()
+
+    table = levels(config.num_train_timesteps).to(device)
+    clip = 1.0 if config.clip_denoised else None
+    return Times(Exploding(table, levels), lambda t: 250 * t.log(), x_0, scaled, clip)
+
+
+class Trigonometric:
+    """Angles from 0 to pi / 2 as times, ``alpha_t = cos(t)`` and ``sigma_t = sin(t)``."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """``cos(t)`` and ``sin(t)``; what rounding leaves of the noisiest is 0."""
+        return t.cos().clamp(min=0), t.sin()
+
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        """Uniform over the angles."""
+        return torch.rand(n, generator=generator, device=generator.device) * torch.pi / 2
+
+    def grid(self, steps: int) -> Tensor:
+        """Evenly spaced angles from the noisiest on."""
+        return torch.linspace(torch.pi / 2, 0, steps + 1, device=self._device)
+
+
+def _trigonometric(device: torch.device) -> Times:
+    """Lu and Song 2024, "Simplifying, Stabilizing and Scaling Continuous-Time Consistency Models", section 4.1."""
+
+    def x_0(output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        t = broadcast(t, x_t)
+        return t.cos() * x_t - t.sin() * output
+
+    return Times(Trigonometric(device), lambda t: t, x_0, own=lambda scheduler: scheduler.timesteps[:-1])

@@ -76,6 +76,8 @@ COG = {
 }
 FLUX2: dict[str, Any] = {**WIDE_LAYER, "in_channels": 8, "num_single_layers": 1, "joint_attention_dim": 3 * WIDTH}
 FLUX2 |= {"timestep_guidance_channels": 16, "axes_dims_rope": [4, 4, 4, 4]}
+SANA = {**ONE_LAYER, "in_channels": 4, "out_channels": 4, "num_cross_attention_heads": 2, "sample_size": 8}
+SANA |= {"cross_attention_head_dim": 8, "cross_attention_dim": WIDTH, "caption_channels": WIDTH}
 LINEAR_SHIFTS = flow(
     base_shift=0.25, max_shift=0.75, base_image_seq_len=256, use_dynamic_shifting=True, time_shift_type="linear"
 )
@@ -150,6 +152,7 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "DDPM": tiny.tiny_ddpm,
     "DDIM": lambda: diffusers.DDIMPipeline(tiny.tiny_ddpm().unet, diffusers.DDIMScheduler()),
     "DDIM with classes": others.pixel_classes,
+    "consistency": others.consistency,
     # Rectified flows.
     "stable-diffusion-3": tiny.tiny_sd3,
     "flux": tiny.tiny_flux,
@@ -183,17 +186,14 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "sana": Family(
         "SanaPipeline",
         "SanaTransformer2DModel",
-        {
-            **ONE_LAYER,
-            "in_channels": 4,
-            "out_channels": 4,
-            "num_cross_attention_heads": 2,
-            "sample_size": 8,
-            "cross_attention_head_dim": 8,
-            "cross_attention_dim": WIDTH,
-            "caption_channels": WIDTH,
-        },
+        SANA,
         (partial(diffusers.DPMSolverMultistepScheduler, **STEPS), parts.dc, parts.gemma_tokenizer, GEMMA2),
+    ),
+    "sana-sprint": Family(
+        "SanaSprintPipeline",
+        "SanaTransformer2DModel",
+        {**SANA, "guidance_embeds": True, "qk_norm": "rms_norm_across_heads"},
+        (partial(diffusers.SCMScheduler, sigma_data=0.5), parts.dc, parts.gemma_tokenizer, GEMMA2),
     ),
     "chroma": Family(
         "ChromaPipeline",

@@ -3,6 +3,8 @@
 from typing import Any
 
 from diffusers import (
+    CMStochasticIterativeScheduler,
+    ConsistencyModelPipeline,
     DDIMPipeline,
     DDIMScheduler,
     DDPMScheduler,
@@ -38,6 +40,11 @@ def lcm() -> LatentConsistencyModelPipeline:
     unet = UNet2DConditionModel.from_config(base.unet.config, time_cond_proj_dim=8)
     parts_of_base = {**base.components, "unet": unet, "scheduler": LCMScheduler(**NOISE)}
     return LatentConsistencyModelPipeline(**parts_of_base, requires_safety_checker=False)
+
+
+def consistency() -> ConsistencyModelPipeline:
+    """A consistency model of pixels."""
+    return ConsistencyModelPipeline(tiny.tiny_ddpm().unet, CMStochasticIterativeScheduler())
 
 
 def sdxl_edm() -> StableDiffusionXLPipeline:
