@@ -116,7 +116,7 @@ COUNTS = ("max_steps", "draws", "check_every", "window", "check_images", "sample
         ({"plain": -1}, "plain is -1; it must not be negative"),
         ({"learning_rate": 0.0}, "it must be above 0"),
         ({"learning_rate": -0.1}, "it must be above 0"),
-        ({"sampler": "euler"}, r"sampler is 'euler'; it must be 'ddim' or 'dpm-solver\+\+'\."),
+        ({"sampler": "euler"}, r"sampler is 'euler'; it must be 'ddim' or 'dpm-solver\+\+' or 'own'\."),
         ({"first_dose": -1.0}, "first_dose is -1.0; it must not be negative"),
         ({"confirm": -1}, "confirm is -1; it must not be negative"),
         ({"responses": -8}, "responses is -8; it must not be negative"),

@@ -27,7 +27,7 @@ from tests.helpers.families import FAMILIES, build
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 QUICK = Recipe(name="quick", max_steps=2, draws=2, check_every=2, check_images=1, sampler_steps=2)
-SIDES = {"sana": 32, "wan": 32, "ltx": 32}
+SIDES = {"sana": 32, "sana-sprint": 32, "wan": 32, "ltx": 32}
 """Sides of images where the pipeline does not take 16 pixels."""
 
 ADDED = r"controlnet|control$|-pag$"
