@@ -16,7 +16,6 @@ from diffusers import (
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FlowMatchLCMScheduler,
-    FluxTransformer2DModel,
     LCMScheduler,
     PNDMScheduler,
     TCDScheduler,
@@ -42,13 +41,6 @@ PIXELS = {"beta_end": 0.02, "prediction_type": "v_prediction", "clip_sample": Tr
 def with_scheduler(make: Callable[[], Any], scheduler: Any) -> Any:
     pipeline = make()
     pipeline.register_modules(scheduler=scheduler)
-    return pipeline
-
-
-def schnell() -> Any:
-    pipeline = tiny.tiny_flux()
-    transformer = FluxTransformer2DModel.from_config(pipeline.transformer.config, guidance_embeds=False)
-    pipeline.register_modules(transformer=transformer.eval(), scheduler=FlowMatchEulerDiscreteScheduler())
     return pipeline
 
 
@@ -80,7 +72,7 @@ PIPELINES: dict[str, tuple[Callable[[], Any], dict[str, Any], dict[str, Any], in
         1,
     ),
     "schnell": (
-        schnell,
+        partial(tiny.tiny_flux, False),
         {},
         {"num_inference_steps": 4, "max_sequence_length": 256},
         4,
@@ -92,7 +84,7 @@ PIPELINES: dict[str, tuple[Callable[[], Any], dict[str, Any], dict[str, Any], in
         4,
     ),
     "flow LCM": (
-        lambda: with_scheduler(schnell, FlowMatchLCMScheduler(shift=3.0)),
+        lambda: with_scheduler(partial(tiny.tiny_flux, False), FlowMatchLCMScheduler(shift=3.0)),
         {"few_steps": 3},
         {"num_inference_steps": 3, "max_sequence_length": 512},
         3,
