@@ -135,6 +135,7 @@ class Diffusers:
             sides = image_size, image_size
             check_pixels(*sides)
         try:
+            self._paths: dict[int, OwnPath] = {}
             self._boundary = Boundary(pipeline, sides, (offload, device) if offload else None)
             few = few_steps_of(self._boundary.pipe, few_steps, usual)
             self._read(prompt_mode, soft_tokens or tokens, checkpointing, call)
@@ -273,10 +274,13 @@ class Diffusers:
             InvMMError: It keeps earlier estimates, samples at times between those of its training, or not in so many
                 steps.
         """
+        if steps in self._paths:
+            return self._paths[steps]
         with in_steps(self._boundary.pipe, steps):
             scheduler = self._boundary.scheduler(steps, **self._first_call(1))
         times = self._times.own(scheduler).to(self.device)
-        return read_path(scheduler, times, self._times.schedule, self._times.x_0, self._boundary.takes)
+        path = read_path(scheduler, times, self._times.schedule, self._times.x_0, self._boundary.takes)
+        return self._paths.setdefault(steps, path)
 
     def encode(self, images: Tensor) -> Tensor:
         """What the pipeline would denoise to get these images."""
