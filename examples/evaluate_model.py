@@ -1,7 +1,7 @@
 """An evaluation script: has a model memorized the images that must not come back?
 
-It measures these images and, for comparison, images that the model was not trained on. It writes all figures to a JSON
-file. The exit code is 1 if an image was replicated, so that it can block a release.
+It measures these images and, for comparison, images that the model was not trained on. It writes all values to a JSON
+file. The exit code is 1 if an image is memorized or could not be measured, so that it can block a release.
 
     python examples/evaluate_model.py --model my-model --images pictures --held-out others --out invmm.json
 """
@@ -20,21 +20,18 @@ def main() -> int:
     parser.add_argument("--images", required=True, help="folder, or dataset:NAME[:split[:column]]")
     parser.add_argument("--held-out", required=True, help="images that the model was not trained on, in the same form")
     parser.add_argument("--out", required=True, help="output file")
-    parser.add_argument("--recipe", default="paper", help="paper, dose or demo")
-    parser.add_argument("--max-steps", type=int, help="maximum number of steps per image")
     chosen = parser.parse_args()
 
     metric = evaluate.load(invmm_eval.metric_path())
-    how = {"model": chosen.model, "recipe": chosen.recipe, "max_steps": chosen.max_steps, "seed": 0}
-    images = metric.compute(references=chosen.images, **how)
-    held_out = metric.compute(references=chosen.held_out, **how)
-    evaluate.save(chosen.out, experiment="invmm", **how, images=images, held_out=held_out)
+    images = metric.compute(references=chosen.images, model=chosen.model)
+    held_out = metric.compute(references=chosen.held_out, model=chosen.model)
+    evaluate.save(chosen.out, experiment="invmm", model=chosen.model, images=images, held_out=held_out)
 
     for name, found in (("images", images), ("held-out images", held_out)):
-        print(f"{found['replicated']} of {found['images']} {name} were replicated; {found['failed']} failed.")
-    if held_out["replicated"]:
-        print("Held-out images count as replicated: raise the threshold of the similarity.")
-    return 1 if images["replicated"] else 0
+        print(f"{found['memorized']} of {found['images']} {name} are memorized; {found['failed']} failed.")
+    if held_out["memorized"]:
+        print("Held-out images count as memorized: raise the threshold of the similarity.")
+    return 1 if images["memorized"] or images["failed"] else 0
 
 
 if __name__ == "__main__":

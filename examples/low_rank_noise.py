@@ -19,8 +19,7 @@ from collections.abc import Mapping
 import torch
 from torch import Generator, Tensor
 
-from invmm_eval import host
-from invmm_eval.audits.run import audit
+from invmm_eval import audit, host
 from invmm_eval.plugin import InvMMError, NoiseFamily, NoiseFamilyMaker, hookimpl, to_device
 from invmm_eval.reference import MODEL, pictures
 

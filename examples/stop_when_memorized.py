@@ -12,7 +12,7 @@ import torch
 from diffusers import DDPMPipeline
 from torch.nn.functional import mse_loss
 
-from invmm_eval.audits.images import Source
+from invmm_eval import Source
 from invmm_eval.integrations.watch import Watch
 from invmm_eval.reference import MODEL, THRESHOLD, pictures
 

@@ -13,7 +13,7 @@ import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 from peft import LoraConfig, get_peft_model_state_dict
 
-from invmm_eval.audits.images import Source
+from invmm_eval import Source
 from invmm_eval.integrations.watch import Watch
 from invmm_eval.reference import pictures
 

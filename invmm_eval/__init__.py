@@ -15,6 +15,7 @@ from invmm_eval.exports import exported, imported
 if TYPE_CHECKING:
     from invmm_eval.audits.calibration import Calibration as Calibration
     from invmm_eval.audits.held_out import calibrate as calibrate
+    from invmm_eval.audits.images import Source as Source
     from invmm_eval.audits.images import find_images as find_images
     from invmm_eval.audits.merge import merge as merge
     from invmm_eval.audits.plan import load_backbone as load_backbone

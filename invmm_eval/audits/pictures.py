@@ -167,6 +167,8 @@ def _from_array(pixels: NDArray[Any], shape: tuple[int, ...]) -> Image.Image:
     white = _WHITE.get(pixels.dtype.str[1:])
     if white is None:
         raise ValueError(f"its values are {pixels.dtype}; give uint8, uint16, bool, or floats in [0, 1]")
+    if not np.isfinite(pixels).all():
+        raise ValueError("some of its values are not finite")
     if white == 1 and not ((pixels >= 0) & (pixels <= 1)).all():
         raise ValueError("its values are not all in [0, 1]; scale them")
     if white == 65535:

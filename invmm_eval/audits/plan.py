@@ -259,7 +259,7 @@ def default_similarity() -> str:
 @cache
 def _warn_without_sscd() -> None:
     _log.warning(
-        "%s names no weights of SSCD, so images are compared by pixel-cosine, which is adequate up to 64x64 pixels.",
+        "%s is not set, so images are compared by pixel-cosine, not by SSCD: it is adequate up to 64x64 pixels.",
         WEIGHTS_VARIABLE,
     )
 

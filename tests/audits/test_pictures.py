@@ -261,9 +261,10 @@ REFUSED: list[tuple[Any, str]] = [
     *((source, "it is not a file, bytes") for source in NOTHING),
     *((np.ones((4, 4), kind), f"its values are {np.dtype(kind)}") for kind in (np.int64, np.int8, np.uint32, object)),
     *((Image.fromarray(np.array([[value]], np.int32)), "its values are int32") for value in (-1, 65536)),
-    *((with_value(value), "not all in [0, 1]; scale them") for value in (-0.01, 1.01, 255.0, math.nan, math.inf)),
-    (torch.from_numpy(with_value(-math.inf)), "not all in [0, 1]; scale them"),
-    (Image.fromarray(with_value(math.nan)), "not all in [0, 1]; scale them"),
+    *((with_value(value), "not all in [0, 1]; scale them") for value in (-0.01, 1.01, 255.0)),
+    *((with_value(value), "are not finite") for value in (math.nan, math.inf)),
+    (torch.from_numpy(with_value(-math.inf)), "are not finite"),
+    (Image.fromarray(with_value(math.nan)), "are not finite"),
     *(
         (np.zeros(shape, np.uint8), f"its shape {shape} is not that of one image")
         for shape in ((2, 4, 4, 3), (3, 4, 8), (4,), (0, 4, 3), (4, 4, 0))

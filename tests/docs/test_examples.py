@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,6 @@ from PIL import Image
 from scipy.stats import wilcoxon
 
 from invmm_eval.plugins.host import host
-from invmm_eval.recipe import DEMO, RECIPES
 from invmm_eval.reference import MODEL, pictures
 from invmm_eval.similarity.pixel_cosine import PixelCosine
 from tests.helpers.short import shorten
@@ -50,7 +48,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def test_the_evaluation_script_tells_a_repeated_picture_from_a_held_out_one(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(cast("dict[str, Any]", RECIPES), "demo", lambda _: DEMO.changed(check_every=10))
+    shorten(monkeypatch)
     known = pictures()
     for folder, picture in (("pictures", known[0]), ("others", known[-1])):
         (tmp_path / folder).mkdir()
@@ -58,14 +56,14 @@ def test_the_evaluation_script_tells_a_repeated_picture_from_a_held_out_one(
     options = {"model": MODEL, "images": "pictures", "held-out": "others", "out": "invmm.json"}
     arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
     with pytest.raises(SystemExit) as stop:
-        run("evaluate_model.py", *arguments, "--recipe", "demo", "--max-steps", 10)
+        run("evaluate_model.py", *arguments)
     assert stop.value.code == 1
     assert capsys.readouterr().out.splitlines()[-2:] == [
-        "1 of 1 images were replicated; 0 failed.",
-        "0 of 1 held-out images were replicated; 0 failed.",
+        "1 of 1 images are memorized; 0 failed.",
+        "0 of 1 held-out images are memorized; 0 failed.",
     ]
     saved = json.loads((tmp_path / "invmm.json").read_text())
-    assert (saved["images"]["status"], saved["held_out"]["status"]) == (["replicated"], ["exhausted"])
+    assert (saved["images"]["verdict"], saved["held_out"]["verdict"]) == (["memorized"], ["not replicated"])
 
 
 def test_checkpoints_are_compared_over_seeds(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

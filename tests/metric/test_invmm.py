@@ -341,7 +341,7 @@ def test_the_notice_about_sscd_comes_once(
 ) -> None:
     for _ in range(2):
         metric.compute(references=[COLOURS], model=tiny_pipeline, settings=TINY)
-    assert caplog.text.count("names no weights of SSCD") == 1
+    assert caplog.text.count("so images are compared by pixel-cosine") == 1
 
 
 def test_its_name_is_that_of_the_module(metric: InvMM) -> None:

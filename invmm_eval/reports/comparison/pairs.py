@@ -314,7 +314,11 @@ def _check_finished(findings: Findings) -> None:
 def _check_settings(a: Findings, b: Findings) -> None:
     one, other = (dict(_decisive(findings)) for findings in (a, b))
     shared = one.keys() & other.keys()
-    if wrong := [key for key in differing(one, other) if key in shared or not key.startswith("backbone.")]:
+    wrong = [key for key in differing(one, other) if key in shared or not key.startswith("backbone.")]
+    if a.recipe.name != b.recipe.name and any(key.startswith("recipe.") for key in wrong):
+        one["recipe"], other["recipe"] = a.recipe.name, b.recipe.name
+        wrong = ["recipe", *(key for key in wrong if not key.startswith("recipe."))]
+    if wrong:
         told = "; ".join(
             f"{key} is {one.get(key, 'not set')} in A and {other.get(key, 'not set')} in B" for key in wrong
         )

@@ -114,6 +114,10 @@ def changed(**parts: Any) -> Mapping[str, Any]:
     ("config", "told"),
     [
         (changed(recipe={"draws": 9}), "recipe.draws is 24 in A and 9 in B"),
+        (
+            changed(recipe={"draws": 9, "window": 3, "name": "mine"}),
+            ": recipe is fast-sd in A and mine in B. Only",
+        ),
         (changed(recipe={"threshold": 0.7}), "threshold is 0.5 in A and 0.7 in B"),
         (changed(similarity={"threshold": 0.6}), "threshold is 0.5 in A and 0.6 in B"),
         (changed(similarity={"side": 32}), "similarity.side is 64 in A and 32 in B"),
