@@ -136,7 +136,7 @@ def run(
         end(out_folder, debug=context.find_root().params["debug"], fail_on=fail_on)
 
 
-@measures(SCREEN_OPTIONS, "Ranking {images} by how well {model} restores them", screens=True, searches=False)
+@measures(SCREEN_OPTIONS, "Ranking {images} by how likely {model} memorized them", screens=True, searches=False)
 def screen(request: "Request", out_folder: Path, leads: bool) -> None:
     """Rank a set of images by how likely a search is to find them memorized. It searches none of them."""
     from invmm_eval.audits.folder.ranking import hold_scored, ranked, write_ranking

@@ -89,6 +89,13 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert not anchor or anchor in anchors(target), f"{link}#{anchor}"
 
 
+@pytest.mark.parametrize("page", ["estimator", "evidence", "fast", "performance"])
+def test_a_page_in_front_of_a_lab_notebook_is_short(page: str) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text("utf-8")
+    assert text.partition("\n")[0].endswith(": what to know")
+    assert len(text.split()) <= 400
+
+
 def test_every_hook_is_documented() -> None:
     guide, reference = ((ROOT / "docs" / page).read_text("utf-8") for page in ("plugins.md", "reference-plugins.md"))
     hooks = [name for name in vars(hookspecs) if name.startswith("register_")]

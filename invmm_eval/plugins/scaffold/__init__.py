@@ -27,7 +27,9 @@ _KINDS = {
     "backbone": _Kind("backbone", "register_backbones", "BackboneEntry", f"{_RUN} --backbone NAME"),
     "similarity": _Kind("similarity", "register_similarities", "SimilarityMaker", f"{_RUN} --similarity NAME"),
     "noise": _Kind("noise family", "register_noise_families", "NoiseFamilyMaker", f"{_RUN} --noise NAME"),
-    "estimator": _Kind("estimator", "register_estimators", "EstimatorMaker", f"{_RUN} --set estimators=NAME"),
+    "estimator": _Kind(
+        "estimator", "register_estimators", "EstimatorMaker", f"{_RUN} --set estimators=plain-share,NAME"
+    ),
     "detector": _Kind("detector", "register_detectors", "DetectorMaker", f"{_SCREEN} --detector NAME"),
     "command": _Kind("command", "register_commands", "CommandEntry", "NAME --help"),
 }
