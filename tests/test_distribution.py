@@ -142,7 +142,7 @@ def test_the_demo_and_the_metric_run_from_the_wheels(env: Path, tmp_path: Path) 
     for name, project in PROJECTS.items():
         groups = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"].get("entry-points", {})
         assert (name.replace("_", "-") in listed) is (name == "invmm_eval" or "invmm_eval" in groups)
-    fewer = [f"--set={setting}" for setting in ("plain=64", "sampler_steps=5")]
+    fewer = [f"--set={setting}" for setting in ("plain=32", "sampler_steps=5", "max_steps=1", "check_images=2")]
     shown = run(command, "demo", "--quick", "--out", "demo", *fewer, cwd=tmp_path)
     assert re.search(r"[1-9] of 7 images (is|are) memorized", shown)
     path, status = run(env / "bin" / "python", "-c", MEASURE, cwd=tmp_path).split(maxsplit=1)

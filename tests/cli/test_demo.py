@@ -1,16 +1,15 @@
 """The picture that the demo draws."""
 
 import re
-from io import StringIO
 
 import pytest
 import torch
-from rich.console import Console
 
 from invmm_eval.cli.demo import compared, draw
 from invmm_eval.reference import all_pictures, choose, pictures
 from invmm_eval.search.result import Check, Result, Status
 from tests.helpers import audits
+from tests.helpers.command import printed
 
 
 def test_the_drawing_has_a_row_for_each_picture() -> None:
@@ -30,9 +29,7 @@ def test_each_picture_has_one_line_of_the_table(width: int) -> None:
         (picture, audits.shared(audits.result(0, Status.REPLICATED, 0.02)[0], **audits.KNOWN))
         for picture in all_pictures()[:9]
     ]
-    file = StringIO()
-    Console(file=file, width=width).print(compared(found))
-    lines = file.getvalue().splitlines()
+    lines = printed(compared(found), width).splitlines()
     assert max(map(len, lines)) <= width
     told = [re.split(r"  +", line.strip()) for line in lines[2:11]]
     for (picture, _), (*_, copies, estimated, limits, counted) in zip(found, told, strict=True):

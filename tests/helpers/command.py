@@ -7,12 +7,14 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from invmm_eval.audits.plan import _warn_without_sscd
 from invmm_eval.cli.app import main
@@ -23,6 +25,13 @@ SET = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}
 _COUNTED = {**TINY, "max_steps": 1, "sampler_steps": 6, "threshold": 0.9, "estimators": "plain-share", "plain": 32}
 SHARE = ["--recipe", "demo", *(part for key, value in _COUNTED.items() for part in ("--set", f"{key}={value}"))]
 """Of the reference model the share of plain samples alone: the first picture is 1 in 5 of them."""
+
+
+def printed(shown: Any, width: int, **how: Any) -> str:
+    """What a console of some columns shows of a table."""
+    file = StringIO()
+    Console(file=file, width=width, **how).print(shown)
+    return file.getvalue()
 
 
 def uncoloured(text: str) -> str:

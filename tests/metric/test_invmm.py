@@ -28,6 +28,7 @@ from invmm_eval.reference import pictures as reference_pictures
 from invmm_eval.testing.tiny import tiny_stable_diffusion
 from tests.helpers.command import TINY
 from tests.helpers.exact import Mixture, pictures, serving
+from tests.helpers.images import encoded
 
 MEMORIZED = pictures(2)
 UNSEEN = pictures(1, seed=99)
@@ -74,9 +75,7 @@ def metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InvMM:
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
-    file = BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
+    return encoded(Image.fromarray(pixels))
 
 
 def leaves(value: object) -> Iterator[object]:

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from io import StringIO
 from itertools import takewhile
 from typing import Any
 
 import pytest
 import torch
 from rich.cells import cell_len
-from rich.console import Console
 
 from invmm_eval.reports.terminal import DASH, ResultsTable
 from invmm_eval.search.fields import FIELDS
@@ -17,6 +15,7 @@ from invmm_eval.search.result import Check, Result, Status
 from invmm_eval.search.status import Verdict
 from invmm_eval.statistics.response import Outcome, Response
 from tests.helpers import audits
+from tests.helpers.command import printed
 
 
 def check(*similarities: float) -> Check:
@@ -39,9 +38,7 @@ BY_DOSE = [
 
 
 def shown(results: Sequence[Result], width: int = 200, **how: Any) -> str:
-    file = StringIO()
-    Console(file=file, width=width, **{"color_system": None, **how}).print(ResultsTable(results))
-    return file.getvalue()
+    return printed(ResultsTable(results), width, **{"color_system": None, **how})
 
 
 def rows(text: str) -> list[list[str]]:

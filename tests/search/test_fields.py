@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import pyarrow as pa
 import pytest
 from diffusers import DDIMPipeline
 from invmm_ui import view
-from rich.console import Console
 
 from invmm_eval.integrations.torchmetrics import InvMM as WatchedInvMM
 from invmm_eval.metric.invmm import InvMM
@@ -31,7 +29,7 @@ from invmm_eval.search.result import Result, Status
 from invmm_eval.search.sentence import sentence
 from invmm_eval.statistics.response import Outcome, Response
 from tests.helpers import audits
-from tests.helpers.command import TINY
+from tests.helpers.command import TINY, printed
 from tests.helpers.exact import pictures
 
 ADDED = Field("oddity", pa.float64(), "how odd the image is", lambda result: 12345.0 + result.index, heading="Oddity")
@@ -56,9 +54,7 @@ def found(tmp_path: Path) -> Findings:
 
 
 def terminal(found: Findings) -> str:
-    file = StringIO()
-    Console(file=file, width=300).print(ResultsTable(found.results))
-    return file.getvalue()
+    return printed(ResultsTable(found.results), 300)
 
 
 def card(found: Findings) -> str:

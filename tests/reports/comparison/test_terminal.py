@@ -1,19 +1,15 @@
 """The table of a comparison in a terminal."""
 
-from io import StringIO
-
 import pytest
-from rich.console import Console
 
 from invmm_eval.reports.comparison import Comparison
 from invmm_eval.reports.comparison.terminal import ChangesTable
 from invmm_eval.reports.terminal import DASH
+from tests.helpers.command import printed
 
 
 def shown(compared: Comparison, width: int) -> list[str]:
-    file = StringIO()
-    Console(file=file, width=width).print(ChangesTable(compared, most=8))
-    return file.getvalue().splitlines()
+    return printed(ChangesTable(compared, most=8), width).splitlines()
 
 
 def test_a_row_has_both_values_and_the_change(compared: Comparison) -> None:
