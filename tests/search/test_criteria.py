@@ -26,10 +26,6 @@ def test_a_search_ends_at_a_passed_check_or_after_all_steps(
     assert criterion.status([Point(step, 0.1, 0.2, 1.0, 0.3)], passed=passed, last=step == 20) is status
 
 
-def test_it_describes_itself() -> None:
-    assert AllSamples(RECIPE, 0.5).description == "all 4 samples at one guidance scale reach a similarity of 0.5"
-
-
 # Any sample
 
 
@@ -44,7 +40,7 @@ ANY = AnySample(RECIPE, 0.5)
         ({0.0: [0.1, 0.2], 1.0: [], 7.0: []}, {1.0: 2, 7.0: 2}),
         ({0.0: [0.1, 0.2], 1.0: [0.1, 0.6], 7.0: []}, {}),
         ({1.0: [0.1, 0.2, 0.3, 0.4]}, {}),
-        ({1.0: [0.1, 0.2, 0.3, 0.6]}, {}),
+        ({1.0: [0.1, 0.2, 0.3, 0.5]}, {}),
         ({1.0: [0.2, 0.2], 3.0: [0.6, 0.2]}, {}),
         ({1.0: [0.2, 0.2], 3.0: [0.3, 0.4]}, {}),
     ],
@@ -61,6 +57,6 @@ def test_its_check_is_judged_by_the_greatest_similarity() -> None:
     assert Check(True, similarities, {}, Judged.LEAST).best_scale == 1.0
 
 
-def test_it_describes_itself_too() -> None:
+def test_it_describes_itself() -> None:
     assert ANY.description == "one of 4 samples reaches a similarity of 0.5"
     assert ANY.status([Point(20, 0.1, 0.2, 1.0, 0.3)], passed=False, last=True) is Status.EXHAUSTED

@@ -257,12 +257,6 @@ def test_finished_images_leave_and_waiting_ones_enter(cosine: PixelCosine) -> No
     assert set().union(*together) == set("01234")
 
 
-def test_images_are_taken_only_when_there_is_a_place(cosine: PixelCosine) -> None:
-    queue = iter(targets(MEMORIZED))
-    next(invert(Mixture(MEMORIZED), queue, cosine, diagonal(), recipe=QUICK, batch_size=2))
-    assert len(list(queue)) >= 2, "of five, two are searched and one may wait"
-
-
 def test_the_callback_can_read_a_search(cosine: PixelCosine) -> None:
     seen: list[tuple[int, float, float, float]] = []
 

@@ -74,12 +74,3 @@ def test_half_precision_does_not_lose_the_gradient(cosine: PixelCosine) -> None:
     )
     assert whole.all()
     assert (whole.sign() == half.sign()).float().mean() > 0.99
-
-
-def test_settings_may_be_whole_numbers(cosine: PixelCosine) -> None:
-    numbers = {kind: QUICK.changed(first_weight=kind(0), delta=kind(0), xi=kind(0)) for kind in (int, float)}
-    whole, fractional = (
-        run(Mixture(MEMORIZED), MEMORIZED[:1], cosine, recipe=recipe)["0"] for recipe in numbers.values()
-    )
-    assert whole.error is None
-    assert whole.trace == fractional.trace
