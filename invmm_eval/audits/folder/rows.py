@@ -31,9 +31,9 @@ CREATE TABLE line (
     place INTEGER NOT NULL, name TEXT NOT NULL, picture TEXT NOT NULL, measured INTEGER NOT NULL,
     verdict TEXT, rows INTEGER, finished REAL NOT NULL
 );
-CREATE INDEX of_picture ON line (picture);
-CREATE INDEX of_place ON line (place);
 """
+_INDEXES = "CREATE INDEX of_picture ON line (picture); CREATE INDEX of_place ON line (place);"
+_INSERT = "INSERT INTO line VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 _DAMAGES = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, sqlite3.Error)
 """What a line that no run writes raises."""
@@ -66,18 +66,21 @@ class Lines:
         self._lock = Lock()
         self.table.executescript(_TABLE)
         with path.open("rb") if path.exists() else BytesIO() as file:
-            for number, line in enumerate(file, 1):
-                if line.endswith(b"\n"):
-                    try:
-                        self.add(json.loads(line), len(line))
-                    except _DAMAGES as error:
-                        raise _damaged(number, path) from error
+            whole = (line for line in file if line.endswith(b"\n"))
+            try:
+                self.table.execute("BEGIN")
+                self.table.executemany(_INSERT, (self._counted(json.loads(line), len(line)) for line in whole))
+                self.table.execute("COMMIT")
+            except _DAMAGES as error:
+                raise _damaged(self.first("SELECT count(*) FROM line")[0] + 1, path) from error
+        self.table.executescript(_INDEXES)
 
-    def add(self, row: Mapping[str, Any], size: int) -> None:
-        """Count the line of a row, of this size in bytes, at the end."""
-        columns = (
-            self.end + size,
+    def _counted(self, row: Mapping[str, Any], size: int) -> tuple[Any, ...]:
+        """The columns of the line of a row, of this size in bytes, at the end."""
+        start, self.end = self.end, self.end + size
+        return (
             self.end,
+            start,
             index(row["index"]),
             row["name"],
             stem(row["digest"], row.get("caption")),
@@ -86,8 +89,10 @@ class Lines:
             row.get("rows"),
             datetime.fromisoformat(row["finished"]).timestamp(),
         )
-        self.first("INSERT INTO line VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *columns)
-        self.end += size
+
+    def add(self, row: Mapping[str, Any], size: int) -> None:
+        """Count the line of a row, of this size in bytes, at the end."""
+        self.first(_INSERT, *self._counted(row, size))
 
     def first(self, asked: str, *values: Any) -> Any:
         """The first row that the table gives; None if it gives none."""
@@ -119,7 +124,8 @@ class Lines:
         self.table.execute("CREATE TABLE wanted (place INTEGER PRIMARY KEY, name TEXT)")
         self.table.executemany("INSERT INTO wanted VALUES (?, ?)", (names or {}).items())
         self.table.execute(
-            "CREATE TABLE latest AS SELECT * FROM line WHERE stop IN (SELECT max(stop) FROM line GROUP BY place) "
+            "CREATE TABLE latest AS SELECT start, stop, verdict, rows, finished FROM line "
+            "WHERE stop IN (SELECT max(stop) FROM line GROUP BY place) "
             "AND (? OR (place, name) IN (SELECT place, name FROM wanted)) ORDER BY place",
             (names is None,),
         )
