@@ -56,6 +56,10 @@ def test_what_samples_reach_is_told_and_what_they_do_not_reach_is_not(t: float, 
         assert dose[:2] == reached.dose(rate)[:2]
         assert dose.high == min(reached.dose(rate).high, furthest**2 / 2)
         assert short.dose_in_range(rate) is None
+    few = Response(drawn(t, b, torch.linspace(0, t + 0.5, 12), 8))
+    ended, furthest = few.dose_in_range(HALF), max(one.distance for one in few.outcomes)
+    assert ended
+    assert ended.high == furthest**2 / 2 < few.dose(HALF).high
 
 
 def test_a_curve_that_falls_has_no_dose() -> None:
