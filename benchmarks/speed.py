@@ -9,16 +9,15 @@ On the pixel model that ships with the package, and on a small guided Stable Dif
 limit        a step, and a whole audit, over the forward and backward passes that they make of the bare network
 plain        the published protocol done plainly over ours: one image at a time, every check complete at all guidance
              scales; with equal random numbers, so that verdicts and values must agree
-fast         the published protocol at full length, done plainly, over the recipe fast: rows, seconds, and seconds a
-             row, where a row with gradients counts as three or as what it takes here; what is not replicated is timed
-             for one period of steps and a check, in proportion to all of them. And images together, at 64 rows, over
-             one by one
+fast         a period of the published protocol, done plainly, over the recipe fast: rows, seconds, and seconds a row,
+             where a row with gradients counts as three or as what it takes here. A search that replicates nothing takes
+             all periods; one image alone, and eight together at 64 rows
 options      images one by one, and what changes the arithmetic, over the default at equal seeds: time, verdicts and
              values, with those of other seeds
 network      milliseconds a row of the network by the number of rows at once, and by the size of the images
 
-But for the part fast, recipes are the published ones at a fifth of their length: checks come after 10 steps instead of
-50 and have a fifth of the sampler steps, so that steps and checks cost in proportion what they do in a full audit.
+Published recipes are taken at a fifth of their length: checks come after 10 steps instead of 50 and have a fifth of the
+sampler steps, so that steps and checks cost in proportion what they do in a full audit.
 
 On a CPU one thread is used and the CPU time of the process is compared, which other processes on the machine disturb
 least. On CUDA wall-clock time is compared.
@@ -29,7 +28,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
@@ -38,7 +37,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.plain import plain, with_gradients
-from benchmarks.common.plain_samples import similarities
 from benchmarks.common.plans import measure, planned
 from benchmarks.common.script import parser, show, write
 from invmm_eval.audits.pictures import prepare
@@ -64,6 +62,8 @@ FIFTH: dict[str, dict[str, Any]] = {
     "guided": {"check_every": 10, "sampler_steps": 10, "threshold": 0.8},
 }
 """A fifth of the published recipes, and similarities from which on these models' replicas are replicas."""
+TOGETHER = 8
+"""Images that are searched together."""
 
 
 class Clock:
@@ -182,51 +182,42 @@ def against_plain(checks: int, most: int, device: str | None) -> Figures:
     return figures
 
 
-def against_fast(periods: int, most: int, device: str | None) -> Figures:
-    """The published protocol at full length, done plainly, over the recipe fast without its pool of plain samples.
-
-    An image is timed as the second of a run, so that what all images have in common is there.
-    """
+def against_fast(pairs: int, device: str | None) -> Figures:
+    """One period of the published protocol, done plainly, and the recipe fast without its pool of plain samples."""
     clock, figures = Clock(find_device(device)), Figures()
     for model in FIFTH:
-        backbone = load_backbone(MODELS[model], device=device)
-        published = backbone.recipe.changed(threshold=FIFTH[model]["threshold"])
-        fast = RECIPES["fast"](published)
-        ours = planned(backbone, fast.changed(plain=0))
-        known = {kind: targets_of(chosen[:most], backbone) for kind, chosen in memorized_and_new(model).items()}
-        first = known["memorized"][0]
-        draw = partial(similarities, backbone, first.image[None], ours.similarity, samples=fast.plain)
-        pool = partial(draw, steps=fast.sampler_steps, sampler=fast.sampler)
-        figures[f"{model}: seconds of the pool of {fast.plain} plain samples"] = clock.timed(pool)[1]
-        for kind, targets in known.items():
-            length = published.check_every * (periods if kind == "memorized" else 1)
-            part = published.changed(max_steps=length)
+        part = fifth(model, device, max_steps=FIFTH[model]["check_every"])
+        backbone = part.backbone
+        published = backbone.recipe.changed(threshold=part.recipe.threshold)
+        ours = planned(backbone, RECIPES["fast"](published).changed(plain=0))
+        for kind, chosen in memorized_and_new(model).items():
+            targets = targets_of(chosen, backbone)
+            whole = published.check_every / part.recipe.check_every  # the rows of a period, of which part is a fifth
+            whole *= 1 if kind == "memorized" else published.max_steps // published.check_every
             spent = []
-            for target in targets:
-                searched, plainly = Recorded(backbone), Recorded(backbone)
-                results = replace(ours, backbone=searched).measure([first, target])
-                next(results)
-                searched.calls.clear()
-                _, seconds = clock.timed(partial(list, results))
-                outcome, longer = clock.timed(partial(plain, planned(plainly, part), target))
-                whole = 1 if outcome.status is Status.REPLICATED else published.max_steps / length
+            for target in islice(cycle(targets), pairs):
+                alone, together, plainly = (Recorded(backbone) for _ in range(3))
+                some = partial(measure, replace(ours, backbone=together), list(islice(cycle(targets), TOGETHER)))
+                [found], seconds = clock.timed(partial(measure, replace(ours, backbone=alone), [target]))
+                _, longer = clock.timed(partial(plain, replace(part, backbone=plainly), target))
+                _, seconds_together = clock.timed(partial(some, batch_size=TOGETHER, micro_batch=64))
                 gradient = gradient_price(clock, backbone, plainly.calls)
-                mine, theirs = ((priced(one.calls), priced(one.calls, gradient)) for one in (searched, plainly))
+                row = seconds / priced(alone.calls), seconds_together / priced(together.calls)
+                at_that = seconds / priced(alone.calls, gradient), seconds_together / priced(together.calls, gradient)
+                theirs = [longer / priced(plainly.calls, each) for each in (GRADIENT, gradient)]
                 spent.append(
                     {
-                        "rows of fast": mine[0],
-                        "plain over fast, rows": whole * theirs[0] / mine[0],
+                        "rows of fast": float(found.rows or 0),
+                        "plain over fast, rows": whole * priced(plainly.calls) / (found.rows or 1),
                         "plain over fast, seconds": whole * longer / seconds,
-                        "seconds a row, fast over plain": seconds / mine[0] / (longer / theirs[0]),
+                        "seconds a row, fast over plain": row[0] / theirs[0],
+                        f"the same, {TOGETHER} images together": row[1] / theirs[0],
                         "a row with gradients over one without": gradient,
-                        "seconds a row with gradients at that": seconds / mine[1] / (longer / theirs[1]),
+                        "seconds a row with gradients at that": at_that[0] / theirs[1],
+                        f"the same with gradients at that, {TOGETHER} images together": at_that[1] / theirs[1],
                     }
                 )
             figures |= {f"{model}, {kind}: {what}": median(one[what] for one in spent) for what in spent[0]}
-        audit = list(chain(*known.values()))
-        together = partial(measure, ours, batch_size=len(audit), micro_batch=64)
-        found = clock.compared(partial(measure, ours), together, [audit] * (1 if most == 1 else 3))
-        figures |= {f"{model}, one by one and {len(audit)} together: {what}": value for what, value in found.items()}
     return figures
 
 
@@ -287,7 +278,7 @@ def network(repeats: int, device: str | None) -> Figures:
 PARTS: dict[str, Callable[[bool, str | None], Figures]] = {
     "limit": lambda quick, device: limit(3 if quick else 9, 1 if quick else 9, device),
     "plain": lambda quick, device: against_plain(3 if quick else 20, 1 if quick else 3, device),
-    "fast": lambda quick, device: against_fast(1 if quick else 4, 1 if quick else 4, device),
+    "fast": lambda quick, device: against_fast(1 if quick else 5, device),
     "options": lambda quick, device: options(*((["guided"], 3, 1, 1) if quick else (list(FIFTH), 5, 2, 3)), device),
     "network": lambda quick, device: network(1 if quick else 5, device),
 }

@@ -88,6 +88,9 @@ class Boundary:
             vars(self.autoencoder)["decode"] = lambda z, *args, **options: decode(z.float(), *args, **options)
         how, where = offloaded or (None, self.network.device)
         self.device: torch.device = where
+        # The pipeline's own property looks for hooks in all modules, at each call.
+        kind = type(self.pipe)
+        self.pipe.__class__ = type(kind.__name__, (kind,), {"_execution_device": where})
         last = [self.network, *([] if self.autoencoder is None else [self.autoencoder])]
         order = [*(module for module in modules.values() if module not in last), *last]
         self._gradient = offload(order, how, where)
