@@ -47,7 +47,7 @@ def end(folder: Path, *, debug: bool, fail_on: FailOn | None = None) -> None:
     from invmm_eval.audits.results import NO_SHARE, share_is_known
     from invmm_eval.reports.failures import by_reason, in_one_sentence, listed
     from invmm_eval.reports.terminal import ResultsTable
-    from invmm_eval.reports.wording import counted
+    from invmm_eval.reports.wording import SEARCHED, counted
     from invmm_eval.search.result import rank
     from invmm_eval.search.status import Verdict
 
@@ -71,6 +71,8 @@ def end(folder: Path, *, debug: bool, fail_on: FailOn | None = None) -> None:
     say(counted({verdict: len(names) for verdict, names in of.items()}))
     if progress.done and not told:
         say(NO_SHARE)
+    if audit.config["backbone"].get("prompt_mode") == "soft":
+        say(SEARCHED)
     failures = by_reason(audit.rows)
     replicated = of[Verdict.MEMORIZED] + of[Verdict.REPLICABLE]
     if progress.done:

@@ -28,7 +28,7 @@ _ALONG = (
 )
 _ROUGH = "InvMM is rough, since this recipe tries few distances of the noise: compare images by their share."
 _GIVEN = "Prompts other than the given one may give copies more or less often, and an attacker may choose the prompt."
-_SEARCHED = (
+SEARCHED = (
     "The prompt was searched. An image may come back far more often with its caption: measure that too, with "
     "--captions and --backbone-option prompt-mode=caption."
 )
@@ -41,7 +41,7 @@ def limits(recipe: Recipe, prompt_mode: object = None) -> Iterator[str]:
     if recipe.optimizer == "one-shot":
         yield _ROUGH
     if prompt_mode:
-        yield _SEARCHED if prompt_mode == "soft" else _GIVEN
+        yield SEARCHED if prompt_mode == "soft" else _GIVEN
 
 
 def counted(counts: Mapping[Verdict, int]) -> str:

@@ -13,7 +13,10 @@ from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.writing import Store
 from invmm_eval.audits.results import NO_SHARE
 from invmm_eval.audits.run import audit
+from invmm_eval.cli.ending import end
 from invmm_eval.reports.findings import find
+from invmm_eval.search.status import Status
+from tests.helpers import audits
 from tests.helpers.command import MAIN, SET, TINY, Invoke, lines, python
 
 
@@ -151,6 +154,13 @@ def test_an_exit_code_tells_what_was_found(
     (images / "b.png").write_bytes(b"no picture")
     code, _, err = invoke(*command, "--fail-on", "memorized")
     assert (code, "1 of 2 images could not be measured" in err) == (found or 1, not found)
+
+
+def test_a_searched_prompt_is_said_to_be_no_caption(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for mode, said in (("soft", True), ("caption", False)):
+        config = {**audits.CONFIG, "backbone": {**audits.CONFIG["backbone"], "prompt_mode": mode}}
+        end(audits.write(tmp_path / mode, [audits.result(0, Status.EXHAUSTED)], config), debug=False)
+        assert ("far more often with its caption" in capsys.readouterr().out) is said
 
 
 def test_a_gate_on_memorized_needs_a_recipe_that_tells_it(
