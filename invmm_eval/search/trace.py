@@ -40,7 +40,7 @@ class Check:
 
     passed: bool
     similarities: Mapping[float, tuple[float, ...]]
-    samples: Mapping[float, Tensor]
+    samples: Mapping[float, Tensor] = field(repr=False)
     judged_by: Judged = Judged.LEAST
     best: tuple[float, float] | None = field(default=None, compare=False)
 
