@@ -248,6 +248,10 @@ DEMO = Recipe(name="demo", max_steps=250, draws=8, check_every=25, sampler_steps
 """Short enough for a small pixel model on a CPU; the stopping rule is the paper's."""
 
 
+FAST_STEPS = 10
+"""Sampler steps of the recipe ``fast``, for models of many."""
+
+
 def sampled(recipe: Recipe, published: Recipe) -> Recipe:
     """A recipe, with the samples of a model's own scheduler where the model is made for few steps.
 
@@ -278,9 +282,12 @@ def by_dose(published: Recipe) -> Recipe:
 def fast(published: Recipe) -> Recipe:
     """The one-shot search (docs/fast.md), up to 31 nats, with a family's published contexts.
 
-    Of the published guidance scales it takes the least and the largest, besides the model without a prompt.
+    Of the published guidance scales it takes the least and the largest, besides the model without a prompt. For a model
+    of few steps it takes more samples, for about the same rows: where noise is drawn at each step, fewer of them are
+    copies.
     """
     scales = published.guidance
+    more = max(1, FAST_STEPS // published.sampler_steps) if published.sampler == "own" else 1
     recipe = replace(
         published,
         name=f"fast-{published.name.removeprefix('paper-')}",
@@ -294,15 +301,15 @@ def fast(published: Recipe) -> Recipe:
         times="informative",
         first_weight=0.0,
         delta=0.0,
-        check_images=4,
+        check_images=4 * more,
         sampler="dpm-solver++",
-        sampler_steps=10,
+        sampler_steps=FAST_STEPS,
         clip="model",
         reject=0.6,
-        plain=512,
+        plain=512 * more,
         first_dose=2.0,
         growth=2.5,
-        responses=20,
+        responses=20 * more,
     )
     return sampled(recipe, published)
 

@@ -217,3 +217,9 @@ def test_a_warning_tells_of_a_scheduler_as_turbo_has_it(caplog: pytest.LogCaptur
 def test_every_recipe_samples_as_the_model_does(recipe: str) -> None:
     made = RECIPES[recipe](by_itself(LDM, 2, (1.0,)))
     assert (made.sampler, made.sampler_steps, made.reject, made.clip) == ("own", 2, -1, "model")
+
+
+def test_fast_spends_on_samples_what_few_steps_save() -> None:
+    many, few = (RECIPES["fast"](recipe) for recipe in (LDM, by_itself(LDM, 2, (1.0,))))
+    for taken in ("check_images", "plain", "responses"):
+        assert getattr(few, taken) * few.sampler_steps == getattr(many, taken) * many.sampler_steps
