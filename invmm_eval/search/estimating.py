@@ -15,7 +15,7 @@ from invmm_eval.search.checks import Trial, hold_finite
 from invmm_eval.search.common import Setup
 from invmm_eval.search.estimators import Found, Samples
 from invmm_eval.search.proposals import Proposal, Proposals
-from invmm_eval.search.result import Check
+from invmm_eval.search.result import PLAIN_SHARE, Check
 from invmm_eval.search.search import Search
 
 
@@ -49,10 +49,11 @@ class Estimation:
         assert search.last_check is not None
         self._scale = search.last_check.best_scale
         if origin is None and 0 in search.last_check.similarities:
-            self._scale = (
-                0.0  # Where no copy was found, only the plain samples without a prompt tell how many there are.
-            )
-        self._values = self._estimate(self._found(origin))
+            self._scale = 0.0  # Where no copy was found, only plain samples without a prompt show how many there are.
+        found = self._found(origin)
+        if PLAIN_SHARE in setup.recipe.estimators:
+            _ = found.plain  # which it needs: drawn from here the network is called by a short stack
+        self._values = self._estimate(found)
         self._asked: _Asked | None = None
         self._go_on(None)
 
