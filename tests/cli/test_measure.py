@@ -57,7 +57,7 @@ def test_a_run(
         "Of 2 images: 0 memorized, 0 replicable, 2 not replicated, 0 failed.",
         f"Results are in {out_folder}. To write a report: invmm-eval report {out_folder}",
     ]
-    assert "compared by pixel-cosine, which is adequate up to 64x64 pixels" in caplog.text
+    assert "compared by pixel-cosine, not by SSCD: it is adequate up to 64x64 pixels" in caplog.text
     assert "Traceback" not in err
     assert {path.name for path in out_folder.iterdir()} == {
         *(".lock", "config.json", "images.json", "manifest.json", "request.json", "results.jsonl", "samples", "tensors")
