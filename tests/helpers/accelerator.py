@@ -223,8 +223,10 @@ def _loaded(model: str, where: torch.device) -> Any:
     return backbone
 
 
-def search(model: str, *, on_device: bool = True, micro_batch: int | None = None, **settings: Any) -> dict[str, Any]:
-    """A short search of two images with two checks, which none of them passes.
+def search(
+    model: str, *, images: int = 2, on_device: bool = True, micro_batch: int | None = None, **settings: Any
+) -> dict[str, Any]:
+    """A short search of some images with two checks, which none of them passes.
 
     Returns:
         ``waits``: those from one call of ``on_step`` to the next, and those after the last; ``found``: the values.
@@ -239,8 +241,8 @@ def search(model: str, *, on_device: bool = True, micro_batch: int | None = None
     device = Device()
     with device:
         backbone = _loaded(model, where)
-        images = torch.randint(0, 256, (2, *backbone.image_shape), generator=torch.Generator().manual_seed(0))
-        targets = [Target(image.to(torch.uint8), str(index)) for index, image in enumerate(images)]
+        pixels = torch.randint(0, 256, (images, *backbone.image_shape), generator=torch.Generator().manual_seed(0))
+        targets = [Target(image.to(torch.uint8), str(index)) for index, image in enumerate(pixels)]
         quick = {"max_steps": 6, "check_every": 3, "draws": 2, "check_images": 2, "sampler_steps": 4, "threshold": 2.0}
         recipe = Recipe.from_record({**quick, **settings})
         device.waits, waits = 0, []
@@ -256,7 +258,7 @@ def search(model: str, *, on_device: bool = True, micro_batch: int | None = None
                 PixelCosine(device=where),
                 diagonal(),
                 recipe=recipe,
-                batch_size=2,
+                batch_size=images,
                 micro_batch=micro_batch,
                 on_step=lambda _: count(),
             )

@@ -22,14 +22,21 @@ SEARCHES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     "pixel, second order": ("search", ["pixel"], {"sampler": "dpm-solver++"}),
     "pixel, by dose": ("search", ["pixel"], {"optimizer": "dose", "first_dose": 2.0}),
     "pixel, images together": ("search", ["pixel"], {"micro_batch": 8}),
+    "pixel, five images together": ("search", ["pixel"], {"micro_batch": 20, "images": 5}),
     "pixel, giving samples up": ("search", ["pixel"], ONE_SHOT),
+    "pixel, giving up samples of five": ("search", ["pixel"], {**ONE_SHOT, "micro_batch": 20, "images": 5}),
     "guided": ("search", ["guided"], GUIDED),
 }
 ALONE, TOGETHER, GIVING_UP = 5, 3, 7
 """Waits of a check of two images: one for the losses of both and where on a ray their noises lie, and two, for
 similarities and pixels, for each round of samples, which two images have in common if they are checked together; one
 more for each to give samples up."""
-BY_SEARCH = {"pixel, images together": TOGETHER, "pixel, giving samples up": GIVING_UP}
+BY_SEARCH = {
+    "pixel, images together": TOGETHER,
+    "pixel, five images together": TOGETHER,
+    "pixel, giving samples up": GIVING_UP,
+    "pixel, giving up samples of five": TOGETHER + 1,
+}
 
 
 @pytest.fixture(scope="module")
