@@ -23,6 +23,7 @@ from invmm_eval.audits.plan import load, weights_of
 from invmm_eval.audits.request import Request
 from invmm_eval.audits.results import summarize
 from invmm_eval.audits.run import run
+from invmm_eval.errors import InvMMError
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.identity import model_identity
 from invmm_eval.search.fields import columns, finite
@@ -122,13 +123,17 @@ class InvMM(evaluate.Metric):  # type: ignore[misc]
     def _compute(
         self,
         references: list[dict[str, Any] | None],
-        model: object,
+        model: object = None,
         *,
         captions: Sequence[str] | None = None,
         out: str | Path | None = None,
         max_steps: int | None = None,
         **options: Any,
     ) -> dict[str, Any]:
+        if model is None:
+            raise InvMMError(
+                "compute() needs model=: a folder of save_pretrained, a Hub id, a loaded pipeline, or 'reference'."
+            )
         if max_steps is not None:
             options["settings"] = {**(options.get("settings") or {}), "max_steps": max_steps}
         images = [image or {} for image in references]

@@ -245,6 +245,11 @@ def test_what_is_no_image_is_refused_when_it_is_given(metric: InvMM, reference: 
         metric.add(reference=reference)
 
 
+def test_a_forgotten_model_is_one_sentence(metric: InvMM) -> None:
+    with pytest.raises(InvMMError, match=r"^compute\(\) needs model=: a folder .* or 'reference'\.$"):
+        metric.compute(references=UNSEEN)
+
+
 @pytest.mark.usefixtures("made")
 def test_max_steps_is_short_for_a_setting(metric: InvMM) -> None:
     found = metric.compute(
