@@ -87,14 +87,14 @@ class Case:
         results = self.folder / "results.jsonl"
         return results.read_bytes().count(b"\n") if results.exists() else 0
 
-    def hold(self, as_it_should: bool) -> None:
+    def require(self, as_it_should: bool) -> None:
         if not as_it_should:
             raise SystemExit(f"The run of {self.folder.name} ended otherwise:\n{self.log.read_text()[-2000:]}")
 
     def disturbed(self, run: Run) -> tuple[int, float]:
         """Kill the second node; the number of results before, and the seconds until the run on the first ended."""
         while (kept := self.kept()) < 2:
-            self.hold(run.poll() is None)
+            self.require(run.poll() is None)
             time.sleep(0.02)
         kill_node(THERE)
         killed = time.monotonic()
@@ -116,10 +116,10 @@ def by_ray(case: Case) -> tuple[int, float]:
     address = f"{NODES[HERE]}:{PORT}"
     for node, where in ((HERE, ("--head", "--port", str(PORT))), (THERE, ("--address", address))):
         more = ("--node-ip-address", NODES[node], "--num-cpus", "1", "--disable-usage-stats")
-        case.hold(case.start(on(node, RAY, "start", *where, *more)).wait() == 0)
+        case.require(case.start(on(node, RAY, "start", *where, *more)).wait() == 0)
     run = case.start(on(HERE, *case.command, "--workers", "2"), RAY_ADDRESS=address)
     before = case.disturbed(run)
-    case.hold(run.returncode == 0)
+    case.require(run.returncode == 0)
     return before
 
 
@@ -136,8 +136,8 @@ def by_torchrun(case: Case) -> tuple[int, float]:
 
     run = started()
     before = case.disturbed(run)
-    case.hold(run.returncode != 0)
-    case.hold(started().wait() == 0)
+    case.require(run.returncode != 0)
+    case.require(started().wait() == 0)
     return before
 
 
@@ -154,7 +154,7 @@ def main() -> None:
     rows = []
     with TemporaryDirectory() as temporary:
         alone = Case(Path(temporary, "alone"))
-        alone.hold(alone.start(alone.command).wait() == 0)
+        alone.require(alone.start(alone.command).wait() == 0)
         for way in options.by:
             case = Case(Path(temporary, way))
             with nodes():

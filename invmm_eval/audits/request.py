@@ -100,7 +100,7 @@ class Request:
             extent=Extent(**of(Extent)) if "control" in names else None,
         )
         if request.extent:
-            request.hold_share()
+            request.require_share()
         return request
 
     @cached_property
@@ -134,7 +134,7 @@ class Request:
         chosen = self.choices.recipe
         return chosen if isinstance(chosen, Recipe) else RECIPES.get(chosen, fast)(DDPM)
 
-    def hold_share(self) -> None:
+    def require_share(self) -> None:
         """Check that a search decides whether an image is memorized, before anything is loaded.
 
         Raises:

@@ -99,7 +99,7 @@ def measures(
                     )
                 request = replace(request, resources=replace(request.resources, workers="ranks"))
             if given.get("fail_on") is FailOn.MEMORIZED:
-                request.hold_share()
+                request.require_share()
             hide_library_bars()
             if not dry_run:
                 measure(request, out_folder, leads, **given)
@@ -139,7 +139,7 @@ def run(
 @measures(SCREEN_OPTIONS, "Ranking {images} by how likely {model} memorized them", screens=True, searches=False)
 def screen(request: "Request", out_folder: Path, leads: bool) -> None:
     """Rank a set of images by how likely a search is to find them memorized. It searches none of them."""
-    from invmm_eval.audits.folder.ranking import hold_scored, ranked, write_ranking
+    from invmm_eval.audits.folder.ranking import ranked, require_scored, write_ranking
     from invmm_eval.audits.progress import Bar
     from invmm_eval.audits.whole.screening import scored
     from invmm_eval.reports.numbers import images
@@ -156,7 +156,7 @@ def screen(request: "Request", out_folder: Path, leads: bool) -> None:
         f"These are the {min(MOST_SUSPICIOUS, len(scores)):,} most suspicious of {images(len(scores))}; {failed:,} "
         f"failed. The whole ranking: {path}"
     )
-    hold_scored(scores)
+    require_scored(scores)
     say("A score proves nothing. To search the suspicious ones, run invmm-eval audit with the same options.")
 
 

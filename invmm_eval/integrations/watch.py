@@ -122,7 +122,7 @@ class Watch:
             if type(value) is not int or value < least:
                 raise InvMMError(f"{name} is {value!r}; it must be a whole number, at least {least}.")
         self._request = Request.of(None, (), names=WATCH_OPTIONS, **options)
-        self._request.hold_share()
+        self._request.require_share()
         make_detector(self._request.screen)
         self._canaries, self._training = (_listed(images) for images in (canaries, training))
         if not self._canaries and not self._training:

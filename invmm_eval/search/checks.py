@@ -132,7 +132,7 @@ def features_of(similarity: Similarity, image: Tensor) -> Tensor:
     return features
 
 
-def hold_finite(similarity: Similarity, values: Iterable[float]) -> None:
+def require_finite(similarity: Similarity, values: Iterable[float]) -> None:
     """Similarities that are to decide are finite.
 
     Raises:

@@ -15,7 +15,7 @@ from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.condition import Condition, has_own_prompt, rows
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.recipe import Recipe
-from invmm_eval.search.checks import hold_finite
+from invmm_eval.search.checks import require_finite
 from invmm_eval.search.criteria import Criterion
 from invmm_eval.search.estimators import Estimator, Shifted
 from invmm_eval.search.memory import MicroBatch
@@ -141,7 +141,7 @@ class Common:
             # Kept together: where the spread cannot be computed, no later image may go on without it.
             self._spread, self._features = Spread.of(all_encoded), features_drawn
         similar = self._similarity.compare(self._features, features)[:, 0]
-        hold_finite(self._similarity, similar.tolist())
+        require_finite(self._similarity, similar.tolist())
         hits = (similar >= threshold).nonzero()[:, 0].tolist()
         copies = [self._noise(x_0, f"plain {index}") for index in hits]
         return Shifted(scale, Proposal(torch.zeros_like(x_0[0])), drawn, torch.cat(copies) if copies else x_0[:0])

@@ -81,7 +81,7 @@ def invert(
     optimizer = _find("optimizer", recipe.optimizer, OPTIMIZERS)
     criterion = _find("criterion", recipe.criterion, CRITERIA)(recipe, threshold)
     if lacking := getattr(backbone, "no_gradient", None):
-        _hold_gradient_free(optimizer, noise, recipe, backbone, lacking)
+        _require_gradient_free(optimizer, noise, recipe, backbone, lacking)
     if missing := sorted(set(recipe.estimators) - {estimator.name for estimator in estimators}):
         raise InvMMError(f"The recipe's estimator {missing[0]!r} is not among the estimators passed to the search.")
     by_name = {estimator.name: estimator for estimator in (*built_in_estimators(recipe), *estimators)}
@@ -228,7 +228,7 @@ def _find(kind: str, name: str, parts: Mapping[str, J]) -> J:
     return parts[name]
 
 
-def _hold_gradient_free(
+def _require_gradient_free(
     optimizer: type[Optimizer], noise: NoiseFamily, recipe: Recipe, backbone: Backbone, lacking: str
 ) -> None:
     """Check that an optimizer needs no gradient where no prompt is searched."""

@@ -11,7 +11,7 @@ import torch
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import has_own_prompt
-from invmm_eval.search.checks import Trial, hold_finite
+from invmm_eval.search.checks import Trial, require_finite
 from invmm_eval.search.common import Setup
 from invmm_eval.search.estimators import Found, Samples
 from invmm_eval.search.proposals import Proposal, Proposals
@@ -71,7 +71,7 @@ class Estimation:
         assert self._asked is not None
         search, trials, scale = self._search, self._asked.trials, self._scale
         similarities = tuple(chain(*(check.similarities[scale] for check in checks)))
-        hold_finite(self._setup.similarity, similarities)
+        require_finite(self._setup.similarity, similarities)
         for trial, check in zip(trials, checks, strict=True):
             search.remember_samples(trial, check)
         self._drawn_more(len(similarities))

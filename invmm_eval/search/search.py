@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from invmm_eval.device import to_device
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import Context, different_scales, repeat
-from invmm_eval.search.checks import Trial, features_of, hold_finite
+from invmm_eval.search.checks import Trial, features_of, require_finite
 from invmm_eval.search.common import Setup
 from invmm_eval.search.estimators import Confirmation, Shifted
 from invmm_eval.search.orientation import encoded
@@ -207,7 +207,7 @@ class Search:
         """
         setup = self._setup
         if not check.passed:
-            hold_finite(setup.similarity, chain(*check.similarities.values()))
+            require_finite(setup.similarity, chain(*check.similarities.values()))
         window = self._losses[-setup.recipe.window :]
         average_loss = sum(window) / len(window) if window else math.nan
         self.trace.append(Point(self.step, average_loss, self._checked_kl, self.optimizer.weight, check.score))

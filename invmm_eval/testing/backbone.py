@@ -12,7 +12,7 @@ from invmm_eval.models.condition import Condition, Context
 from invmm_eval.models.schedule import Schedule, broadcast
 from invmm_eval.recipe import Recipe
 from invmm_eval.search.sampling import sample
-from invmm_eval.testing.promises import checked, hold_leaves, hold_rows, hold_tensor, near, promise, seeded
+from invmm_eval.testing.promises import checked, near, promise, require_leaves, require_rows, require_tensor, seeded
 
 ROWS = 3
 MANY_STEPS = 2000
@@ -45,16 +45,16 @@ def check_backbone(
         BrokenPromise: Which promise is broken, and how to fix it, in one sentence.
     """
     backbone = checked(backbone, Backbone, "The backbone")
-    _hold_attributes(backbone)
-    _hold_schedule(backbone.schedule, backbone.device)
+    _require_attributes(backbone)
+    _require_schedule(backbone.schedule, backbone.device)
     if images is None:
         images = torch.rand((ROWS, *backbone.image_shape), generator=seeded())
-    x_0 = _hold_autoencoder(backbone, images.to(backbone.device))
+    x_0 = _require_autoencoder(backbone, images.to(backbone.device))
     captions = _accepted(backbone) if captions is None else captions
     for caption in captions:
-        _hold_condition(backbone, caption)
-    _hold_estimates(backbone, x_0, captions[0])
-    _hold_samples(backbone, x_0, captions[0])
+        _require_condition(backbone, caption)
+    _require_estimates(backbone, x_0, captions[0])
+    _require_samples(backbone, x_0, captions[0])
 
 
 def _accepted(backbone: Backbone) -> list[str | None]:
@@ -76,7 +76,7 @@ def _accepted(backbone: Backbone) -> list[str | None]:
     return found
 
 
-def _hold_attributes(backbone: Backbone) -> None:
+def _require_attributes(backbone: Backbone) -> None:
     promise(
         isinstance(backbone.device, torch.device),
         f"The backbone's device is a {type(backbone.device).__name__}; make it a torch.device.",
@@ -99,7 +99,7 @@ def _hold_attributes(backbone: Backbone) -> None:
     )
 
 
-def _hold_schedule(schedule: Schedule, device: torch.device) -> None:
+def _require_schedule(schedule: Schedule, device: torch.device) -> None:
     schedule = checked(schedule, Schedule, "The schedule")
     times, again = (schedule.draw(64, seeded()) for _ in range(2))
     promise(
@@ -123,7 +123,7 @@ def _hold_schedule(schedule: Schedule, device: torch.device) -> None:
             f"The schedule returns a {type(levels).__name__} for times; return alpha and sigma, a pair of tensors.",
         )
         for level, name in zip(levels, ("alpha", "sigma"), strict=True):
-            hold_tensor(
+            require_tensor(
                 level, f"The schedule's {name} for times of shape {tuple(t.shape)}", shape=t.shape, device=device
             )
 
@@ -165,24 +165,24 @@ def _hold_schedule(schedule: Schedule, device: torch.device) -> None:
     )
 
 
-def _hold_autoencoder(backbone: Backbone, images: Tensor) -> Tensor:
+def _require_autoencoder(backbone: Backbone, images: Tensor) -> Tensor:
     """Check encode and decode, and return x_0 of the images."""
     device = backbone.device
     x_0 = backbone.encode(images)
-    hold_tensor(x_0, "The output of encode", device=device)
+    require_tensor(x_0, "The output of encode", device=device)
     promise(not x_0.requires_grad, "The output of encode requires a gradient; encode under torch.no_grad.")
-    hold_rows(backbone.encode, "encode", images)
+    require_rows(backbone.encode, "encode", images)
     back = backbone.decode(x_0)
     for decoded, what in (
         (back, "The output of decode"),
         (backbone.decode(100 * x_0), "The output of decode for a large x_0"),
     ):
-        hold_tensor(decoded, what, shape=tuple(images.shape), device=device)
+        require_tensor(decoded, what, shape=tuple(images.shape), device=device)
         promise(
             bool(decoded.min() >= 0 and decoded.max() <= 1),
             f"{what} reaches from {decoded.min():.2f} to {decoded.max():.2f}; clamp images to [0, 1].",
         )
-    hold_rows(backbone.decode, "decode", x_0)
+    require_rows(backbone.decode, "decode", x_0)
     promise(
         x_0.shape != images.shape or bool((back - images).abs().max() <= 1 / 255),
         f"decode(encode(images)) is {(back - images).abs().max():.3f} away from the images; make decode the inverse of "
@@ -191,11 +191,11 @@ def _hold_autoencoder(backbone: Backbone, images: Tensor) -> Tensor:
     return x_0
 
 
-def _hold_condition(backbone: Backbone, caption: str | None) -> None:
+def _require_condition(backbone: Backbone, caption: str | None) -> None:
     device = backbone.device
     condition, other = (checked(backbone.condition(caption), Condition, "The condition") for _ in range(2))
     parameters = condition.parameters()
-    hold_leaves(parameters, "the condition", device)
+    require_leaves(parameters, "the condition", device)
     promise(
         not any(mine is its for mine in parameters.values() for its in other.parameters().values()),
         "Two conditions share a parameter; make new ones for each image.",
@@ -245,7 +245,7 @@ def _hold_condition(backbone: Backbone, caption: str | None) -> None:
     )
 
 
-def _hold_estimates(backbone: Backbone, x_0: Tensor, caption: str | None) -> None:
+def _require_estimates(backbone: Backbone, x_0: Tensor, caption: str | None) -> None:
     device = backbone.device
     noise = torch.randn(x_0.shape, generator=seeded(seed=1)).to(device)
     condition = backbone.condition(caption)
@@ -255,7 +255,7 @@ def _hold_estimates(backbone: Backbone, x_0: Tensor, caption: str | None) -> Non
     def estimate_at(t: Tensor) -> Tensor:
         alpha_t, sigma_t = (broadcast(level, x_0) for level in backbone.schedule(t))
         estimate = backbone.predict_x0(alpha_t * x_0 + sigma_t * noise, t, context)
-        hold_tensor(estimate, "The output of predict_x0", shape=tuple(x_0.shape), device=device)
+        require_tensor(estimate, "The output of predict_x0", shape=tuple(x_0.shape), device=device)
         return estimate
 
     with torch.no_grad():
@@ -273,7 +273,7 @@ def _hold_estimates(backbone: Backbone, x_0: Tensor, caption: str | None) -> Non
         return backbone.predict_x0(x_t, t, dict(zip(names, tensors, strict=True)))
 
     tensors = [tensor.detach() for tensor in context.values()]
-    hold_rows(predict, "predict_x0", x_t, t, *tensors)
+    require_rows(predict, "predict_x0", x_t, t, *tensors)
     alpha, sigma = backbone.schedule(grid[-2])
     promise(
         bool(error <= 5 * sigma / alpha + 1e-3),
@@ -283,7 +283,7 @@ def _hold_estimates(backbone: Backbone, x_0: Tensor, caption: str | None) -> Non
     with torch.no_grad():
         before = predict(x_t, t, *tensors)
     if not getattr(backbone, "no_gradient", None):
-        _hold_gradients(backbone, x_t, t, condition, context)
+        _require_gradients(backbone, x_t, t, condition, context)
     with torch.no_grad():
         promise(
             near(predict(x_t, t, *tensors), before),
@@ -291,7 +291,7 @@ def _hold_estimates(backbone: Backbone, x_0: Tensor, caption: str | None) -> Non
         )
 
 
-def _hold_gradients(backbone: Backbone, x_t: Tensor, t: Tensor, condition: Condition, context: Context) -> None:
+def _require_gradients(backbone: Backbone, x_t: Tensor, t: Tensor, condition: Condition, context: Context) -> None:
     x_t = x_t.detach().requires_grad_()
     estimate = backbone.predict_x0(x_t, t, context)
     inputs = {"x_t": x_t}
@@ -325,7 +325,7 @@ def _leaves(tensor: Tensor) -> list[Tensor]:
     return found
 
 
-def _hold_samples(backbone: Backbone, x_0: Tensor, caption: str | None) -> None:
+def _require_samples(backbone: Backbone, x_0: Tensor, caption: str | None) -> None:
     condition = backbone.condition(caption)
     images = sample(
         backbone,
@@ -336,4 +336,4 @@ def _hold_samples(backbone: Backbone, x_0: Tensor, caption: str | None) -> None:
         steps=2,
         micro_batch=2,
     )
-    hold_tensor(images, "The output of the sampler", shape=(ROWS, *backbone.image_shape), device=backbone.device)
+    require_tensor(images, "The output of the sampler", shape=(ROWS, *backbone.image_shape), device=backbone.device)

@@ -52,7 +52,7 @@ def check_detector(detector: Detector, backbone: Backbone, targets: Sequence[Tar
             ) from error
 
     scores = score()
-    _hold_scores(scores, len(targets))
+    _require_scores(scores, len(targets))
     promise(
         counted.rows == detector.rows * len(targets),
         f"The detector states {detector.rows} network rows per image, but uses {counted.rows / len(targets):g}; "
@@ -76,7 +76,7 @@ def check_detector(detector: Detector, backbone: Backbone, targets: Sequence[Tar
     )
 
 
-def _hold_scores(scores: Any, n: int) -> None:
+def _require_scores(scores: Any, n: int) -> None:
     promise(isinstance(scores, Tensor), f"The detector returns a {type(scores).__name__}; return a tensor.")
     promise(
         scores.shape == (n,),

@@ -42,7 +42,7 @@ def check_estimator(estimator: Estimator) -> None:
         what = f"For an image that was {status}, {'with' if with_ray else 'without'} a ray, the estimator"
         found = simulated(status, with_ray=with_ray)
         values = watched(partial(_finished, estimator, what), what)(found)
-        _hold_values(values, fields, what)
+        _require_values(values, fields, what)
         promise(
             bool(found.noise.kl().isfinite()),
             f"{what} leaves q with a KL that is not finite; change q's parameters to finite values only.",
@@ -66,7 +66,7 @@ def _finished(estimator: Estimator, what: str, found: Found) -> Mapping[str, Any
     raise BrokenPromise(f"{what} awaits something else than found.sample(...); no other samples are drawn.")
 
 
-def _hold_values(values: Any, fields: Mapping[str, str], what: str) -> None:
+def _require_values(values: Any, fields: Mapping[str, str], what: str) -> None:
     if values is None:
         return
     promise(isinstance(values, Mapping), f"{what} returns a {type(values).__name__}; return a mapping or None.")

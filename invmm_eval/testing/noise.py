@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from invmm_eval.noise import Noise, NoiseFamily
-from invmm_eval.testing.promises import checked, hold_leaves, hold_tensor, near, promise, seeded, watched
+from invmm_eval.testing.promises import checked, near, promise, require_leaves, require_tensor, seeded, watched
 
 DRAWS = 20_000
 SHAPES = ((1, 2, 3), (4, 2))
@@ -37,15 +37,15 @@ def check_noise_family(family: NoiseFamily) -> None:
     family = watched(family, "The noise family")
     for shape in SHAPES:
         like = torch.zeros(shape)
-        _hold_start(family, like)
-        _hold_moved(family, like)
+        _require_start(family, like)
+        _require_moved(family, like)
 
 
-def _hold_start(family: NoiseFamily, like: Tensor) -> None:
+def _require_start(family: NoiseFamily, like: Tensor) -> None:
     q = checked(family(like), Noise, "The distribution")
     other = family(torch.randn(like.shape, generator=seeded()))
     parameters, others = q.parameters(), other.parameters()
-    hold_leaves(parameters, "the distribution", like.device)
+    require_leaves(parameters, "the distribution", like.device)
     promise(bool(parameters), "The distribution has no parameters; there is nothing to optimize.")
     promise(
         not like.requires_grad and not any(mine is its for mine in parameters.values() for its in others.values()),
@@ -61,7 +61,7 @@ def _hold_start(family: NoiseFamily, like: Tensor) -> None:
         "The distribution's parameters() returns other tensors at every call; return the ones it computes with.",
     )
     n = q.rsample(DRAWS, seeded())
-    hold_tensor(n, f"The output of rsample({DRAWS})", shape=(DRAWS, *like.shape), device=like.device)
+    require_tensor(n, f"The output of rsample({DRAWS})", shape=(DRAWS, *like.shape), device=like.device)
     promise(
         torch.equal(n, q.rsample(DRAWS, seeded())),
         "The distribution's rsample returns something else for the same generator; draw from the generator alone.",
@@ -78,15 +78,17 @@ def _hold_start(family: NoiseFamily, like: Tensor) -> None:
         f"{variance.min():.2f} to {variance.max():.2f}; start at the standard normal.",
     )
     kl = q.kl()
-    _hold_kl(kl)
+    _require_kl(kl)
     promise(
         bool(kl <= START),
         f"At its start the distribution's kl() is {kl:.4f}; start at the standard normal, where it is 0.",
     )
-    _hold_reached(q.rsample(64, seeded()), parameters, "at its start, from rsample, so that the search cannot leave it")
+    _require_reached(
+        q.rsample(64, seeded()), parameters, "at its start, from rsample, so that the search cannot leave it"
+    )
 
 
-def _hold_moved(family: NoiseFamily, like: Tensor) -> None:
+def _require_moved(family: NoiseFamily, like: Tensor) -> None:
     q, restored = family(like), family(like)
     move = seeded(seed=1)
     with torch.no_grad():
@@ -95,13 +97,13 @@ def _hold_moved(family: NoiseFamily, like: Tensor) -> None:
         for name, tensor in restored.parameters().items():
             tensor.copy_(q.parameters()[name])
     n, kl = q.rsample(DRAWS, seeded()), q.kl()
-    _hold_kl(kl)
+    _require_kl(kl)
     promise(
         near(restored.rsample(DRAWS, seeded()), n) and near(restored.kl(), kl),
         "Two distributions with equal parameters are not equal; keep all state in the parameters.",
     )
-    _hold_reached(n, q.parameters(), "from rsample")
-    _hold_reached(kl, q.parameters(), "from kl()")
+    _require_reached(n, q.parameters(), "from rsample")
+    _require_reached(kl, q.parameters(), "from kl()")
     draws = n.detach().flatten(1).double()
     mean, covariance = draws.mean(dim=0), draws.T.cov()
     fitted = (covariance.trace() + mean @ mean - covariance.logdet() - len(mean)) / 2 / len(mean)
@@ -124,12 +126,12 @@ def _gaussian(centred: Tensor, covariance: Tensor) -> bool:
     return bool(skewness.abs().max() < 0.1 and kurtosis.abs().max() < 0.2)
 
 
-def _hold_kl(kl: Tensor) -> None:
-    hold_tensor(kl, "The output of kl()", shape=(), device=kl.device)
+def _require_kl(kl: Tensor) -> None:
+    require_tensor(kl, "The output of kl()", shape=(), device=kl.device)
     promise(bool(kl >= -1e-6), f"kl() is {kl:.4f}; a KL is never below 0.")
 
 
-def _hold_reached(value: Tensor, parameters: Mapping[str, Tensor], whence: str) -> None:
+def _require_reached(value: Tensor, parameters: Mapping[str, Tensor], whence: str) -> None:
     gradients: tuple[Tensor | None, ...] = (None,) * len(parameters)
     if value.requires_grad:
         weights = torch.randn(value.shape, generator=seeded(seed=2)).to(value.device)

@@ -43,7 +43,7 @@ def checked(part: P, protocol: type, what: str) -> P:
             isinstance(own, str) and bool(own), f"{what}'s name is {own!r}; make it the name it is registered under."
         )
     if "settings" in members:
-        _hold_settings(getattr(part, "settings", None), what)
+        _require_settings(getattr(part, "settings", None), what)
     return watched(part, what)
 
 
@@ -86,7 +86,7 @@ def _described(value: object) -> str:
     return repr(value) if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
 
 
-def _hold_settings(settings: object, what: str) -> None:
+def _require_settings(settings: object, what: str) -> None:
     """Settings can be stored as JSON and compared with what was stored."""
     promise(isinstance(settings, Mapping), f"{what}'s settings are a {type(settings).__name__}; make them a mapping.")
     assert isinstance(settings, Mapping)
@@ -104,7 +104,7 @@ def _hold_settings(settings: object, what: str) -> None:
         )
 
 
-def hold_tensor(tensor: object, what: str, *, shape: tuple[int, ...] | None = None, device: torch.device) -> None:
+def require_tensor(tensor: object, what: str, *, shape: tuple[int, ...] | None = None, device: torch.device) -> None:
     """A tensor is float32 and finite, of this shape and on this device."""
     promise(isinstance(tensor, Tensor), f"{what} is a {type(tensor).__name__}; make it a tensor.")
     assert isinstance(tensor, Tensor)
@@ -115,7 +115,7 @@ def hold_tensor(tensor: object, what: str, *, shape: tuple[int, ...] | None = No
     promise(bool(tensor.isfinite().all()), f"{what} is not finite; compute in float32 where half precision overflows.")
 
 
-def hold_leaves(parameters: object, what: str, device: torch.device) -> None:
+def require_leaves(parameters: object, what: str, device: torch.device) -> None:
     """Parameters can be optimized."""
     promise(
         isinstance(parameters, Mapping),
@@ -124,14 +124,14 @@ def hold_leaves(parameters: object, what: str, device: torch.device) -> None:
     assert isinstance(parameters, Mapping)
     for name, tensor in parameters.items():
         parameter = f"The parameter {name!r} of {what}"
-        hold_tensor(tensor, parameter, device=device)
+        require_tensor(tensor, parameter, device=device)
         promise(
             tensor.is_leaf and tensor.requires_grad,
             f"{parameter} cannot be optimized; make it a leaf tensor by requires_grad_().",
         )
 
 
-def hold_rows(function: Callable[..., Tensor], what: str, *inputs: Tensor) -> None:
+def require_rows(function: Callable[..., Tensor], what: str, *inputs: Tensor) -> None:
     """A function does not change its inputs, draws no random numbers, and treats each row as if it were alone."""
     before, n = [tensor.clone() for tensor in inputs], len(inputs[0])
     with torch.no_grad():

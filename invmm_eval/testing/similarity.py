@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 
 from invmm_eval.reference import pictures
 from invmm_eval.similarity import Similarity
-from invmm_eval.testing.promises import checked, hold_rows, hold_tensor, near, promise, seeded
+from invmm_eval.testing.promises import checked, near, promise, require_rows, require_tensor, seeded
 
 PICTURES = 5
 SIZES = ((32, 32), (48, 24))
@@ -29,9 +29,9 @@ def check_similarity(similarity: Similarity) -> None:
     square = _pictures()
     for size in SIZES:
         images = interpolate(square, size, mode="bilinear", antialias=True)
-        _hold_values(similarity, images, f"colour images of {size[0]}x{size[1]}")
-    _hold_values(similarity, square.mean(dim=1, keepdim=True), "grey images")
-    _hold_meaning(similarity, square)
+        _require_values(similarity, images, f"colour images of {size[0]}x{size[1]}")
+    _require_values(similarity, square.mean(dim=1, keepdim=True), "grey images")
+    _require_meaning(similarity, square)
 
 
 def _pictures() -> Tensor:
@@ -40,20 +40,20 @@ def _pictures() -> Tensor:
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
 
 
-def _hold_values(similarity: Similarity, images: Tensor, kind: str) -> None:
+def _require_values(similarity: Similarity, images: Tensor, kind: str) -> None:
     n = len(images)
     features = similarity.embed(images)
-    hold_tensor(features, f"The output of embed for {kind}", device=features.device)
-    hold_rows(similarity.embed, f"embed of {kind}", images)
+    require_tensor(features, f"The output of embed for {kind}", device=features.device)
+    require_rows(similarity.embed, f"embed of {kind}", images)
     values = similarity.compare(features, features)
-    hold_tensor(values, f"The output of compare for {kind}", shape=(n, n), device=features.device)
-    hold_tensor(
+    require_tensor(values, f"The output of compare for {kind}", shape=(n, n), device=features.device)
+    require_tensor(
         similarity.compare(features[:2], features),
         f"The output of compare for 2 and {n} {kind}",
         shape=(2, n),
         device=features.device,
     )
-    hold_rows(lambda rows: similarity.compare(rows, features), f"compare of {kind}", features)
+    require_rows(lambda rows: similarity.compare(rows, features), f"compare of {kind}", features)
     promise(
         near(values.T, values),
         f"compare of {kind} depends on which image comes first; make it symmetric.",
@@ -70,7 +70,7 @@ def _hold_values(similarity: Similarity, images: Tensor, kind: str) -> None:
     )
 
 
-def _hold_meaning(similarity: Similarity, images: Tensor) -> None:
+def _require_meaning(similarity: Similarity, images: Tensor) -> None:
     features = similarity.embed(images)
     others = similarity.compare(features, features)[~torch.eye(len(images), dtype=torch.bool)]
     promise(

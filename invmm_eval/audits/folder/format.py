@@ -98,7 +98,7 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
 
 
-def hold_same(folder: Path, what: str, stored: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
+def require_same(folder: Path, what: str, stored: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
     """Check that what a folder holds is resumed with a config that gives the same values.
 
     Raises:

@@ -26,7 +26,7 @@ def distinct(scores: Sequence[Score]) -> list[Score]:
     return [score for score in scores if score.index in chosen]
 
 
-def hold_scored(scores: Sequence[Score]) -> None:
+def require_scored(scores: Sequence[Score]) -> None:
     """Check that not all images of a ranking failed.
 
     Raises:

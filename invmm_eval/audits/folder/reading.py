@@ -80,11 +80,11 @@ class Record:
 
     def damaged(self) -> Iterator[str]:
         """Read every file of tensors and pictures; yields a sentence for each that is not what was written."""
-        from invmm_eval.audits.folder.tensors import hold_files
+        from invmm_eval.audits.folder.tensors import require_files
 
         for number in self._over(range(len(self.rows))):
             try:
-                hold_files(self.folder, self.rows[number])
+                require_files(self.folder, self.rows[number])
             except InvMMError as error:
                 yield str(error)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from invmm_eval import strict_json
 from invmm_eval.audits.folder.files import folder_named, lock_of, opened_alone, stem, write_atomically
-from invmm_eval.audits.folder.format import as_json, hold_same
+from invmm_eval.audits.folder.format import as_json, require_same
 from invmm_eval.errors import InvMMError, on_disk
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class Scores:
                 if isinstance(entry, Score):
                     self._remember(entry)
                 else:
-                    hold_same(self.folder, "a screening", entry, config)
+                    require_same(self.folder, "a screening", entry, config)
                 complete += length
             os.truncate(self._path, complete)
         self._file = self._path.open("ab")

@@ -47,7 +47,7 @@ def _record_in(path: Path, digest: str) -> dict[str, Any]:
     raise InvMMError(f"{path} is not what the audit wrote; remove it, and the same command measures its image again.")
 
 
-def hold_files(folder: Path, row: Mapping[str, Any]) -> None:
+def require_files(folder: Path, row: Mapping[str, Any]) -> None:
     """The files of a row are what a run wrote.
 
     Raises:

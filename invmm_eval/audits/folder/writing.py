@@ -26,7 +26,7 @@ from invmm_eval.audits.folder.files import (
     write_atomically,
     write_object,
 )
-from invmm_eval.audits.folder.format import FORMAT, as_json, hold_same, upgraded_config
+from invmm_eval.audits.folder.format import FORMAT, as_json, require_same, upgraded_config
 from invmm_eval.audits.folder.manifest import FILE as MANIFEST
 from invmm_eval.audits.folder.manifest import write_manifest
 from invmm_eval.audits.folder.requested import Requested
@@ -121,7 +121,7 @@ class Store:
             return
         stored = read_object(path)
         upgraded = upgraded_config(stored, path)
-        hold_same(self.folder, "an audit", upgraded, upgraded_config(config, path))
+        require_same(self.folder, "an audit", upgraded, upgraded_config(config, path))
         if upgraded["format"] != stored.get("format"):
             write_object(path, upgraded, indent=2)
 

@@ -7,7 +7,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from invmm_eval.audits.folder.ranking import distinct, hold_scored, ranked
+from invmm_eval.audits.folder.ranking import distinct, ranked, require_scored
 from invmm_eval.audits.folder.requested import Requested
 from invmm_eval.audits.folder.scores import Score
 from invmm_eval.audits.folder.writing import Store
@@ -75,7 +75,7 @@ def audited(
         scores = ranked(screening.over(scored(request, out=out, backbone=backbone)))
         if request.output.shard:
             return None
-        hold_scored(scores)
+        require_scored(scores)
         make = partial(make_plan, request.model, sendable(request), backbone=backbone)
         with team(request, make, on_step=searching.on_step) as workers:
             if not workers:
