@@ -22,14 +22,13 @@ import re
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from invmm_eval.audits.option import Option as Option
 from invmm_eval.audits.option import check_values, option, options_of
 from invmm_eval.audits.shards import Shard
-from invmm_eval.errors import InvMMError
+from invmm_eval.errors import InvMMError, did_you_mean
 from invmm_eval.hints import check_types
 from invmm_eval.recipe import Recipe
 from invmm_eval.reference import located
@@ -269,8 +268,7 @@ def unknown(name: str, names: Collection[str]) -> InvMMError:
         return InvMMError(
             f"There is no option {name!r}; to change this setting of the recipe write settings={{{name!r}: ...}}."
         )
-    close = "".join(f" (did you mean {match!r}?)" for match in get_close_matches(name, names, n=1))
-    return InvMMError(f"There is no option {name!r}{close}; the options are {', '.join(names)}.")
+    return InvMMError(f"There is no option {name!r}{did_you_mean(name, names)}; the options are {', '.join(names)}.")
 
 
 def with_options(names: Collection[str] = OPTIONS) -> Callable[[F], F]:

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from invmm_eval import strict_json
 from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.models.configs import check_parts, check_pixels, check_stored, is_named
-from invmm_eval.models.layouts import of_blocks, why_no_pipeline
+from invmm_eval.models.layouts import of_blocks, why_no_folder, why_no_pipeline
 from invmm_eval.models.quiet import unlogged
 from invmm_eval.models.schedule import X0_FROM, Conversion, VariancePreserving
 
@@ -208,8 +208,8 @@ def _index_file(model: object, revision: str | None) -> Path:
         return folder / "model_index.json"
     if folder.suffix in _SINGLE_FILES:
         raise InvMMError(f"There is no file {model}.")
-    if isinstance(model, Path) or folder.is_absolute() or str(model).startswith(".") or str(model).count("/") > 1:
-        raise InvMMError(f"There is no folder {model}.")
+    if absent := why_no_folder(model, revision):
+        raise InvMMError(absent)
     try:
         return Path(hf_hub_download(str(model), "model_index.json", revision=revision))
     except RemoteEntryNotFoundError:

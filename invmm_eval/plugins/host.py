@@ -12,7 +12,6 @@ import textwrap
 from collections.abc import Callable, Collection, Mapping
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from functools import cache
 from importlib import metadata
 from inspect import signature
@@ -21,7 +20,7 @@ from typing import Any, TypeVar
 
 import pluggy
 
-from invmm_eval.errors import InvMMError
+from invmm_eval.errors import InvMMError, did_you_mean
 from invmm_eval.plugins import builtin
 from invmm_eval.plugins import hooks as hookspecs
 from invmm_eval.plugins.hooks import (
@@ -297,8 +296,7 @@ def _collect(plugin: object, source: _Source) -> dict[str, Mapping[str, Any]]:
 
 def _check_hook(hook: str, function: Callable[..., object]) -> None:
     if hook not in _KINDS:
-        close = "".join(f" (did you mean {match!r}?)" for match in get_close_matches(hook, _KINDS, n=1))
-        raise InvMMError(f"there is no hook {hook!r}{close}; hooks are {', '.join(_KINDS)}")
+        raise InvMMError(f"there is no hook {hook!r}{did_you_mean(hook, _KINDS)}; hooks are {', '.join(_KINDS)}")
     if parameters := signature(function).parameters:
         raise InvMMError(f"{hook} takes the arguments {', '.join(parameters)}; a hook takes none")
 
@@ -323,7 +321,7 @@ def _cause(error: BaseException) -> str:
 
 def _find(kind: str, name: str, parts: Mapping[str, T]) -> T:
     if name not in parts:
-        close = "".join(f" (did you mean {match!r}?)" for match in get_close_matches(name, parts, n=1))
+        close = did_you_mean(name, parts)
         install = "" if close else " A plugin's is known once it is installed: invmm-eval plugins lists them."
         raise InvMMError(
             f"There is no {kind} {name!r}{close}; known names: {', '.join(sorted(parts)) or 'none'}.{install}"

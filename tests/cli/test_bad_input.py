@@ -45,6 +45,10 @@ def run(invoke: Invoke, *more: object) -> tuple[int, str, str]:
         (["--images", "nowhere[red]"], r"The file or folder 'nowhere\[red\]' cannot be opened: .*"),
         (["--images", "empty.png"], r"The image could not be measured: The image .*empty\.png' cannot be used: .*"),
         (["--images", "images", "--model", "./nowhere[/x]"], r"There is no folder \./nowhere\[/x\]\."),
+        (
+            ["--images", "images", "--model", "model/unets"],
+            r"There is no folder model/unets \(did you mean 'model/unet'\?\); model is a folder here, so .*",
+        ),
         (["--images", "images", "--model", "empty.png"], ".*empty.png.*"),
         (["--images", "images", "--model", "incomplete"], r"incomplete .*: its weights lack unet\.conv_in\.weight\."),
         (["--images", "images", "--out", "empty.png"], "The folder .* cannot be used: (File exists|Not a directory)."),

@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +74,29 @@ def test_no_model_there(model: object, sentence: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InvMMError, match=sentence):
         pipeline_class(model)
+
+
+def test_a_name_whose_first_part_is_a_folder_here_is_a_path_until_it_is_known_to_be_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("models/seed0-step700", "models/seed1-step70", "models/else"):
+        Path(name).mkdir(parents=True)
+    told = (
+        "There is no folder models/seed0-step7 (did you mean 'models/seed0-step700' or 'models/seed1-step70'?); models "
+        "is a folder here, so for a model of the Hub name its revision, such as main."
+    )
+    index = Repository({"model_index.json": b'{"_class_name": "DDIMPipeline"}'})
+    with Hub({"models/models/seed0-step7": index, "models/org/model": index}) as hub:
+        hub.redirect(monkeypatch, tmp_path / "home")
+        with pytest.raises(InvMMError, match=f"^{re.escape(told)}$"):
+            pipeline_class("models/seed0-step7")
+        with pytest.raises(InvMMError, match=r"^There is no folder models/else1 \(did you mean 'models/else'\?\)\.$"):
+            pipeline_class(Path("models/else1"))
+        assert not hub.requests
+        assert pipeline_class("org/model") == "DDIMPipeline"
+        assert pipeline_class("models/seed0-step7", "main") == "DDIMPipeline"
+        assert pipeline_class("models/seed0-step7") == "DDIMPipeline"
 
 
 def test_a_folder_without_an_index_or_with_a_damaged_one_is_no_pipeline(tmp_path: Path) -> None:
