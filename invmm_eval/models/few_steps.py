@@ -25,7 +25,7 @@ from torch import Generator, Tensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.pipelines import first_line
-from invmm_eval.models.schedule import Schedule
+from invmm_eval.models.schedule import Schedule, uniform
 from invmm_eval.recipe import Recipe
 
 _log = logging.getLogger(__name__)
@@ -81,6 +81,7 @@ class FewTimes:
         clean = schedule.grid(1)[-1:]
         self._schedule = schedule
         self._grid = torch.cat([clean.new_tensor(times), clean])
+        self._times = self._grid[:-1].cpu()
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Those of the schedule."""
@@ -88,8 +89,7 @@ class FewTimes:
 
     def draw(self, n: int, generator: Generator) -> Tensor:
         """Uniform over the times."""
-        index = torch.randint(len(self._grid) - 1, (n,), generator=generator, device=generator.device)
-        return self._grid[index.to(self._grid.device)].to(generator.device)
+        return uniform(self._times, n, generator)
 
     def grid(self, steps: int) -> Tensor:  # noqa: ARG002
         """All times, then the clean one."""

@@ -104,12 +104,23 @@ class RectifiedFlow:
 
     def draw(self, n: int, generator: Generator) -> Tensor:
         """Uniform over the training noise levels."""
-        index = torch.randint(len(self._sigmas), (n,), generator=generator, device=generator.device)
-        return self._sigmas.to(generator.device)[index]
+        return uniform(self._sigmas, n, generator)
 
     def grid(self, steps: int) -> Tensor:
         """The sampling noise levels."""
         return to_device(self._levels(steps), self._device)
+
+
+def uniform(times: Tensor, n: int, generator: Generator) -> Tensor:
+    """``n`` of the times, each equally likely, on the generator's device.
+
+    Args:
+        times: On the CPU, where most generators are, so that no step of a search waits for the device.
+        n: How many.
+        generator: The random numbers.
+    """
+    index = torch.randint(len(times), (n,), generator=generator, device=generator.device)
+    return times.to(generator.device)[index]
 
 
 def _check_table(levels: Tensor) -> None:

@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from invmm_eval.device import to_device
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import Context, different_scales, repeat
+from invmm_eval.models.schedule import uniform
 from invmm_eval.search.checks import Trial, features_of, require_finite
 from invmm_eval.search.common import Setup
 from invmm_eval.search.estimators import Confirmation, Shifted
@@ -22,7 +23,7 @@ from invmm_eval.search.proposals import Proposal
 from invmm_eval.search.ray import Place
 from invmm_eval.search.result import Check, Point, Result, Status
 from invmm_eval.search.target import Target, generator
-from invmm_eval.search.times import drawn, informative, least_cosines
+from invmm_eval.search.times import informative, least_cosines
 from invmm_eval.statistics.response import Outcome
 
 
@@ -97,7 +98,7 @@ class Search:
         self._rejection: tuple[Tensor, Mapping[int, float]] | None = None
         if recipe.times == "informative" or recipe.reject > -1:
             distance = from_mean().norm().item()
-            self._times = informative(backbone.schedule, distance) if recipe.times == "informative" else None
+            self._times = informative(backbone.schedule, distance).cpu() if recipe.times == "informative" else None
             if recipe.reject > -1:
                 least = least_cosines(backbone.schedule, distance, recipe.sampler_steps, recipe.reject)
                 self._rejection = setup.common.mean(self.x_0, self.condition), least
@@ -135,11 +136,8 @@ class Search:
         """The random numbers of one step."""
         backbone, n = self._setup.backbone, self._setup.recipe.draws
         noise = self.noise.rsample(n, self._steps)
-        if self._times is None:
-            t = to_device(backbone.schedule.draw(n, self._steps), backbone.device)
-        else:
-            t = drawn(self._times, n, self._steps)
-        return Draw(self, noise, t, self.condition.rsample(n, self._step_contexts))
+        t = backbone.schedule.draw(n, self._steps) if self._times is None else uniform(self._times, n, self._steps)
+        return Draw(self, noise, to_device(t, backbone.device), self.condition.rsample(n, self._step_contexts))
 
     def draw_trial(self, n: int | None = None, rsample: Callable[[int, Generator], Tensor] | None = None) -> Trial:
         """The random numbers of a check with n samples per guidance scale; None takes the criterion's number.

@@ -10,10 +10,8 @@ with ``m`` the mean of the model's images. The lower end also bounds what a netw
 estimate of x_0: an error ``e`` of the noise is one of ``sigma_t / alpha_t * e``.
 """
 
-import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from invmm_eval.device import to_device
 from invmm_eval.models.schedule import Schedule
 
 FAINTEST = 0.5
@@ -67,12 +65,6 @@ def least_cosines(schedule: Schedule, distance: float, steps: int, cosine: float
     foreseen = next((index for index, value in enumerate(signal) if value >= FORESEEN), steps)
     first = max(foreseen, -(-2 * steps // 5))
     return {index: cosine * min(1.0, signal[index] / DECIDED) for index in (first, first + 2) if index < steps - 1}
-
-
-def drawn(times: Tensor, n: int, generator: Generator) -> Tensor:
-    """``n`` of the times, each equally likely, on their device."""
-    index = torch.randint(len(times), (n,), generator=generator, device=generator.device)
-    return times[to_device(index, times.device)]
 
 
 def _signal(schedule: Schedule, distance: float, times: Tensor) -> Tensor:

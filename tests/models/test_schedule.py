@@ -6,7 +6,7 @@ from diffusers import DDIMScheduler
 from torch import Generator, Tensor
 
 from invmm_eval.errors import InvMMError
-from invmm_eval.models.schedule import X0_FROM, RectifiedFlow, Schedule, VariancePreserving, broadcast
+from invmm_eval.models.schedule import X0_FROM, RectifiedFlow, Schedule, VariancePreserving, broadcast, uniform
 from tests.helpers.exact import flow_schedule, linear_schedule
 
 BETA_SCHEDULES = ["linear", "scaled_linear", "squaredcos_cap_v2"]
@@ -96,6 +96,12 @@ def test_draws_are_uniform_over_all_times() -> None:
     assert len(counts) == times
     chi_square = ((counts - n / times) ** 2 / (n / times)).sum()
     assert chi_square < 52  # the 0.9999 quantile at 19 degrees of freedom
+
+
+def test_each_of_some_times_is_drawn_about_equally_often() -> None:
+    times = torch.tensor([3, 7, 900])
+    found = uniform(times, 3000, seeded(1))
+    assert all(abs((found == t).sum().item() - 1000) < 130 for t in times)
 
 
 # Rectified flow

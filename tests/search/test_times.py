@@ -5,7 +5,7 @@ import torch
 from torch import Generator
 
 from invmm_eval.models.schedule import Schedule
-from invmm_eval.search.times import CLEAREST, DECIDED, FAINTEST, FORESEEN, drawn, faintest, informative, least_cosines
+from invmm_eval.search.times import CLEAREST, DECIDED, FAINTEST, FORESEEN, faintest, informative, least_cosines
 from tests.helpers.exact import Mixture, flow_schedule, linear_schedule, pictures
 
 SCHEDULES = [linear_schedule(), flow_schedule()]
@@ -61,9 +61,3 @@ def test_samples_are_given_up_once_the_image_stands_out_and_two_steps_later(sche
 @pytest.mark.parametrize(("steps", "expected"), [(1, []), (2, []), (3, []), (4, [2]), (5, [2]), (50, [20, 22])])
 def test_no_sample_is_given_up_at_the_last_step(steps: int, expected: list[int]) -> None:
     assert list(least_cosines(linear_schedule(), 1000.0, steps, 0.6)) == expected
-
-
-def test_each_time_is_drawn_about_equally_often() -> None:
-    times = torch.tensor([3, 7, 900])
-    found = drawn(times, 3000, Generator().manual_seed(1))
-    assert all(abs((found == t).sum().item() - 1000) < 130 for t in times)

@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.few_steps import whole_times
 from invmm_eval.models.pipelines import discrete
-from invmm_eval.models.schedule import RectifiedFlow, Schedule, broadcast, x0_from_flow
+from invmm_eval.models.schedule import RectifiedFlow, Schedule, broadcast, uniform, x0_from_flow
 
 _FLOWS = ("SanaPipeline",)
 """Pipelines of rectified flows that declare a scheduler which reads other networks too."""
@@ -152,7 +152,8 @@ class Exploding:
     """
 
     def __init__(self, table: Tensor, levels: Callable[[int], Tensor]) -> None:
-        self._table = table
+        self._table = table.cpu()
+        self._device = table.device
         self._levels = levels
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,12 +163,11 @@ class Exploding:
 
     def draw(self, n: int, generator: Generator) -> Tensor:
         """Uniform over the table."""
-        index = torch.randint(len(self._table), (n,), generator=generator, device=generator.device)
-        return self._table[index.to(self._table.device)].to(generator.device)
+        return uniform(self._table, n, generator)
 
     def grid(self, steps: int) -> Tensor:
         """The sampling levels, then the clean one."""
-        levels = self._levels(steps).to(self._table.device)
+        levels = self._levels(steps).to(self._device)
         return torch.cat([levels, levels.new_zeros(1)])
 
 
