@@ -86,7 +86,7 @@ PIPELINES: dict[str, tuple[Callable[[], Any], dict[str, Any], dict[str, Any], in
     "flow LCM": (
         lambda: with_scheduler(partial(tiny.tiny_flux, False), FlowMatchLCMScheduler(shift=3.0)),
         {"few_steps": 3},
-        {"num_inference_steps": 3, "max_sequence_length": 512},
+        {"num_inference_steps": 3, "max_sequence_length": 256},
         3,
     ),
     "SANA-Sprint": (partial(build, "sana-sprint"), {"image_size": 32}, {"num_inference_steps": 2}, 2),
