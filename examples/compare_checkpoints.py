@@ -24,19 +24,17 @@ import numpy as np
 import pandas as pd
 
 import invmm_eval
+from invmm_eval.search.status import RAREST
 from invmm_eval.statistics.paired import changed_ranks
-
-UNSEEN = 1e-5
-"""Where the figure has images of which no copy was found, and shares below it."""
 
 
 def tested(shares: pd.DataFrame) -> pd.DataFrame:
     """Test whether the shares of each checkpoint differ from those of the first one.
 
     Args:
-        shares: A row for each image, a column for each checkpoint; 0 where no copy was found.
+        shares: A row for each image, a column for each checkpoint; those below ``RAREST`` are taken as that.
     """
-    nats = shares.map(lambda share: -math.log(share) if share else math.inf)
+    nats = shares.clip(lower=RAREST).map(lambda share: -math.log(share))
     first, *others = nats.columns
     tests = {name: changed_ranks(nats[first].tolist(), nats[name].tolist()) for name in others}
     found = pd.DataFrame(tests.values(), index=pd.Index(tests, name="checkpoint")).sort_values("p")
@@ -47,8 +45,8 @@ def tested(shares: pd.DataFrame) -> pd.DataFrame:
 def draw_shares(shares: pd.DataFrame, path: Path) -> None:
     """Draw a line for each image."""
     figure, axes = plt.subplots(figsize=(8, 5))
-    shares.clip(lower=UNSEEN).T.plot(ax=axes, marker="o", logy=True)
-    axes.axhline(UNSEEN, linestyle=":", color="grey", label="no copy found, or less")
+    shares.clip(lower=RAREST).T.plot(ax=axes, marker="o", logy=True)
+    axes.axhline(RAREST, linestyle=":", color="grey", label="no copy found, or less")
     axes.set(xlabel="checkpoint", ylabel="share of plain samples that are copies", xticks=range(len(shares.columns)))
     axes.set_xticklabels(shares.columns)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))

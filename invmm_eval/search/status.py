@@ -7,6 +7,8 @@ MEMORIZED = 1 / 10_000
 
 docs/number.md says why.
 """
+RAREST = 1 / 100_000
+"""The least share that can be measured: below it the estimate is too low."""
 
 
 class Status(StrEnum):

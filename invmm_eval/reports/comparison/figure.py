@@ -11,7 +11,7 @@ from invmm_eval.reports.comparison.pairs import LIMIT, Change, Comparison, Pair
 from invmm_eval.reports.figures import COLOURS as OF_VERDICTS
 from invmm_eval.reports.figures import INK, drawing, samples_per_copy
 from invmm_eval.search.fields import number
-from invmm_eval.search.status import MEMORIZED, Verdict
+from invmm_eval.search.status import MEMORIZED, RAREST, Verdict
 
 COLOURS = {
     Change.BECAME: OF_VERDICTS[Verdict.MEMORIZED],
@@ -24,7 +24,7 @@ MARKS = {Change.BECAME: "^", Change.FREED: "v", Change.BOTH: "o", Change.NEITHER
 
 
 def changes(comparison: Comparison, *, ink: str = INK, width: float = 6.4) -> Figure:
-    """Each image that has a distance in both audits; those without a copy are at the ends of the axes.
+    """Each image that has a distance in both audits; the farthest are at the ends of the axes.
 
     Below the diagonal B gives copies more often than A. Bars are the intervals of 95 % where shares are estimated; a
     dotted line marks the share from which on an image is memorized.
@@ -32,8 +32,8 @@ def changes(comparison: Comparison, *, ink: str = INK, width: float = 6.4) -> Fi
     shares = comparison.word == "memorized"
     pairs = comparison.valued
     known = [value for pair in pairs for value in pair.nats if value is not None and math.isfinite(value)]
-    far = max([*known, *([-math.log(MEMORIZED)] if shares else [])], default=1.0)
-    none = 1.12 * far
+    far = -math.log(RAREST) if shares else max(known, default=1.0)
+    none = far if shares else 1.12 * far
     with drawing(ink, (width, 5)) as (figure, axes):
         for change in COLOURS:
             chosen = [pair for pair in pairs if pair.change is change]
@@ -84,4 +84,4 @@ def _ticks(axes: Axes, far: float, none: float, *, shares: bool, width: float) -
     apart = [place for place in places if none - place > none / width]
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(FixedLocator([*apart, none]))
-        axis.set_ticklabels([*labels[: len(apart)], "no copy"])
+        axis.set_ticklabels([*labels[: len(apart)], "rarer" if shares else "no copy"])

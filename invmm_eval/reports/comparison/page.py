@@ -9,7 +9,7 @@ from invmm_eval.audits.folder.files import write_to
 from invmm_eval.errors import on_disk
 from invmm_eval.reports.comparison.figure import changes
 from invmm_eval.reports.comparison.pairs import Comparison, Pair
-from invmm_eval.reports.comparison.words import LIMITS, change_text, paragraphs
+from invmm_eval.reports.comparison.words import LIMITS, RAREST_COPIES, change_text, paragraphs
 from invmm_eval.reports.findings import Findings
 from invmm_eval.reports.html.base import parts
 from invmm_eval.reports.html.embed import figures, tiled, webp
@@ -47,6 +47,7 @@ def write_page(comparison: Comparison, path: Path) -> None:
         limits=LIMITS,
         settings={name: value for name, value in comparison.a.settings.items() if name not in comparison.differing},
         comparison=comparison,
+        rarest=RAREST_COPIES,
         paragraphs=list(paragraphs(comparison)),
         figures=figures(partial(changes, comparison), 4.4, 6.4),
         rows=[_row(comparison, pair, at < ILLUSTRATED) for at, pair in enumerate(comparison.pairs[:SHOWN])],

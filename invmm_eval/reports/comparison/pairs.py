@@ -17,7 +17,7 @@ from invmm_eval.reports.findings import Findings, find
 from invmm_eval.reports.numbers import are, images
 from invmm_eval.search.fields import FIELDS, Field, finite
 from invmm_eval.search.result import PLAIN_SHARE, Result, Status
-from invmm_eval.search.status import Verdict
+from invmm_eval.search.status import RAREST, Verdict
 from invmm_eval.statistics.paired import Tested, changed_ranks, changed_sides, difference
 
 if TYPE_CHECKING:
@@ -90,19 +90,24 @@ class Pair:
 
     @property
     def nats(self) -> tuple[float | None, float | None]:
-        """-ln(share), or InvMM in nats in total where no share is estimated; infinite without a copy, else None."""
+        """-ln(share), or InvMM in nats in total without shares, up to :attr:`farthest`; None where it is not known."""
         return self._nats_of(self.a), self._nats_of(self.b)
 
     def _nats_of(self, result: Result | None) -> float | None:
         if result is None or result.status is Status.FAILED:
             return None
         if self.level is Verdict.MEMORIZED:
-            return result.plain_share.nats if result.plain_share else None
+            return min(result.plain_share.nats, self.farthest) if result.plain_share else None
         return math.inf if result.nats is None else result.nats
 
     @property
+    def farthest(self) -> float:
+        """The distance without a copy: of :data:`RAREST`, as of all shares below it, or infinite without shares."""
+        return -math.log(RAREST) if self.level is Verdict.MEMORIZED else math.inf
+
+    @property
     def nats_change(self) -> float | None:
-        """Their difference: below 0 where B gives copies more often. 0 if both are infinite; None if one is unknown."""
+        """Their difference: below 0 where B gives copies more often. 0 if both are equal; None if one is unknown."""
         before, after = self.nats
         if before is None or after is None:
             return None
@@ -188,13 +193,13 @@ class Comparison:
 
     @property
     def valued(self) -> tuple[Pair, ...]:
-        """Those of :attr:`measured` that have a distance in both, which may be infinite."""
+        """Those of :attr:`measured` that have a distance in both."""
         return tuple(pair for pair in self.measured if pair.nats_change is not None)
 
     @property
     def copied(self) -> tuple[Pair, ...]:
-        """Those of :attr:`valued` that have copies in both: their distances are finite."""
-        return tuple(pair for pair in self.valued if math.inf not in pair.nats)
+        """Those of :attr:`valued` that have measured copies in both: their distances are below the farthest."""
+        return tuple(pair for pair in self.valued if pair.farthest not in pair.nats)
 
     @property
     def typical(self) -> float | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from invmm_eval.reports.comparison.pairs import Change, Comparison, Pair
 from invmm_eval.reports.numbers import are, have, images
 from invmm_eval.search.fields import number
+from invmm_eval.search.status import RAREST
 
 LIMITS = (
     "That an image is no longer memorized means that this search finds fewer copies of it. It does not prove that the "
@@ -15,6 +16,8 @@ LIMITS = (
     "The tests take images to be independent of each other. Near twins are not.",
     "The interval of a change runs between the ends of two intervals of 95 %: it holds in at least 90 % of cases.",
 )
+
+RAREST_COPIES = f"1 copy in {1 / RAREST:,.0f} plain samples"
 
 
 def paragraphs(comparison: Comparison) -> Iterator[str]:
@@ -44,8 +47,9 @@ def _size(comparison: Comparison) -> Iterator[str]:
         )
     if comparison.typical is not None:
         both = len(comparison.copied)
+        copies = f"more than {RAREST_COPIES}" if comparison.word == "memorized" else "copies"
         yield (
-            f"{images(both)} {have(both)} copies in both audits. Their distance from plain noise "
+            f"{images(both)} {have(both)} {copies} in both audits. Their distance from plain noise "
             f"changed by {signed(comparison.typical)} nats (median)"
             + (f": copies are {_factor(comparison.typical)}." if comparison.word == "memorized" else ".")
         )
@@ -63,12 +67,16 @@ def _tests(comparison: Comparison) -> Iterator[str]:
     else:
         yield "Verdicts: none changed."
     if ranks.changes:
-        value = "-ln(share)" if comparison.word == "memorized" else "nats"
+        value, rule = "nats", "no copy counts as the largest distance"
+        if comparison.word == "memorized":
+            value, rule = (
+                "-ln(share)",
+                f"no copy and rarer ones, whose share is estimated too low, count as {RAREST_COPIES}",
+            )
         yield (
             f"Distances: {ranks.changes:,} of {images(len(comparison.valued))} changed. If increases and "
             f"decreases were alike in number and size, a difference at least this clear would have "
-            f"{probability(ranks.p)} (Wilcoxon's signed-rank test on {value}, two-sided; no copy counts as "
-            "the largest distance)."
+            f"{probability(ranks.p)} (Wilcoxon's signed-rank test on {value}, two-sided; {rule})."
         )
     else:
         yield "Distances: none changed."

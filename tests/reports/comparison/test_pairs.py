@@ -7,16 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, wilcoxon
 
 import invmm_eval
 from invmm_eval.audits.folder.files import lock_of
 from invmm_eval.errors import InvMMError
 from invmm_eval.reports.comparison import Change, Comparison, compare
+from invmm_eval.reports.comparison.words import paragraphs
 from invmm_eval.search.result import Status
 from tests.helpers import audits
-from tests.reports.comparison.conftest import CONFIG, NONE, OFTEN, OTHER, of
+from tests.reports.comparison.conftest import CONFIG, NONE, OFTEN, OTHER, SELDOM, of
 
 CHANGES = {
     "picture 0.png": Change.BECAME,
@@ -46,21 +48,35 @@ def test_shares_change_in_nats_from_end_to_end(compared: Comparison) -> None:
     assert both.nats_ends == pytest.approx((-math.log(2), math.log(2)))
     assert not both.is_clear
     freed = by_name["picture 1.png"]
-    assert freed.nats_change == math.inf
+    assert freed.nats_change == pytest.approx(math.log(100_000 / 20))
     assert freed.nats_ends is not None
     assert freed.nats_ends == pytest.approx((math.log(139 / 30), math.inf))
     assert freed.is_clear
-    assert by_name["picture 0.png"].nats_change == -math.inf
-    assert (by_name["picture 3.png"].nats_change, by_name["picture 4.png"].nats_change) == (0, math.inf)
+    assert by_name["picture 0.png"].nats_change == pytest.approx(-math.log(100_000 / 20))
+    assert (by_name["picture 3.png"].nats_change, by_name["picture 4.png"].nats_change) == (0, 0)
     assert [by_name[f"picture {number}.png"].nats_change for number in (5, 6, 7, 8, 9)] == [None] * 5
     assert compared.typical == pytest.approx(math.log(17 / 20))
 
 
 def test_both_tests_take_the_pictures_that_changed(compared: Comparison) -> None:
     assert (compared.sides.p, compared.sides.changes) == (binomtest(1, 2).pvalue, 2)
-    assert compared.ranks.changes == 4
-    # The ranks are 1 down, 3 down, 3 up and 3 up: no sum of such ranks is nearer to its mean.
+    assert compared.ranks.changes == 3
+    # The ranks are 1 down, 2.5 down and 2.5 up: no sum of such ranks is nearer to its mean.
     assert compared.ranks.p == 1
+
+
+def test_shares_too_small_to_be_measured_are_equal(tmp_path: Path) -> None:
+    def audited(name: str, *shares: float) -> Path:
+        rows = [of(index, {**SELDOM, "share": share, "low": share / 100}) for index, share in enumerate(shares)]
+        return audits.write(tmp_path / name, rows, CONFIG)
+
+    compared = compare(audited("a", *[1e-11] * 8, 1.1e-5, 4e-3, 6e-3), audited("b", *[1e-12] * 8, 1e-9, 2e-3, 2e-3))
+    assert compared.ranks.changes == 3
+    assert compared.ranks.p == wilcoxon(np.log([1.1, 2, 3]), method="exact").pvalue
+    assert compared.typical == pytest.approx((math.log(2) + math.log(3)) / 2)
+    told = " ".join(paragraphs(compared))
+    assert "2 images have more than 1 copy in 100,000 plain samples in both audits." in told
+    assert "no copy and rarer ones, whose share is estimated too low, count as 1 copy in 100,000" in told
 
 
 def test_the_table_has_all_pictures_and_null_for_what_is_infinite_or_unknown(compared: Comparison) -> None:
@@ -69,7 +85,7 @@ def test_the_table_has_all_pictures_and_null_for_what_is_infinite_or_unknown(com
     assert frame.loc["picture 1.png", "plain_share_a"] == pytest.approx(1 / 20)
     assert frame.loc["picture 1.png", "plain_share_b"] == 0
     assert frame.loc["picture 1.png", "nats_change_low"] == pytest.approx(math.log(139 / 30))
-    assert frame.loc["picture 1.png", ["nats_change", "nats_change_high", "limit_nats_b"]].isna().all()
+    assert frame.loc["picture 1.png", ["nats_change_high", "limit_nats_b"]].isna().all()
     assert frame.filter(like="_b").loc["picture 7.png"].isna().all()
 
 

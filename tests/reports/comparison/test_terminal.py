@@ -15,7 +15,7 @@ def shown(compared: Comparison, width: int) -> list[str]:
 def test_a_row_has_both_values_and_the_change(compared: Comparison) -> None:
     lines = shown(compared, width=100)
     freed = next(number for number, line in enumerate(lines) if line.startswith("picture 1.png"))
-    assert lines[freed].split() == ["picture", "1.png", "freed", "1", "in", "20", "none", "+∞"]
+    assert lines[freed].split() == ["picture", "1.png", "freed", "1", "in", "20", "none", "+8.52"]
     assert f"1 in 15{DASH}30" in lines[freed + 1]
     assert "fewer than 1 in 130" in lines[freed + 1]
     assert "at least +1.53" in lines[freed + 1]
