@@ -148,7 +148,10 @@ def theirs(
     first, generator = [noise], seeded_by(noise)
 
     def draw(shape: Any, **_: Any) -> Tensor:
-        return first.pop() if first else torch.randn(tuple(shape), generator=generator)
+        if first:
+            return first.pop()
+        z = torch.randn(noise.shape, generator=generator)
+        return z if z.shape == shape else backbone._latents.denoised(z)  # Flux keeps latents in patches
 
     # Not every pipeline hands its generator to its scheduler.
     monkeypatch.setattr(f"{type(pipeline.scheduler).__module__}.randn_tensor", draw)
