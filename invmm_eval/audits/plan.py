@@ -23,6 +23,7 @@ from invmm_eval.models.additions import Additions
 from invmm_eval.models.backbone import Backbone
 from invmm_eval.models.identity import model_identity
 from invmm_eval.models.pipelines import load_pipeline, pipeline_class
+from invmm_eval.models.quiet import without_bars
 from invmm_eval.models.single_file import SingleFile, single_file
 from invmm_eval.noise import NoiseFamily
 from invmm_eval.plugins import builtin
@@ -92,6 +93,7 @@ def no_captions(sources: Sequence[Source]) -> bool:
     return bool(sources) and all(source.caption is None for source in sources)
 
 
+@without_bars()
 def make_plan(
     model: ModelOptions,
     choices: Choices = Choices(),
@@ -215,6 +217,7 @@ def load_backbone(model: object, **options: Any) -> Backbone:
     return load(request.model, request.resources.device)
 
 
+@without_bars()
 @torch.inference_mode(mode=False)
 def load(model: ModelOptions, device: str | None) -> Backbone:
     """Load a model, as :func:`load_backbone` does."""
