@@ -7,7 +7,7 @@ Ho et al. 2020, "Denoising Diffusion Probabilistic Models".
 import copy
 from collections.abc import Mapping
 from contextlib import nullcontext
-from inspect import signature
+from typing import Any
 
 import torch
 from diffusers import UNet2DModel
@@ -15,20 +15,12 @@ from torch import Tensor
 
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import Condition, Context, Unconditional
-from invmm_eval.models.few_steps import (
-    FewTimes,
-    OwnPath,
-    by_itself,
-    few_steps_of,
-    in_steps,
-    read_path,
-    whole_times,
-)
+from invmm_eval.models.few_steps import FewTimes, OwnSampler, by_itself, few_steps_of, whole_times
 from invmm_eval.models.generic.offload import home
 from invmm_eval.models.generic.offload import offload as move
 from invmm_eval.models.labels import Labels
 from invmm_eval.models.pipelines import discrete, frozen, image_sides, load_pipeline
-from invmm_eval.models.schedule import Schedule, broadcast
+from invmm_eval.models.schedule import Schedule
 from invmm_eval.models.text import check_prompt_mode
 from invmm_eval.recipe import DDPM as PAPER
 from invmm_eval.recipe import Recipe
@@ -76,15 +68,21 @@ class DDPM:
         self._labels = Labels(self._unet, self.device, classes, {}, prompt_mode) if classes else None
         if self._labels:
             self.settings = {**self.settings, "prompt_mode": prompt_mode}
-        scheduler = discrete(pipeline.scheduler, self.device)
-        self._levels, self._x0_from, self.clip = scheduler.schedule, scheduler.x0_from, scheduler.clip
-        self.schedule: Schedule = self._levels
+        read = discrete(pipeline.scheduler, self.device)
+        self.schedule: Schedule = read.schedule
+        self._x_0, self.clip = read.x_0, read.clip
         self.recipe: Recipe = PAPER
-        self._pipeline = pipeline
+
+        def ready(steps: int) -> Any:
+            scheduler = copy.deepcopy(pipeline.scheduler)
+            scheduler.set_timesteps(steps)
+            return scheduler
+
+        self.own_path = OwnSampler(pipeline, ready, whole_times, read.schedule, read.x_0, self.device)
         if few := few_steps_of(pipeline, few_steps):
             self.settings = {**self.settings, "few_steps": few}
             self.recipe = by_itself(PAPER, few, PAPER.guidance)
-            self.schedule = FewTimes(self._levels, [step.t for step in self.own_path(few).steps])
+            self.schedule = FewTimes(read.schedule, [step.t for step in self.own_path(few).steps])
         if self._unet.class_embedding is not None and not self._unet.config.num_class_embeds:
             raise InvMMError("The network takes classes of a kind that is not supported (class_embed_type).")
         self.image_shape: tuple[int, int, int] = (self._unet.config.in_channels, *image_sides(self._unet))
@@ -111,20 +109,3 @@ class DDPM:
         with self._gradient(), self._labels.mixed(context) if self._labels else nullcontext():
             output = self._unet(x_t.to(self._unet.dtype), t, **given).sample.float()
         return self._x_0(output[:, : x_t.shape[1]], x_t, t)
-
-    def own_path(self, steps: int) -> OwnPath:
-        """How the pipeline's own scheduler samples.
-
-        Raises:
-            InvMMError: It keeps earlier estimates, samples at times between those of its training, or not in so many
-                steps.
-        """
-        scheduler = copy.deepcopy(self._pipeline.scheduler)
-        with in_steps(self._pipeline, steps):
-            scheduler.set_timesteps(steps)
-        times, takes = whole_times(scheduler).to(self.device), signature(type(self._pipeline).__call__).parameters
-        return read_path(scheduler, times, self._levels, self._x_0, takes)
-
-    def _x_0(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        alpha_t, sigma_t = (broadcast(level, x_t) for level in self._levels(t))
-        return self._x0_from(output, x_t, alpha_t, sigma_t)

@@ -13,8 +13,7 @@ lie between. The three numbers are read off the scheduler itself, so that no sch
 import copy
 import logging
 import math
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from inspect import signature
 from typing import Any, NamedTuple
@@ -148,18 +147,54 @@ def whole_times(scheduler: Any) -> Tensor:
     return times.long()
 
 
-@contextmanager
-def in_steps(pipeline: Any, steps: int) -> Iterator[None]:
-    """A number of steps that a scheduler refuses is refused with its own words."""
-    try:
-        yield
-    except ValueError as error:
-        raise InvMMError(
-            f"This {type(pipeline).__name__} does not sample in {steps} steps: {first_line(error)}."
-        ) from error
+class OwnSampler:
+    """How a pipeline samples by its own scheduler, which is read once for each number of steps.
+
+    Args:
+        pipeline: The pipeline.
+        ready: Returns a copy of its scheduler as it sets it for a number of steps.
+        times: The times of the schedule that such a scheduler has.
+        schedule: The noise levels.
+        x_0: The estimate, from the network's output, x_t and the time.
+        device: Device of the times.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        ready: Callable[[int], Any],
+        times: Callable[[Any], Tensor],
+        schedule: Schedule,
+        x_0: Callable[[Tensor, Tensor, Tensor], Tensor],
+        device: torch.device,
+    ) -> None:
+        self._name = type(pipeline).__name__
+        self._ready = ready
+        self._times = times
+        self._schedule = schedule
+        self._x_0 = x_0
+        self._takes = signature(type(pipeline).__call__).parameters
+        self._device = device
+        self._paths: dict[int, OwnPath] = {}
+
+    def __call__(self, steps: int) -> OwnPath:
+        """The path of a number of steps.
+
+        Raises:
+            InvMMError: The scheduler keeps earlier estimates, samples at times between those of its training, or not in
+                so many steps.
+        """
+        if steps not in self._paths:
+            try:
+                scheduler = self._ready(steps)
+            except ValueError as error:
+                raise InvMMError(f"This {self._name} does not sample in {steps} steps: {first_line(error)}.") from error
+            times = self._times(scheduler).to(self._device)
+            self._paths[steps] = _read_path(scheduler, times, self._schedule, self._x_0, self._takes)
+        return self._paths[steps]
 
 
-def read_path(
+def _read_path(
     scheduler: Any,
     times: Tensor,
     schedule: Schedule,

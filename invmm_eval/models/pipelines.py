@@ -6,7 +6,6 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +23,7 @@ from invmm_eval.errors import InvMMError, on_disk
 from invmm_eval.models.configs import check_parts, check_pixels, check_stored, is_named
 from invmm_eval.models.layouts import of_blocks, why_no_folder, why_no_pipeline
 from invmm_eval.models.quiet import unlogged
-from invmm_eval.models.schedule import X0_FROM, Conversion, VariancePreserving
+from invmm_eval.models.schedule import X0_FROM, Discrete, VariancePreserving
 
 _log = logging.getLogger(__name__)
 
@@ -119,21 +118,6 @@ def image_sides(network: Any, factor: int = 1) -> tuple[int, int]:
     height, width = sides[0] * factor, sides[1] * factor
     check_pixels(height, width)
     return height, width
-
-
-@dataclass(frozen=True)
-class Discrete:
-    """The properties of a model that a diffusers scheduler with discrete times defines.
-
-    Attributes:
-        schedule: Its times and noise levels.
-        x0_from: Converts the network's output to x_0.
-        clip: See :attr:`Backbone.clip`.
-    """
-
-    schedule: VariancePreserving
-    x0_from: Conversion
-    clip: float | None
 
 
 def discrete(scheduler: Any, device: torch.device) -> Discrete:

@@ -7,6 +7,7 @@ have ``alpha_t = 1 - t`` and ``sigma_t = t`` (Liu et al. 2022, "Flow Straight an
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -168,3 +169,23 @@ X0_FROM: dict[str, Conversion] = {
 def broadcast(values: Tensor, like: Tensor) -> Tensor:
     """``values`` of shape ``(n,)`` reshaped to ``(n, 1, ..., 1)`` with as many dimensions as ``like``."""
     return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """The properties of a model that a diffusers scheduler with discrete times defines.
+
+    Attributes:
+        schedule: Its times and noise levels.
+        x0_from: Converts the network's output to x_0.
+        clip: See :attr:`Backbone.clip`.
+    """
+
+    schedule: VariancePreserving
+    x0_from: Conversion
+    clip: float | None
+
+    def x_0(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The estimate, from the network's output, ``x_t`` and its times ``(n,)``."""
+        alpha_t, sigma_t = (broadcast(level, x_t) for level in self.schedule(t))
+        return self.x0_from(output, x_t, alpha_t, sigma_t)

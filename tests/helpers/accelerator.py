@@ -210,11 +210,15 @@ def probes() -> dict[str, int]:
 
 
 def _loaded(model: str, where: torch.device) -> Any:
-    """The small ``pixel`` or ``guided`` model as a backbone on a device."""
+    """The small ``pixel``, ``few steps`` or ``guided`` model as a backbone on a device."""
+    from diffusers import LCMScheduler
+
     from invmm_eval.audits.plan import load_backbone
     from invmm_eval.testing import tiny
 
-    pipeline: Any = tiny.tiny_ddpm() if model == "pixel" else tiny.tiny_stable_diffusion()
+    pipeline: Any = tiny.tiny_stable_diffusion() if model == "guided" else tiny.tiny_ddpm()
+    if model == "few steps":
+        pipeline.register_modules(scheduler=LCMScheduler.from_config(pipeline.scheduler.config))
     for part in pipeline.components.values():
         if isinstance(part, nn.Module) and where.type == NAME:
             moved(part)

@@ -171,6 +171,12 @@ def pixels(scheduler: Any, **options: Any) -> Any:
     return loaded(DDPMPipeline(tiny.tiny_ddpm().unet, scheduler), **options)
 
 
+@pytest.mark.parametrize("load", [lambda: pixels(LCMScheduler(**PIXELS)), lambda: loaded(build("lcm"))])
+def test_the_scheduler_is_read_once(load: Callable[[], Any]) -> None:
+    backbone = load()
+    assert backbone.own_path(4) is backbone.own_path(4)
+
+
 @pytest.mark.parametrize("kind", [PNDMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler])
 def test_a_scheduler_that_keeps_earlier_estimates_is_refused(kind: Any) -> None:
     with pytest.raises(InvMMError, match=f"{kind.__name__} keeps earlier estimates"):

@@ -26,16 +26,18 @@ SEARCHES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     "pixel, giving samples up": ("search", ["pixel"], ONE_SHOT),
     "pixel, giving up samples of five": ("search", ["pixel"], {**ONE_SHOT, "micro_batch": 20, "images": 5}),
     "guided": ("search", ["guided"], GUIDED),
+    "few steps": ("search", ["few steps"], {"sampler": "own"}),
 }
 ALONE, TOGETHER, GIVING_UP = 5, 3, 7
 """Waits of a check of two images: one for the losses of both and where on a ray their noises lie, and two, for
 similarities and pixels, for each round of samples, which two images have in common if they are checked together; one
-more for each to give samples up."""
+more for each to give samples up, or to seed the noise that is added on the way."""
 BY_SEARCH = {
     "pixel, images together": TOGETHER,
     "pixel, five images together": TOGETHER,
     "pixel, giving samples up": GIVING_UP,
     "pixel, giving up samples of five": TOGETHER + 1,
+    "few steps": ALONE + 2,
 }
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from invmm_eval.errors import InvMMError
 from invmm_eval.models.condition import Condition, Context, Unconditional
 from invmm_eval.models.configs import check_pixels
-from invmm_eval.models.few_steps import FewTimes, OwnPath, by_itself, few_steps_of, in_steps, read_path
+from invmm_eval.models.few_steps import FewTimes, OwnSampler, by_itself, few_steps_of
 from invmm_eval.models.generic.boundary import Boundary
 from invmm_eval.models.generic.latents import Latents
 from invmm_eval.models.generic.offload import home
@@ -135,7 +135,6 @@ class Diffusers:
             sides = image_size, image_size
             check_pixels(*sides)
         try:
-            self._paths: dict[int, OwnPath] = {}
             self._boundary = Boundary(pipeline, sides, (offload, device) if offload else None)
             few = few_steps_of(self._boundary.pipe, few_steps, usual)
             self._read(prompt_mode, soft_tokens or tokens, checkpointing, call)
@@ -181,9 +180,14 @@ class Diffusers:
             raise InvMMError("Models of classes cannot recompute activations; leave out checkpointing.")
         first = self._first_call
         boundary = self._boundary
-        times = read_times(boundary.pipe.scheduler, self.device, lambda steps: boundary.scheduler(steps, **first(1)))
+
+        def ready(steps: int) -> Any:
+            return boundary.scheduler(steps, **first(1))
+
+        times = read_times(boundary.pipe.scheduler, self.device, ready)
         check_kind(type(boundary.pipe), boundary.pipe.scheduler, times.schedule)
         self._times, self.schedule, self.clip = times, times.schedule, times.clip
+        self.own_path = OwnSampler(boundary.pipe, ready, times.own, times.schedule, times.x_0, self.device)
         self._latents = Latents(self._boundary, shape, {**first(1, torch.float32), "network": stand_in})
         self.image_shape: tuple[int, int, int] = self._latents.image_shape
         self._choose_times(shape)
@@ -266,21 +270,6 @@ class Diffusers:
         self.recipe = by_itself(self.recipe, few, (0.0, 1.0) if has_null else (1.0,))
         times = [step.t for step in self.own_path(few).steps]
         self.schedule = FewTimes(self.schedule, times)
-
-    def own_path(self, steps: int) -> OwnPath:
-        """How the pipeline's own scheduler samples.
-
-        Raises:
-            InvMMError: It keeps earlier estimates, samples at times between those of its training, or not in so many
-                steps.
-        """
-        if steps in self._paths:
-            return self._paths[steps]
-        with in_steps(self._boundary.pipe, steps):
-            scheduler = self._boundary.scheduler(steps, **self._first_call(1))
-        times = self._times.own(scheduler).to(self.device)
-        path = read_path(scheduler, times, self._times.schedule, self._times.x_0, self._boundary.takes)
-        return self._paths.setdefault(steps, path)
 
     def encode(self, images: Tensor) -> Tensor:
         """What the pipeline would denoise to get these images."""

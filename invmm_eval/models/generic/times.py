@@ -89,13 +89,8 @@ def _discrete(scheduler: Any, device: torch.device) -> Times:
     if thresholding := scheduler.config.get("thresholding"):
         scheduler = type(scheduler).from_config(scheduler.config, thresholding=False)
     read = discrete(scheduler, device)
-
-    def x_0(output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        alpha_t, sigma_t = (broadcast(level, x_t) for level in read.schedule(t))
-        return read.x0_from(output, x_t, alpha_t, sigma_t)
-
     # Dynamic thresholding clips to a quantile that is at least 1.
-    return Times(read.schedule, lambda t: t, x_0, clip=1.0 if thresholding else read.clip, own=whole_times)
+    return Times(read.schedule, lambda t: t, read.x_0, clip=1.0 if thresholding else read.clip, own=whole_times)
 
 
 def _flow(scheduler: Any, device: torch.device, ready: Callable[[int], Any]) -> Times:
