@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from sqlite3 import Connection
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from invmm_eval.audits.folder.files import damaged, folder_named, in_use, picture_of, read_object
@@ -148,7 +147,7 @@ def read(folder: str | Path) -> Record:
     except OSError as error:
         raise InvMMError(f"{folder} holds no audit that can be read: {error.filename}: {error.strerror}.") from error
     rows = lines.latest(latest.by_index if latest else None)
-    progress = _progress(lines.table, rows, latest, in_use(folder))
+    progress = _progress(lines, rows, latest, in_use(folder))
     return Record(folder, config, rows, request, progress)
 
 
@@ -193,13 +192,13 @@ def read_request(folder: Path) -> dict[str, Any] | None:
     return request
 
 
-def _progress(table: Connection, rows: Rows, latest: Requested | None, running: bool) -> Progress:
+def _progress(lines: Lines, rows: Rows, latest: Requested | None, running: bool) -> Progress:
     """What the table ``latest`` says of these rows."""
     asked = latest.asked.timestamp() if latest else math.inf
-    [(finished, last)] = table.execute("SELECT count(*), max(finished) FROM latest WHERE finished > ?", (asked,))
-    [(spent,)] = table.execute("SELECT sum(rows) FROM latest")
+    finished, last = lines.first("SELECT count(*), max(finished) FROM latest WHERE finished > ?", asked)
+    (spent,) = lines.first("SELECT sum(rows) FROM latest")
     return Progress(
-        counts=Late(_counts, table, rows),
+        counts=Late(_counts, lines, rows),
         waiting=max(0, latest.images - len(rows)) if latest else 0,
         spent=spent or 0,
         rate=finished / (last - asked) if finished else None,
@@ -207,12 +206,12 @@ def _progress(table: Connection, rows: Rows, latest: Requested | None, running: 
     )
 
 
-def _counts(table: Connection, rows: Rows) -> dict[Verdict, int]:
+def _counts(lines: Lines, rows: Rows) -> dict[Verdict, int]:
     """The number of rows of each verdict; rows of older formats do not hold theirs."""
-    found = Counter(dict(table.execute("SELECT verdict, count(*) FROM latest GROUP BY verdict")))
+    found = Counter(dict(lines.all("SELECT verdict, count(*) FROM latest GROUP BY verdict")))
     if found.pop(None, 0):
         from invmm_eval.search.result import Result
 
-        older = table.execute("SELECT rowid - 1 FROM latest WHERE verdict IS NULL")
+        older = lines.all("SELECT rowid - 1 FROM latest WHERE verdict IS NULL")
         found.update(Result.from_record(rows[number]).verdict for (number,) in older)
     return {verdict: found[verdict] for verdict in Verdict}

@@ -6,7 +6,7 @@ Python's texts and mappings take several times as much.
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from io import BytesIO
 from operator import index
@@ -42,7 +42,9 @@ _DAMAGES = (ValueError, TypeError, LookupError, AttributeError, OverflowError, R
 class Lines:
     """The complete lines of a file; of those of a picture, or of a place in the list of images, the last counts.
 
-    Threads may share it.
+    A table ``line`` of SQLite has start and stop of each; the place and the name of its image, and the
+    :func:`~invmm_eval.audits.folder.files.stem` of its picture; whether that was measured; its verdict (formats up to 3
+    have none), its network rows, and when it was finished, in seconds since 1970. Threads may share it.
 
     Args:
         path: The file, which may not exist yet.
@@ -50,9 +52,6 @@ class Lines:
     Attributes:
         path: The file.
         end: Where the last line ends, in bytes.
-        table: The table ``line`` of SQLite: start and stop of a line; the place and the name of its image, and the
-            :func:`~invmm_eval.audits.folder.files.stem` of its picture; whether that was measured; its verdict (formats
-            up to 3 have none), its network rows, and when it was finished, in seconds since 1970.
 
     Raises:
         InvMMError: A line is damaged.
@@ -62,21 +61,28 @@ class Lines:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.end = 0
-        self.table = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        self._table = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
         self._lock = Lock()
-        self.table.executescript(_TABLE)
+        self._table.executescript(_TABLE)
         with path.open("rb") if path.exists() else BytesIO() as file:
             whole = (line for line in file if line.endswith(b"\n"))
             try:
-                self.table.execute("BEGIN")
-                self.table.executemany(_INSERT, (self._counted(json.loads(line), len(line)) for line in whole))
-                self.table.execute("COMMIT")
+                self._fill(_INSERT, (self._counted(json.loads(line), len(line)) for line in whole))
             except _DAMAGES as error:
                 raise _damaged(self.first("SELECT count(*) FROM line")[0] + 1, path) from error
-        self.table.executescript(_INDEXES)
+        self._table.executescript(_INDEXES)
+
+    def _fill(self, insert: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Insert rows in one transaction; with one for each it takes twice as long."""
+        self._table.execute("BEGIN")
+        self._table.executemany(insert, rows)
+        self._table.execute("COMMIT")
 
     def _counted(self, row: Mapping[str, Any], size: int) -> tuple[Any, ...]:
-        """The columns of the line of a row, of this size in bytes, at the end."""
+        """The columns of the line of a row, of this size in bytes, at the end.
+
+        Of subclasses of int and str, such as bool and Verdict, sqlite3 takes twice as long to find what they stand for.
+        """
         start, self.end = self.end, self.end + size
         return (
             self.end,
@@ -84,8 +90,8 @@ class Lines:
             index(row["index"]),
             row["name"],
             stem(row["digest"], row.get("caption")),
-            Status(row["status"]) is not Status.FAILED,
-            row.get("verdict") and Verdict(row["verdict"]),
+            int(Status(row["status"]) is not Status.FAILED),
+            row.get("verdict") and Verdict(row["verdict"]).value,
             row.get("rows"),
             datetime.fromisoformat(row["finished"]).timestamp(),
         )
@@ -97,7 +103,12 @@ class Lines:
     def first(self, asked: str, *values: Any) -> Any:
         """The first row that the table gives; None if it gives none."""
         with self._lock:
-            return self.table.execute(asked, values).fetchone()
+            return self._table.execute(asked, values).fetchone()
+
+    def all(self, asked: str) -> list[Any]:
+        """All rows that the table gives."""
+        with self._lock:
+            return self._table.execute(asked).fetchall()
 
     def picture(self, picture: str) -> Span | None:
         """The line of a picture that was measured, by its stem."""
@@ -121,14 +132,15 @@ class Lines:
 
     def latest(self, names: Mapping[int, str] | None) -> "Rows":
         """The rows of all places, in their order; with ``names`` by place, those of images with these names only."""
-        self.table.execute("CREATE TABLE wanted (place INTEGER PRIMARY KEY, name TEXT)")
-        self.table.executemany("INSERT INTO wanted VALUES (?, ?)", (names or {}).items())
-        self.table.execute(
-            "CREATE TABLE latest AS SELECT start, stop, verdict, rows, finished FROM line "
-            "WHERE stop IN (SELECT max(stop) FROM line GROUP BY place) "
-            "AND (? OR (place, name) IN (SELECT place, name FROM wanted)) ORDER BY place",
-            (names is None,),
-        )
+        with self._lock:
+            self._table.execute("CREATE TABLE wanted (place INTEGER PRIMARY KEY, name TEXT)")
+            self._fill("INSERT INTO wanted VALUES (?, ?)", (names or {}).items())
+            self._table.execute(
+                "CREATE TABLE latest AS SELECT start, stop, verdict, rows, finished FROM line "
+                "WHERE stop IN (SELECT max(stop) FROM line GROUP BY place) "
+                "AND (? OR (place, name) IN (SELECT place, name FROM wanted)) ORDER BY place",
+                (names is None,),
+            )
         return Rows(self, range(1, self.first("SELECT count(*) FROM latest")[0] + 1))
 
 
