@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -166,6 +167,21 @@ class Exploding:
         return torch.cat([levels, levels.new_zeros(1)])
 
 
+def _scaled(data: float, x_t: Tensor, t: Tensor) -> Tensor:
+    """What the network gets, for data of this standard deviation."""
+    s = broadcast(t, x_t)
+    factor: Tensor = ((1 + s**2) / (s**2 + data**2)).sqrt()
+    return x_t * factor
+
+
+def _of_exploding(data: float, least: float, sign: int, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    """The estimate of x_0, which is the data at the level ``least``."""
+    s = broadcast(t, x_t)
+    kept = data**2 / ((s - least) ** 2 + data**2)
+    estimate: Tensor = kept * x_t * (1 + s**2).sqrt() + sign * (s - least) * data / (s**2 + data**2).sqrt() * output
+    return estimate
+
+
 def _edm(scheduler: Any, device: torch.device, ready: Callable[[int], Any]) -> Times:
     """Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models", table 1."""
     config = scheduler.config
@@ -175,21 +191,10 @@ def _edm(scheduler: Any, device: torch.device, ready: Callable[[int], Any]) -> T
         sigmas: Tensor = ready(steps).sigmas
         return sigmas[sigmas > 0].float()
 
-    def scaled(x_t: Tensor, t: Tensor) -> Tensor:
-        s = broadcast(t, x_t)
-        factor: Tensor = ((1 + s**2) / (s**2 + data**2)).sqrt()
-        return x_t * factor
-
-    def x_0(output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        s = broadcast(t, x_t)
-        sign = -1 if config.prediction_type == "v_prediction" else 1
-        kept = data**2 / (s**2 + data**2)
-        estimate: Tensor = kept * x_t * (1 + s**2).sqrt() + sign * s * data / (s**2 + data**2).sqrt() * output
-        return estimate
-
+    sign = -1 if config.prediction_type == "v_prediction" else 1
     table = type(scheduler).from_config(config).sigmas
     schedule = Exploding(table[table > 0].float().to(device), levels)
-    return Times(schedule, lambda t: 0.25 * t.log(), x_0, scaled)
+    return Times(schedule, lambda t: 0.25 * t.log(), partial(_of_exploding, data, 0.0, sign), partial(_scaled, data))
 
 
 def _consistency(scheduler: Any, device: torch.device) -> Times:
@@ -197,23 +202,13 @@ def _consistency(scheduler: Any, device: torch.device) -> Times:
     config = scheduler.config
     data, least = float(config.sigma_data), float(config.sigma_min)
 
-    def scaled(x_t: Tensor, t: Tensor) -> Tensor:
-        s = broadcast(t, x_t)
-        factor: Tensor = ((1 + s**2) / (s**2 + data**2)).sqrt()
-        return x_t * factor
-
-    def x_0(output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        s = broadcast(t, x_t)
-        kept = data**2 / ((s - least) ** 2 + data**2)
-        estimate: Tensor = kept * x_t * (1 + s**2).sqrt() + (s - least) * data / (s**2 + data**2).sqrt() * output
-        return estimate
-
     def levels(steps: int) -> Tensor:
         ramp = torch.linspace(0, 1, steps, dtype=torch.float64) if steps > 1 else torch.zeros(1)
         return torch.from_numpy(scheduler._convert_to_karras(ramp.numpy())).float()
 
     table = levels(config.num_train_timesteps).to(device)
     clip = 1.0 if config.clip_denoised else None
+    x_0, scaled = partial(_of_exploding, data, least, 1), partial(_scaled, data)
     return Times(Exploding(table, levels), lambda t: 250 * t.log(), x_0, scaled, clip)
 
 
