@@ -25,7 +25,7 @@ from invmm_eval.reports.numbers import are
 from invmm_eval.reports.ranked import Ranked
 from invmm_eval.reports.summary import NOT_PUBLISHED, Summary
 from invmm_eval.reports.whole import found_of, sentences
-from invmm_eval.reports.wording import limits
+from invmm_eval.reports.wording import LOOK, REMEDY, limits
 from invmm_eval.search.fields import Field, columns, percent
 from invmm_eval.search.result import Result
 from invmm_eval.search.sentence import one_in, plain_samples, sentence
@@ -74,14 +74,10 @@ class Findings(Summary):
             if not share_is_known(self.results.examples):
                 yield NO_SHARE
             if self.of(Verdict.MEMORIZED):
-                yield (
-                    "Before a release, take the memorized images out of the training, filter their copies, or decide "
-                    "that they may be given out. Then audit again."
-                )
+                yield f"Before a release, {REMEDY.format('the memorized images', 'their')}. Then audit again."
             if self.of(Verdict.REPLICABLE):
                 yield (
-                    "For an image that is replicable, look at the samples that count as copies: if they are none, set "
-                    "the threshold with invmm-eval calibrate. Then compare its nats with those of images that are "
+                    f"For an image that is replicable, {LOOK} Then compare its nats with those of images that are "
                     "known to be new: only clearly fewer nats suggest that it was memorized."
                 )
             if self.whole:

@@ -33,6 +33,11 @@ SEARCHED = (
     "--captions and --backbone-option prompt-mode=caption."
 )
 
+REMEDY = "take {} out of the training, filter {} copies, or decide that they may be given out"
+"""What to do about memorized images, of words for the images and for whose copies."""
+LOOK = "look at the samples that count as copies: if they are none, set the threshold with invmm-eval calibrate."
+"""What to do about replicable images."""
+
 
 def limits(recipe: Recipe, prompt_mode: object = None) -> Iterator[str]:
     """What the measure cannot show with a recipe, and of a model with prompts with a ``prompt_mode``."""

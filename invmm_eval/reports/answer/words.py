@@ -10,7 +10,7 @@ from invmm_eval.reports.failures import reason
 from invmm_eval.reports.findings import Findings
 from invmm_eval.reports.numbers import capital
 from invmm_eval.reports.shown import Shown
-from invmm_eval.reports.wording import meaning
+from invmm_eval.reports.wording import LOOK, REMEDY, meaning
 from invmm_eval.search.fields import number, present
 from invmm_eval.search.result import Result
 from invmm_eval.search.status import Verdict
@@ -23,10 +23,8 @@ _SHORT = {
 }
 _MORE = "To look further, try another --seed, and near copies (--similarity-option flip=true, shift=2 or crop=0.8)."
 _NEXT = {
-    Verdict.MEMORIZED: "What to do: take the image out of the training, filter its copies, or decide that they may be "
-    "given out.",
-    Verdict.REPLICABLE: "Look at the samples that count as copies: if they are none, set the threshold with invmm-eval "
-    f"calibrate. {_MORE}",
+    Verdict.MEMORIZED: f"What to do: {REMEDY.format('the image', 'its')}.",
+    Verdict.REPLICABLE: f"{capital(LOOK)} {_MORE}",
     Verdict.NOT_REPLICATED: _MORE,
 }
 _ELSEWHERE = ("name", "verdict", "finding", "error", "similarity")
