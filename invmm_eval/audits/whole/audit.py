@@ -94,8 +94,9 @@ class _Search:
         self._out = out
         self._workers = workers
         self._bar = bar
-        self._scores = scores
+        self._images = len(scores)
         self._pictures = {score.index: score for score in distinct(scores)}  # the most suspicious first
+        self._unreadable = sum(score.score is None for score in scores)
         self._screen_rows = len(self._pictures) * make_detector(request.screen).rows
         self._extent = request.extent or Extent()
         budget, unit = self._extent.limit()
@@ -160,9 +161,9 @@ class _Search:
 
     def _design(self) -> Design:
         return Design(
-            images=len(self._scores),
+            images=self._images,
             pictures=len(self._pictures),
-            unreadable=sum(score.score is None for score in self._scores),
+            unreadable=self._unreadable,
             suspects=tuple(self._agenda.suspects),
             control=tuple(self._agenda.control),
             end=str(self._agenda.end) if self._agenda.finished else "",
