@@ -14,7 +14,8 @@ Guidance (Ho and Salimans 2022, "Classifier-Free Diffusion Guidance") is linear 
 
 Models that are made for few steps sample by their own scheduler (:mod:`invmm_eval.models.few_steps`). Where it is
 stochastic, the noise of a search is the first one, which users can choose; the noise of later steps is drawn anew, as
-for plain samples, by random numbers that the first one seeds. So a sample is a function of its first noise.
+for plain samples, by random numbers that the signs of the first one seed: its last digits differ between devices and
+numbers of rows. So a sample is a function of its first noise.
 """
 
 import hashlib
@@ -155,7 +156,7 @@ def _own_path(backbone: Backbone, steps: int) -> tuple[float, list[_Step]]:
 
 def _fresh(noise: Tensor) -> list[Generator]:
     """Random numbers of each row of ``noise``, which no other rows change."""
-    digests = [hashlib.sha256(row.numpy().tobytes()).digest() for row in noise.cpu()]
+    digests = [hashlib.sha256((row > 0).numpy().tobytes()).digest() for row in noise.cpu()]
     return [Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1) for digest in digests]
 
 
