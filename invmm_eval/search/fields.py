@@ -17,6 +17,7 @@ import pyarrow as pa
 from invmm_eval.search.result import CONFIRMATION, DOSE_RESPONSE, PLAIN_SHARE, Result
 from invmm_eval.search.sentence import plain_prompt, sentence, share_ends, share_text
 from invmm_eval.search.status import Verdict
+from invmm_eval.statistics.response import Dose
 from invmm_eval.strict_json import finite as finite
 
 Face = Literal["table", "details", "dataset", "metric", "torchmetrics"]
@@ -133,6 +134,18 @@ def _estimate(estimator: str, name: str, result: Result) -> Any:
     return json.dumps(value) if isinstance(value, Mapping | list) else value
 
 
+def _dose(name: str, share: str, dose: Callable[[Result], Dose | None]) -> Field:
+    """The dose at which a share of the samples are copies."""
+    return Field(
+        name,
+        pa.float64(),
+        f"nats in total at which {share} of the samples are copies; null without a rising curve that reaches it",
+        lambda r: (found := dose(r)) and found.nats,
+        heading=name.upper(),
+        interval=lambda r: (found := dose(r)) and (found.low, found.high),
+    )
+
+
 FIELDS: tuple[Field, ...] = (
     Field("name", pa.string(), "what the image is called", lambda r: r.name, _ALL - {"torchmetrics"}, "image", str),
     Field("index", pa.int64(), "position among the images of the audit, from 0", lambda r: r.index, _DATA),
@@ -234,14 +247,7 @@ FIELDS: tuple[Field, ...] = (
         _READ | _DATA,
         "bits of the image",
     ),
-    Field(
-        "ed50",
-        pa.float64(),
-        "nats in total at which half of the samples are copies; null without a rising curve that reaches it",
-        lambda r: r.ed50 and r.ed50.nats,
-        heading="ED50",
-        interval=lambda r: r.ed50 and (r.ed50.low, r.ed50.high),
-    ),
+    _dose("ed50", "half", lambda r: r.ed50),
     Field(
         "rate",
         pa.float64(),
@@ -250,14 +256,7 @@ FIELDS: tuple[Field, ...] = (
         form=percent,
         interval=lambda r: r.confirmed and r.confirmed.interval,
     ),
-    Field(
-        "ed90",
-        pa.float64(),
-        "nats in total at which 90 % of the samples are copies; null without a rising curve that reaches it",
-        lambda r: r.ed90 and r.ed90.nats,
-        heading="ED90",
-        interval=lambda r: r.ed90 and (r.ed90.low, r.ed90.high),
-    ),
+    _dose("ed90", "90 %", lambda r: r.ed90),
     Field(
         "kl",
         pa.float64(),
