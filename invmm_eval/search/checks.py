@@ -29,9 +29,7 @@ class Trial:
         null: K contexts of the unconditional pass.
         features: The image's features, ``(1, ...)``.
         guidance: The guidance scales to try.
-        x_0: The encoded image, ``(1, ...)``.
-        rejection: The mean of the model's images, ``(1, ...)``, and by index of the sampler step the least cosine of a
-            sample that is not given up; None gives none up.
+        rejection: Which samples are given up on the way, in one row for all; None gives none up.
         complete: Whether all samples are drawn at all guidance scales, whatever the criterion requests.
         proposal: What the noises were drawn from; None where that is q.
     """
@@ -41,8 +39,7 @@ class Trial:
     null: Context
     features: Tensor
     guidance: tuple[float, ...]
-    x_0: Tensor
-    rejection: tuple[Tensor, Mapping[int, float]] | None = None
+    rejection: Rejection | None = None
     complete: bool = False
     proposal: Proposal | None = None
 
@@ -151,14 +148,14 @@ def _rejection(trials: Sequence[Trial], counts: Sequence[int]) -> Rejection | No
     wanted = [trial.rejection for trial in trials if trial.rejection]
     if len(wanted) < len(trials):
         return None
-    targets = [trial.x_0.expand(count, *trial.x_0.shape[1:]) for trial, count in zip(trials, counts, strict=True)]
+    repeated = list(zip(wanted, counts, strict=True))
+    never = torch.tensor([-math.inf])
     least = {
-        step: torch.tensor([cosines.get(step, -math.inf) for _, cosines in wanted]).repeat_interleave(
-            torch.tensor(counts)
-        )
-        for step in {step for _, cosines in wanted for step in cosines}
+        step: torch.cat([one.least.get(step, never).expand(count) for one, count in repeated])
+        for step in {step for one in wanted for step in one.least}
     }
-    return Rejection(torch.cat(targets), wanted[0][0], least)
+    targets = [one.target.expand(count, *one.target.shape[1:]) for one, count in repeated]
+    return Rejection(torch.cat(targets), wanted[0].mean, least)
 
 
 def _requests(

@@ -20,6 +20,7 @@ numbers of rows. So a sample is a function of its first noise.
 
 import hashlib
 from collections.abc import Mapping
+from itertools import compress
 from typing import NamedTuple
 
 import torch
@@ -220,13 +221,13 @@ def sample(
                 goes_on = rejection.goes_on(x_0, index, alive)
                 if not goes_on.all():
                     finished = _put(finished, alive - cut.start, x_0)
-                    alive, kept = alive[goes_on], to_device(goes_on.nonzero()[:, 0], x_0.device)
+                    alive, fresh = alive[goes_on], list(compress(fresh, goes_on.tolist()))
+                    kept = to_device(goes_on.nonzero()[:, 0], x_0.device)
                     x_0, x_t, previous = x_0[kept], x_t[kept], previous[kept]
                     if not len(kept):
                         break
                     scales, contexts, nulls = scales[goes_on], rows(contexts, kept), rows(nulls, kept)
                     guided, scale, both = _guided(scales, contexts, nulls, x_t)
-                    fresh = [fresh[index] for index in goes_on.nonzero()[:, 0]] if adds_noise else []
             if step.share is not None:
                 x_0, previous = x_0 + step.share * (x_0 - previous), x_0
             x_t = step.alpha_s * x_0 + step.sigma_s * (x_t - step.alpha_t * x_0) / step.sigma_t

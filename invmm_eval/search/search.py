@@ -22,6 +22,7 @@ from invmm_eval.search.parameters import copied, restore
 from invmm_eval.search.proposals import Proposal
 from invmm_eval.search.ray import Place
 from invmm_eval.search.result import Check, Point, Result, Status
+from invmm_eval.search.sampling import Rejection
 from invmm_eval.search.target import Target, generator
 from invmm_eval.search.times import informative, least_cosines
 from invmm_eval.statistics.response import Outcome
@@ -90,18 +91,23 @@ class Search:
         self.noise = setup.family(self.x_0[0])
         self.condition = backbone.condition(self.target.caption)
 
+        def mean() -> Tensor:
+            return setup.common.mean(self.x_0, self.condition)
+
         def from_mean() -> Tensor:
-            return (self.x_0 - setup.common.mean(self.x_0, self.condition))[0]
+            return (self.x_0 - mean())[0]
 
         self.optimizer = setup.optimizer(self.noise.parameters(), self.condition.parameters(), recipe, from_mean)
         self._times: Tensor | None = None
-        self._rejection: tuple[Tensor, Mapping[int, float]] | None = None
+        self._rejection: Rejection | None = None
         if recipe.times == "informative" or recipe.reject > -1:
             distance = from_mean().norm().item()
-            self._times = informative(backbone.schedule, distance).cpu() if recipe.times == "informative" else None
+            if recipe.times == "informative":
+                self._times = informative(backbone.schedule, distance).cpu()
             if recipe.reject > -1:
                 least = least_cosines(backbone.schedule, distance, recipe.sampler_steps, recipe.reject)
-                self._rejection = setup.common.mean(self.x_0, self.condition), least
+                cosines = {step: torch.tensor([cosine]) for step, cosine in least.items()}
+                self._rejection = Rejection(self.x_0, mean(), cosines)
         seed, digest = setup.seed, self.target.digest
         self._steps = generator(seed, digest, "steps")
         self._checks = generator(seed, digest, "checks")
@@ -156,7 +162,6 @@ class Search:
                 null=self.condition.null(n),
                 features=self.features,
                 guidance=scales,
-                x_0=self.x_0,
                 rejection=self._rejection,
                 complete=not self._setup.recipe.stop or self._is_last,
             )

@@ -136,9 +136,7 @@ def plant(planted: list[dict[float, list[float]]], micro_batch: int = 100) -> Ca
             outcomes |= {(image, int(number), scale): value for number, value in zip(numbers, values, strict=True)}
         number = numbers.float()
         features = torch.tensor([[float(image)]])
-        trials.append(
-            Trial(number.reshape(-1, 1, 1, 1), {"number": number}, {"number": -number}, features, guidance, features)
-        )
+        trials.append(Trial(number.reshape(-1, 1, 1, 1), {"number": number}, {"number": -number}, features, guidance))
     recipe = Recipe(check_images=images, sampler_steps=1, guidance=guidance)
     return Case(recipe, trials, Planted(outcomes), micro_batch)
 
