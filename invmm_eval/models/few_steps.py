@@ -98,7 +98,7 @@ class FewTimes:
 def few_steps_of(pipeline: Any, given: int | None, default: int | None = None) -> int:
     """In how many steps a model samples that is made for few; 0 for others.
 
-    A warning tells of schedulers that are set as those of Turbo and Lightning, of which nothing else tells.
+    Schedulers that are set as those of Turbo and Lightning give a warning: nothing else marks these models.
 
     Args:
         pipeline: The pipeline.
@@ -223,7 +223,7 @@ def _read_path(
     used = copy.deepcopy(scheduler)
     steps = []
     for index, (t, (alpha_t, sigma_t)) in enumerate(zip(times, levels, strict=True)):
-        step = partial(_step, told=scheduler.timesteps[index], unit=units[index], given=given)
+        step = partial(_step, time=scheduler.timesteps[index], unit=units[index], given=given)
         of_output, of_sample, of_both = (
             step(copy.deepcopy(scheduler), *each) for each in ((one, zero), (zero, one), (one, one))
         )
@@ -253,12 +253,12 @@ def _units(scheduler: Any, alphas: list[float]) -> tuple[float, list[float]]:
     return first * alphas[0], [*(1 / alpha for alpha in alphas), 1.0]  # its samples are x_0 + s n
 
 
-def _step(scheduler: Any, output: Tensor, x_t: Tensor, *, told: Tensor, unit: float, given: Mapping[str, Any]) -> float:
+def _step(scheduler: Any, output: Tensor, x_t: Tensor, *, time: Tensor, unit: float, given: Mapping[str, Any]) -> float:
     """The next sample by a scheduler, for single numbers and always the same new noise."""
     sample = (x_t * unit).reshape(1, 1, 1, 1)
     output = (output * unit if isinstance(scheduler, SCMScheduler) else output).reshape(1, 1, 1, 1)
     if hasattr(scheduler, "scale_model_input"):
-        scheduler.scale_model_input(sample, told)
+        scheduler.scale_model_input(sample, time)
     if "generator" in signature(scheduler.step).parameters:
         given = {**given, "generator": Generator().manual_seed(0)}
-    return float(scheduler.step(output, told, sample, **given)[0])
+    return float(scheduler.step(output, time, sample, **given)[0])
