@@ -329,7 +329,7 @@ def test_text_has_enough_contrast(scheme: str, opened: Page) -> None:
             assert (lighter + 0.05) / (darker + 0.05) >= 4.5, selector
 
 
-@pytest.mark.parametrize("width", [360, 420, 768, 900, 1024, 1280])
+@pytest.mark.parametrize("width", [360, 420, 720, 768, 860, 900, 1024, 1100, 1190, 1280])
 def test_no_width_needs_scrolling_sideways_or_loses_verdict_share_and_samples(width: int, opened: Page) -> None:
     size = {"width": width, "height": 740, "deviceScaleFactor": 1, "mobile": width < 500}
     opened.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
